@@ -1,0 +1,1 @@
+"""Images (and keypoints) to embeddings and feature maps."""

@@ -1,0 +1,1 @@
+"""TFDS builders, readers of standard files, the loader, placement on a canvas."""

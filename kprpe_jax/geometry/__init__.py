@@ -1,0 +1,1 @@
+"""Coordinates only: affine maps, bilinear sampling, keypoint transforms."""

@@ -1,0 +1,1 @@
+"""Official PyTorch weights in."""

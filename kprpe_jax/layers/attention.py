@@ -1,0 +1,82 @@
+"""Multi-head self-attention with position bias."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import DTypeLike
+
+from kprpe_jax.position.encoding import BiasTables, position_bias
+from kprpe_jax.position.lookup import BucketSet, lookup_rows, sum_rows
+
+
+class Attention(nn.Module):
+    """Softmax attention with a bias on the logits and contextual tables.
+
+    Source: KP-RPE, Eq. 1, 2, 4 and 5. No bias in the q, k, v projection, as in the
+    official code. Logits and softmax are float32 whatever `dtype` is.
+
+    Attributes:
+      num_heads: divides the width.
+      dtype: compute type of the projections and the two products.
+    """
+
+    num_heads: int
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self,
+        tokens: Array,
+        tables: BiasTables | None = None,
+        buckets: BucketSet = (),
+        key_mask: Array | None = None,
+    ) -> Array:
+        """Attend.
+
+        Args:
+          tokens: [B, N, C].
+          tables: one layer's tables.
+          buckets: bucket ids that the tables are read with.
+          key_mask: bool [B, N], False = no query may look there.
+        Returns: [B, N, C] in `dtype`.
+        """
+        tables = tables or BiasTables()
+        width = tokens.shape[-1]
+        head_dim = width // self.num_heads
+        qkv = nn.Dense(3 * width, use_bias=False, dtype=self.dtype, name="qkv")(tokens)
+        qkv = qkv.reshape(*tokens.shape[:2], 3, self.num_heads, head_dim)
+        q, k, v = jnp.moveaxis(qkv, 2, 0)  # [B, N, H, d] each
+        q = q * head_dim**-0.5
+
+        logits = jnp.einsum("bihd,bjhd->bhij", q, k, preferred_element_type=jnp.float32)
+        logits += position_bias(tables, buckets)
+        if tables.context_k is not None:
+            logits += lookup_rows(_project(q, tables.context_k), buckets)
+        if tables.context_q is not None:
+            scaled = k * head_dim**-0.5
+            by_key = lookup_rows(_project(scaled, tables.context_q), buckets)
+            logits += jnp.swapaxes(by_key, -1, -2)
+        if key_mask is not None:
+            logits = jnp.where(key_mask[:, None, None], logits, -jnp.inf)
+        attention = nn.softmax(logits)
+
+        out = jnp.einsum("bhij,bjhd->bihd", attention.astype(self.dtype), v)
+        if tables.context_v is not None:
+            by_bucket = sum_rows(attention, buckets)  # [B, H, N, num_buckets]
+            table = jnp.broadcast_to(
+                tables.context_v, (self.num_heads, *tables.context_v.shape[1:])
+            )
+            context = jnp.einsum("bhik,hkd->bihd", by_bucket, table)
+            out += context.astype(self.dtype)
+        return nn.Dense(width, dtype=self.dtype, name="proj")(
+            out.reshape(*tokens.shape)
+        )
+
+
+def _project(heads: Array, table: Array) -> Array:
+    """Queries or keys [B, N, H, d] times a table [H', d, num_buckets] per head.
+
+    Returns: float32 [B, H, N, num_buckets].
+    """
+    table = jnp.broadcast_to(table, (heads.shape[2], *table.shape[1:]))
+    return jnp.einsum("bihd,hdk->bhik", heads.astype(jnp.float32), table)

@@ -1,0 +1,1 @@
+"""Losses: margin softmax and class centres sharded over the mesh."""

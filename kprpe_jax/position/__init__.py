@@ -1,0 +1,1 @@
+"""Position encodings: relative buckets d(i, j), RPE, iRPE and the keypoint bias f(P)."""

@@ -1,0 +1,128 @@
+"""Relative-position buckets d(i, j): which row of a bias table a query-key pair reads.
+
+The tables are NumPy constants: they depend on the grid alone and are folded into the
+compiled program.
+
+Source: KP-RPE, Fig. 3 and Eq. 6; the piecewise index function of iRPE (its [74]).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+METHODS = ("product", "euclidean", "quantized", "cross")
+
+
+@dataclass(frozen=True, eq=False)  # hashed by identity: a static argument under jit
+class Buckets:
+    """One table of bucket ids.
+
+    Attributes:
+      ids: int32 [N, N], row = query i, column = key j, tokens row-major;
+        values in [0, num_buckets).
+      num_buckets: rows of the bias table that `ids` reads.
+    """
+
+    ids: np.ndarray
+    num_buckets: int
+
+
+def piecewise_index(distance: np.ndarray, ratio: float) -> np.ndarray:
+    """Keep small distances, squeeze large ones logarithmically.
+
+    With alpha = ratio, beta = 2 ratio, gamma = 8 ratio: |v| <= alpha stays; beyond,
+    sign(v) min(round(alpha + ln(|v| / alpha) / ln(gamma / alpha) (beta - alpha)), beta),
+    truncated to an integer. Rounding is half to even, in float32; beta is not rounded
+    before the minimum, so the largest index is int(beta).
+
+    Args:
+      distance: any shape, signed distance in tokens.
+      ratio: alpha, > 0.
+    Returns: int32, same shape, in [-int(2 ratio), int(2 ratio)].
+    """
+    value = np.asarray(distance, np.float32)
+    magnitude = np.abs(value)
+    alpha, beta, gamma = ratio, 2 * ratio, 8 * ratio
+    log_ratio = np.log(np.maximum(magnitude, np.float32(alpha)) / np.float32(alpha))
+    log_ratio /= np.float32(np.log(gamma / alpha))
+    squeezed = np.round(np.float32(alpha) + log_ratio * np.float32(beta - alpha))
+    squeezed = np.sign(value) * np.minimum(squeezed, np.float32(beta))
+    index = np.where(magnitude <= np.float32(alpha), np.round(value), squeezed)
+    return np.trunc(index).astype(np.int32)
+
+
+@lru_cache(maxsize=64)
+def compute_buckets(
+    grid: tuple[int, int], method: str = "product", ratio: float = 1.9
+) -> tuple[Buckets, ...]:
+    """Bucket ids of all query-key pairs of a token grid.
+
+    `product` keeps the direction: (2 int(2 ratio) + 1)^2 buckets, 49 at ratio 1.9.
+    `euclidean` quantises the rounded distance, `quantized` the squared distance; both
+    use the upper half of their 2 int(2 ratio) + 1 buckets. `cross` gives two tables,
+    rows and columns, whose biases are added.
+
+    Args:
+      grid: (rows, columns) of tokens, not necessarily square.
+      method: one of METHODS.
+      ratio: > 0; distances up to it keep their own bucket.
+    Returns: one `Buckets`, two for `cross`; the arrays are read-only.
+    Raises: ValueError: empty grid, unknown method, ratio not positive.
+    """
+    rows, columns = grid
+    if rows < 1 or columns < 1:
+        raise ValueError(
+            f"compute_buckets: the token grid must have at least one row and one column;"
+            f" got {rows} x {columns}; check image_size and patch_size."
+        )
+    if method not in METHODS:
+        raise ValueError(
+            f"compute_buckets: unknown method {method!r}; use one of {METHODS}."
+        )
+    if not ratio > 0:
+        raise ValueError(f"compute_buckets: ratio must be positive; got {ratio}.")
+
+    row, column = (axis.reshape(-1) for axis in np.indices(grid))
+    row_diff = row[:, None] - row[None, :]  # [N, N], query minus key
+    column_diff = column[:, None] - column[None, :]
+    beta = int(2 * ratio)
+    side = 2 * beta + 1
+
+    def index(distance: np.ndarray) -> np.ndarray:
+        return piecewise_index(distance, ratio) + beta
+
+    if method == "product":
+        tables = [(index(row_diff) * side + index(column_diff), side**2)]
+    elif method == "cross":
+        tables = [(index(row_diff), side), (index(column_diff), side)]
+    else:
+        squared = (row_diff**2 + column_diff**2).astype(np.float32)
+        if method == "euclidean":
+            squared = np.round(np.sqrt(squared))
+        tables = [(index(squared), side)]
+    return tuple(_freeze(ids, num_buckets) for ids, num_buckets in tables)
+
+
+def _freeze(ids: np.ndarray, num_buckets: int) -> Buckets:
+    ids = np.ascontiguousarray(ids, np.int32)
+    ids.setflags(write=False)  # the cache hands the same array to every caller
+    return Buckets(ids, num_buckets)
+
+
+def patch_centers(grid: Sequence[int]) -> np.ndarray:
+    """Mesh grid M of patch centres, in fractions of the image.
+
+    Source: KP-RPE, Eq. 8.
+    Args:
+      grid: (rows, columns) of tokens.
+    Returns: float32 [N, 2], (x, y) in (0, 1), row-major.
+    """
+    rows, columns = grid
+    y, x = np.meshgrid(
+        (np.arange(rows) + 0.5) / rows,
+        (np.arange(columns) + 0.5) / columns,
+        indexing="ij",
+    )
+    return np.stack([x, y], axis=-1).reshape(-1, 2).astype(np.float32)

@@ -1,0 +1,185 @@
+"""Position encodings as bias tables: RPE, contextual iRPE, and KP-RPE in its forms.
+
+A `PositionBias` owns the tables of all layers and hands each attention layer its own.
+Every table starts at zero, so training starts from the plain transformer.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jax import Array
+
+from kprpe_jax.position.buckets import compute_buckets, patch_centers
+from kprpe_jax.position.keypoint_bias import (
+    direct_table,
+    grid_table,
+    keypoint_table,
+    relative_keypoints,
+)
+from kprpe_jax.position.lookup import BucketSet, lookup, lookup_rows, num_buckets
+
+KEYPOINT_FORMS = (
+    "kprpe_absolute",
+    "kprpe_relative",
+    "kprpe_multihead",
+    "kprpe_scalar",
+)
+POSITIONS = ("none", "absolute", "absolute_drawn", "rpe", "irpe", *KEYPOINT_FORMS)
+
+
+@struct.dataclass
+class BiasTables:
+    """Tables that attention layers read; None where the encoding has no such part.
+
+    Leading axis L in a `PositionBias` result, absent inside one layer. H' is the number
+    of heads, or 1 where they share; last axis = bucket unless said otherwise.
+
+    Attributes:
+      shared: float32 [L, 1 or B, H', num_buckets], read at d(i, j).
+      rows: float32 [L, 1 or B, H', N, num_buckets], read at i, d(i, j).
+      context_q, context_k: float32 [L, H', head_dim, num_buckets], multiplied with
+        keys and queries before the read (Eq. 4, R^Q and R^K).
+      context_v: float32 [L, H', num_buckets, head_dim], R^V of Eq. 4.
+    """
+
+    shared: Array | None = None
+    rows: Array | None = None
+    context_q: Array | None = None
+    context_k: Array | None = None
+    context_v: Array | None = None
+
+    def layer(self, index: int) -> "BiasTables":
+        """Tables of one layer; layers beyond the last share table 0."""
+        return jax.tree.map(lambda t: t[min(index, t.shape[0] - 1)], self)
+
+    def stacked(self, num_layers: int) -> "BiasTables":
+        """The same tables with a leading axis of `num_layers`, for `nn.scan`."""
+        return jax.tree.map(
+            lambda t: jnp.broadcast_to(t, (num_layers, *t.shape[1:])), self
+        )
+
+
+def position_bias(tables: BiasTables, buckets: BucketSet) -> Array | float:
+    """B_ij of one layer (Eq. 7 and 11), without the contextual parts.
+
+    Returns: float32 [1 or B, H', N, N], or 0.0 where the encoding has no bias.
+    """
+    bias = 0.0
+    if tables.shared is not None:
+        bias += lookup(tables.shared, buckets)
+    if tables.rows is not None:
+        bias += lookup_rows(tables.rows, buckets)
+    return bias
+
+
+class PositionBias(nn.Module):
+    """The tables of an encoding for all layers.
+
+    Source: KP-RPE, Sec. 3.1 (RPE, iRPE) and 3.2 (f(P) in three forms, per layer or
+    shared over depth). The bias c of f(P) is the official code's; the paper has none.
+
+    Attributes:
+      position: one of `rpe`, `irpe`, `kprpe_absolute` (f(P) read at d(i, j)),
+        `kprpe_relative` (query relative to keypoints, heads share),
+        `kprpe_multihead` (each head its own), `kprpe_scalar` (what the released code
+        computes for "absolute": one number per image, which softmax removes).
+      num_layers, num_heads, head_dim: of the transformer.
+      grid: (rows, columns) of tokens.
+      num_keypoints: K; ignored by `rpe` and `irpe`.
+      method, ratio: of `compute_buckets`.
+      per_layer: own tables for each layer, else one for all.
+      per_head: own tables for each head in `rpe` and `irpe`, else one for all.
+      context: for `irpe`, which of q, k, v have tables; the paper's default is k, the
+        released configuration qkv.
+      factorized: KP-RPE as A - g, else with a table per image and query.
+      hidden_dim: > 0 puts a ReLU, layer norm and linear layer of that width into f(P)
+        (the released `_v2` forms); not linear, so never factorised.
+      stop_keypoint_gradient: no gradient to the keypoints, as in the official code.
+      scale_bias: Eq. 5 divides the bias, too, by sqrt(head_dim); the official code
+        adds it undivided.
+    """
+
+    position: str
+    num_layers: int
+    num_heads: int
+    head_dim: int
+    grid: tuple[int, int]
+    num_keypoints: int = 5
+    method: str = "product"
+    ratio: float = 1.9
+    per_layer: bool = True
+    per_head: bool = True
+    context: str = "k"
+    factorized: bool = True
+    hidden_dim: int = 0
+    stop_keypoint_gradient: bool = False
+    scale_bias: bool = True
+
+    @property
+    def buckets(self) -> BucketSet:
+        """Bucket ids of the token grid."""
+        return compute_buckets(tuple(self.grid), self.method, self.ratio)
+
+    @nn.compact
+    def __call__(self, keypoints: Array | None = None) -> BiasTables:
+        """Tables for a batch.
+
+        Args:
+          keypoints: float32 [B, num_keypoints, 2]; only KP-RPE reads them.
+        Returns: `BiasTables` whose leading axis is num_layers or 1.
+        """
+        layers = self.num_layers if self.per_layer else 1
+        heads = self.num_heads if self.per_head else 1
+        zeros = nn.initializers.zeros
+        size = num_buckets(self.buckets)
+        scale = self.head_dim**-0.5 if self.scale_bias else 1.0
+
+        if self.position == "rpe":
+            table = self.param("table", zeros, (layers, heads, size))
+            return BiasTables(shared=scale * table[:, None])
+        if self.position == "irpe":
+            return self._context_tables(layers, heads, size)
+
+        if self.stop_keypoint_gradient:
+            keypoints = jax.lax.stop_gradient(keypoints)
+        centers = patch_centers(self.grid)
+        heads = self.num_heads if self.position == "kprpe_multihead" else 1
+        if self.hidden_dim:
+            relative = relative_keypoints(keypoints, centers)
+            hidden = nn.relu(nn.Dense(self.hidden_dim, name="hidden")(relative))
+            hidden = nn.LayerNorm(epsilon=1e-5, name="norm")(hidden)
+            table = nn.DenseGeneral(
+                (layers, heads, size), kernel_init=zeros, name="out"
+            )(hidden)
+            return BiasTables(rows=scale * table.transpose(2, 0, 3, 1, 4))
+
+        shape = (2 * self.num_keypoints, layers, heads, size)
+        kernel = scale * self.param("kernel", zeros, shape)
+        bias = scale * self.param("bias", zeros, shape[1:])
+        if self.position in ("kprpe_absolute", "kprpe_scalar"):
+            table = keypoint_table(kernel, keypoints) + bias[:, None]
+            if self.position == "kprpe_scalar":
+                here = int(self.buckets[0].ids[0, 0])  # the bucket of distance zero
+                table = jnp.broadcast_to(table[..., here : here + 1], table.shape)
+            return BiasTables(shared=table)
+        if not self.factorized:
+            return BiasTables(rows=direct_table(kernel, bias, keypoints, centers))
+        return BiasTables(
+            rows=grid_table(kernel, bias, centers)[:, None],
+            shared=-keypoint_table(kernel, keypoints),
+        )
+
+    def _context_tables(self, layers: int, heads: int, size: int) -> BiasTables:
+        def table(name: str, *shape: int) -> Array | None:
+            if name not in self.context:
+                return None
+            return self.param(
+                f"table_{name}", nn.initializers.zeros, (layers, heads, *shape)
+            )
+
+        return BiasTables(
+            context_q=table("q", self.head_dim, size),
+            context_k=table("k", self.head_dim, size),
+            context_v=table("v", size, self.head_dim),
+        )

@@ -1,0 +1,73 @@
+"""The keypoint bias f(P) of KP-RPE, as pure functions of keypoints and weights.
+
+f(P) is linear in D' = M - P (Eq. 8-10), so the bias splits into a part that all images
+share and a small part per image (P' and M' are keypoints and patch centres, flattened
+over x, y and keypoint):
+
+    B[b,h,i,j] = sum_p (M'[i,p] - P'[b,p]) W[p,h,d(i,j)] + c[h,d(i,j)]
+               = A[h,i,d(i,j)] - g[b,h,d(i,j)],   A = M'W + c,   g = P'W
+
+`g` has num_buckets numbers per image and head; the [B, H, N, num_buckets] table of the
+direct form never exists, and its gradient is a sum over buckets.
+"""
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+
+def grid_table(kernel: Array, bias: Array, centers: np.ndarray) -> Array:
+    """A = M'W + c: what a query's place adds, the same for all images.
+
+    Source: KP-RPE, Eq. 8-11, the part without keypoints.
+    Args:
+      kernel: float32 [2K, ..., num_buckets], W; first axis (x1, y1, x2, y2, ...).
+      bias: float32 [..., num_buckets], c.
+      centers: float32 [N, 2], (x, y) of patch centres in 0..1.
+    Returns: float32 [..., N, num_buckets].
+    """
+    by_axis = kernel.reshape(-1, 2, *kernel.shape[1:]).sum(0)  # M repeats per keypoint
+    table = jnp.einsum("np,p...k->...nk", centers, by_axis)
+    return table + bias[..., None, :]
+
+
+def keypoint_table(kernel: Array, keypoints: Array) -> Array:
+    """g = P'W: what the keypoints take away, the same for all queries.
+
+    Source: KP-RPE, Sec. 3.2, absolute f(P); and Eq. 8-11, the part with keypoints.
+    Args:
+      kernel: float32 [2K, L, H, num_buckets].
+      keypoints: float32 [B, K, 2], (x, y) in fractions of the image.
+    Returns: float32 [L, B, H, num_buckets].
+    """
+    flat = keypoints.astype(jnp.float32).reshape(keypoints.shape[0], -1)
+    return jnp.einsum("bp,plhk->lbhk", flat, kernel)
+
+
+def relative_keypoints(keypoints: Array, centers: np.ndarray) -> Array:
+    """D' = reshape(M - P): every patch centre relative to every keypoint.
+
+    Source: KP-RPE, Eq. 8 and 9.
+    Args:
+      keypoints: float32 [B, K, 2].
+      centers: float32 [N, 2].
+    Returns: float32 [B, N, 2K], last axis (x1, y1, x2, y2, ...).
+    """
+    difference = centers[:, None, :] - keypoints.astype(jnp.float32)[:, None]
+    return difference.reshape(*difference.shape[:2], -1)
+
+
+def direct_table(
+    kernel: Array, bias: Array, keypoints: Array, centers: np.ndarray
+) -> Array:
+    """f(P) = D'W + c with a table per image and query, as the paper writes it.
+
+    Equal to `grid_table - keypoint_table`; kept for measuring what the split saves.
+
+    Source: KP-RPE, Eq. 10.
+    Args: as `grid_table` and `keypoint_table`.
+    Returns: float32 [L, B, H, N, num_buckets].
+    """
+    relative = relative_keypoints(keypoints, centers)
+    table = jnp.einsum("bnp,plhk->lbhnk", relative, kernel)
+    return table + bias[:, None, :, None, :]

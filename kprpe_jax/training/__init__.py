@@ -1,0 +1,1 @@
+"""Mesh and shardings, optimiser, state, step, loop, checkpoints."""
