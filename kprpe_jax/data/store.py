@@ -1,0 +1,247 @@
+"""Prepared data sets on disk: write once, open for random access.
+
+A data set `name` lives in `data_dir/name/<version>/` as TFDS writes it:
+ArrayRecord shards, features.json and dataset_info.json.
+"""
+
+import bisect
+import contextlib
+import difflib
+import itertools
+import os
+import sys
+import tempfile
+from collections.abc import Sequence
+
+import numpy as np
+import tensorflow_datasets as tfds
+from array_record.python import array_record_module
+
+from kprpe_jax.data import builders
+
+# Name -> (TFDS builder, the arguments that it needs).
+BUILDERS = {"digits": (builders.Digits, ()), "mnist": (builders.Mnist, ("idx_dir",))}
+
+
+def prepare(name: str, data_dir: str | os.PathLike, **builder_args) -> str:
+    """Write a data set to disk unless it is already there.
+
+    TFDS writes into a folder `incomplete.*` beside the final one and renames it
+    as its last act, so a process killed in the middle leaves nothing that looks
+    finished.
+
+    Args:
+      name: "digits" or "mnist".
+      data_dir: the folder that holds all data sets; made if absent.
+      **builder_args: the builder's own, as `idx_dir` for "mnist".
+    Returns: the data set's folder.
+    Raises: ValueError: unknown name, builder arguments missing or surplus (when
+      there is something to prepare), bad source files (see the builder).
+    """
+    if name not in BUILDERS:
+        near = difflib.get_close_matches(name, BUILDERS, n=1)
+        raise ValueError(
+            f"prepare: the data set must be one of {sorted(BUILDERS)}; got {name!r}; "
+            + (f"did you mean {near[0]!r}?" if near else "choose one of these")
+        )
+    builder_class, needed = BUILDERS[name]
+    folder = os.path.join(data_dir, name)
+    path = os.path.join(folder, str(builder_class.VERSION))
+    if _is_finished(path):
+        return path
+    if set(builder_args) != set(needed):
+        raise ValueError(
+            f"prepare: {name!r} is not in {os.fspath(data_dir)} yet and is prepared "
+            f"from the arguments {list(needed)}; got {sorted(builder_args)}; give "
+            "exactly these"
+        )
+    builder = builder_class(
+        data_dir=os.fspath(data_dir), file_format="array_record", **builder_args
+    )
+    if not sys.stderr.isatty():
+        tfds.disable_progress_bar()
+    # Without this TFDS asks a cloud bucket for a prepared copy.
+    config = tfds.download.DownloadConfig(try_download_gcs=False)
+    try:
+        # TFDS wants a download folder and speaks of downloads; there are none.
+        with tempfile.TemporaryDirectory() as unused, contextlib.redirect_stdout(None):
+            builder.download_and_prepare(download_dir=unused, download_config=config)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.rmdir(folder)  # only if empty: bad source files leave no trace
+        raise
+    return path
+
+
+class Source(Sequence):
+    """Rows of one split with random access; errors name the shard.
+
+    Args:
+      source: the TFDS data source.
+      shards: the split's file instructions, in order.
+    """
+
+    def __init__(self, source: Sequence, shards: Sequence):
+        self._source = source
+        features = source.dataset_info.features
+        self._dtypes = {key: features[key].np_dtype for key in features}
+        self._files = [os.fspath(shard.filename) for shard in shards]
+        self._ends = list(itertools.accumulate(shard.take for shard in shards))
+
+    def __len__(self) -> int:
+        return self._ends[-1]
+
+    def __getitem__(self, row: int) -> dict[str, np.ndarray]:
+        """Return one row: a dict of arrays, as the features declare."""
+        return self.__getitems__([row])[0]
+
+    def __getitems__(self, rows: Sequence[int]) -> list[dict[str, np.ndarray]]:
+        """Return several rows with one read per shard."""
+        rows = [int(row) for row in rows]
+        try:
+            examples = self._source.__getitems__(rows)
+        except Exception as error:
+            # Which exception a damaged shard raises depends on where the damage
+            # is (ArrayRecord, zlib, protobuf): find the row, whatever it was.
+            raise self._explain(rows, error) from error
+        # TFDS returns scalars as Python numbers, without their declared type.
+        return [
+            {key: np.asarray(x, self._dtypes[key]) for key, x in example.items()}
+            for example in examples
+        ]
+
+    def _explain(self, rows: Sequence[int], error: Exception) -> Exception:
+        for row in rows:
+            if not 0 <= row < len(self):
+                return IndexError(f"row {row} of {len(self)}")
+            try:
+                self._source[row]
+            except Exception as e:
+                path = self._files[bisect.bisect_right(self._ends, row)]
+                return ValueError(
+                    f"open_split: {path} is corrupt at row {row} of the split "
+                    f"({_first_line(e)}); delete the data set's folder and prepare it "
+                    "again"
+                )
+        return error
+
+
+def open_split(data_dir: str | os.PathLike, name: str, split: str) -> Source:
+    """Open one split of a prepared data set.
+
+    Args:
+      data_dir: the folder that holds all data sets.
+      name: of the data set.
+      split: of TFDS, as "train", "test", "train[:1000]".
+    Returns: random-access rows: `len`, `[i]` -> dict of arrays.
+    Raises: ValueError: no such folder, data set or split; an unfinished data set;
+      a shard that is missing, truncated or not of the recorded length.
+    """
+    folder = _newest_version(os.fspath(data_dir), name)
+    builder = tfds.builder_from_directory(folder)
+    try:
+        shards = builder.info.splits[split].file_instructions
+    except (KeyError, ValueError) as e:
+        raise ValueError(
+            f"open_split: the split must be one of {sorted(builder.info.splits)}, or a "
+            f"slice of one as 'train[:100]'; got {split!r} for {folder} "
+            f"({_first_line(e)}); choose one that exists"
+        ) from e
+    if not shards:
+        raise ValueError(
+            f"open_split: a split must have at least one row; got none for {split!r} "
+            f"of {folder}; choose another split"
+        )
+    for shard in shards:
+        _check_shard(os.fspath(shard.filename), shard.examples_in_shard)
+    return Source(builder.as_data_source(split=split), shards)
+
+
+def _newest_version(data_dir: str, name: str) -> str:
+    """Return the folder of the newest finished version of a data set."""
+    sets = _folders(data_dir)
+    if name not in sets:
+        near = difflib.get_close_matches(name, sets, n=1)
+        raise ValueError(
+            f"open_split: {os.path.join(data_dir, name)} must be a prepared data set; "
+            f"{data_dir} "
+            + (f"holds {sets}" if sets else "is empty or does not exist")
+            + (
+                f"; did you mean {near[0]!r}?"
+                if near
+                else f"; run python -m kprpe_jax.data.prepare --name {name} "
+                f"--data_dir {data_dir}"
+            )
+        )
+    folder = os.path.join(data_dir, name)
+    versions = [
+        tfds.core.Version(v) for v in _folders(folder) if tfds.core.Version.is_valid(v)
+    ]
+    finished = [v for v in versions if _is_finished(os.path.join(folder, str(v)))]
+    if not finished:
+        raise ValueError(
+            f"open_split: {folder} must hold a finished version; got "
+            f"{_folders(folder) or 'nothing'}; prepare the data set again"
+        )
+    return os.path.join(folder, str(max(finished)))
+
+
+def _is_finished(path: str) -> bool:
+    return os.path.isfile(os.path.join(path, "dataset_info.json"))
+
+
+def _folders(path: str) -> list[str]:
+    if not os.path.isdir(path):
+        return []
+    return sorted(entry.name for entry in os.scandir(path) if entry.is_dir())
+
+
+def _check_shard(path: str, rows: int) -> None:
+    """Raise ValueError unless the ArrayRecord file opens and has `rows` records."""
+    problem = None
+    if not os.path.isfile(path):
+        problem = "is missing"
+    else:
+        try:
+            reader = array_record_module.ArrayRecordReader(path)
+            if reader.num_records() != rows:
+                problem = f"must hold {rows} rows; got {reader.num_records()}"
+            reader.close()
+        except Exception as e:  # the bindings raise whatever the C++ status was
+            problem = f"is truncated or corrupt ({_first_line(e)})"
+    if problem:
+        raise ValueError(
+            f"open_split: {path} {problem}; delete the data set's folder and prepare "
+            "it again"
+        )
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0].split(";")[0][:160]
+
+
+class InMemory(Sequence):
+    """All rows of a small source as stacked arrays, for speed.
+
+    Args:
+      source: random-access rows (`open_split`), read once from first to last.
+    """
+
+    def __init__(self, source: Sequence):
+        parts = []
+        for start in range(0, len(source), 4096):
+            rows = source.__getitems__(range(start, min(start + 4096, len(source))))
+            parts.append({key: np.stack([r[key] for r in rows]) for key in rows[0]})
+        self._arrays = {k: np.concatenate([p[k] for p in parts]) for k in parts[0]}
+        self._len = len(source)
+
+    def __len__(self) -> int:
+        return self._len
+
+    def __getitem__(self, row: int) -> dict[str, np.ndarray]:
+        """Return one row: a dict of arrays, as the source's rows."""
+        return {key: array[row] for key, array in self._arrays.items()}
+
+    def __getitems__(self, rows: Sequence[int]) -> list[dict[str, np.ndarray]]:
+        """Return several rows."""
+        return [self[row] for row in rows]
