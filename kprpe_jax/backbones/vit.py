@@ -306,8 +306,8 @@ class ViT(nn.Module):
         got = None if keypoints is None else keypoints.shape
         if got != expected:
             raise ValueError(
-                f"ViT: position {self.position!r} needs keypoints {list(expected)}; got "
-                f"{got}; give a landmark per keypoint or set num_keypoints."
+                f"ViT: position {self.position!r} needs keypoints {list(expected)}; "
+                f"got {got}; give a landmark per keypoint or set num_keypoints."
             )
 
 

@@ -1,1 +1,1 @@
-"""What several networks share: attention, MLP, batch norm, drop path, embedding head."""
+"""What several networks share: attention, MLP, batch norm, drop path, head."""

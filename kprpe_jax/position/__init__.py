@@ -1,1 +1,1 @@
-"""Position encodings: relative buckets d(i, j), RPE, iRPE and the keypoint bias f(P)."""
+"""Position encodings: buckets d(i, j), RPE, iRPE and the keypoint bias f(P)."""

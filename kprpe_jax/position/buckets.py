@@ -33,7 +33,8 @@ def piecewise_index(distance: np.ndarray, ratio: float) -> np.ndarray:
     """Keep small distances, squeeze large ones logarithmically.
 
     With alpha = ratio, beta = 2 ratio, gamma = 8 ratio: |v| <= alpha stays; beyond,
-    sign(v) min(round(alpha + ln(|v| / alpha) / ln(gamma / alpha) (beta - alpha)), beta),
+    sign(v) min(round(alpha + log(|v| / alpha) (beta - alpha)), beta), where the
+    logarithm has base gamma / alpha,
     truncated to an integer. Rounding is half to even, in float32; beta is not rounded
     before the minimum, so the largest index is int(beta).
 
@@ -74,8 +75,8 @@ def compute_buckets(
     rows, columns = grid
     if rows < 1 or columns < 1:
         raise ValueError(
-            f"compute_buckets: the token grid must have at least one row and one column;"
-            f" got {rows} x {columns}; check image_size and patch_size."
+            f"compute_buckets: the token grid must have at least one row and one "
+            f"column; got {rows} x {columns}; check image_size and patch_size."
         )
     if method not in METHODS:
         raise ValueError(
