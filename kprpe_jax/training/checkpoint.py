@@ -1,0 +1,259 @@
+"""Checkpoints: written behind the running steps, restored onto any mesh.
+
+A checkpoint has three parts: `model` (parameters, collections, step), which evaluation
+reads alone; `rest` (optimiser, random key, nonfinite_step); `meta` (JSON: config,
+versions, place in the data, and the shape and dtype of every array).
+"""
+
+import math
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from ml_collections import ConfigDict
+from orbax.checkpoint import checkpoint_managers as policies
+
+from kprpe_jax.training.sharding import flatten_with_paths
+from kprpe_jax.training.state import TrainState
+
+_FOLDER = "checkpoints"
+
+
+class Checkpoints:
+    """The checkpoints of one work directory.
+
+    Writing is asynchronous and atomic: an interrupted one leaves only a temporary
+    folder, which the next start removes. The last `keep_last` stay, and the best by the
+    metric.
+    """
+
+    def __init__(self, workdir: str | os.PathLike, config: ConfigDict | None = None):
+        """Open the folder; without `config` (section `checkpoint`) only to read."""
+        self.folder = pathlib.Path(workdir).absolute() / _FOLDER
+        self._best_metric = config.best_metric if config else ""
+        self._manager = None
+        if config or self.folder.is_dir():
+            self._manager = ocp.CheckpointManager(self.folder, options=_options(config))
+
+    @property
+    def steps(self) -> list[int]:
+        """The steps at hand, rising."""
+        return sorted(self._manager.all_steps()) if self._manager else []
+
+    def best_step(self, metric: str, mode: str) -> int | None:
+        """Give the step with the highest ("max") or lowest ("min") metric, or None."""
+        found = {step: self.metrics(step).get(metric) for step in self.steps}
+        found = {step: value for step, value in found.items() if value is not None}
+        choose = max if mode == "max" else min
+        return choose(found, key=found.get) if found else None
+
+    def metrics(self, step: int) -> dict[str, float]:
+        """Give the evaluation that was stored with a step; empty if there was none."""
+        return dict(self._manager.metrics(step) or {})
+
+    def save(
+        self,
+        state: TrainState,
+        *,
+        step: int,
+        meta: Mapping[str, Any],
+        metrics: Mapping[str, float] | None = None,
+    ) -> None:
+        """Copy the state to the host and write it in the background.
+
+        Args:
+          state: the state after `step` updates.
+          step: its number, known to the host without a look at the device.
+          meta: JSON values, kept beside the fingerprint.
+          metrics: this step's evaluation; it counts for "best" where the best metric is
+            a finite number.
+        """
+        metrics = dict(metrics or {})
+        ranked = math.isfinite(metrics.get(self._best_metric, math.nan))
+        self._manager.save(
+            step,
+            args=ocp.args.Composite(
+                model=ocp.args.StandardSave(_model_part(state)),
+                rest=ocp.args.StandardSave(_rest_part(state)),
+                meta=ocp.args.JsonSave({**meta, "arrays": fingerprint(state)}),
+            ),
+            metrics=metrics if ranked else None,
+            force=True,  # the loop decides when; Orbax's own interval does not
+        )
+
+    def meta(self, step: int) -> dict[str, Any]:
+        """Read the JSON part of a step."""
+        restored = self._manager.restore(
+            step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())
+        )
+        return restored["meta"]
+
+    def restore(self, step: int, abstract_state: TrainState) -> TrainState:
+        """Read a whole state onto the mesh of `abstract_state`.
+
+        Args:
+          step: one of `steps`.
+          abstract_state: ShapeDtypeStructs with shardings; any mesh.
+        Raises: ValueError: the checkpoint holds other arrays.
+        """
+        self.check(step, abstract_state)
+        parts = self._manager.restore(
+            step,
+            args=ocp.args.Composite(
+                model=ocp.args.StandardRestore(_model_part(abstract_state)),
+                rest=ocp.args.StandardRestore(_rest_part(abstract_state)),
+            ),
+        )
+        return abstract_state.replace(**parts["model"], **parts["rest"])
+
+    def restore_model(self, step: int, abstract_state: TrainState) -> TrainState:
+        """Read only parameters, collections and step; the other fields become None."""
+        self.check(step, abstract_state)
+        parts = self._manager.restore(
+            step,
+            args=ocp.args.Composite(
+                model=ocp.args.StandardRestore(_model_part(abstract_state))
+            ),
+        )
+        return abstract_state.replace(
+            **parts["model"], opt_state=None, rng=None, nonfinite_step=None
+        )
+
+    def check(self, step: int, abstract_state: TrainState) -> None:
+        """Compare the arrays of a checkpoint with those of a state.
+
+        Orbax reports other shapes at length and casts other dtypes in silence.
+
+        Raises: ValueError: the first three arrays that differ, and how many do.
+        """
+        stored, wanted = self.meta(step)["arrays"], fingerprint(abstract_state)
+        if abstract_state.opt_state is None:
+            stored = {k: v for k, v in stored.items() if not k.startswith("opt_state/")}
+        paths = sorted(stored.keys() | wanted.keys(), key=lambda p: ("opt_" in p, p))
+        differing = [p for p in paths if stored.get(p) != wanted.get(p)]
+        if differing:
+            told = "; ".join(
+                f"{path} is {stored.get(path, 'absent')} there and "
+                f"{wanted.get(path, 'absent')} here"
+                for path in differing[:3]
+            )
+            raise ValueError(
+                f"checkpoint: step {step} in {self.folder} is of another model: "
+                f"{len(differing)} arrays differ: {told}; use the config that the "
+                "checkpoint was made with"
+            )
+
+    def wait(self) -> None:
+        """Wait until everything saved is on the disk."""
+        if self._manager:
+            self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        """Wait, then let go of the folder."""
+        if self._manager:
+            self._manager.close()
+
+
+def restore_for_eval(
+    workdir: str | os.PathLike,
+    which: int | str,
+    abstract_state: TrainState,
+    *,
+    metric: str = "",
+    mode: str = "max",
+) -> TrainState:
+    """Restore a run's parameters and collections for evaluation.
+
+    Args:
+      workdir: the run's folder; nothing in it is changed.
+      which: a step, "last", or "best" by `metric` and `mode`.
+      abstract_state: ShapeDtypeStructs with shardings; opt_state may be None.
+      metric: the config's checkpoint.best_metric, such as "clean/accuracy".
+      mode: the config's checkpoint.best_mode, "max" or "min".
+    Returns: a TrainState whose opt_state, rng and nonfinite_step are None.
+    Raises: ValueError: no checkpoint, not this one, none with the metric, or one of
+      another model.
+    """
+    checkpoints = Checkpoints(workdir)
+    try:
+        steps = checkpoints.steps
+        if not steps:
+            raise ValueError(
+                f"checkpoint: {workdir} holds none; train first, or name the folder "
+                "that train.py --workdir wrote"
+            )
+        if which == "best":
+            step = checkpoints.best_step(metric, mode)
+            if step is None:
+                raise ValueError(
+                    f"checkpoint: none in {workdir} was evaluated by {metric!r}; ask "
+                    f"for last or one of {steps}"
+                )
+        elif which == "last":
+            step = steps[-1]
+        elif str(which).isdecimal() and int(which) in steps:
+            step = int(which)
+        else:
+            raise ValueError(
+                f"checkpoint: {workdir} has no {which!r}; ask for best, last or one of "
+                f"{steps}"
+            )
+        return checkpoints.restore_model(step, abstract_state)
+    finally:
+        checkpoints.close()
+
+
+def fingerprint(state: TrainState) -> dict[str, str]:
+    """Write each array of a state as {"params/a/kernel": "float32[3, 4]"}."""
+    parts = {
+        "params": state.params,
+        "collections": state.collections,
+        "opt_state": state.opt_state,
+    }
+    return {
+        path: f"{leaf.dtype}{list(leaf.shape)}"
+        for path, leaf in flatten_with_paths(parts).items()
+    }
+
+
+def abstract_with_shardings(abstract_state: Any, shardings: Any) -> Any:
+    """Attach shardings to the ShapeDtypeStructs of `jax.eval_shape`."""
+    return jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(
+            leaf.shape, leaf.dtype, sharding=sharding
+        ),
+        abstract_state,
+        shardings,
+    )
+
+
+def _model_part(state: TrainState) -> dict[str, Any]:
+    names = ("step", "params", "collections")
+    return {name: getattr(state, name) for name in names}
+
+
+def _rest_part(state: TrainState) -> dict[str, Any]:
+    names = ("opt_state", "rng", "nonfinite_step")
+    return {name: getattr(state, name) for name in names}
+
+
+def _options(config: ConfigDict | None) -> ocp.CheckpointManagerOptions:
+    if config is None:
+        return ocp.CheckpointManagerOptions(create=False)
+    kept = [policies.LatestN(config.keep_last)]
+    if config.best_metric:
+        best = policies.BestN(
+            get_metric_fn=lambda metrics: metrics[config.best_metric],
+            reverse=config.best_mode == "min",
+            n=1,
+            keep_checkpoints_without_metrics=False,
+        )
+        kept.append(best)
+    return ocp.CheckpointManagerOptions(
+        preservation_policy=policies.AnyPreservationPolicy(kept),
+        enable_async_checkpointing=True,
+        cleanup_tmp_directories=True,
+    )

@@ -1,0 +1,166 @@
+"""What the user sees of a run: a progress line, metrics.jsonl, TensorBoard events."""
+
+import json
+import os
+import pathlib
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any, TextIO
+
+import jax
+import tensorboardX
+from jax.sharding import Mesh
+
+from kprpe_jax.training.sharding import bytes_per_device
+
+_MIB = 2**20
+
+
+class RunLog:
+    """The log of one run; every process but the first has one that does nothing."""
+
+    def __init__(
+        self,
+        workdir: str | os.PathLike,
+        *,
+        steps: int,
+        start_step: int,
+        is_main: bool = True,
+        stream: TextIO | None = None,
+    ):
+        """Open the files; rows of steps after `start_step`, if any, are dropped.
+
+        A run that was killed wrote rows which it will now write again.
+        """
+        self._steps = steps
+        self._stream = stream or sys.stdout
+        self._is_main = is_main
+        self._line_open = False
+        self._mark_step, self._mark_time = start_step, time.monotonic()
+        if is_main:
+            path = pathlib.Path(workdir) / "metrics.jsonl"
+            _drop_rows_after(path, start_step)
+            self._rows = path.open("a")
+            self._events = tensorboardX.SummaryWriter(
+                str(workdir), purge_step=start_step + 1
+            )
+
+    def say(self, text: str) -> None:
+        """Print a line of its own."""
+        if self._is_main:
+            self._end_line()
+            self._stream.write(text + "\n")
+            self._stream.flush()
+
+    def restart_clock(self, step: int) -> None:
+        """Leave the time since the last progress out of the next images/s."""
+        self._mark_step, self._mark_time = step, time.monotonic()
+
+    def progress(
+        self, step: int, metrics: Mapping[str, float], *, batch_size: int
+    ) -> None:
+        """Write training metrics, with the speed since the last call."""
+        now = time.monotonic()
+        step_seconds = (now - self._mark_time) / max(step - self._mark_step, 1)
+        self.restart_clock(step)
+        speed = batch_size / max(step_seconds, 1e-9)
+        self.write(step, {**metrics, "images_per_second": speed})
+        if not self._is_main:
+            return
+        left = int(step_seconds * (self._steps - step))
+        line = (
+            f"step {step}/{self._steps}  loss {metrics['loss']:.4f}  "
+            f"{speed:.0f} images/s  ETA {left // 3600}:{left // 60 % 60:02}:"
+            f"{left % 60:02}"
+        )
+        if self._stream.isatty():
+            self._stream.write(f"\r\033[K{line}")  # back to the margin, clear the line
+            self._line_open = True
+        else:
+            self._stream.write(line + "\n")
+        self._stream.flush()
+
+    def write(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Write metrics as one JSON line and as TensorBoard scalars."""
+        if not self._is_main:
+            return
+        self._rows.write(json.dumps({"step": step, **metrics}) + "\n")
+        self._rows.flush()
+        for name, value in metrics.items():
+            self._events.add_scalar(name, value, step)
+
+    def evaluation(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Write an evaluation, on a line of its own where there is something in it."""
+        if metrics:
+            told = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())
+            self.say(f"step {step}  {told}")
+            self.write(step, metrics)
+
+    def close(self) -> None:
+        """Finish the progress line and close the files."""
+        if self._is_main:
+            self._end_line()
+            self._rows.close()
+            self._events.close()
+
+    def _end_line(self) -> None:
+        if self._line_open:
+            self._stream.write("\n")
+            self._line_open = False
+
+
+def describe_run(
+    abstract_state: Any, compiled: jax.stages.Compiled, mesh: Mesh
+) -> list[str]:
+    """Say the mesh, the parameters in all and per device, and the expected memory.
+
+    Args:
+      abstract_state: the TrainState as ShapeDtypeStructs with shardings.
+      compiled: the compiled step, for XLA's own account.
+      mesh: the mesh.
+    """
+    params = jax.tree.leaves(abstract_state.params)
+    total = sum(leaf.size for leaf in params)
+    axes = " x ".join(f"{name}={size}" for name, size in mesh.shape.items())
+    kind = mesh.devices.flat[0].device_kind
+    lines = [
+        f"mesh: {axes} on {mesh.size} {kind} devices, {jax.process_count()} processes",
+        f"parameters: {total:,} in all, "
+        f"{bytes_per_device(abstract_state.params) / _MIB:.1f} MiB per device "
+        f"(with optimiser state {bytes_per_device(_trained(abstract_state)) / _MIB:.1f}"
+        " MiB)",
+    ]
+    memory = compiled.memory_analysis()
+    if memory is not None:
+        expected = (
+            memory.argument_size_in_bytes
+            + memory.output_size_in_bytes
+            - memory.alias_size_in_bytes
+            + memory.temp_size_in_bytes
+        )
+        lines.append(
+            f"memory: {expected / _MIB:.1f} MiB per device expected for a step "
+            f"({memory.temp_size_in_bytes / _MIB:.1f} MiB of it temporary)"
+        )
+    return lines
+
+
+def _trained(state: Any) -> tuple:
+    return state.params, state.opt_state
+
+
+def _drop_rows_after(path: pathlib.Path, step: int) -> None:
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text().splitlines():
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError:
+            continue  # the row that was being written when the run was killed
+        if row["step"] <= step:
+            kept.append(line + "\n")
+    partial = path.with_suffix(".partial")
+    partial.write_text("".join(kept))
+    partial.replace(path)

@@ -1,0 +1,276 @@
+"""The training loop, one for every task; read `train` from top to bottom."""
+
+import contextlib
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from ml_collections import ConfigDict
+
+from kprpe_jax.data import loader
+from kprpe_jax.training import config as config_lib
+from kprpe_jax.training import mesh as mesh_lib
+from kprpe_jax.training.checkpoint import Checkpoints, abstract_with_shardings
+from kprpe_jax.training.logging import RunLog, describe_run
+from kprpe_jax.training.optimizer import make_optimizer
+from kprpe_jax.training.sharding import state_shardings
+from kprpe_jax.training.state import TrainState, create_state
+from kprpe_jax.training.step import CompiledStep, make_train_step
+
+
+class NonFiniteError(RuntimeError):
+    """The loss or its gradient became NaN or infinite; the run has stopped."""
+
+
+def train(
+    config: ConfigDict,
+    workdir: str | os.PathLike,
+    *,
+    task: Any = None,
+    source: Sequence | None = None,
+) -> dict[str, float]:
+    """Train to the end, from the last checkpoint in `workdir` if there is one.
+
+    A run that was stopped in any way and started again gives what one uninterrupted
+    run gives. After SIGTERM it saves a checkpoint and returns.
+
+    Args:
+      config: see `config.FIELDS` for what the loop reads.
+      workdir: folder for checkpoints, metrics and the config; made if missing.
+      task: what to train; by default `tasks.build` makes it from the config.
+      source: the training rows, random access; by default the config's split.
+    Returns: the last evaluation and the last training metrics.
+
+    Raises:
+      ValueError: a fault of config, data, mesh or workdir; nothing was written.
+      NonFiniteError: see there; the last good checkpoint stays.
+    """
+    # ---- check ----------------------------------------------------------------------
+    config_lib.check_config(config)
+    changes = config_lib.check_workdir(config, workdir)
+    mesh = mesh_lib.make_mesh(config.mesh)
+    batch_size = config.data.batch_size
+    mesh_lib.check_batch_size(batch_size, config.optimizer.accumulate_steps, mesh)
+
+    # ---- data, task, optimiser ------------------------------------------------------
+    if source is None:
+        data = config.data
+        source = loader.open_split(data.dir, data.name, data.train_split)
+    if task is None:
+        from kprpe_jax import tasks  # a given task needs none of its imports
+
+        task = tasks.build(config, mesh)
+    _check_best_metric(config, task)
+    optimizer = make_optimizer(
+        config.optimizer,
+        steps=config.steps,
+        steps_per_epoch=len(source) / batch_size,
+    )
+
+    # ---- state, sharded; from a checkpoint or new -----------------------------------
+    def new_state(rng):
+        return create_state(task.init, optimizer.transformation, rng)
+
+    rng = jax.random.key(config.seed)
+    shapes = jax.eval_shape(new_state, rng)
+    shardings = state_shardings(shapes, task.sharding_rules, mesh)
+    abstract_state = abstract_with_shardings(shapes, shardings)
+    start = _check_last_checkpoint(workdir, abstract_state)
+    is_main = jax.process_index() == 0
+    if is_main:
+        config_lib.save_config(config, workdir)
+    with contextlib.ExitStack() as stack:
+        stop_asked = stack.enter_context(_preemption())
+        checkpoints = stack.enter_context(
+            contextlib.closing(Checkpoints(workdir, config.checkpoint))
+        )
+        log = stack.enter_context(
+            contextlib.closing(
+                RunLog(workdir, steps=config.steps, start_step=start, is_main=is_main)
+            )
+        )
+        if start >= config.steps:
+            log.say(f"all {start} steps were done before")
+            return checkpoints.meta(start)["results"]
+        if start:
+            state = checkpoints.restore(start, abstract_state)
+            log.say(f"continues after step {start} {'; '.join(changes)}".rstrip())
+        else:
+            state = jax.jit(new_state, out_shardings=shardings)(rng)
+
+        # ---- compile the step; say what will run ------------------------------------
+        batches = _open_batches(config, source, start)
+        ids, batch = _next_batch(batches, mesh)
+        train_step = CompiledStep(
+            make_train_step(
+                task.loss,
+                optimizer,
+                mesh=mesh,
+                accumulate_steps=config.optimizer.accumulate_steps,
+            ),
+            shardings,
+            mesh,
+        )
+        compiled = train_step.compile(abstract_state, batch)
+        for line in describe_run(abstract_state, compiled, mesh):
+            log.say(line)
+
+        # ---- steps ------------------------------------------------------------------
+        meta = {"config": config.to_dict(), "versions": config_lib.versions()}
+        unchecked_ids: dict[int, np.ndarray] = {}  # of the steps since the last check
+        unlogged: list[dict[str, jax.Array]] = []
+        trained: dict[str, float] = {}
+        evaluated: dict[str, float] = {}
+        log.restart_clock(start)
+        for step in range(start + 1, config.steps + 1):
+            unchecked_ids[step] = ids
+            state, metrics = train_step(state, batch)  # returns before it is done
+            unlogged.append(metrics)
+            last = step == config.steps
+            if not last:  # read and put the next batch while the devices work
+                ids, batch = _next_batch(batches, mesh)
+            stop = stop_asked(step)
+
+            log_now = last or step % config.log.every_steps == 0
+            evaluate_now = last or step % config.evals.every_steps == 0
+            save_now = last or stop or step % config.checkpoint.every_steps == 0
+            if evaluate_now and config.checkpoint.best_metric:
+                save_now = (
+                    True  # "best" is the state that was evaluated, not a near one
+                )
+            if not (log_now or evaluate_now or save_now):
+                continue
+            _check_finite(state, unchecked_ids, checkpoints)
+            unchecked_ids.clear()
+            if log_now:
+                trained = _mean(unlogged)
+                unlogged.clear()
+                trained["compilations"] = train_step.compilations
+                log.progress(step, trained, batch_size=batch_size)
+            if evaluate_now:
+                evaluated = _evaluate(task, state, mesh, config.checkpoint.best_metric)
+                log.evaluation(step, evaluated)
+            if save_now:
+                data_state = {"next_batch": step}
+                results = {**trained, **evaluated}
+                checkpoints.save(
+                    state,
+                    step=step,
+                    meta={**meta, "data": data_state, "results": results},
+                    metrics=evaluated if evaluate_now else None,
+                )
+            if evaluate_now or save_now:
+                log.restart_clock(step)
+            if stop:
+                checkpoints.wait()
+                log.say(f"SIGTERM: stops after step {step}, saved in {workdir}")
+                break
+    return {**trained, **evaluated}
+
+
+def _check_best_metric(config: ConfigDict, task: Any) -> None:
+    metric = config.checkpoint.best_metric
+    if metric and metric.split("/")[0] not in task.evaluators:
+        raise ValueError(
+            "checkpoint.best_metric must be EVALUATOR/METRIC, with an evaluator of "
+            f"{', '.join(task.evaluators) or '(none)'}, or empty; got {metric!r}"
+        )
+
+
+def _check_last_checkpoint(workdir: str | os.PathLike, abstract_state: Any) -> int:
+    """Give the last checkpoint's step, 0 if there is none; write nothing."""
+    with contextlib.closing(Checkpoints(workdir)) as checkpoints:
+        if not checkpoints.steps:
+            return 0
+        last = checkpoints.steps[-1]
+        checkpoints.check(last, abstract_state)
+        return last
+
+
+def _open_batches(config: ConfigDict, source: Sequence, start: int) -> Iterator[dict]:
+    return loader.train_batches(
+        source,
+        batch_size=config.data.batch_size,
+        seed=config.seed,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+        start_step=start,
+        num_threads=config.data.num_threads,
+        num_workers=config.data.num_workers,
+    )
+
+
+def _next_batch(
+    batches: Iterator[dict], mesh: jax.sharding.Mesh
+) -> tuple[np.ndarray, dict[str, jax.Array]]:
+    """Read a batch; give its row ids on the host and all of it on the devices."""
+    batch = next(batches)
+    return batch["id"], mesh_lib.put_batch(batch, mesh)
+
+
+@contextlib.contextmanager
+def _preemption() -> Iterator[Callable[[int], bool]]:
+    """Give a function step -> whether SIGTERM asks to stop after this step.
+
+    Several processes must stop after the same step: JAX's preemption service, which
+    runs wherever `jax.distributed` does, has them agree without touching a device. It
+    has its own signal handler, which one of ours would displace.
+    """
+    if jax.distributed.is_initialized():
+        yield multihost_utils.reached_preemption_sync_point
+        return
+    asked = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda step: False  # only the main thread may handle signals
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: asked.set())
+    try:
+        yield lambda step: asked.is_set()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _check_finite(
+    state: TrainState, ids: dict[int, np.ndarray], checkpoints: Checkpoints
+) -> None:
+    """Wait for the devices; raise NonFiniteError if an update was not finite."""
+    step = int(state.nonfinite_step)
+    if step < 0:
+        return
+    rows = ids[step]
+    if jax.process_count() > 1:
+        rows = multihost_utils.process_allgather(rows, tiled=True)
+    checkpoints.wait()
+    good = f"step {checkpoints.steps[-1]}" if checkpoints.steps else "none yet"
+    raise NonFiniteError(
+        f"train: the loss or its gradient is not finite at step {step}, whose batch "
+        f"has the rows {sorted(int(row) for row in rows)}; look at these rows or lower "
+        f"the learning rate (last good checkpoint: {good})"
+    )
+
+
+def _mean(metrics: list[dict[str, jax.Array]]) -> dict[str, float]:
+    """Average the metrics of the steps since the last log."""
+    rows = jax.device_get(metrics)
+    return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
+
+
+def _evaluate(
+    task: Any, state: TrainState, mesh: jax.sharding.Mesh, best_metric: str
+) -> dict[str, float]:
+    """Run the task's evaluators; give {"evaluator/metric": value}."""
+    results = {}
+    for name, evaluator in task.evaluators.items():
+        for metric, value in evaluator(state, mesh).items():
+            results[f"{name}/{metric}"] = float(value)
+    if best_metric and best_metric not in results:
+        raise ValueError(
+            f"checkpoint.best_metric must be one of {', '.join(results)}; "
+            f"got {best_metric!r}"
+        )
+    return results

@@ -1,0 +1,154 @@
+"""Learning-rate schedules, decay masks and the optimisers AdamW and SGD."""
+
+import re
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from ml_collections import ConfigDict
+
+from kprpe_jax.training.sharding import path_of
+
+Schedule = Callable[[Any], jax.Array]
+
+# Parameters that are not decayed, by path: biases and the scales of norms; tables and
+# projections that place tokens (learned positions, relative and keypoint biases), for
+# which zero is no neutral direction to pull to; class and mask tokens. By path and not
+# by dimension only: layers under scan carry a leading axis, so their biases are
+# matrices.
+NO_DECAY = (
+    r"(^|/)(bias|scale)$"
+    r"|(^|/)[^/]*(position|pos_embed|keypoint|rpe|table|token)[^/]*(/|$)"
+    r"|(^|/)embedding$"
+)
+
+
+class Optimizer(NamedTuple):
+    """A gradient transformation, and its learning rate by step for the log."""
+
+    transformation: optax.GradientTransformation
+    schedule: Schedule
+
+
+def make_schedule(
+    config: ConfigDict, *, steps: int, steps_per_epoch: float | None = None
+) -> Schedule:
+    """Build the learning rate as a function of the step.
+
+    With t = step, w = warm-up, T = steps, p = (t - w) / (T - w) clipped to [0, 1], base
+    and end the two learning rates:
+    - warm-up (t < w): base * (t + 1) / w, so that the first step already learns;
+    - cosine: end + (base - end) * (1 + cos(pi p)) / 2;
+    - polynomial: end + (base - end) * (1 - p) ** power;
+    - step: base * step_factor ** (number of boundaries <= t);
+    - constant: base.
+
+    Args:
+      config: the section `optimizer`: learning_rate, end_learning_rate, schedule,
+        schedule_unit ("steps" or "epochs": the unit of warmup and boundaries), warmup,
+        power, boundaries (increasing), step_factor.
+      steps: the number of steps of the whole run.
+      steps_per_epoch: steps (a fraction is fine) that see each row once; needed for
+        the unit "epochs".
+    Returns: step -> float32 scalar.
+    Raises: ValueError: an unknown schedule or unit, a warm-up as long as the run, or
+      boundaries that do not increase.
+    """
+    if config.schedule_unit not in ("steps", "epochs"):
+        raise ValueError(
+            "optimizer.schedule_unit must be steps or epochs; "
+            f"got {config.schedule_unit!r}"
+        )
+    unit = 1.0
+    if config.schedule_unit == "epochs":
+        if not steps_per_epoch:
+            raise ValueError("optimizer.schedule_unit: epochs needs steps_per_epoch")
+        unit = steps_per_epoch
+    warmup = round(config.warmup * unit)
+    boundaries = [round(boundary * unit) for boundary in config.boundaries]
+    if not 0 <= warmup < steps:
+        raise ValueError(
+            f"optimizer.warmup must lie in [0, steps); got {warmup} of {steps} steps"
+        )
+    if any(a >= b for a, b in zip(boundaries, boundaries[1:], strict=False)):
+        raise ValueError(
+            f"optimizer.boundaries must increase; got {tuple(config.boundaries)}"
+        )
+    base, end, power = config.learning_rate, config.end_learning_rate, config.power
+
+    def progress(step):
+        return jnp.clip((step - warmup) / (steps - warmup), 0.0, 1.0)
+
+    after = {
+        "cosine": lambda t: (
+            end + (base - end) * 0.5 * (1 + jnp.cos(jnp.pi * progress(t)))
+        ),
+        "polynomial": lambda t: end + (base - end) * (1 - progress(t)) ** power,
+        "step": lambda t: (
+            base
+            * config.step_factor ** jnp.sum(t >= jnp.asarray(boundaries, jnp.float32))
+        ),
+        "constant": lambda t: jnp.full_like(t, base),
+    }
+    if config.schedule not in after:
+        raise ValueError(
+            f"optimizer.schedule must be one of {', '.join(after)}; "
+            f"got {config.schedule!r}"
+        )
+
+    def schedule(step):
+        t = jnp.asarray(step, jnp.float32)
+        rising = base * (t + 1) / max(warmup, 1)
+        return jnp.where(t < warmup, rising, after[config.schedule](t))
+
+    return schedule
+
+
+def decay_mask(params: Any, no_decay: str = NO_DECAY) -> Any:
+    """Mark the parameters that weight decay acts on.
+
+    Returns: a tree of bool like `params`; False where the path matches `no_decay` or
+      the parameter has fewer than two dimensions.
+    """
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: leaf.ndim > 1 and not re.search(no_decay, path_of(path)),
+        params,
+    )
+
+
+def make_optimizer(
+    config: ConfigDict, *, steps: int, steps_per_epoch: float | None = None
+) -> Optimizer:
+    """Build global-norm clipping followed by AdamW or SGD with momentum.
+
+    AdamW's decay is decoupled from the moments; SGD's is added to the gradient before
+    the momentum, as face recognition recipes do.
+
+    Source: AdamW: Loshchilov and Hutter, ICLR 2019, Alg. 2 (the decay is scaled by the
+      learning rate). Clipping: Pascanu et al., ICML 2013, Alg. 1.
+
+    Args:
+      config: the section `optimizer`: as `make_schedule`, and name ("adamw" or "sgd"),
+        weight_decay, clip_norm (0 = no clipping), b1, b2 (adamw), momentum (sgd).
+      steps: the number of steps of the whole run.
+      steps_per_epoch: see `make_schedule`.
+    Raises: ValueError: an unknown name, a negative learning rate, decay or clip norm,
+      or as `make_schedule`.
+    """
+    for field in ("learning_rate", "end_learning_rate", "weight_decay", "clip_norm"):
+        if config[field] < 0:
+            raise ValueError(f"optimizer.{field} must be >= 0; got {config[field]}")
+    schedule = make_schedule(config, steps=steps, steps_per_epoch=steps_per_epoch)
+    decay = optax.add_decayed_weights(config.weight_decay, mask=decay_mask)
+    if config.name == "adamw":
+        rule = (optax.scale_by_adam(b1=config.b1, b2=config.b2), decay)
+    elif config.name == "sgd":
+        rule = (decay, optax.trace(decay=config.momentum))
+    else:
+        raise ValueError(f"optimizer.name must be adamw or sgd; got {config.name!r}")
+    clip = (optax.clip_by_global_norm(config.clip_norm),) if config.clip_norm else ()
+    return Optimizer(
+        optax.chain(*clip, *rule, optax.scale_by_learning_rate(schedule)), schedule
+    )

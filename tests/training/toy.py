@@ -1,0 +1,162 @@
+"""A small task on random rows that learns in milliseconds, for tests of the loop."""
+
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import PartitionSpec
+from ml_collections import ConfigDict
+
+CLASSES = 4
+
+
+class Task(NamedTuple):
+    """The same fields as kprpe_jax.tasks.task.Task."""
+
+    init: Any
+    loss: Any
+    evaluators: Any
+    sharding_rules: Any
+
+
+class Source:
+    """Rows that depend on their number alone; `bad_row` has a NaN among its points."""
+
+    def __init__(self, size: int = 96, bad_row: int | None = None):
+        self.size, self.bad_row = size, bad_row
+
+    def __len__(self):
+        return self.size
+
+    def __getitem__(self, row):
+        rng = np.random.default_rng(row)
+        label = row % CLASSES
+        image = rng.integers(0, 100, (4, 4, 1)).astype(np.uint8)
+        image[label] += 100
+        keypoints = np.full((5, 2), 0.5, np.float32)
+        if row == self.bad_row:
+            keypoints[0] = np.nan
+        return {
+            "image": image,
+            "label": np.int32(label),
+            "keypoints": keypoints,
+            "id": np.int32(row),
+        }
+
+    def __getitems__(self, rows):
+        return [self[row] for row in rows]
+
+
+class Net(nn.Module):
+    """MLP with batch norm (over the global batch) and dropout."""
+
+    batch_norm: bool = True
+
+    @nn.compact
+    def __call__(self, x, train):
+        x = nn.Dense(64, name="hidden")(x)
+        if self.batch_norm:
+            x = nn.BatchNorm(use_running_average=not train, momentum=0.9)(x)
+        x = nn.relu(x)
+        x = nn.Dropout(0.1 if self.batch_norm else 0.0, deterministic=not train)(x)
+        return nn.Dense(CLASSES, name="head")(x)
+
+
+def make_task(*, batch_norm: bool = True, sharding_rules=None) -> Task:
+    """Build the toy; without batch norm and dropout a loss is a mean over rows."""
+    net = Net(batch_norm)
+
+    def pixels(batch):
+        x = batch["image"].astype(jnp.float32) / 127.5 - 1
+        points = batch["keypoints"]
+        return jnp.concatenate(
+            [x.reshape(len(x), -1), points.reshape(len(points), -1)], axis=1
+        )
+
+    def init(rng):
+        return net.init(rng, jnp.zeros((1, 26)), train=False)
+
+    def loss(params, collections, batch, rng, *, train):
+        logits, new = net.apply(
+            {"params": params, **collections},
+            pixels(batch),
+            train=train,
+            mutable=list(collections) if train else [],
+            rngs={"dropout": rng},
+        )
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch["label"])
+        accuracy = jnp.mean(logits.argmax(-1) == batch["label"])
+        return jnp.mean(losses), (new if train else collections, {"accuracy": accuracy})
+
+    def evaluate(state, mesh):
+        rows = Source().__getitems__(range(32))
+        batch = {k: np.stack([row[k] for row in rows]) for k in rows[0]}
+        # Each process has the same rows: no global arrays, only the values.
+        params, collections = jax.device_get((state.params, state.collections))
+        value, (_, metrics) = loss(
+            params, collections, batch, jax.random.key(0), train=False
+        )
+        return {"loss": float(value), "accuracy": float(metrics["accuracy"])}
+
+    if sharding_rules is None:
+        sharding_rules = (("head/kernel", PartitionSpec(None, "class")),)
+    return Task(init, loss, {"clean": evaluate}, sharding_rules)
+
+
+def make_config(**overrides) -> ConfigDict:
+    """Build the toy's config; `overrides` are {"section.field": value}."""
+    config = ConfigDict(
+        {
+            "task": "toy",
+            "seed": 0,
+            "steps": 20,
+            "data": {
+                "name": "toy",
+                "dir": "",
+                "train_split": "train",
+                "batch_size": 16,
+                "num_threads": 1,
+                "num_workers": 0,
+            },
+            "optimizer": {
+                "name": "adamw",
+                "learning_rate": 0.01,
+                "end_learning_rate": 0.0,
+                "schedule": "cosine",
+                "schedule_unit": "steps",
+                "warmup": 2.0,
+                "power": 1.0,
+                "boundaries": (),
+                "step_factor": 0.1,
+                "weight_decay": 0.05,
+                "b1": 0.9,
+                "b2": 0.999,
+                "momentum": 0.9,
+                "clip_norm": 1.0,
+                "accumulate_steps": 1,
+            },
+            "mesh": {"data": -1, "fsdp": 1, "class": 1},
+            "checkpoint": {
+                "every_steps": 5,
+                "keep_last": 2,
+                "best_metric": "clean/accuracy",
+                "best_mode": "max",
+            },
+            "log": {"every_steps": 1},
+            "evals": {"every_steps": 10},
+        }
+    )
+    config.update_from_flattened_dict(overrides)
+    return config.lock()
+
+
+def get_config(arg=None):
+    """Serve as a config file too, as the tests of config.py use it."""
+    config = make_config()
+    if arg:
+        with config.unlocked():
+            config.task = arg
+    return config
