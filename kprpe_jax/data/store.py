@@ -135,10 +135,18 @@ def open_split(data_dir: str | os.PathLike, name: str, split: str) -> Source:
       split: of TFDS, as "train", "test", "train[:1000]".
     Returns: random-access rows: `len`, `[i]` -> dict of arrays.
     Raises: ValueError: no such folder, data set or split; an unfinished data set;
-      a shard that is missing, truncated or not of the recorded length.
+      a shard that is missing, truncated or not of the recorded length. A row
+      that turns out damaged when read raises ValueError, too.
     """
     folder = _newest_version(os.fspath(data_dir), name)
-    builder = tfds.builder_from_directory(folder)
+    try:
+        builder = tfds.builder_from_directory(folder)
+    except Exception as e:  # JSON, protobuf and TFDS errors alike
+        raise ValueError(
+            f"open_split: {folder} must hold TFDS's dataset_info.json and "
+            f"features.json; reading them failed ({_first_line(e)}); delete the folder "
+            "and prepare the data set again"
+        ) from e
     try:
         shards = builder.info.splits[split].file_instructions
     except (KeyError, ValueError) as e:
@@ -217,7 +225,8 @@ def _check_shard(path: str, rows: int) -> None:
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0].split(";")[0][:160]
+    text = str(error).strip().split("\n")[0].split(";")[0]
+    return text[:160] or type(error).__name__
 
 
 class InMemory(Sequence):
