@@ -11,7 +11,6 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-import jax
 import orbax.checkpoint as ocp
 from ml_collections import ConfigDict
 from orbax.checkpoint import checkpoint_managers as policies
@@ -96,7 +95,7 @@ class Checkpoints:
 
         Args:
           step: one of `steps`.
-          abstract_state: ShapeDtypeStructs with shardings; any mesh.
+          abstract_state: from `state.abstract_state`; any mesh.
         Raises: ValueError: the checkpoint holds other arrays.
         """
         self.check(step, abstract_state)
@@ -111,6 +110,7 @@ class Checkpoints:
 
     def restore_model(self, step: int, abstract_state: TrainState) -> TrainState:
         """Read only parameters, collections and step; the other fields become None."""
+        abstract_state = abstract_state.replace(opt_state=None)
         self.check(step, abstract_state)
         parts = self._manager.restore(
             step,
@@ -118,9 +118,7 @@ class Checkpoints:
                 model=ocp.args.StandardRestore(_model_part(abstract_state))
             ),
         )
-        return abstract_state.replace(
-            **parts["model"], opt_state=None, rng=None, nonfinite_step=None
-        )
+        return abstract_state.replace(**parts["model"], rng=None, nonfinite_step=None)
 
     def check(self, step: int, abstract_state: TrainState) -> None:
         """Compare the arrays of a checkpoint with those of a state.
@@ -170,7 +168,7 @@ def restore_for_eval(
     Args:
       workdir: the run's folder; nothing in it is changed.
       which: a step, "last", or "best" by `metric` and `mode`.
-      abstract_state: ShapeDtypeStructs with shardings; opt_state may be None.
+      abstract_state: from `state.abstract_state`; its opt_state is not looked at.
       metric: the config's checkpoint.best_metric, such as "clean/accuracy".
       mode: the config's checkpoint.best_mode, "max" or "min".
     Returns: a TrainState whose opt_state, rng and nonfinite_step are None.
@@ -217,17 +215,6 @@ def fingerprint(state: TrainState) -> dict[str, str]:
         path: f"{leaf.dtype}{list(leaf.shape)}"
         for path, leaf in flatten_with_paths(parts).items()
     }
-
-
-def abstract_with_shardings(abstract_state: Any, shardings: Any) -> Any:
-    """Attach shardings to the ShapeDtypeStructs of `jax.eval_shape`."""
-    return jax.tree.map(
-        lambda leaf, sharding: jax.ShapeDtypeStruct(
-            leaf.shape, leaf.dtype, sharding=sharding
-        ),
-        abstract_state,
-        shardings,
-    )
 
 
 def _model_part(state: TrainState) -> dict[str, Any]:

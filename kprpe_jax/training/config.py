@@ -124,7 +124,7 @@ def check_config(config: ConfigDict) -> None:
     for field, kind in FIELDS.items():
         if field not in flat:
             raise ValueError(
-                f"config: {field} is missing; give it a {kind.__name__} in the config"
+                f"config: {field} is missing; set it to a value of type {kind.__name__}"
             )
         value, kinds = flat[field], (kind, int) if kind is float else (kind,)
         if type(value) not in kinds:

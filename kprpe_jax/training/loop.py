@@ -1,6 +1,7 @@
 """The training loop, one for every task; read `train` from top to bottom."""
 
 import contextlib
+import functools
 import os
 import signal
 import threading
@@ -15,11 +16,10 @@ from ml_collections import ConfigDict
 from kprpe_jax.data import loader
 from kprpe_jax.training import config as config_lib
 from kprpe_jax.training import mesh as mesh_lib
-from kprpe_jax.training.checkpoint import Checkpoints, abstract_with_shardings
+from kprpe_jax.training.checkpoint import Checkpoints
 from kprpe_jax.training.logging import RunLog, describe_run
 from kprpe_jax.training.optimizer import make_optimizer
-from kprpe_jax.training.sharding import state_shardings
-from kprpe_jax.training.state import TrainState, create_state
+from kprpe_jax.training.state import TrainState, abstract_state, create_state
 from kprpe_jax.training.step import CompiledStep, make_train_step
 
 
@@ -73,14 +73,9 @@ def train(
     )
 
     # ---- state, sharded; from a checkpoint or new -----------------------------------
-    def new_state(rng):
-        return create_state(task.init, optimizer.transformation, rng)
-
-    rng = jax.random.key(config.seed)
-    shapes = jax.eval_shape(new_state, rng)
-    shardings = state_shardings(shapes, task.sharding_rules, mesh)
-    abstract_state = abstract_with_shardings(shapes, shardings)
-    start = _check_last_checkpoint(workdir, abstract_state)
+    abstract = abstract_state(task, mesh, optimizer.transformation)
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
+    start = _check_last_checkpoint(workdir, abstract)
     is_main = jax.process_index() == 0
     if is_main:
         config_lib.save_config(config, workdir)
@@ -98,9 +93,13 @@ def train(
             log.say(f"all {start} steps were done before")
             return checkpoints.meta(start)["results"]
         if start:
-            state = checkpoints.restore(start, abstract_state)
+            state = checkpoints.restore(start, abstract)
             log.say(f"continues after step {start} {'; '.join(changes)}".rstrip())
         else:
+            new_state = functools.partial(
+                create_state, task.init, optimizer.transformation
+            )
+            rng = jax.random.key(config.seed)
             state = jax.jit(new_state, out_shardings=shardings)(rng)
 
         # ---- compile the step; say what will run ------------------------------------
@@ -116,8 +115,8 @@ def train(
             shardings,
             mesh,
         )
-        compiled = train_step.compile(abstract_state, batch)
-        for line in describe_run(abstract_state, compiled, mesh):
+        compiled = train_step.compile(abstract, batch)
+        for line in describe_run(abstract, compiled, mesh):
             log.say(line)
 
         # ---- steps ------------------------------------------------------------------
@@ -182,13 +181,13 @@ def _check_best_metric(config: ConfigDict, task: Any) -> None:
         )
 
 
-def _check_last_checkpoint(workdir: str | os.PathLike, abstract_state: Any) -> int:
+def _check_last_checkpoint(workdir: str | os.PathLike, abstract: TrainState) -> int:
     """Give the last checkpoint's step, 0 if there is none; write nothing."""
     with contextlib.closing(Checkpoints(workdir)) as checkpoints:
         if not checkpoints.steps:
             return 0
         last = checkpoints.steps[-1]
-        checkpoints.check(last, abstract_state)
+        checkpoints.check(last, abstract)
         return last
 
 

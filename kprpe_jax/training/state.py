@@ -6,6 +6,9 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import Mesh
+
+from kprpe_jax.training.sharding import state_shardings
 
 
 @flax.struct.dataclass
@@ -50,4 +53,32 @@ def create_state(
         opt_state=transformation.init(params),
         rng=run_rng,
         nonfinite_step=jnp.int32(-1),
+    )
+
+
+def abstract_state(
+    task: Any,
+    mesh: Mesh,
+    transformation: optax.GradientTransformation | None = None,
+) -> TrainState:
+    """Give the shapes, dtypes and shardings of a task's state; nothing is allocated.
+
+    Args:
+      task: its init and sharding_rules are used.
+      mesh: where the state shall lie.
+      transformation: the optimiser; None for a state that is only evaluated.
+    Returns: a TrainState of ShapeDtypeStructs.
+    Raises: ValueError: a sharding rule that does not fit (see `sharding`).
+    """
+    transformation = transformation or optax.identity()
+    shapes = jax.eval_shape(
+        lambda rng: create_state(task.init, transformation, rng), jax.random.key(0)
+    )
+    shardings = state_shardings(shapes, task.sharding_rules, mesh)
+    return jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(
+            leaf.shape, leaf.dtype, sharding=sharding
+        ),
+        shapes,
+        shardings,
     )

@@ -76,7 +76,7 @@ def make_train_step(
         grads, collections, metrics = gradients(
             state.params, state.collections, batch, rng
         )
-        grad_norm = optax.global_norm(grads).astype(jnp.float32)
+        grad_norm = optax.tree.norm(grads).astype(jnp.float32)
         finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(grad_norm)
         healthy = finite & (state.nonfinite_step < 0)
         updates, opt_state = optimizer.transformation.update(

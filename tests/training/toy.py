@@ -57,7 +57,7 @@ class Net(nn.Module):
 
     @nn.compact
     def __call__(self, x, train):
-        x = nn.Dense(64, name="hidden")(x)
+        x = nn.Dense(64, use_bias=False, name="hidden")(x)  # a bias would be noise
         if self.batch_norm:
             x = nn.BatchNorm(use_running_average=not train, momentum=0.9)(x)
         x = nn.relu(x)

@@ -1,0 +1,149 @@
+import json
+
+import pytest
+
+from kprpe_jax.training import config as config_lib
+from tests.training import toy
+
+FILE = toy.__file__
+
+
+def test_loads_with_argument_and_overrides():
+    config = config_lib.load_config(
+        f"{FILE}:other",
+        ["steps=7", "optimizer.learning_rate=1", "mesh.class=2", "steps=8"],
+    )
+    assert config.task == "other"
+    assert config.steps == 8
+    assert config.optimizer.learning_rate == 1.0
+    assert config.mesh["class"] == 2
+    assert config.is_locked
+
+
+def test_tuples_and_booleans_are_read_as_their_type(tmp_path):
+    path = tmp_path / "c.py"
+    path.write_text(
+        "from tests.training import toy\n"
+        "def get_config():\n"
+        "    config = toy.make_config()\n"
+        "    with config.unlocked():\n"
+        "        config.flag = True\n"
+        "    return config\n"
+    )
+    overrides = ["optimizer.boundaries=(3, 5)", "flag=false"]
+    config = config_lib.load_config(str(path), overrides)
+    assert config.optimizer.boundaries == (3, 5)
+    assert config.flag is False
+    with pytest.raises(ValueError, match="flag must be of type bool; got 'maybe'"):
+        config_lib.load_config(str(path), ["flag=maybe"])
+    with pytest.raises(ValueError, match="get_config.. of .* takes no argument; got x"):
+        config_lib.load_config(f"{path}:x")
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        (
+            "optimizer.lerning_rate=1",
+            "no field .*; the nearest is optimizer.learning_ra",
+        ),
+        (
+            "batch_size=1",
+            "there is no field batch_size; the nearest is data.batch_size",
+        ),
+        ("steps.x=1", "there is no field steps.x; the nearest is steps"),
+        ("steps=1.5", "steps must be of type int; got '1.5'"),
+        ("optimizer.warmup=soon", "optimizer.warmup must be of type float; got 'soon'"),
+        ("optimizer.boundaries=3", "boundaries must be of type tuple; got '3'"),
+        ("mesh=4", "mesh is a section; override one of its fields: mesh.class, mesh.d"),
+        ("steps=0", "steps must be at least 1; got 0"),
+        ("steps", "steps has no value; write --config.steps="),
+        ("checkpoint.best_mode=up", "best_mode must be max or min; got 'up'"),
+    ],
+)
+def test_bad_override_is_one_sentence(override, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        config_lib.load_config(FILE, [override])
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "no file .*; name a config file"),
+        ("def get_config(:\n", "line 1 is not Python"),
+        ("x = 1\n", "has no get_config"),
+        ("def get_config():\n    return 3\n", "must return a ConfigDict; got int"),
+        (
+            "from ml_collections import ConfigDict\n"
+            "def get_config():\n    return ConfigDict({'task': 'x'})\n",
+            "config: seed is missing; set it to a value of type int",
+        ),
+    ],
+)
+def test_bad_file_is_one_sentence(tmp_path, text, message):
+    path = tmp_path / "c.py"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(ValueError, match=message):
+        config_lib.load_config(str(path))
+
+
+def test_field_of_another_type_in_the_file():
+    config = toy.make_config()
+    with config.unlocked():
+        del config.steps
+        config.steps = "20"
+    with pytest.raises(ValueError, match="steps must be of type int; got '20'"):
+        config_lib.check_config(config)
+
+
+def test_split_overrides():
+    others, overrides = config_lib.split_overrides(
+        ["train.py", "--config=c.py", "--config.a.b=1", "--workdir", "w", "--config.c"]
+    )
+    assert others == ["train.py", "--config=c.py", "--workdir", "w"]
+    assert overrides == ["a.b=1", "c"]
+
+
+def test_workdir_keeps_config_and_versions(tmp_path):
+    config = toy.make_config()
+    assert config_lib.check_workdir(config, tmp_path / "new") == []
+    config_lib.save_config(config, tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text())["steps"] == 20
+    versions = json.loads((tmp_path / "versions.json").read_text())
+    assert {"jax", "flax", "optax", "orbax-checkpoint", "python"} <= set(versions)
+    assert versions["device_kind"] == "cpu"
+    assert config_lib.check_workdir(config, tmp_path) == []
+
+
+def test_workdir_of_another_config(tmp_path):
+    config_lib.save_config(toy.make_config(), tmp_path)
+    with pytest.raises(
+        ValueError, match="optimizer.weight_decay is 0.05 while this config has 0.1; ta"
+    ):
+        config_lib.check_workdir(
+            toy.make_config(**{"optimizer.weight_decay": 0.1, "steps": 30}), tmp_path
+        )
+    with pytest.raises(ValueError, match="steps is 20 while this config has 30"):
+        config_lib.check_workdir(toy.make_config(steps=30), tmp_path)
+
+
+def test_some_fields_may_change(tmp_path):
+    config_lib.save_config(toy.make_config(), tmp_path)
+    other = toy.make_config(**{"mesh.fsdp": 2, "data.dir": "/x", "log.every_steps": 9})
+    changes = config_lib.check_workdir(other, tmp_path)
+    assert changes == [
+        "data.dir: '' -> '/x'",
+        "log.every_steps: 1 -> 9",
+        "mesh.fsdp: 1 -> 2",
+    ]
+
+
+def test_workdir_that_is_no_folder_or_is_damaged(tmp_path):
+    (tmp_path / "f").write_text("")
+    with pytest.raises(ValueError, match="is a file; name a folder"):
+        config_lib.check_workdir(toy.make_config(), tmp_path / "f")
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(ValueError, match="config.json is not JSON"):
+        config_lib.check_workdir(toy.make_config(), tmp_path)

@@ -1,0 +1,148 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from kprpe_jax.training.optimizer import decay_mask, make_optimizer, make_schedule
+from tests.training import toy
+
+
+def section(**fields):
+    return toy.make_config(**{f"optimizer.{k}": v for k, v in fields.items()}).optimizer
+
+
+def oracle(config, step, steps, unit=1):
+    w = round(config.warmup * unit)
+    if step < w:
+        return config.learning_rate * (step + 1) / w
+    p = min((step - w) / (steps - w), 1.0)
+    base, end = config.learning_rate, config.end_learning_rate
+    if config.schedule == "cosine":
+        return end + (base - end) * (1 + np.cos(np.pi * p)) / 2
+    if config.schedule == "polynomial":
+        return end + (base - end) * (1 - p) ** config.power
+    if config.schedule == "step":
+        passed = sum(step >= round(b * unit) for b in config.boundaries)
+        return base * config.step_factor**passed
+    return base
+
+
+@pytest.mark.parametrize("unit", [1, 2.5])
+@pytest.mark.parametrize("warmup", [0.0, 4.0])
+@pytest.mark.parametrize("name", ["cosine", "polynomial", "step", "constant"])
+def test_schedule_equals_the_formula(name, warmup, unit):
+    config = section(
+        schedule=name,
+        warmup=warmup,
+        learning_rate=0.3,
+        end_learning_rate=0.02,
+        power=2.0,
+        boundaries=(8, 12),
+        schedule_unit="steps" if unit == 1 else "epochs",
+    )
+    schedule = make_schedule(config, steps=40, steps_per_epoch=unit)
+    values = [float(schedule(t)) for t in range(45)]
+    expected = [oracle(config, t, 40, unit) for t in range(45)]
+    np.testing.assert_allclose(values, expected, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"schedule": "cosinus"}, "schedule must be one of cosine, .* got 'cosinus'"),
+        (
+            {"schedule_unit": "days"},
+            "schedule_unit must be steps or epochs; got 'days'",
+        ),
+        ({"warmup": 40.0}, r"warmup must lie in \[0, steps\); got 40 of 40 steps"),
+        ({"boundaries": (5, 3)}, r"boundaries must increase; got \(5, 3\)"),
+        ({"schedule_unit": "epochs"}, "epochs needs steps_per_epoch"),
+        ({"name": "adam"}, "name must be adamw or sgd; got 'adam'"),
+        ({"clip_norm": -1.0}, "clip_norm must be >= 0; got -1.0"),
+        ({"learning_rate": -1.0}, "learning_rate must be >= 0"),
+    ],
+)
+def test_bad_fields(fields, message):
+    with pytest.raises(ValueError, match=message):
+        make_optimizer(section(**fields), steps=40)
+
+
+def test_decay_mask():
+    decayed = {
+        "blocks": {"attention": {"qkv": {"kernel": 3}}, "mlp": {"kernel": 3}},
+        "patch_embedding": {"kernel": 4},
+        "head": {"kernel": 2},
+    }
+    kept = {
+        "blocks": {
+            "attention": {"qkv": {"bias": 2}},  # scanned: [layers, width]
+            "norm": {"scale": 2, "bias": 2},
+            "rpe": {"table": 3},
+            "keypoint_linear": {"kernel": 3},
+        },
+        "position_embedding": 3,
+        "pos_embed": 3,
+        "class_token": 3,
+        "gain": 1,
+    }
+
+    def arrays(tree):
+        return jax.tree.map(lambda n: jnp.ones((2,) * n), tree)
+
+    assert all(jax.tree.leaves(decay_mask(arrays(decayed))))
+    assert not any(jax.tree.leaves(decay_mask(arrays(kept))))
+
+
+def test_adamw_equals_the_formula():
+    config = section(schedule="constant", warmup=0.0, clip_norm=0.0, weight_decay=0.1)
+    params = {"kernel": jnp.full((2, 2), 0.5), "bias": jnp.full(2, 0.5)}
+    optimizer = make_optimizer(config, steps=10).transformation
+    state = optimizer.init(params)
+    w, m, v = {k: np.full(x.shape, 0.5) for k, x in params.items()}, {}, {}
+    for t in range(1, 4):
+        grads = {k: jnp.full(x.shape, 0.1 * t) for k, x in params.items()}
+        updates, state = optimizer.update(grads, state, params)
+        params = optax.apply_updates(params, updates)
+        for k in w:
+            g = 0.1 * t
+            m[k] = 0.9 * m.get(k, 0) + 0.1 * g
+            v[k] = 0.999 * v.get(k, 0) + 0.001 * g**2
+            step = m[k] / (1 - 0.9**t) / (np.sqrt(v[k] / (1 - 0.999**t)) + 1e-8)
+            w[k] = w[k] - 0.01 * (step + (0.1 * w[k] if k == "kernel" else 0))
+    for k in w:
+        np.testing.assert_allclose(params[k], w[k], rtol=1e-5)
+
+
+def test_sgd_decays_before_momentum():
+    config = section(
+        name="sgd", schedule="constant", warmup=0.0, clip_norm=0.0, weight_decay=0.1
+    )
+    params = {"kernel": jnp.full((2, 2), 0.5)}
+    optimizer = make_optimizer(config, steps=10).transformation
+    state, w, momentum = optimizer.init(params), 0.5, 0.0
+    for _ in range(3):
+        updates, state = optimizer.update({"kernel": jnp.ones((2, 2))}, state, params)
+        params = optax.apply_updates(params, updates)
+        momentum = 0.9 * momentum + 1 + 0.1 * w
+        w -= 0.01 * momentum
+    np.testing.assert_allclose(params["kernel"], w, rtol=1e-6)
+
+
+def test_clipping_scales_to_the_global_norm():
+    config = section(
+        name="sgd",
+        schedule="constant",
+        warmup=0.0,
+        clip_norm=0.5,
+        weight_decay=0.0,
+        momentum=0.0,
+        learning_rate=1.0,
+    )
+    params = {"a": jnp.zeros((2, 2)), "b": jnp.zeros((3, 1))}
+    optimizer = make_optimizer(config, steps=10).transformation
+    grads = {"a": jnp.full((2, 2), 3.0), "b": jnp.full((3, 1), -4.0)}
+    updates, _ = optimizer.update(grads, optimizer.init(params), params)
+    norm = np.sqrt(4 * 9 + 3 * 16)
+    np.testing.assert_allclose(updates["a"], -3 * 0.5 / norm, rtol=1e-6)
+    np.testing.assert_allclose(updates["b"], 4 * 0.5 / norm, rtol=1e-6)
