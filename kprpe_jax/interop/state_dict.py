@@ -1,0 +1,126 @@
+"""Read a PyTorch state dict from a file or a mapping, as float32 NumPy arrays.
+
+Nothing is ever unpickled: `.pt` files go through PyTorch's weights-only reader, `.npz`
+files are read with pickles forbidden.
+"""
+
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+PREFIXES = ("module.", "net.", "model.")
+SUFFIXES = (".pt", ".pth", ".safetensors", ".npz")
+_CONTAINERS = ("state_dict", "model")  # keys under which training scripts nest weights
+
+
+def load_state_dict(
+    source: str | Path | Mapping[str, Any], prefixes: tuple[str, ...] = PREFIXES
+) -> dict[str, np.ndarray]:
+    """Names and arrays of a state dict.
+
+    Args:
+      source: a file with one of SUFFIXES, or a mapping from names to NumPy or JAX
+        arrays or PyTorch tensors; weights nested under `state_dict` or `model` are
+        found.
+      prefixes: stripped from the names, again and again, where all names have them.
+    Returns: arrays by name; float16, bfloat16 and float64 become float32.
+    Raises: ValueError: the file is missing, corrupt, of another kind or holds something
+      else than arrays; `.pt` without PyTorch installed.
+    """
+    if isinstance(source, Mapping):
+        origin, tree = "the mapping", source
+    else:
+        origin, tree = str(source), _read(Path(source))
+    while nested := [k for k in _CONTAINERS if isinstance(tree.get(k), Mapping)]:
+        tree = tree[nested[0]]
+    if not tree:
+        raise ValueError(f"load_state_dict: {origin} holds no arrays; give weights.")
+    arrays = {name: _to_numpy(value) for name, value in tree.items()}
+    foreign = [name for name, array in arrays.items() if array.dtype == object]
+    if foreign:
+        raise ValueError(
+            f"load_state_dict: {origin} must map names to arrays; {', '.join(foreign)} "
+            f"hold something else; give the state dict itself."
+        )
+    while common := [p for p in prefixes if all(name.startswith(p) for name in arrays)]:
+        arrays = {name.removeprefix(common[0]): a for name, a in arrays.items()}
+    return arrays
+
+
+def _read(path: Path) -> Mapping[str, Any]:
+    if path.suffix not in SUFFIXES:
+        raise ValueError(
+            f"load_state_dict: unknown file type {path.suffix!r} of {path}; use one of "
+            f"{', '.join(SUFFIXES)}."
+        )
+    if not path.is_file():
+        raise ValueError(f"load_state_dict: no such file: {path}; check the path.")
+    reader = {".safetensors": _read_safetensors, ".npz": _read_npz}.get(
+        path.suffix, _read_torch
+    )
+    tree = reader(path)
+    if not isinstance(tree, Mapping):
+        raise ValueError(
+            f"load_state_dict: {path} must hold a mapping from names to arrays; got "
+            f"{type(tree).__name__}; save the state dict."
+        )
+    return tree
+
+
+def _read_torch(path: Path) -> Any:
+    try:
+        import torch
+    except ImportError as error:
+        raise ValueError(
+            f"load_state_dict: reading {path} needs PyTorch; install the `torch` extra "
+            f"(pip install 'kprpe_jax[torch]') or convert the file to .safetensors."
+        ) from error
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # the reader has no common error type
+        raise _unreadable(path, error) from error
+
+
+def _read_safetensors(path: Path) -> Mapping[str, Any]:
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise _unreadable(path, error) from error
+
+
+def _read_npz(path: Path) -> Mapping[str, Any]:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except (
+        OSError, ValueError, EOFError, AttributeError, TypeError, zipfile.BadZipFile,
+    ) as error:  # fmt: skip
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> ValueError:
+    reason = (str(error).splitlines() or [""])[0].rstrip(". ")
+    return ValueError(
+        f"load_state_dict: cannot read {path} as {path.suffix} weights "
+        f"({type(error).__name__}: {reason}); the file is corrupt, of another kind or "
+        f"holds more than weights."
+    )
+
+
+def _to_numpy(value: Any) -> np.ndarray:
+    if hasattr(value, "detach"):  # a PyTorch tensor, whether or not we can import it
+        value = value.detach().cpu()
+        value = (value.float() if value.is_floating_point() else value).numpy()
+    if not hasattr(value, "dtype"):
+        return np.asarray(None, object)
+    array = np.asarray(value)
+    if jnp.issubdtype(array.dtype, jnp.floating):  # knows bfloat16, NumPy does not
+        array = array.astype(np.float32, copy=False)
+    return array

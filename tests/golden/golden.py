@@ -1,0 +1,73 @@
+"""Stored outputs of the official code: where they lie and how tests read them."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+
+FOLDER = Path(
+    os.environ.get("KPRPE_GOLDEN_DIR")
+    or Path(__file__).resolve().parents[3] / "shared" / "golden"
+)
+
+
+class Case(NamedTuple):
+    """One case: `meta` is its JSON; `arrays` by kind and name, such as out, embedding.
+
+    Kinds: param (the state dict), in, out, grad.
+    """
+
+    name: str
+    meta: dict[str, Any]
+    arrays: dict[str, dict[str, np.ndarray]]
+
+
+def case_names(prefix: str = "") -> list[str]:
+    """All cases of the folder whose name starts so; empty where there is no folder."""
+    return sorted(path.stem for path in FOLDER.glob(f"{prefix}*.json"))
+
+
+def case_params(prefix: str) -> list[Any]:
+    """Parameters for `pytest.mark.parametrize("case", ...)`."""
+    return _params(case_names(prefix), f"no golden case {prefix}* in {FOLDER}")
+
+
+def layout_params(prefix: str) -> list[Any]:
+    """The same for the full-size name lists."""
+    folder = FOLDER / "layouts"
+    names = sorted(path.stem for path in folder.glob(f"{prefix}*.json"))
+    return _params(names, f"no layout {prefix}* in {folder}")
+
+
+def _params(names: list[str], reason: str) -> list[Any]:
+    reason += "; set KPRPE_GOLDEN_DIR"
+    return names or [pytest.param("none", marks=pytest.mark.skip(reason=reason))]
+
+
+def load_case(name: str) -> Case:
+    """Read a case."""
+    meta = json.loads((FOLDER / f"{name}.json").read_text())
+    arrays: dict[str, dict[str, np.ndarray]] = {}
+    with np.load(FOLDER / f"{name}.npz") as archive:
+        for key in archive.files:
+            kind, _, rest = key.partition("::")
+            arrays.setdefault(kind, {})[rest] = archive[key]
+    return Case(name, meta, arrays)
+
+
+def load_layout(name: str) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of a full-size official state dict."""
+    shapes = json.loads((FOLDER / "layouts" / f"{name}.json").read_text())
+    return {key: tuple(shape) for key, shape in shapes.items()}
+
+
+def assert_close(got: Any, want: np.ndarray, bound: float, what: str) -> None:
+    """Largest difference at most `bound` times the largest value of `want`."""
+    got = np.asarray(got)
+    assert got.shape == want.shape, f"{what}: shape {got.shape}, needs {want.shape}"
+    peak = float(np.abs(want).max())
+    error = float(np.abs(got - want).max())
+    assert error <= bound * peak, f"{what}: {error:.2e} off at a peak of {peak:.2e}"

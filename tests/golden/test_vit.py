@@ -1,0 +1,150 @@
+"""The vision transformers against stored outputs of the official code, in float32.
+
+Bounds are relative to the largest value of each array. Both sides sum the same float32
+numbers in other orders, which costs about 3e-6 here (facts/recognition.md); gradients
+add up more terms, and gradients through batch statistics of a few samples divide by
+small deviations. The bounds leave room for other sizes and depths, and are still far
+below what any wrong term would cost.
+"""
+
+from functools import cached_property
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from kprpe_jax.interop.official_vit import vit_from_official
+from kprpe_jax.interop.vit import export_weights, import_weights
+from kprpe_jax.position.lookup import lookup_rows, sum_rows
+from tests.golden.golden import assert_close, case_params, load_case
+
+pytestmark = pytest.mark.golden
+
+VALUE_BOUND = 1e-5
+GRADIENT_BOUND = 5e-5
+
+VARIANTS = {
+    "scan-factorized": dict(scan=True),
+    "unrolled-direct": dict(scan=False),
+}
+
+
+class Pass:
+    """One forward, and where gradients are stored backward, pass of a case."""
+
+    def __init__(self, name: str, variant: str) -> None:
+        self.case = load_case(name)
+        meta, arrays = self.case.meta, self.case.arrays
+        model = vit_from_official(meta["constructor_kwargs"], **VARIANTS[variant])
+        if model.uses_keypoints:
+            options = model.position_options | dict(factorized=model.scan)
+            model = model.clone(position_options=options)
+        self.model, self.train = model, meta["mode"] == "train"
+        self.variables = import_weights(model, arrays["param"])
+        self.images = jnp.asarray(arrays["in"]["x"].transpose(0, 2, 3, 1))
+        keypoints = arrays["in"].get("keypoints")
+        self.keypoints = None if keypoints is None else jnp.asarray(keypoints)
+
+    @cached_property
+    def result(self):
+        """(block outputs, embedding, variables after), gradients."""
+
+        def forward(params, images):
+            variables = {**self.variables, "params": params}
+
+            def both(model, images, keypoints):
+                tokens = model.tokens(images, keypoints, train=self.train)
+                return tokens[:-1], model.embed_tokens(tokens[-1], train=self.train)
+
+            (blocks, embedding), after = self.model.apply(
+                variables, images, self.keypoints, method=both, mutable=["batch_stats"]
+            )
+            cotangent = self.case.arrays["in"].get("cotangent", 0.0)
+            loss = jnp.sum(embedding * cotangent)
+            return loss, (blocks, embedding, {**variables, **after})
+
+        arguments = self.variables["params"], self.images
+        if "grad" not in self.case.arrays:
+            return jax.jit(forward)(*arguments)[1], None
+        graded = jax.value_and_grad(forward, (0, 1), has_aux=True)
+        (_, outputs), gradients = jax.jit(graded)(*arguments)
+        return outputs, gradients
+
+    def bias(self, position: str | None = None) -> list[np.ndarray]:
+        """B_ij of every block."""
+        model = self.model.clone(position=position or self.model.position)
+        return model.apply(self.variables, self.keypoints, method="bias")
+
+    def context(self, layer: int) -> dict[str, np.ndarray]:
+        """What the tables of an unrolled iRPE add in a layer: rpe_q, rpe_k, rpe_v."""
+        _, state = self.model.apply(
+            self.variables,
+            self.images,
+            capture_intermediates=lambda module, _: module.name == "qkv",
+        )
+        block = state["intermediates"][f"blocks_{layer}"]
+        qkv = block["attention"]["qkv"]["__call__"][0]
+        heads = self.model.num_heads
+        q, k, v = jnp.split(qkv.reshape(*qkv.shape[:2], 3 * heads, -1), 3, axis=2)
+        scale = v.shape[-1] ** -0.5
+        tables = {
+            name: jnp.broadcast_to(table[layer], (heads, *table.shape[2:]))
+            for name, table in self.variables["params"]["bias_tables"].items()
+        }
+        parts = self.model.bind(self.variables).bias_tables.buckets
+        logits, added = jnp.einsum("bihd,bjhd->bhij", q * scale, k), {}
+        for letter, tokens in (("k", q), ("q", k)):
+            table = tables.get(f"table_{letter}")
+            if table is not None:
+                products = jnp.einsum("bihd,hdk->bhik", tokens * scale, table)
+                added[f"rpe_{letter}"] = lookup_rows(products, parts)
+        logits += added.get("rpe_k", 0.0)
+        if "rpe_q" in added:
+            logits += added["rpe_q"].swapaxes(-1, -2)
+        if "table_v" in tables:
+            by_bucket = sum_rows(jax.nn.softmax(logits), parts)
+            added["rpe_v"] = jnp.einsum("bhik,hkd->bhid", by_bucket, tables["table_v"])
+        return added
+
+    def output(self, key: str) -> np.ndarray | None:
+        """Ours for a stored `out::` key; None where only the other variant has it."""
+        (blocks, embedding, after), _ = self.result
+        name, _, layer = key.rpartition("_block")
+        if key == "embedding":
+            return embedding
+        if name == "x":
+            return blocks[int(layer)]
+        if key.startswith("after::"):
+            return export_weights(self.model, after)[key.removeprefix("after::")]
+        if key == "bias_paper_absolute":
+            return self.bias("kprpe_absolute")[0]
+        if name == "bias" or self.model.position == "rpe":
+            bias = self.bias()[int(layer)]
+            if self.model.position == "kprpe_scalar":  # stored once for all pairs
+                assert float(jnp.ptp(bias, axis=(2, 3)).max()) == 0.0
+                bias = bias[:, :, :1, :1]
+            return bias
+        if self.model.scan:  # what a scanned layer computes inside cannot be captured
+            return None
+        return self.context(int(layer))[name]
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("case", case_params("vit_"))
+def test_outputs_and_gradients(case, variant):
+    ours = Pass(case, variant)
+    for key, want in ours.case.arrays["out"].items():
+        got = ours.output(key)
+        if got is not None:
+            assert_close(got, want, VALUE_BOUND, f"{variant} out::{key}")
+
+    if "grad" not in ours.case.arrays:
+        return
+    params, images = ours.result[1]
+    got = export_weights(ours.model, {"params": params})
+    got["in::x"] = np.asarray(images).transpose(0, 3, 1, 2)
+    stored = ours.case.arrays["grad"]
+    assert set(got) == set(stored)
+    for key, want in stored.items():
+        assert_close(got[key], want, GRADIENT_BOUND, f"{variant} grad::{key}")
