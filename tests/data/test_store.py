@@ -1,0 +1,150 @@
+"""Prepared data sets on disk: reuse, absence, damage, a killed preparation."""
+
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from kprpe_jax.data import store
+
+SHARD = "digits/1.0.0/digits-test.array_record-00000-of-00001"
+
+
+@pytest.fixture
+def copied(digits_dir, tmp_path):
+    """A copy of the prepared digits that a test may damage."""
+    return shutil.copytree(digits_dir, tmp_path / "copy")
+
+
+def test_prepare_reuses_what_is_there_without_its_sources(idx_dir, tmp_path):
+    path = store.prepare("mnist", tmp_path, idx_dir=idx_dir)
+    before = [p.stat().st_mtime_ns for p in sorted((tmp_path / "mnist").rglob("*"))]
+    shutil.rmtree(idx_dir)
+    assert store.prepare("mnist", tmp_path) == path
+    after = [p.stat().st_mtime_ns for p in sorted((tmp_path / "mnist").rglob("*"))]
+    assert before == after
+
+
+@pytest.mark.parametrize(
+    ("name", "builder_args", "match"),
+    [
+        (
+            "minst",
+            {},
+            r"one of \['digits', 'mnist'\]; got 'minst'; did you mean 'mnist'",
+        ),
+        ("mnist", {}, r"from the arguments \['idx_dir'\]; got \[\]"),
+        ("digits", {"idx_dir": "x"}, r"the arguments \[\]; got \['idx_dir'\]"),
+    ],
+)
+def test_prepare_refuses_what_it_does_not_know(tmp_path, name, builder_args, match):
+    with pytest.raises(ValueError, match=match):
+        store.prepare(name, tmp_path, **builder_args)
+    assert not list(tmp_path.iterdir())
+
+
+def test_absent_sets_and_splits_are_named(digits_dir, tmp_path):
+    with pytest.raises(ValueError, match=r"is empty or does not exist; run python -m"):
+        store.open_split(tmp_path, "digits", "train")
+    with pytest.raises(ValueError, match=r"holds \['digits'\]; did you mean 'digits'"):
+        store.open_split(digits_dir, "digit", "train")
+    with pytest.raises(ValueError, match=r"one of \['test', 'train'\].*got 'val'"):
+        store.open_split(digits_dir, "digits", "val")
+    with pytest.raises(ValueError, match="at least one row; got none"):
+        store.open_split(digits_dir, "digits", "train[:0]")
+
+
+def test_slices_and_rows(digits_dir):
+    source = store.open_split(digits_dir, "digits", "train[10:20]")
+    assert len(source) == 10
+    assert int(source[0]["id"]) == 10
+    assert [int(r["id"]) for r in source.__getitems__([3, 0, 3])] == [13, 10, 13]
+    assert [int(r["id"]) for r in source] == list(range(10, 20))
+
+
+def test_in_memory_has_the_same_rows(digits_dir):
+    source = store.open_split(digits_dir, "digits", "test")
+    copy = store.InMemory(source)
+    assert len(copy) == len(source)
+    for row in (0, 7, 359):
+        for key, value in source[row].items():
+            np.testing.assert_array_equal(copy[row][key], value)
+            assert copy[row][key].dtype == value.dtype
+
+
+@pytest.mark.parametrize("part", [0.0, 0.3, 0.6, 0.99])
+def test_truncated_shard_is_named_when_opened(copied, part):
+    content = (copied / SHARD).read_bytes()
+    (copied / SHARD).write_bytes(content[: int(len(content) * part)])
+    with pytest.raises(ValueError, match=f"{SHARD} is truncated or corrupt") as e:
+        store.open_split(copied, "digits", "test")
+    assert "\n" not in str(e.value)
+    assert len(store.open_split(copied, "digits", "train")) == 1437
+
+
+def test_missing_shard_and_shard_of_another_split_are_named(copied):
+    shutil.copy(copied / SHARD.replace("test", "train"), copied / SHARD)
+    with pytest.raises(ValueError, match=f"{SHARD} must hold 360 rows; got 1437"):
+        store.open_split(copied, "digits", "test")
+    (copied / SHARD).unlink()
+    with pytest.raises(ValueError, match=f"{SHARD} is missing"):
+        store.open_split(copied, "digits", "test")
+
+
+def test_flipped_byte_is_named_when_its_row_is_read(copied):
+    content = bytearray((copied / SHARD).read_bytes())
+    content[10_000] ^= 0xFF  # in the middle of some early row's record
+    (copied / SHARD).write_bytes(content)
+    source = store.open_split(copied, "digits", "test")
+    with pytest.raises(ValueError, match=rf"{SHARD} is corrupt at row \d+ of") as e:
+        source.__getitems__(range(360))
+    assert "\n" not in str(e.value)
+    assert int(source[359]["id"]) == 359  # other rows can still be read
+
+
+@pytest.mark.parametrize("file", ["dataset_info.json", "features.json"])
+def test_damaged_description_is_named(copied, file):
+    (copied / "digits/1.0.0" / file).write_text("{")
+    with pytest.raises(ValueError, match="digits/1.0.0 must hold TFDS's"):
+        store.open_split(copied, "digits", "test")
+
+
+KILLED = """
+import os, signal, sys
+from kprpe_jax.data import builders, store
+
+def rows(images, labels, complete=builders._rows):
+    for i, row in enumerate(complete(images, labels)):
+        if i == 300 and len(images) == 360:  # the second split, half written
+            os.kill(os.getpid(), signal.SIGKILL)
+        yield row
+
+builders._rows = rows
+store.prepare("digits", sys.argv[1])
+"""
+
+
+@pytest.mark.slow
+def test_killed_preparation_leaves_nothing_that_looks_finished(tmp_path):
+    run = subprocess.run([sys.executable, "-c", KILLED, tmp_path], check=False)
+    assert run.returncode == -9
+    assert list((tmp_path / "digits").glob("incomplete*"))
+    with pytest.raises(ValueError, match="must hold a finished version"):
+        store.open_split(tmp_path, "digits", "train")
+    store.prepare("digits", tmp_path)
+    assert len(store.open_split(tmp_path, "digits", "train")) == 1437
+
+
+@pytest.mark.slow
+def test_command_prepares_and_reports(idx_dir, tmp_path):
+    command = [sys.executable, "-m", "kprpe_jax.data.prepare", "--name=mnist"]
+    command += [f"--data_dir={tmp_path / 'data'}", f"--idx_dir={idx_dir}"]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert run.returncode == 0
+    assert run.stdout.startswith("mnist: train 23 rows, test 7 rows; in ")
+    command[3] = "--name=minst"
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert run.returncode == 1
+    assert run.stderr.strip().splitlines()[-1].startswith("error: prepare: ")
