@@ -32,7 +32,6 @@ class Checkpoints:
     def __init__(self, workdir: str | os.PathLike, config: ConfigDict | None = None):
         """Open the folder; without `config` (section `checkpoint`) only to read."""
         self.folder = pathlib.Path(workdir).absolute() / _FOLDER
-        self._best_metric = config.best_metric if config else ""
         self._manager = None
         if config or self.folder.is_dir():
             self._manager = ocp.CheckpointManager(self.folder, options=_options(config))
@@ -44,8 +43,8 @@ class Checkpoints:
 
     def best_step(self, metric: str, mode: str) -> int | None:
         """Give the step with the highest ("max") or lowest ("min") metric, or None."""
-        found = {step: self.metrics(step).get(metric) for step in self.steps}
-        found = {step: value for step, value in found.items() if value is not None}
+        found = {s: self.metrics(s).get(metric, math.nan) for s in self.steps}
+        found = {step: value for step, value in found.items() if math.isfinite(value)}
         choose = max if mode == "max" else min
         return choose(found, key=found.get) if found else None
 
@@ -67,11 +66,9 @@ class Checkpoints:
           state: the state after `step` updates.
           step: its number, known to the host without a look at the device.
           meta: JSON values, kept beside the fingerprint.
-          metrics: this step's evaluation; it counts for "best" where the best metric is
-            a finite number.
+          metrics: this step's evaluation; it counts for "best" where it holds the best
+            metric as a finite number.
         """
-        metrics = dict(metrics or {})
-        ranked = math.isfinite(metrics.get(self._best_metric, math.nan))
         self._manager.save(
             step,
             args=ocp.args.Composite(
@@ -79,7 +76,7 @@ class Checkpoints:
                 rest=ocp.args.StandardSave(_rest_part(state)),
                 meta=ocp.args.JsonSave({**meta, "arrays": fingerprint(state)}),
             ),
-            metrics=metrics if ranked else None,
+            metrics=dict(metrics or {}),
             force=True,  # the loop decides when; Orbax's own interval does not
         )
 
@@ -231,16 +228,22 @@ def _options(config: ConfigDict | None) -> ocp.CheckpointManagerOptions:
     if config is None:
         return ocp.CheckpointManagerOptions(create=False)
     kept = [policies.LatestN(config.keep_last)]
+    rank = None
     if config.best_metric:
-        best = policies.BestN(
-            get_metric_fn=lambda metrics: metrics[config.best_metric],
-            reverse=config.best_mode == "min",
-            n=1,
-            keep_checkpoints_without_metrics=False,
-        )
-        kept.append(best)
+        worst = math.inf if config.best_mode == "min" else -math.inf
+
+        def rank(metrics):
+            value = metrics.get(config.best_metric, worst)
+            return value if math.isfinite(value) else worst
+
+        reverse = config.best_mode == "min"
+        kept.append(policies.BestN(get_metric_fn=rank, reverse=reverse, n=1))
     return ocp.CheckpointManagerOptions(
         preservation_policy=policies.AnyPreservationPolicy(kept),
+        # Without best_fn Orbax keeps metrics in memory only, and the first save after
+        # a restart would delete the best checkpoint.
+        best_fn=rank,
+        best_mode=config.best_mode,
         enable_async_checkpointing=True,
         cleanup_tmp_directories=True,
     )

@@ -42,7 +42,7 @@ def test_a_terminal_has_one_line(tmp_path):
 
 
 def test_speed_and_eta(tmp_path, monkeypatch):
-    clock = types.SimpleNamespace(monotonic=iter([10.0, 14.0]).__next__)
+    clock = types.SimpleNamespace(monotonic=iter([10.0, 14.0, 14.0]).__next__)
     monkeypatch.setattr("kprpe_jax.training.logging.time", clock)
     text = write(tmp_path, [20])  # 20 steps in 4 s, 80 to go: 16 s
     assert "80 images/s  ETA 0:00:16" in text

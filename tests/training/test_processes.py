@@ -1,0 +1,194 @@
+"""Whole runs as processes: exit codes, kill and resume, several processes."""
+
+import contextlib
+import json
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from kprpe_jax.training import mesh as mesh_lib
+from kprpe_jax.training.checkpoint import Checkpoints
+from kprpe_jax.training.optimizer import make_optimizer
+from kprpe_jax.training.state import abstract_state
+from tests.training import toy
+
+ROOT = pathlib.Path(__file__).parents[2]
+COMMAND = [sys.executable, "-m", "tests.training.run_toy"]
+
+
+def start(workdir, *arguments, devices=2, **environ):
+    """Start train.py on the toy; its output goes to one pipe."""
+    environ = {
+        **{k: v for k, v in os.environ.items() if k != "XLA_FLAGS"},
+        "JAX_PLATFORMS": "cpu",
+        "JAX_NUM_CPU_DEVICES": str(devices),
+        **environ,
+    }
+    command = [*COMMAND, f"--config={toy.__file__}", f"--workdir={workdir}", *arguments]
+    return subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env=environ,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+
+
+def finish(process):
+    out, err = process.communicate(timeout=240)
+    return process.returncode, out, err
+
+
+def wait_for_step(workdir, step, process):
+    path = workdir / "metrics.jsonl"
+    deadline = time.time() + 120
+    while not (path.exists() and f'{{"step": {step},' in path.read_text()):
+        assert process.poll() is None, process.communicate()
+        assert time.time() < deadline
+        time.sleep(0.01)
+
+
+def last_state(workdir):
+    """Give the last step and its whole state on the host."""
+    mesh = mesh_lib.make_mesh({"data": 1, "fsdp": 1, "class": 1}, jax.devices()[:1])
+    transformation = make_optimizer(toy.make_config().optimizer, steps=20)[0]
+    abstract = abstract_state(toy.make_task(), mesh, transformation)
+    with contextlib.closing(Checkpoints(workdir)) as checkpoints:
+        step = checkpoints.steps[-1]
+        state = checkpoints.restore(step, abstract)
+    return step, jax.device_get(state.replace(rng=jax.random.key_data(state.rng)))
+
+
+def losses(workdir):
+    lines = (workdir / "metrics.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in lines]
+    return {row["step"]: row["loss"] for row in rows if "loss" in row}
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def start_two(workdir, *arguments):
+    port = free_port()
+    return [
+        start(
+            workdir,
+            *arguments,
+            f"--coordinator=127.0.0.1:{port}",
+            "--num_processes=2",
+            f"--process_id={i}",
+        )
+        for i in range(2)
+    ]
+
+
+@pytest.mark.slow
+def test_faults_of_the_user_are_one_line_and_exit_2(tmp_path):
+    for arguments, message in (
+        (["--config.stepz=1"], "config: there is no field stepz; the nearest is steps"),
+        (["--config.mesh.data=5"], "does not fit 2 devices"),
+        (["extra"], "'extra' is not a flag"),
+    ):
+        code, out, err = finish(start(tmp_path / "w", *arguments))
+        assert code == 2, err
+        assert message in err
+        assert err.count("\n") == 1
+        assert out == ""
+        assert not (tmp_path / "w").exists()
+    code, _, err = finish(start(tmp_path / "w", "--config.mesh.data=5", "--debug"))
+    assert code == 1
+    assert "Traceback" in err
+
+
+@pytest.mark.slow
+def test_nan_exits_1(tmp_path):
+    code, _, err = finish(start(tmp_path, TOY_BAD_ROW="7"))
+    assert code == 1
+    assert err.strip().splitlines()[-1].startswith("train: the loss or its gradient is")
+    assert "Traceback" not in err
+
+
+@pytest.mark.slow
+def test_killed_and_started_again_gives_the_same_bits(tmp_path):
+    arguments = ["--config.steps=300", "--config.checkpoint.every_steps=20"]
+    arguments += ["--config.evals.every_steps=100"]
+    straight = start(tmp_path / "straight", *arguments)
+    code, _, err = finish(straight)
+    assert code == 0, err
+    killed = tmp_path / "killed"
+    for step in (50, 170):
+        process = start(killed, *arguments)
+        wait_for_step(killed, step, process)
+        process.kill()
+        process.communicate()
+    code, out, err = finish(start(killed, *arguments))
+    assert code == 0, err
+    assert "continues after step" in out
+    (step_a, a), (step_b, b) = last_state(tmp_path / "straight"), last_state(killed)
+    assert step_a == step_b == 300
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+    assert losses(tmp_path / "straight") == losses(killed)
+
+
+@pytest.mark.slow
+def test_sigterm_exits_0_with_a_checkpoint(tmp_path):
+    process = start(
+        tmp_path, "--config.steps=100000", "--config.evals.every_steps=9999"
+    )
+    wait_for_step(tmp_path, 30, process)
+    process.send_signal(signal.SIGTERM)
+    code, out, err = finish(process)
+    assert code == 0, err
+    assert "SIGTERM: stops after step" in out
+    step, _ = last_state(tmp_path)
+    assert step == max(losses(tmp_path)) >= 30
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sizes", ["4,1,1", "2,2,1", "1,2,2"])
+def test_two_processes_agree_with_one(tmp_path, sizes):
+    sizes = dict(zip(mesh_lib.AXES, sizes.split(","), strict=True))
+    mesh = [f"--config.mesh.{axis}={n}" for axis, n in sizes.items()]
+    one, two = tmp_path / "one", tmp_path / "two"
+    processes = [start(one, devices=1), *start_two(two, *mesh)]
+    for process in processes:
+        code, _, err = finish(process)
+        assert code == 0, err
+    assert len(losses(one)) == 20
+    for step, loss in losses(one).items():
+        np.testing.assert_allclose(losses(two)[step], loss, rtol=1e-5, atol=1e-5)
+    a, b = last_state(one)[1], last_state(two)[1]
+    jax.tree.map(
+        lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5),
+        a.params,
+        b.params,
+    )
+
+
+@pytest.mark.slow
+def test_two_processes_stop_together_on_sigterm(tmp_path):
+    arguments = ["--config.steps=100000", "--config.evals.every_steps=9999"]
+    processes = start_two(tmp_path, *arguments)
+    wait_for_step(tmp_path, 20, processes[0])
+    processes[1].send_signal(signal.SIGTERM)  # one of them: the other must follow
+    results = [finish(process) for process in processes]
+    assert [code for code, _, _ in results] == [0, 0], results
+    step, _ = last_state(tmp_path)
+    assert step == max(losses(tmp_path))
+    # Started again as one process, on another number of devices, it goes on.
+    process = start(tmp_path, *arguments, devices=1)
+    wait_for_step(tmp_path, step + 5, process)
+    process.send_signal(signal.SIGTERM)
+    assert finish(process)[0] == 0
