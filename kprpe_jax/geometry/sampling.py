@@ -36,11 +36,11 @@ def sample_bilinear(images: jax.Array, points: jax.Array) -> jax.Array:
     flat = padded.reshape(batch, (height + 2) * (width + 2), channels)
     x = jnp.clip(points[..., 0].astype(jnp.float32), -1, width)
     y = jnp.clip(points[..., 1].astype(jnp.float32), -1, height)
-    left = jnp.minimum(jnp.floor(x), width - 1)
-    top = jnp.minimum(jnp.floor(y), height - 1)
+    left, top = jnp.floor(x), jnp.floor(y)
     x, y = (x - left)[..., None], (y - top)[..., None]  # 0..1 between the pixels
     corner = (top.astype(jnp.int32) + 1) * (width + 2) + left.astype(jnp.int32) + 1
 
+    # On the far border itself the next pixel has weight 0, whatever it is.
     def pixel(index: jax.Array) -> jax.Array:
         index = index.reshape(batch, -1, 1)
         values = jnp.take_along_axis(flat, index, axis=1, mode="clip")
