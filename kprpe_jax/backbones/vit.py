@@ -26,7 +26,7 @@ from kprpe_jax.position.lookup import BucketSet
 PRESETS: dict[str, dict[str, Any]] = {
     # Digits on a 40 x 40 canvas.
     "tiny": dict(
-        image_size=(40, 40), patch_size=5, width=64, depth=4, num_heads=4,
+        image_size=(40, 40), patch_size=8, width=64, depth=4, num_heads=4,
         mlp_ratio=2.0, output_dim=64, drop_path_rate=0.0,
     ),
     # 112 x 112 faces; widths and depths of the official code (KP-RPE, Table 3).

@@ -1,1 +1,24 @@
-"""What is trained: each task is an `init`, a `loss` and its evaluators for the one loop."""
+"""What is trained: each task is an `init`, a `loss` and its evaluators for one loop."""
+
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from kprpe_jax.tasks import classification, recognition
+from kprpe_jax.tasks.task import Task
+
+TASKS = {"classification": classification.build, "recognition": recognition.build}
+
+
+def build(config: ConfigDict, mesh: Mesh) -> Task:
+    """Build the task that `config.task` names.
+
+    Args:
+      config: the whole configuration.
+      mesh: with axes data, fsdp and class.
+    Raises: ValueError: unknown task; settings that do not fit together.
+    """
+    if config.task not in TASKS:
+        raise ValueError(
+            f"config.task: unknown task {config.task!r}; use one of {tuple(TASKS)}."
+        )
+    return TASKS[config.task](config, mesh)

@@ -1,0 +1,141 @@
+"""Accuracy under conditions: distortion of the image, error of the keypoints.
+
+Source: KP-RPE, Fig. 1 (affine robustness) and Eq. 12 (perturbed keypoints).
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.sharding import Mesh
+
+from kprpe_jax.data.loader import eval_batches
+from kprpe_jax.training.mesh import put_batch
+
+
+class Condition(NamedTuple):
+    """How the test images are treated.
+
+    Attributes:
+      severity: of the affine distortion; 0 is translation only, 1 affNIST's ranges.
+      alpha: of the keypoint error, Eq. 12.
+      noise: of `perturb_keypoints`.
+      keypoints: `moved` = transformed along with the image, `box` = the smallest
+        upright box around the distorted foreground, as one finds it without knowing
+        the transform.
+    """
+
+    severity: float = 0.0
+    alpha: float = 0.0
+    noise: Literal["scale", "uniform"] = "uniform"
+    keypoints: Literal["moved", "box"] = "moved"
+
+
+# (batch, rng, severity, alpha, *, condition) -> (images, keypoints)
+Distort = Callable[..., tuple[Array, Array]]
+# (params, collections, images, keypoints) -> scores float32 [B, num_classes]
+Predict = Callable[[Any, Any, Array, Array], Array]
+
+
+def make_evaluator(
+    predict: Predict,
+    distort: Distort,
+    source: Sequence,
+    conditions: dict[str, Condition],
+    *,
+    batch_size: int,
+    repeats: int = 1,
+    seed: int = 0,
+) -> Callable[[Any, Mesh], dict[str, float]]:
+    """Build an evaluator: top-1 accuracy of every condition.
+
+    The distortion of a row depends on the seed, the repeat and the batch size alone, so
+    every network and every mesh sees the same test set.
+
+    Args:
+      predict: the network.
+      distort: makes its inputs.
+      source: rows of the test split.
+      conditions: name -> condition.
+      batch_size: rows of the global batch; the last one is padded and masked.
+      repeats: random draws of each row.
+      seed: of the draws.
+    Returns: (state, mesh) -> {condition: accuracy in [0, 1]}; a single condition is
+      called `accuracy`. `count` is the number of rows, without padding or repeats.
+    """
+
+    @partial(jax.jit, static_argnames="condition")
+    def count_correct(params, collections, batch, rng, severity, alpha, *, condition):
+        images, keypoints = distort(batch, rng, severity, alpha, condition=condition)
+        scores = predict(params, collections, images, keypoints)
+        correct = (scores.argmax(-1) == batch["label"]) & batch["mask"]
+        return correct.sum(), batch["mask"].sum()
+
+    def evaluate(state: Any, mesh: Mesh) -> dict[str, float]:
+        # Device batches are made once and read by every condition.
+        batches = [
+            put_batch(batch, mesh)
+            for batch in eval_batches(
+                source,
+                batch_size=batch_size,
+                process_index=jax.process_index(),
+                process_count=jax.process_count(),
+            )
+        ]
+        sums = {}
+        for name, condition in conditions.items():
+            static = condition._replace(severity=0.0, alpha=0.0)
+            sums[name] = [
+                count_correct(
+                    state.params,
+                    state.collections,
+                    batch,
+                    _key(seed, repeat, index),
+                    jnp.float32(condition.severity),
+                    jnp.float32(condition.alpha),
+                    condition=static,
+                )
+                for repeat in range(repeats)
+                for index, batch in enumerate(batches)
+            ]
+        results = {}
+        for name, pairs in jax.device_get(sums).items():
+            correct, count = np.sum(pairs, axis=0)
+            results[name] = float(correct / count)
+        if len(conditions) == 1:
+            results = {"accuracy": results.popitem()[1]}
+        return {**results, "count": int(count) // repeats}
+
+    return evaluate
+
+
+def _key(seed: int, repeat: int, index: int) -> Array:
+    return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), repeat), index)
+
+
+def standard_conditions(
+    severities: Sequence[float], alphas: Sequence[float]
+) -> dict[str, dict[str, Condition]]:
+    """The evaluators of the digits study.
+
+    Args:
+      severities: of the sweep.
+      alphas: keypoint errors; each literally as Eq. 12 and as random noise.
+    Returns: evaluator -> {name: condition}: `clean`, `affine` (severity 1),
+      `affine_box`, `sweep` over severities, `noise` over keypoint errors at severity 1.
+    """
+    return {
+        "clean": {"clean": Condition()},
+        "affine": {"affine": Condition(severity=1.0)},
+        "affine_box": {"affine_box": Condition(severity=1.0, keypoints="box")},
+        "sweep": {f"{s:g}": Condition(severity=s) for s in severities},
+        "noise": {
+            f"{noise}_{alpha:g}": Condition(severity=1.0, alpha=alpha, noise=noise)
+            for noise in ("uniform", "scale")
+            for alpha in alphas
+        },
+    }

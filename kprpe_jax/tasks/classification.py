@@ -1,0 +1,108 @@
+"""Classification with a linear layer on the embedding: the paper's digits experiment.
+
+Source: KP-RPE, Fig. 1.
+"""
+
+from functools import partial
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from kprpe_jax.backbones.vit import ViT
+from kprpe_jax.data.check import check_batch
+from kprpe_jax.data.store import InMemory, open_split
+from kprpe_jax.evaluation.conditions import make_evaluator, standard_conditions
+from kprpe_jax.tasks import inputs
+from kprpe_jax.tasks.task import Task
+
+
+class Classifier(nn.Module):
+    """A backbone and a linear layer.
+
+    Attributes:
+      backbone: images and keypoints to embeddings.
+      num_classes: C.
+    """
+
+    backbone: ViT
+    num_classes: int
+
+    @nn.compact
+    def __call__(
+        self, images: Array, keypoints: Array | None = None, *, train: bool = False
+    ) -> Array:
+        """Class scores, float32 [B, num_classes]; arguments as the backbone's."""
+        embedding = self.backbone(images, keypoints, train=train)
+        return nn.Dense(self.num_classes, name="classifier")(embedding)
+
+
+def build(config: ConfigDict, mesh: Mesh) -> Task:
+    """Build the task; see `Task`.
+
+    Raises: ValueError: the model does not fit the canvas; no such data set.
+    """
+    del mesh  # nothing here is sharded by hand
+    inputs.check_canvas(config)
+    num_classes = config.data.num_classes
+    model = Classifier(inputs.make_vit(config.model), num_classes)
+    model_inputs = inputs.example_inputs(config)
+
+    def init(rng: Array) -> dict:
+        params_rng, dropout_rng = jax.random.split(rng)
+        rngs = {"params": params_rng, "dropout": dropout_rng}
+        return model.init(rngs, *model_inputs, train=True)
+
+    def loss(params, collections, batch, rng, *, train):
+        place_rng, dropout_rng = jax.random.split(rng)
+        scores, collections = model.apply(
+            {"params": params, **collections},
+            *inputs.training_inputs(batch, place_rng, config),
+            train=train,
+            mutable=list(collections),
+            rngs={"dropout": dropout_rng},
+        )
+        targets = optax.smooth_labels(
+            jax.nn.one_hot(batch["label"], num_classes), config.loss.label_smoothing
+        )
+        value = optax.softmax_cross_entropy(scores, targets).mean()
+        accuracy = (scores.argmax(-1) == batch["label"]).mean(dtype=jnp.float32)
+        return value, (collections, {"accuracy": accuracy})
+
+    def predict(params, collections, images, keypoints):
+        return model.apply({"params": params, **collections}, images, keypoints)
+
+    return Task(
+        init=init,
+        loss=loss,
+        check_batch=partial(
+            check_batch,
+            num_classes=num_classes,
+            image_shape=tuple(config.data.image_shape),
+            num_keypoints=config.data.num_keypoints,
+        ),
+        evaluators=digit_evaluators(predict, config),
+    )
+
+
+def digit_evaluators(predict, config: ConfigDict) -> dict:
+    """The evaluators of `standard_conditions` on the config's test split."""
+    rows = InMemory(
+        open_split(config.data.dir, config.data.name, config.data.test_split)
+    )
+    conditions = standard_conditions(config.evals.severities, config.evals.alphas)
+    return {
+        name: make_evaluator(
+            predict,
+            partial(inputs.condition_inputs, config=config),
+            rows,
+            conditions[name],
+            batch_size=config.evals.batch_size,
+            repeats=config.evals.repeats,
+        )
+        for name in conditions
+    }

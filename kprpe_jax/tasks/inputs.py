@@ -1,0 +1,105 @@
+"""From a batch on the devices to what a backbone reads: images and keypoints."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from ml_collections import ConfigDict
+
+from kprpe_jax.backbones.vit import ViT
+from kprpe_jax.data.canvas import distort_on_canvas, place_on_canvas
+from kprpe_jax.data.keypoints import box_keypoints, draw_keypoints, perturb_keypoints
+from kprpe_jax.evaluation.conditions import Condition
+
+DRAWN_RADIUS = 1.5  # pixels, of the discs that `absolute_drawn` shows the network
+
+
+def training_inputs(
+    batch: dict[str, Array], rng: Array, config: ConfigDict
+) -> tuple[Array, Array]:
+    """Place the batch at random on the canvas: translation only, as affNIST trains.
+
+    Args:
+      batch: image uint8 [B, h, w, 1 or 3]; keypoints float32 [B, K, 2].
+      rng: key.
+      config: the whole configuration; reads `canvas` and `model`.
+    Returns: images float32 [B, H, W, 3] in [-1, 1]; keypoints float32 [B, K, 2].
+    """
+    images, keypoints = place_on_canvas(
+        rng, batch["image"], batch["keypoints"], canvas_size=config.canvas.size
+    )
+    return finish(images, keypoints, config)
+
+
+def condition_inputs(
+    batch: dict[str, Array],
+    rng: Array,
+    severity: Array,
+    alpha: Array,
+    *,
+    condition: Condition,
+    config: ConfigDict,
+) -> tuple[Array, Array]:
+    """Distort the batch as an evaluation condition says.
+
+    Args:
+      batch, config: as `training_inputs`.
+      rng: key of this batch.
+      severity, alpha: float32 scalars, the condition's numbers; apart from it so that
+        conditions which differ only there share one compiled program.
+      condition: how keypoints are found and perturbed.
+    Returns: as `training_inputs`.
+    """
+    distort_rng, noise_rng = jax.random.split(rng)
+    images, keypoints = distort_on_canvas(
+        distort_rng,
+        batch["image"],
+        batch["keypoints"],
+        canvas_size=config.canvas.size,
+        severity=severity,
+    )
+    if condition.keypoints == "box":
+        keypoints = box_keypoints((images + 1) * 127.5)
+    keypoints = perturb_keypoints(
+        noise_rng, keypoints, alpha=alpha, noise=condition.noise
+    )
+    return finish(images, keypoints, config)
+
+
+def finish(images: Array, keypoints: Array, config: ConfigDict) -> tuple[Array, Array]:
+    """Keep the keypoints that the model has; draw them in for `absolute_drawn`."""
+    keypoints = keypoints[:, : config.model.position_options.num_keypoints]
+    if config.model.position == "absolute_drawn":
+        images = draw_keypoints(images, keypoints, radius=DRAWN_RADIUS)
+    return images, keypoints
+
+
+def make_vit(model: ConfigDict) -> ViT:
+    """Build the backbone from the config's section `model`: its very fields."""
+    fields: dict[str, Any] = model.to_dict()
+    fields["image_size"] = tuple(fields["image_size"])
+    fields["dtype"] = jnp.dtype(fields["dtype"])
+    return ViT(**fields)
+
+
+def example_inputs(config: ConfigDict, rows: int = 2) -> tuple[Array, Array]:
+    """Zeros of the shapes that the backbone reads, for `init`."""
+    num_keypoints = config.model.position_options.num_keypoints
+    return (
+        jnp.zeros((rows, *config.model.image_size, 3)),
+        jnp.zeros((rows, num_keypoints, 2)),
+    )
+
+
+def check_canvas(config: ConfigDict) -> None:
+    """Check that the model's images are the canvas.
+
+    Raises: ValueError: they are not.
+    """
+    size = config.canvas.size
+    if tuple(config.model.image_size) != (size, size):
+        raise ValueError(
+            f"config.model.image_size must be the canvas ({size}, {size}); got "
+            f"{tuple(config.model.image_size)}; change it or config.canvas.size."
+        )

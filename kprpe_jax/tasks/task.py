@@ -1,0 +1,27 @@
+"""What the one training loop needs to know of a task."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from jax.sharding import PartitionSpec
+
+
+class Task(NamedTuple):
+    """A network with its loss and its evaluators.
+
+    Attributes:
+      init: rng key -> variables {"params": tree, other collections: trees}.
+      loss: (params, collections, batch, rng, *, train) -> (float32 scalar, (new
+        collections, metrics {name: float32 scalar})). Augmentation is part of it.
+      check_batch: host batch -> None; raises ValueError, one sentence, for rows that
+        the loss cannot take.
+      evaluators: name -> (state, mesh) -> {metric: float}.
+      sharding_rules: (regex over the parameter's path, PartitionSpec), first match
+        wins; parameters that match none follow the mesh's default.
+    """
+
+    init: Callable[..., Any]
+    loss: Callable[..., Any]
+    check_batch: Callable[[dict], None]
+    evaluators: dict[str, Callable[..., dict[str, float]]]
+    sharding_rules: tuple[tuple[str, PartitionSpec], ...] = ()
