@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from absl import flags
 
+from tests.golden.golden import summary_line
+
 flags.FLAGS.mark_as_parsed()  # Grain reads absl flags
 
 
@@ -18,3 +20,25 @@ flags.FLAGS.mark_as_parsed()  # Grain reads absl flags
 def rng() -> np.random.Generator:
     """Seeded NumPy generator, the same for every test."""
     return np.random.default_rng(0)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """Note in the report which golden case a test was about."""
+    report = yield
+    if item.get_closest_marker("golden") and "case" in item.callspec.params:
+        report.user_properties.append(("golden_case", item.callspec.params["case"]))
+    return report
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_terminal_summary(terminalreporter):
+    """End with one line that says which golden cases were checked."""
+    outcomes: dict[str, set[str]] = {}
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            for key, case in getattr(report, "user_properties", ()):
+                # Set-up and tear-down pass, too; only their failures count.
+                if key == "golden_case" and (report.when == "call" or report.failed):
+                    outcomes.setdefault(case, set()).add(report.outcome)
+    terminalreporter.write_line(summary_line(outcomes))

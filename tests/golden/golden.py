@@ -64,10 +64,39 @@ def load_layout(name: str) -> dict[str, tuple[int, ...]]:
     return {key: tuple(shape) for key, shape in shapes.items()}
 
 
-def assert_close(got: Any, want: np.ndarray, bound: float, what: str) -> None:
-    """Largest difference at most `bound` times the largest value of `want`."""
+def assert_close(
+    got: Any, want: np.ndarray, bound: float, what: str, *, floor: float = 0.0
+) -> None:
+    """Largest difference at most `bound` times the largest of |want| and `floor`."""
     got = np.asarray(got)
     assert got.shape == want.shape, f"{what}: shape {got.shape}, needs {want.shape}"
-    peak = float(np.abs(want).max())
+    peak = max(float(np.abs(want).max()), floor)
     error = float(np.abs(got - want).max())
     assert error <= bound * peak, f"{what}: {error:.2e} off at a peak of {peak:.2e}"
+
+
+def summary_line(outcomes: dict[str, set[str]]) -> str:
+    """What a test run says about golden cases.
+
+    Args:
+      outcomes: of the golden tests of this run, by case; a case counts as checked when
+        all of its tests passed.
+    """
+    names = case_names()
+    if not names:
+        return f"golden: no cases in {FOLDER}; set KPRPE_GOLDEN_DIR to check parity"
+    if not outcomes:
+        return f"golden: no case checked, golden tests were not in this run ({FOLDER})"
+    checked = {name for name in names if outcomes.get(name) == {"passed"}}
+    families: dict[str, list[str]] = {}
+    for name in names:
+        if name not in checked:
+            families.setdefault(name.split("_")[0], []).append(name)
+    left = ", ".join(
+        members[0] if len(members) == 1 else f"{family}_* ({len(members)})"
+        for family, members in families.items()
+    )
+    return (
+        f"golden: {len(checked)} of {len(names)} cases checked; "
+        f"not covered: {left or 'none'}"
+    )

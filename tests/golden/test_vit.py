@@ -1,10 +1,10 @@
 """The vision transformers against stored outputs of the official code, in float32.
 
-Bounds are relative to the largest value of each array. Both sides sum the same float32
-numbers in other orders, which costs about 3e-6 here (facts/recognition.md); gradients
-add up more terms, and gradients through batch statistics of a few samples divide by
-small deviations. The bounds leave room for other sizes and depths, and are still far
-below what any wrong term would cost.
+Bounds are relative to the largest value of each array. Both sides add the same float32
+numbers in other orders; that costs 1e-6 for values and 3e-6 for gradients in the shared
+cases, and the bounds leave room for other sizes, depths and seeds. A gradient that is
+zero by construction (a bias just before a batch norm) is nothing but such noise, so
+gradients are measured against at least a hundredth of the largest one of the case.
 """
 
 from functools import cached_property
@@ -18,11 +18,13 @@ from kprpe_jax.interop.official_vit import vit_from_official
 from kprpe_jax.interop.vit import export_weights, import_weights
 from kprpe_jax.position.lookup import lookup_rows, sum_rows
 from tests.golden.golden import assert_close, case_params, load_case
+from tests.quick import quick_jit
 
 pytestmark = pytest.mark.golden
 
 VALUE_BOUND = 1e-5
-GRADIENT_BOUND = 5e-5
+GRADIENT_BOUND = 1e-4
+GRADIENT_FLOOR = 1e-2
 
 VARIANTS = {
     "scan-factorized": dict(scan=True),
@@ -66,9 +68,9 @@ class Pass:
 
         arguments = self.variables["params"], self.images
         if "grad" not in self.case.arrays:
-            return jax.jit(forward)(*arguments)[1], None
+            return quick_jit(forward)(*arguments)[1], None
         graded = jax.value_and_grad(forward, (0, 1), has_aux=True)
-        (_, outputs), gradients = jax.jit(graded)(*arguments)
+        (_, outputs), gradients = quick_jit(graded)(*arguments)
         return outputs, gradients
 
     def bias(self, position: str | None = None) -> list[np.ndarray]:
@@ -76,36 +78,31 @@ class Pass:
         model = self.model.clone(position=position or self.model.position)
         return model.apply(self.variables, self.keypoints, method="bias")
 
-    def context(self, layer: int) -> dict[str, np.ndarray]:
-        """What the tables of an unrolled iRPE add in a layer: rpe_q, rpe_k, rpe_v."""
-        _, state = self.model.apply(
-            self.variables,
-            self.images,
-            capture_intermediates=lambda module, _: module.name == "qkv",
-        )
-        block = state["intermediates"][f"blocks_{layer}"]
-        qkv = block["attention"]["qkv"]["__call__"][0]
-        heads = self.model.num_heads
-        q, k, v = jnp.split(qkv.reshape(*qkv.shape[:2], 3 * heads, -1), 3, axis=2)
-        scale = v.shape[-1] ** -0.5
-        tables = {
-            name: jnp.broadcast_to(table[layer], (heads, *table.shape[2:]))
-            for name, table in self.variables["params"]["bias_tables"].items()
-        }
-        parts = self.model.bind(self.variables).bias_tables.buckets
-        logits, added = jnp.einsum("bihd,bjhd->bhij", q * scale, k), {}
-        for letter, tokens in (("k", q), ("q", k)):
-            table = tables.get(f"table_{letter}")
-            if table is not None:
-                products = jnp.einsum("bihd,hdk->bhik", tokens * scale, table)
-                added[f"rpe_{letter}"] = lookup_rows(products, parts)
-        logits += added.get("rpe_k", 0.0)
-        if "rpe_q" in added:
-            logits += added["rpe_q"].swapaxes(-1, -2)
-        if "table_v" in tables:
-            by_bucket = sum_rows(jax.nn.softmax(logits), parts)
-            added["rpe_v"] = jnp.einsum("bhik,hkd->bhid", by_bucket, tables["table_v"])
-        return added
+    @cached_property
+    def context(self) -> list[dict[str, jax.Array]]:
+        """What the tables of an unrolled iRPE add per block: rpe_q, rpe_k, rpe_v."""
+
+        def compute(variables, images):
+            _, state = self.model.apply(
+                variables,
+                images,
+                capture_intermediates=lambda module, _: module.name == "qkv",
+            )
+            buckets = self.model.bind(variables).bias_tables.buckets
+            tables = variables["params"]["bias_tables"]
+            return [
+                context_terms(
+                    state["intermediates"][f"blocks_{layer}"]["attention"]["qkv"][
+                        "__call__"
+                    ][0],
+                    {name: table[layer] for name, table in tables.items()},
+                    buckets,
+                    self.model.num_heads,
+                )
+                for layer in range(self.model.depth)
+            ]
+
+        return quick_jit(compute)(self.variables, self.images)
 
     def output(self, key: str) -> np.ndarray | None:
         """Ours for a stored `out::` key; None where only the other variant has it."""
@@ -127,7 +124,30 @@ class Pass:
             return bias
         if self.model.scan:  # what a scanned layer computes inside cannot be captured
             return None
-        return self.context(int(layer))[name]
+        return self.context[int(layer)][name]
+
+
+def context_terms(qkv, tables, buckets, heads):
+    """Contextual terms of Eq. 4, from the output of the q, k, v projection."""
+    q, k, v = jnp.split(qkv.reshape(*qkv.shape[:2], 3 * heads, -1), 3, axis=2)
+    scale = v.shape[-1] ** -0.5
+    tables = {
+        name: jnp.broadcast_to(table, (heads, *table.shape[1:]))
+        for name, table in tables.items()
+    }
+    logits, terms = jnp.einsum("bihd,bjhd->bhij", q * scale, k), {}
+    for letter, tokens in (("k", q), ("q", k)):
+        if f"table_{letter}" in tables:
+            table = tables[f"table_{letter}"]
+            products = jnp.einsum("bihd,hdk->bhik", tokens * scale, table)
+            terms[f"rpe_{letter}"] = lookup_rows(products, buckets)
+    logits += terms.get("rpe_k", 0.0)
+    if "rpe_q" in terms:
+        logits += terms["rpe_q"].swapaxes(-1, -2)
+    if "table_v" in tables:
+        by_bucket = sum_rows(jax.nn.softmax(logits), buckets)
+        terms["rpe_v"] = jnp.einsum("bhik,hkd->bhid", by_bucket, tables["table_v"])
+    return terms
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -146,5 +166,7 @@ def test_outputs_and_gradients(case, variant):
     got["in::x"] = np.asarray(images).transpose(0, 3, 1, 2)
     stored = ours.case.arrays["grad"]
     assert set(got) == set(stored)
+    floor = GRADIENT_FLOOR * max(float(np.abs(g).max()) for g in stored.values())
     for key, want in stored.items():
-        assert_close(got[key], want, GRADIENT_BOUND, f"{variant} grad::{key}")
+        what = f"{variant} grad::{key}"
+        assert_close(got[key], want, GRADIENT_BOUND, what, floor=floor)
