@@ -9,6 +9,7 @@ import json
 import pathlib
 import sys
 
+import jax
 from absl import app, flags
 
 from kprpe_jax.training import config as config_lib
@@ -32,13 +33,13 @@ def _main(overrides: list[str], surplus: list[str]) -> None:
     if _CONFIG.value is None or _WORKDIR.value is None:
         raise ValueError("eval.py needs --config path.py and --workdir folder")
     config = config_lib.load_config(_CONFIG.value, overrides)
-    is_distributed = mesh.initialize_distributed(
+    mesh.initialize_distributed(
         _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value
     )
     results = evaluate(
         config, _WORKDIR.value, which=_CHECKPOINT.value, evaluators=_EVALUATORS.value
     )
-    if is_distributed and _PROCESS_ID.value:
+    if jax.process_index():
         return  # every process has the same numbers; process 0 writes them
     output = pathlib.Path(_OUTPUT.value or pathlib.Path(_WORKDIR.value, "eval.json"))
     output.write_text(json.dumps(results, indent=2) + "\n")

@@ -1,0 +1,38 @@
+# make demo       train and compare position encodings on real digits; writes a report
+# make test       the everyday tests
+# make test-slow  several processes, kill and resume, small trainings
+# make lint       style
+# make bench      benchmarks on this machine
+PYTHON ?= python3
+VENV ?= .venv
+RUN = $(VENV)/bin/python
+
+.PHONY: demo test test-slow lint bench
+demo: $(VENV)/.installed
+	$(RUN) -m kprpe_jax.studies.encodings --config configs/digits.py \
+	    --positions absolute,rpe,kprpe_multihead --output reports/digits
+
+test: $(VENV)/.installed-dev
+	$(RUN) -m pytest
+
+test-slow: $(VENV)/.installed-dev
+	$(RUN) -m pytest -m slow
+
+lint: $(VENV)/.installed-dev
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+
+bench: $(VENV)/.installed
+	$(RUN) -m benchmarks.run
+
+$(VENV)/.installed: requirements.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	    { echo "Python 3.11 or newer is needed: make PYTHON=python3.12 ..."; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --requirement requirements.txt
+	touch $@
+
+# One pip call per stamp: the development extra adds to what a user has.
+$(VENV)/.installed-dev: $(VENV)/.installed pyproject.toml
+	$(RUN) -m pip install --quiet --editable '.[dev]'
+	touch $@
