@@ -104,6 +104,16 @@ def test_flipped_byte_is_named_when_its_row_is_read(copied):
     assert int(source[359]["id"]) == 359  # other rows can still be read
 
 
+def test_damage_is_put_down_to_the_right_one_of_several_shards(copied):
+    content = bytearray((copied / SHARD).read_bytes())
+    content[100:1000] = bytes(900)  # the first rows' records
+    (copied / SHARD).write_bytes(content)
+    source = store.open_split(copied, "digits", "train[:5]+test")
+    assert [int(source[i]["id"]) for i in range(5)] == list(range(5))
+    with pytest.raises(ValueError, match=rf"{SHARD} is corrupt at row 5 of"):
+        source[5]
+
+
 @pytest.mark.parametrize("file", ["dataset_info.json", "features.json"])
 def test_damaged_description_is_named(copied, file):
     (copied / "digits/1.0.0" / file).write_text("{")
