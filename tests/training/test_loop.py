@@ -7,6 +7,7 @@ import signal
 import jax
 import numpy as np
 import pytest
+from jax.sharding import PartitionSpec as P
 
 from kprpe_jax.training import loop
 from kprpe_jax.training.checkpoint import Checkpoints
@@ -96,8 +97,11 @@ def test_sigterm_saves_and_returns_and_the_rest_is_the_same(tmp_path):
     straight = train(tmp_path / "straight")
     stopped = tmp_path / "stopped"
 
-    def evaluate(state, mesh, once=iter([True])):
-        if next(once, False):
+    once = [True]
+
+    def evaluate(state, mesh):
+        if once:
+            once.clear()
             os.kill(os.getpid(), signal.SIGTERM)  # during step 3
         return PLAIN.evaluators["clean"](state, mesh)
 
@@ -149,4 +153,4 @@ def test_abstract_state_is_what_the_loop_restores(tmp_path):
     with contextlib.closing(Checkpoints(tmp_path)) as checkpoints:
         state = checkpoints.restore_model(3, abstract)
     assert int(state.step) == 3
-    assert state.params["hidden"]["kernel"].sharding.spec == (None, "fsdp")
+    assert state.params["hidden"]["kernel"].sharding.spec == P(None, "fsdp")
