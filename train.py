@@ -7,7 +7,7 @@ find each other by themselves under SLURM and on TPU slices, else by --coordinat
 
 import sys
 
-from absl import app, flags
+from absl import app, flags, logging
 
 from kprpe_jax.training import config as config_lib
 from kprpe_jax.training import loop, mesh
@@ -34,6 +34,7 @@ def _main(overrides: list[str], surplus: list[str]) -> None:
 
 def main(arguments: tuple[list[str], list[str]]) -> None:
     """Run; a fault of the user is one sentence and exit code 2, NaN is exit code 1."""
+    logging.set_verbosity(logging.WARNING)  # Orbax tells every file it writes
     try:
         _main(*arguments)
     except (ValueError, loop.NonFiniteError) as error:

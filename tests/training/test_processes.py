@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 
 import jax
@@ -25,7 +26,7 @@ COMMAND = [sys.executable, "-m", "tests.training.run_toy"]
 
 
 def start(workdir, *arguments, devices=2, **environ):
-    """Start train.py on the toy; its output goes to one pipe."""
+    """Start train.py on the toy; its output goes to files, which never fill up."""
     environ = {
         **{k: v for k, v in os.environ.items() if k != "XLA_FLAGS"},
         "JAX_PLATFORMS": "cpu",
@@ -33,26 +34,28 @@ def start(workdir, *arguments, devices=2, **environ):
         **environ,
     }
     command = [*COMMAND, f"--config={toy.__file__}", f"--workdir={workdir}", *arguments]
-    return subprocess.Popen(
-        command,
-        cwd=ROOT,
-        env=environ,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
+    out, err = tempfile.TemporaryFile("w+"), tempfile.TemporaryFile("w+")
+    process = subprocess.Popen(command, cwd=ROOT, env=environ, stdout=out, stderr=err)
+    process.files = out, err
+    return process
 
 
 def finish(process):
-    out, err = process.communicate(timeout=240)
-    return process.returncode, out, err
+    """Wait; give the exit code, stdout and stderr."""
+    process.wait(timeout=240)
+    texts = []
+    for file in process.files:
+        file.seek(0)
+        texts.append(file.read())
+        file.close()
+    return process.returncode, *texts
 
 
 def wait_for_step(workdir, step, process):
     path = workdir / "metrics.jsonl"
     deadline = time.time() + 120
     while not (path.exists() and f'{{"step": {step},' in path.read_text()):
-        assert process.poll() is None, process.communicate()
+        assert process.poll() is None, finish(process)
         assert time.time() < deadline
         time.sleep(0.01)
 
@@ -132,7 +135,7 @@ def test_killed_and_started_again_gives_the_same_bits(tmp_path):
         process = start(killed, *arguments)
         wait_for_step(killed, step, process)
         process.kill()
-        process.communicate()
+        finish(process)
     code, out, err = finish(start(killed, *arguments))
     assert code == 0, err
     assert "continues after step" in out
