@@ -165,7 +165,9 @@ class ViT(nn.Module):
             )
         self.bias_tables = self._make_bias_tables()
 
-        block = nn.remat(Block, prevent_cse=not self.scan) if self.remat else Block
+        block = Block
+        if self.remat:  # the bucket ids, argument 4, are constants and no arrays
+            block = nn.remat(Block, prevent_cse=not self.scan, static_argnums=(4,))
         fields = dict(
             num_heads=self.num_heads,
             mlp_dim=int(self.width * self.mlp_ratio),
