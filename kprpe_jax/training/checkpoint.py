@@ -11,7 +11,10 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+import jax
+import numpy as np
 import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 from orbax.checkpoint import checkpoint_managers as policies
 
@@ -33,7 +36,7 @@ class Checkpoints:
         """Open the folder; without `config` (section `checkpoint`) only to read."""
         self.folder = pathlib.Path(workdir).absolute() / _FOLDER
         self._manager = None
-        if config or self.folder.is_dir():
+        if config or _all_see(self.folder):
             self._manager = ocp.CheckpointManager(self.folder, options=_options(config))
 
     @property
@@ -212,6 +215,17 @@ def fingerprint(state: TrainState) -> dict[str, str]:
         path: f"{leaf.dtype}{list(leaf.shape)}"
         for path, leaf in flatten_with_paths(parts).items()
     }
+
+
+def _all_see(folder: pathlib.Path) -> bool:
+    """Ask process 0 for all: another one may look when process 0 has made the folder.
+
+    Orbax opens a folder together, so the processes must agree that there is one.
+    """
+    seen = np.int32(folder.is_dir())
+    if jax.process_count() > 1:
+        seen = multihost_utils.broadcast_one_to_all(seen)
+    return bool(seen)
 
 
 def _model_part(state: TrainState) -> dict[str, Any]:
