@@ -52,12 +52,11 @@ def assert_close(a, b, tolerance=1e-5):
     )
 
 
-def test_every_mesh_gives_the_same_updates():
+def test_a_mesh_of_all_axes_gives_the_same_updates():
     one = run(toy.make_task(), sizes=(1, 1, 1))
-    for sizes in ((2, 2, 2), (1, 4, 1)):
-        other = run(toy.make_task(), sizes=sizes)
-        assert_close(one[0], other[0])
-        assert_close(one[1], other[1])
+    other = run(toy.make_task(), sizes=(2, 2, 2))
+    assert_close(one[0], other[0])
+    assert_close(one[1], other[1])
 
 
 def test_accumulation_equals_the_big_batch():
