@@ -73,10 +73,15 @@ class Pass:
         (_, outputs), gradients = quick_jit(graded)(*arguments)
         return outputs, gradients
 
-    def bias(self, position: str | None = None) -> list[np.ndarray]:
+    @cached_property
+    def bias(self) -> list[jax.Array]:
         """B_ij of every block."""
-        model = self.model.clone(position=position or self.model.position)
-        return model.apply(self.variables, self.keypoints, method="bias")
+        return self.bias_of(self.model)
+
+    def bias_of(self, model) -> list[jax.Array]:
+        """B_ij of every block of a model that reads the same variables."""
+        run = quick_jit(lambda *args: model.apply(*args, method="bias"))
+        return run(self.variables, self.keypoints)
 
     @cached_property
     def context(self) -> list[dict[str, jax.Array]]:
@@ -115,9 +120,9 @@ class Pass:
         if key.startswith("after::"):
             return export_weights(self.model, after)[key.removeprefix("after::")]
         if key == "bias_paper_absolute":
-            return self.bias("kprpe_absolute")[0]
+            return self.bias_of(self.model.clone(position="kprpe_absolute"))[0]
         if name == "bias" or self.model.position == "rpe":
-            bias = self.bias()[int(layer)]
+            bias = self.bias[int(layer)]
             if self.model.position == "kprpe_scalar":  # stored once for all pairs
                 assert float(jnp.ptp(bias, axis=(2, 3)).max()) == 0.0
                 bias = bias[:, :, :1, :1]
