@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.sharding import PartitionSpec
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
 from ml_collections import ConfigDict
 
 CLASSES = 4
@@ -95,14 +96,16 @@ def make_task(*, batch_norm: bool = True, sharding_rules=None) -> Task:
         rows = Source().__getitems__(range(32))
         batch = {k: np.stack([row[k] for row in rows]) for k in rows[0]}
         # Each process has the same rows: no global arrays, only the values.
-        params, collections = jax.device_get((state.params, state.collections))
+        gather = jax.jit(lambda tree: tree, out_shardings=NamedSharding(mesh, P()))
+        whole = gather((state.params, state.collections))
+        params, collections = jax.device_get(whole)
         value, (_, metrics) = loss(
             params, collections, batch, jax.random.key(0), train=False
         )
         return {"loss": float(value), "accuracy": float(metrics["accuracy"])}
 
     if sharding_rules is None:
-        sharding_rules = (("head/kernel", PartitionSpec(None, "class")),)
+        sharding_rules = (("head/kernel", P(None, "class")),)
     return Task(init, loss, {"clean": evaluate}, sharding_rules)
 
 
