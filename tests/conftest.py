@@ -26,8 +26,9 @@ def rng() -> np.random.Generator:
 def pytest_runtest_makereport(item, call):
     """Note in the report which golden case a test was about."""
     report = yield
-    if item.get_closest_marker("golden") and "case" in item.callspec.params:
-        report.user_properties.append(("golden_case", item.callspec.params["case"]))
+    params = getattr(item, "callspec", None) and item.callspec.params
+    if params and "case" in params and item.get_closest_marker("golden"):
+        report.user_properties.append(("golden_case", params["case"]))
     return report
 
 
