@@ -73,6 +73,15 @@ def prepare(name: str, data_dir: str | os.PathLike, **builder_args) -> str:
     return path
 
 
+def prepare_embedded(name: str, data_dir: str | os.PathLike) -> None:
+    """Write a data set that needs no files from the user, unless it is there.
+
+    Other data sets are left alone. Call it in one process only.
+    """
+    if name in BUILDERS and not BUILDERS[name][1]:
+        prepare(name, data_dir)
+
+
 class Source(Sequence):
     """Rows of one split with random access; errors name the shard.
 

@@ -65,6 +65,7 @@ FIELDS = {
     "checkpoint.best_mode": str,
     "log.every_steps": int,
     "evals.every_steps": int,
+    "evals.in_training": tuple,
 }
 POSITIVE = (
     "steps",

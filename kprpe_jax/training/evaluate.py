@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 from kprpe_jax import tasks
 from kprpe_jax.training import mesh as mesh_lib
 from kprpe_jax.training.checkpoint import restore_for_eval
+from kprpe_jax.training.loop import prepare_data
 from kprpe_jax.training.state import abstract_state
 
 
@@ -28,6 +29,7 @@ def evaluate(
     Returns: {"evaluator/metric": value}, and `step`, the checkpoint's.
     Raises: ValueError: unknown evaluator; no such checkpoint, or another model's.
     """
+    prepare_data(config)
     mesh = mesh_lib.make_mesh(config.mesh)
     mesh_lib.check_batch_size(config.evals.batch_size, 1, mesh)
     task = tasks.build(config, mesh)

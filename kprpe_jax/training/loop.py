@@ -6,14 +6,16 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
+from kprpe_jax import tasks
 from kprpe_jax.data import loader
+from kprpe_jax.data.store import open_split, prepare_embedded
+from kprpe_jax.tasks.task import Task
 from kprpe_jax.training import config as config_lib
 from kprpe_jax.training import mesh as mesh_lib
 from kprpe_jax.training.checkpoint import Checkpoints
@@ -31,7 +33,7 @@ def train(
     config: ConfigDict,
     workdir: str | os.PathLike,
     *,
-    task: Any = None,
+    task: Task | None = None,
     source: Sequence | None = None,
 ) -> dict[str, float]:
     """Train to the end, from the last checkpoint in `workdir` if there is one.
@@ -59,13 +61,12 @@ def train(
 
     # ---- data, task, optimiser ------------------------------------------------------
     if source is None:
+        prepare_data(config)
         data = config.data
-        source = loader.open_split(data.dir, data.name, data.train_split)
+        source = open_split(data.dir, data.name, data.train_split)
     if task is None:
-        from kprpe_jax import tasks  # a given task needs none of its imports
-
         task = tasks.build(config, mesh)
-    _check_best_metric(config, task)
+    _check_evaluators(config, task)
     optimizer = make_optimizer(
         config.optimizer,
         steps=config.steps,
@@ -76,6 +77,8 @@ def train(
     abstract = abstract_state(task, mesh, optimizer.transformation)
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
     start = _check_last_checkpoint(workdir, abstract)
+    batches = _open_batches(config, source, start)
+    ids, batch = _next_batch(batches, task, mesh)
     is_main = jax.process_index() == 0
     if is_main:
         config_lib.save_config(config, workdir)
@@ -103,8 +106,6 @@ def train(
             state = jax.jit(new_state, out_shardings=shardings)(rng)
 
         # ---- compile the step; say what will run ------------------------------------
-        batches = _open_batches(config, source, start)
-        ids, batch = _next_batch(batches, mesh)
         train_step = CompiledStep(
             make_train_step(
                 task.loss,
@@ -132,7 +133,7 @@ def train(
             unlogged.append(metrics)
             last = step == config.steps
             if not last:  # read and put the next batch while the devices work
-                ids, batch = _next_batch(batches, mesh)
+                ids, batch = _next_batch(batches, task, mesh)
             stop = stop_asked(step)
 
             log_now = last or step % config.log.every_steps == 0
@@ -152,7 +153,7 @@ def train(
                 trained["compilations"] = train_step.compilations
                 log.progress(step, trained, batch_size=batch_size)
             if evaluate_now:
-                evaluated = _evaluate(task, state, mesh, config.checkpoint.best_metric)
+                evaluated = _evaluate(task, state, mesh, config)
                 log.evaluation(step, evaluated)
             if save_now:
                 data_state = {"next_batch": step}
@@ -172,12 +173,26 @@ def train(
     return {**trained, **evaluated}
 
 
-def _check_best_metric(config: ConfigDict, task: Any) -> None:
+def prepare_data(config: ConfigDict) -> None:
+    """Write an embedded data set that is not there yet; the others wait for one."""
+    if jax.process_index() == 0:
+        prepare_embedded(config.data.name, config.data.dir)
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices("prepare_data")
+
+
+def _check_evaluators(config: ConfigDict, task: Task) -> None:
+    known = ", ".join(task.evaluators) or "(none)"
+    for name in config.evals.in_training:
+        if name not in task.evaluators:
+            raise ValueError(
+                f"evals.in_training must name evaluators of {known}; got {name!r}"
+            )
     metric = config.checkpoint.best_metric
-    if metric and metric.split("/")[0] not in task.evaluators:
+    if metric and metric.split("/")[0] not in config.evals.in_training:
         raise ValueError(
             "checkpoint.best_metric must be EVALUATOR/METRIC, with an evaluator of "
-            f"{', '.join(task.evaluators) or '(none)'}, or empty; got {metric!r}"
+            f"evals.in_training, or empty; got {metric!r}"
         )
 
 
@@ -205,10 +220,11 @@ def _open_batches(config: ConfigDict, source: Sequence, start: int) -> Iterator[
 
 
 def _next_batch(
-    batches: Iterator[dict], mesh: jax.sharding.Mesh
+    batches: Iterator[dict], task: Task, mesh: jax.sharding.Mesh
 ) -> tuple[np.ndarray, dict[str, jax.Array]]:
-    """Read a batch; give its row ids on the host and all of it on the devices."""
+    """Read and check a batch; give its row ids on the host, and it on the devices."""
     batch = next(batches)
+    task.check_batch(batch)
     return batch["id"], mesh_lib.put_batch(batch, mesh)
 
 
@@ -260,13 +276,15 @@ def _mean(metrics: list[dict[str, jax.Array]]) -> dict[str, float]:
 
 
 def _evaluate(
-    task: Any, state: TrainState, mesh: jax.sharding.Mesh, best_metric: str
+    task: Task, state: TrainState, mesh: jax.sharding.Mesh, config: ConfigDict
 ) -> dict[str, float]:
-    """Run the task's evaluators; give {"evaluator/metric": value}."""
-    results = {}
-    for name, evaluator in task.evaluators.items():
-        for metric, value in evaluator(state, mesh).items():
-            results[f"{name}/{metric}"] = float(value)
+    """Run the evaluators of `evals.in_training`; give {"evaluator/metric": value}."""
+    results = {
+        f"{name}/{metric}": float(value)
+        for name in config.evals.in_training
+        for metric, value in task.evaluators[name](state, mesh).items()
+    }
+    best_metric = config.checkpoint.best_metric
     if best_metric and best_metric not in results:
         raise ValueError(
             f"checkpoint.best_metric must be one of {', '.join(results)}; "

@@ -1,0 +1,1 @@
+"""Speed and size, as ratios between variants of one run."""

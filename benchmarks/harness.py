@@ -1,0 +1,115 @@
+"""Time variants side by side and describe the machine.
+
+Variants take turns within each round, so that a machine whose speed drifts slows all of
+them alike; figures to compare are the ratios of one run.
+"""
+
+import datetime
+import json
+import os
+import pathlib
+import platform
+import statistics
+import time
+from collections.abc import Callable, Iterable, Mapping
+from importlib.metadata import version
+from typing import Any
+
+import jax
+
+RESULTS = pathlib.Path(__file__).parent / "results"
+
+
+def time_variants(
+    variants: Mapping[str, Callable[[], Any]], *, rounds: int, warmup: int = 1
+) -> dict[str, list[float]]:
+    """Run each variant `rounds` times, in turn.
+
+    Args:
+      variants: name -> call that returns device arrays; compiled before.
+      rounds: timed calls of each.
+      warmup: calls before the clock runs.
+    Returns: name -> seconds of each call.
+    """
+    for call in variants.values():
+        for _ in range(warmup):
+            jax.block_until_ready(call())
+    seconds: dict[str, list[float]] = {name: [] for name in variants}
+    for _ in range(rounds):
+        for name, call in variants.items():
+            start = time.perf_counter()
+            jax.block_until_ready(call())
+            seconds[name].append(time.perf_counter() - start)
+    return seconds
+
+
+def summarise(
+    seconds: Mapping[str, Iterable[float]], *, baseline: str, items: int
+) -> dict[str, dict[str, float]]:
+    """Median and spread of each variant, and its ratio to the baseline.
+
+    Args:
+      seconds: from `time_variants`.
+      baseline: name of the variant that the others are compared with.
+      items: what one call processes, for the throughput.
+    Returns: name -> median_s, min_s, max_s, items_per_s and time_ratio: the median over
+      rounds of (this variant's time / the baseline's time in the same round).
+    """
+    reference = list(seconds[baseline])
+    summary = {}
+    for name, values in seconds.items():
+        values = list(values)
+        ratios = [a / b for a, b in zip(values, reference, strict=True)]
+        median = statistics.median(values)
+        summary[name] = {
+            "median_s": median,
+            "min_s": min(values),
+            "max_s": max(values),
+            "items_per_s": items / median,
+            "time_ratio": statistics.median(ratios),
+        }
+    return summary
+
+
+def program_size(compiled: jax.stages.Compiled) -> dict[str, float]:
+    """FLOPs and memory that XLA's own analysis gives for a compiled program."""
+    cost, memory = compiled.cost_analysis(), compiled.memory_analysis()
+    return {
+        "gflop": cost["flops"] / 1e9,
+        "argument_mib": memory.argument_size_in_bytes / 2**20,
+        "temporary_mib": memory.temp_size_in_bytes / 2**20,
+    }
+
+
+def machine() -> dict[str, Any]:
+    """What the figures depend on."""
+    processor = platform.processor() or platform.machine()
+    cpuinfo = pathlib.Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        models = [
+            line.split(":", 1)[1].strip()
+            for line in cpuinfo.read_text().splitlines()
+            if line.startswith("model name")
+        ]
+        processor = models[0] if models else processor
+    return {
+        "device": jax.devices()[0].device_kind,
+        "devices": jax.device_count(),
+        "processor": processor,
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        **{name: version(name) for name in ("jax", "flax", "numpy")},
+    }
+
+
+def record(name: str, settings: dict[str, Any], results: dict[str, Any]) -> None:
+    """Append one line to results/NAME.jsonl."""
+    RESULTS.mkdir(exist_ok=True)
+    row = {
+        "date": datetime.date.today().isoformat(),
+        "machine": machine(),
+        "settings": settings,
+        "results": results,
+    }
+    with (RESULTS / f"{name}.jsonl").open("a") as file:
+        file.write(json.dumps(row) + "\n")
