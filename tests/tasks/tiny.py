@@ -55,9 +55,9 @@ def overrides(**extra) -> dict:
     return {**SMALL, "data.dir": data_dir(), **extra}
 
 
-def make_config(task: str = "classification", **extra) -> ConfigDict:
+def make_config(kind: str = "classification", **extra) -> ConfigDict:
     """Build a small config; `extra` are {"section.field": value}."""
-    config = CONFIGS[task]()
+    config = CONFIGS[kind]()
     config.update_from_flattened_dict(overrides(**extra))
     return config.lock()
 
