@@ -166,7 +166,11 @@ def test_every_bad_input_of_train_is_one_sentence_and_writes_nothing(
         ({"data.image_shape": (32, 32, 1)}, workdir, "images must be uint8 [b, 32, 32"),
         ({"data.image_shape": (28, 28, 3)}, workdir, "images must be uint8 [b, 28, 28"),
         ({"data.num_keypoints": 7}, workdir, "keypoints must be [16, 7, 2]"),
-        ({"model.position_options.num_keypoints": 6}, workdir, "num_keypoints = 5; got 6"),
+        (
+            {"model.position_options.num_keypoints": 6},
+            workdir,
+            "num_keypoints = 5; got 6",
+        ),
         ({"data.num_classes": 5}, workdir, "labels must be 0..4; got"),
         ({"data.name": "faces"}, workdir, "must be a prepared data set"),
         ({"data.name": "mnist", "data.dir": str(empty)}, workdir, "empty or does not"),

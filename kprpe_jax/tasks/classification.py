@@ -47,7 +47,7 @@ def build(config: ConfigDict, mesh: Mesh) -> Task:
     Raises: ValueError: the model does not fit the canvas; no such data set.
     """
     del mesh  # nothing here is sharded by hand
-    inputs.check_canvas(config)
+    inputs.check_model(config)
     num_classes = config.data.num_classes
     model = Classifier(inputs.make_vit(config.model), num_classes)
     model_inputs = inputs.example_inputs(config)

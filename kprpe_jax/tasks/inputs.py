@@ -92,14 +92,21 @@ def example_inputs(config: ConfigDict, rows: int = 2) -> tuple[Array, Array]:
     )
 
 
-def check_canvas(config: ConfigDict) -> None:
-    """Check that the model's images are the canvas.
+def check_model(config: ConfigDict) -> None:
+    """Check that the model reads what canvas and data give.
 
-    Raises: ValueError: they are not.
+    Raises: ValueError: its images are not the canvas, or it wants more keypoints than
+      the data has.
     """
     size = config.canvas.size
     if tuple(config.model.image_size) != (size, size):
         raise ValueError(
             f"config.model.image_size must be the canvas ({size}, {size}); got "
             f"{tuple(config.model.image_size)}; change it or config.canvas.size."
+        )
+    used, given = config.model.position_options.num_keypoints, config.data.num_keypoints
+    if not 1 <= used <= given:
+        raise ValueError(
+            "config.model.position_options.num_keypoints must lie in 1 .. "
+            f"config.data.num_keypoints = {given}; got {used}."
         )

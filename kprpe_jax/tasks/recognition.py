@@ -24,7 +24,7 @@ def build(config: ConfigDict, mesh: Mesh) -> Task:
     Raises: ValueError: the model does not fit the canvas; unknown loss; no such data
       set.
     """
-    inputs.check_canvas(config)
+    inputs.check_model(config)
     num_classes = config.data.num_classes
     model = inputs.make_vit(config.model)
     model_inputs = inputs.example_inputs(config)

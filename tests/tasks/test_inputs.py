@@ -138,8 +138,16 @@ def test_fewer_keypoints_are_the_first_of_the_data(batch, number):
 
 
 def test_canvas_and_model_must_agree():
+    inputs.check_model(tiny.make_config())
     config = tiny.make_config(**{"model.image_size": (40, 48)})
     with pytest.raises(
         ValueError, match=r"must be the canvas \(40, 40\); got \(40, 48\); change it or"
     ):
-        inputs.check_canvas(config)
+        inputs.check_model(config)
+
+
+@pytest.mark.parametrize("number", [0, 6])
+def test_a_model_cannot_use_more_keypoints_than_the_data_has(number):
+    config = tiny.make_config(**{"model.position_options.num_keypoints": number})
+    with pytest.raises(ValueError, match=rf"1 \.\. .*num_keypoints = 5; got {number}"):
+        inputs.check_model(config)

@@ -88,7 +88,9 @@ def test_two_processes_agree_with_one_device(one_device, tmp_path):
         ]  # fmt: skip
         output = (tmp_path / f"{index}.txt").open("w")  # a full pipe would stop it
         processes.append(
-            subprocess.Popen(command, cwd=ROOT, env=environ, stdout=output, stderr=output)
+            subprocess.Popen(
+                command, cwd=ROOT, env=environ, stdout=output, stderr=output
+            )
         )
         output.close()
     for process in processes:

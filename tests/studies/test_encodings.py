@@ -1,0 +1,67 @@
+import json
+
+import pytest
+
+from tests.tasks import tiny
+from tests.test_commands import RUN, start
+
+POSITIONS = ("absolute", "kprpe_multihead")
+MODULE = ("-m", "kprpe_jax.studies.encodings", "--config=configs/digits.py")
+
+
+def study(output, *arguments):
+    extra = {**RUN, "steps": 4, "evals.in_training": ("clean", "affine")}
+    return start(
+        *MODULE, f"--output={output}", f"--positions={','.join(POSITIONS)}",
+        *tiny.arguments(**extra), *arguments,
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+def test_study_writes_a_report_and_trains_once(tmp_path):
+    done = study(tmp_path)
+    assert done.returncode == 0, done.stderr
+    report = tmp_path / "report.md"
+    assert done.stdout.endswith(f"report: {report}\n")
+    assert done.stdout.count("step 4/4") == 2  # both were trained
+    rows = [line for line in report.read_text().splitlines() if line.startswith("| ")]
+    assert [row.split(" | ")[0] for row in rows] == [
+        "| encoding", "| absolute", "| kprpe_multihead",
+    ]  # fmt: skip
+    for position, row in zip(POSITIONS, rows[1:], strict=True):
+        run = tmp_path / "runs" / f"{position}-0"
+        assert json.loads((run / "config.json").read_text())["model"]["position"] == (
+            position
+        )
+        results = json.loads((run / "eval.json").read_text())
+        assert results["step"] == 4  # the last checkpoint, not the best one
+        assert f"| {100 * results['affine/accuracy']:.1f} |" in row
+    pictures = {path.name for path in tmp_path.glob("*.png")}
+    assert pictures == {
+        "severity.png", "keypoint_noise.png", "affine_over_steps.png",
+        "translated_over_steps.png",
+    }  # fmt: skip
+
+    before = {p: p.stat().st_mtime_ns for p in (tmp_path / "runs").rglob("*")}
+    text = report.read_text()
+    report.unlink()
+    again = study(tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert "step " not in again.stdout
+    assert report.read_text() == text
+    assert {p: p.stat().st_mtime_ns for p in (tmp_path / "runs").rglob("*")} == before
+
+
+@pytest.mark.slow
+def test_faults_of_the_user_are_one_sentence(tmp_path):
+    for arguments, message in (
+        (["--config.model.dept=2"], "the nearest is model.depth"),
+        (["--positions=absolut"], "unknown position 'absolut'"),
+        (["--seeds=one"], "seeds"),
+        (["surplus"], "'surplus' is not a flag"),
+    ):
+        done = study(tmp_path / "w", *arguments)
+        assert done.returncode == 2, done.stderr
+        assert message in done.stderr
+        assert done.stderr.strip().count("\n") == 0
+        assert not (tmp_path / "w").exists()
