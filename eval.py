@@ -10,7 +10,7 @@ import pathlib
 import sys
 
 import jax
-from absl import app, flags
+from absl import app, flags, logging
 
 from kprpe_jax.training import config as config_lib
 from kprpe_jax.training import mesh
@@ -51,6 +51,7 @@ def _main(overrides: list[str], surplus: list[str]) -> None:
 
 def main(arguments: tuple[list[str], list[str]]) -> None:
     """Run; a fault of the user is one sentence and exit code 2."""
+    logging.set_verbosity(logging.WARNING)  # Orbax tells every file it reads
     try:
         _main(*arguments)
     except ValueError as error:

@@ -192,10 +192,10 @@ def test_every_bad_input_of_train_is_one_sentence_and_writes_nothing(
     sentences = [sentence for _, _, sentence in cases]
     sentences += ["needs --config", "needs --config", "'x' is not a flag"]
     sentences += ["no file configs/no.py"]
-    for arguments, sentence, result in zip(
-        runs, sentences, start_many("train", runs), strict=True
-    ):
-        assert_one_sentence(result, sentence, workdir), arguments
+    results = start_many("train", runs)
+    for sentence, result in zip(sentences, results, strict=True):
+        assert_one_sentence(result, sentence)
+    assert not workdir.exists()
     assert files_of(other) == before
     assert not any(empty.iterdir())
 
@@ -222,7 +222,10 @@ def test_every_bad_input_of_eval_is_one_sentence_and_writes_nothing(finished, tm
         for wrong, extra, folder, _ in cases
     ]
     for case, result in zip(cases, start_many("eval", runs), strict=True):
-        assert_one_sentence(result, case[-1], nothing), case
+        assert_one_sentence(result, case[-1], nothing)
+    # As a process of its own, too: nobody's log around the sentence.
+    done = start("eval.py", *runs[0])
+    assert_one_sentence((done.returncode, done.stdout, done.stderr), cases[0][-1])
     assert files_of(workdir) == before
 
 

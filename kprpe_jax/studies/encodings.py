@@ -13,7 +13,7 @@ import pathlib
 import sys
 from collections.abc import Sequence
 
-from absl import app, flags
+from absl import app, flags, logging
 from ml_collections import ConfigDict
 
 from kprpe_jax.report import robustness
@@ -69,6 +69,7 @@ def run_study(
 
 def main(overrides_and_surplus: tuple[list[str], list[str]]) -> None:
     """Run the study; a fault of the user is one sentence and exit code 2."""
+    logging.set_verbosity(logging.WARNING)  # Orbax tells every file it writes
     overrides, surplus = overrides_and_surplus
     output = pathlib.Path(_OUTPUT.value)
     try:
