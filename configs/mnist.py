@@ -1,7 +1,9 @@
 """MNIST moved about on a 40 x 40 canvas, in the setting of KP-RPE, Fig. 1.
 
-    python -m kprpe_jax.data.prepare --name mnist --data_dir data --idx_dir FOLDER
-    python train.py --config configs/mnist.py:absolute --workdir runs/mnist-absolute
+FOLDER holds the four IDX files.
+
+python -m kprpe_jax.data.prepare --name mnist --data_dir data --idx_dir FOLDER
+python train.py --config configs/mnist.py:absolute --workdir runs/mnist-absolute
 """
 
 from ml_collections import ConfigDict
@@ -12,8 +14,10 @@ from configs import digits
 def get_config(position: str = "kprpe_multihead") -> ConfigDict:
     """Configure a run with one of the encodings of `kprpe_jax.position.encoding`."""
     config = digits.get_config(position)
-    config.steps = 3000
+    config.steps = 1000
     config.data.name = "mnist"
-    config.evals.every_steps = 500
+    config.data.batch_size = 128
+    config.optimizer.warmup = 100.0
+    config.evals.every_steps = 250
     config.evals.repeats = 1
     return config

@@ -143,6 +143,11 @@ class ViT(nn.Module):
         """Whether `__call__` needs keypoints."""
         return self.position in KEYPOINT_FORMS
 
+    @property
+    def has_bias(self) -> bool:
+        """Whether `bias` has anything to give."""
+        return self.position == "rpe" or self.uses_keypoints
+
     def setup(self) -> None:
         """Check the sizes, then declare all parts."""
         self._check_fields()

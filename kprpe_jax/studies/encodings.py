@@ -13,15 +13,17 @@ import pathlib
 import sys
 from collections.abc import Sequence
 
-from absl import app, flags, logging
+from absl import app, flags
 from ml_collections import ConfigDict
 
+from kprpe_jax.position.encoding import KEYPOINT_FORMS, POSITIONS
 from kprpe_jax.report import robustness
-from kprpe_jax.training import config as config_lib
+from kprpe_jax.studies import offsets
+from kprpe_jax.tasks import inputs
 from kprpe_jax.training import loop
+from kprpe_jax.training.command import command, parse_flags, read_config
 from kprpe_jax.training.evaluate import evaluate
 
-_CONFIG = flags.DEFINE_string("config", "configs/digits.py", "Config file, path.py.")
 _POSITIONS = flags.DEFINE_list(
     "positions", ["absolute", "kprpe_multihead"], "Encodings to compare."
 )
@@ -46,7 +48,13 @@ def run_study(
       positions: values of config.model.position.
       seeds: values of config.seed.
     Returns: one `Run` per encoding and seed.
+    Raises: ValueError: an unknown encoding, before any run; faults as `loop.train`.
     """
+    for position in positions:
+        if position not in POSITIONS:
+            raise ValueError(
+                f"encodings: unknown position {position!r}; use some of {POSITIONS}."
+            )
     runs = []
     for seed in seeds:
         for position in positions:
@@ -67,28 +75,36 @@ def run_study(
     return runs
 
 
-def main(overrides_and_surplus: tuple[list[str], list[str]]) -> None:
-    """Run the study; a fault of the user is one sentence and exit code 2."""
-    logging.set_verbosity(logging.WARNING)  # Orbax tells every file it writes
-    overrides, surplus = overrides_and_surplus
+def _compare(overrides: list[str]) -> None:
+    config = read_config(overrides)
     output = pathlib.Path(_OUTPUT.value)
-    try:
-        if surplus:
-            raise ValueError(f"encodings: {surplus[0]!r} is not a flag; --name=value")
-        config = config_lib.load_config(_CONFIG.value, overrides)
-        seeds = [int(seed) for seed in _SEEDS.value]
-        runs = run_study(config, output, positions=_POSITIONS.value, seeds=seeds)
-    except ValueError as error:
-        sys.stderr.write(f"{error}\n")
-        sys.exit(2)
-    sys.stdout.write(robustness.write_report(runs, output))
+    seeds = [int(seed) for seed in _SEEDS.value]
+    runs = run_study(config, output, positions=_POSITIONS.value, seeds=seeds)
+    text = robustness.write_report(runs, output)
+    for position in _POSITIONS.value:
+        if position in KEYPOINT_FORMS:
+            _draw_offsets(config, output, position, seeds[0])
+    sys.stdout.write(text)
 
 
-def parse_flags(argv: list[str]) -> tuple[list[str], list[str]]:
-    """Parse the flags; hand overrides of the config and surplus arguments on."""
-    rest, overrides = config_lib.split_overrides(argv)
-    return overrides, flags.FLAGS(rest)[1:]
+def _draw_offsets(
+    config: ConfigDict, output: pathlib.Path, position: str, seed: int
+) -> None:
+    with config.unlocked():
+        config.model.position, config.seed = position, seed
+    rows, columns = inputs.make_vit(config.model).grid
+    offsets.draw(
+        config,
+        output / "runs" / f"{position}-{seed}",
+        output / f"offsets_{position}.png",
+        query=(rows // 2, columns // 2),
+        layers=range(config.model.depth),
+        heads=[0],
+        num_images=4,
+    )
 
+
+main = command(_compare)
 
 if __name__ == "__main__":
     app.run(main, flags_parser=parse_flags)
