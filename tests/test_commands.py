@@ -190,7 +190,7 @@ def test_every_bad_input_of_train_is_one_sentence_and_writes_nothing(
     runs += [[CONFIG], [f"--workdir={workdir}"], [CONFIG, f"--workdir={workdir}", "x"]]
     runs += [["--config=configs/no.py", f"--workdir={workdir}"]]
     sentences = [sentence for _, _, sentence in cases]
-    sentences += ["needs --config", "needs --config", "'x' is not a flag"]
+    sentences += ["needs --workdir", "needs --config", "'x' is not a flag"]
     sentences += ["no file configs/no.py"]
     results = start_many("train", runs)
     for sentence, result in zip(sentences, results, strict=True):
@@ -216,6 +216,7 @@ def test_every_bad_input_of_eval_is_one_sentence_and_writes_nothing(finished, tm
         ({}, ["--checkpoint=5"], workdir, "has no '5'; ask for best, last or one of"),
         ({}, ["--evaluators=clear"], workdir, "unknown evaluator 'clear'; use some of"),
         ({"checkpoint.best_metric": "clean/loss"}, [], workdir, "was evaluated by"),
+        ({}, [f"--output={nothing}/x.json"], workdir, "x.json lies in no folder"),
     ]
     runs = [
         [CONFIG, f"--workdir={folder}", *tiny.arguments(**{**RUN, **wrong}), *extra]

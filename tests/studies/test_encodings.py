@@ -39,7 +39,7 @@ def test_study_writes_a_report_and_trains_once(tmp_path):
     pictures = {path.name for path in tmp_path.glob("*.png")}
     assert pictures == {
         "severity.png", "keypoint_noise.png", "affine_over_steps.png",
-        "translated_over_steps.png",
+        "translated_over_steps.png", "offsets_kprpe_multihead.png",
     }  # fmt: skip
 
     before = {p: p.stat().st_mtime_ns for p in (tmp_path / "runs").rglob("*")}
@@ -56,8 +56,8 @@ def test_study_writes_a_report_and_trains_once(tmp_path):
 def test_faults_of_the_user_are_one_sentence(tmp_path):
     for arguments, message in (
         (["--config.model.dept=2"], "the nearest is model.depth"),
-        (["--positions=absolut"], "unknown position 'absolut'"),
-        (["--seeds=one"], "seeds"),
+        (["--positions=none,absolut"], "unknown position 'absolut'"),
+        (["--seeds=0,one"], "--seeds must be whole numbers"),
         (["surplus"], "'surplus' is not a flag"),
     ):
         done = study(tmp_path / "w", *arguments)

@@ -15,8 +15,10 @@ from kprpe_jax.training import loop
 from tests.quick import quick_jit
 from tests.tasks import tiny
 
+slow = pytest.mark.slow
 TASKS = ("classification", "recognition")
 LOSS_KEY = jax.random.key(1)
+EVERYDAY = ("absolute_drawn", "irpe", "kprpe_multihead")  # the others compile alike
 
 
 def build(kind="classification", **overrides):
@@ -63,7 +65,9 @@ def test_recognition_has_a_backbone_and_padded_centers_split_by_class():
     assert task.sharding_rules == ((r"class_centers", P("class")),)
 
 
-@pytest.mark.parametrize("kind", TASKS)
+@pytest.mark.parametrize(
+    "kind", ["classification", pytest.param("recognition", marks=slow)]
+)
 def test_learns_a_batch_by_heart(kind, batch):
     task = build(kind)
     rule = optax.adam(3e-3)
@@ -112,7 +116,10 @@ def test_augmentation_follows_the_key_and_evaluation_statistics_stay(kind, batch
     jax.tree.map(np.testing.assert_array_equal, before, after)
 
 
-@pytest.mark.parametrize("position", POSITIONS)
+@pytest.mark.parametrize(
+    "position",
+    [pytest.param(p, marks=() if p in EVERYDAY else slow) for p in POSITIONS],
+)
 def test_every_encoding_has_finite_gradients(position, batch):
     task = build(**{"model.position": position, "model.scan": False})
     params, collections = random_variables(task)
@@ -136,6 +143,18 @@ def test_every_encoding_has_finite_gradients(position, batch):
             assert largest < 1e-6
         else:
             assert largest > 1e-5
+
+
+@pytest.mark.parametrize("position", POSITIONS)
+def test_every_encoding_builds_as_the_config_says(position, batch):
+    task = build(**{"model.position": position, "model.depth": 2})
+    params, collections = random_variables(task)
+    value, (after, metrics) = jax.eval_shape(
+        lambda: task.loss(params, collections, batch, LOSS_KEY, train=True)
+    )
+    assert (value.shape, value.dtype) == ((), np.float32)
+    assert metrics["accuracy"].dtype == np.float32
+    assert jax.tree.structure(after) == jax.tree.structure(collections)
 
 
 @pytest.mark.parametrize("number", [2, 3, 4])
