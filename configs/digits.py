@@ -31,6 +31,7 @@ def get_config(position: str = "kprpe_multihead") -> ConfigDict:
     config.data.num_classes = 10
     config.data.image_shape = (28, 28, 1)
     config.data.num_keypoints = 5  # in the data; the model may use fewer
+    config.data.affnist_file = ""  # an official .mat file adds an evaluator
     config.data.num_threads = 2
     config.data.num_workers = 0
 

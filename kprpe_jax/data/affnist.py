@@ -5,31 +5,17 @@ and the reader checks everything that it relies on.
 """
 
 import os
-from typing import NamedTuple
 
 import numpy as np
 import scipy.io
 
 from kprpe_jax.data.keypoints import box_keypoints
+from kprpe_jax.data.store import Rows
 
 _SIZE = 40  # pixels
 
 
-class AffNist(NamedTuple):
-    """Rows of one affNIST file.
-
-    images: uint8 [N, 40, 40, 1], 0..255.
-    labels: int32 [N], 0..9.
-    keypoints: float32 [N, 5, 2], corners and centre of the upright box around the
-      ink: the files do not tell how each digit was turned.
-    """
-
-    images: np.ndarray
-    labels: np.ndarray
-    keypoints: np.ndarray
-
-
-def read_affnist(path: str | os.PathLike) -> AffNist:
+def read_affnist(path: str | os.PathLike) -> Rows:
     """Read one affNIST .mat file.
 
     The file holds a struct `affNISTdata` with `image` uint8 [1600, N], each
@@ -38,6 +24,9 @@ def read_affnist(path: str | os.PathLike) -> AffNist:
 
     Args:
       path: a .mat file of Matlab 5 to 7.2.
+    Returns: rows as of any digits data set: image uint8 [40, 40, 1], 0..255; label
+      int32; id int32; keypoints float32 [5, 2], corners and centre of the upright box
+      around the ink, for the files do not tell how each digit was turned.
     Raises: ValueError: no such file, not a .mat file, another structure.
     """
     path = os.fspath(path)
@@ -74,7 +63,14 @@ def read_affnist(path: str | os.PathLike) -> AffNist:
     # Column-major pixels: the first axis of a column's reshape is x.
     images = image.T.reshape(-1, _SIZE, _SIZE).transpose(0, 2, 1)[..., None]
     images = np.ascontiguousarray(images)
-    return AffNist(images, labels.astype(np.int32), box_keypoints(images))
+    return Rows(
+        {
+            "image": images,
+            "label": labels.astype(np.int32),
+            "keypoints": box_keypoints(images),
+            "id": np.arange(len(images), dtype=np.int32),
+        }
+    )
 
 
 def _field(path: str, content: dict, name: str) -> np.ndarray:

@@ -238,28 +238,36 @@ def _first_line(error: Exception) -> str:
     return text[:160] or type(error).__name__
 
 
-class InMemory(Sequence):
-    """All rows of a small source as stacked arrays, for speed.
+class Rows(Sequence):
+    """Rows in memory, with the same access as a `Source`.
 
     Args:
-      source: random-access rows (`open_split`), read once from first to last.
+      arrays: name -> array [N, ...]; the same N for all.
     """
 
-    def __init__(self, source: Sequence):
-        parts = []
-        for start in range(0, len(source), 4096):
-            rows = source.__getitems__(range(start, min(start + 4096, len(source))))
-            parts.append({key: np.stack([r[key] for r in rows]) for key in rows[0]})
-        self._arrays = {k: np.concatenate([p[k] for p in parts]) for k in parts[0]}
-        self._len = len(source)
+    def __init__(self, arrays: dict[str, np.ndarray]):
+        self._arrays = arrays
 
     def __len__(self) -> int:
-        return self._len
+        return len(next(iter(self._arrays.values())))
 
     def __getitem__(self, row: int) -> dict[str, np.ndarray]:
-        """Return one row: a dict of arrays, as the source's rows."""
+        """Return one row: a dict of arrays."""
         return {key: array[row] for key, array in self._arrays.items()}
 
     def __getitems__(self, rows: Sequence[int]) -> list[dict[str, np.ndarray]]:
         """Return several rows."""
         return [self[row] for row in rows]
+
+
+def read_all(source: Sequence) -> Rows:
+    """Read a small source into memory, once from first to last.
+
+    Args:
+      source: random-access rows (`open_split`).
+    """
+    parts = []
+    for start in range(0, len(source), 4096):
+        rows = source.__getitems__(range(start, min(start + 4096, len(source))))
+        parts.append({key: np.stack([r[key] for r in rows]) for key in rows[0]})
+    return Rows({key: np.concatenate([p[key] for p in parts]) for key in parts[0]})

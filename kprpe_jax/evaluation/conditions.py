@@ -41,31 +41,36 @@ Distort = Callable[..., tuple[Array, Array]]
 Predict = Callable[[Any, Any, Array, Array], Array]
 
 
-def make_evaluator(
+Evaluator = Callable[[Any, Mesh], dict[str, float]]
+
+
+def make_evaluators(
     predict: Predict,
     distort: Distort,
     source: Sequence,
-    conditions: dict[str, Condition],
+    conditions: dict[str, dict[str, Condition]],
     *,
     batch_size: int,
     repeats: int = 1,
     seed: int = 0,
-) -> Callable[[Any, Mesh], dict[str, float]]:
-    """Build an evaluator: top-1 accuracy of every condition.
+) -> dict[str, Evaluator]:
+    """Build evaluators: top-1 accuracy of every condition.
 
     The distortion of a row depends on the seed, the repeat and the batch size alone, so
-    every network and every mesh sees the same test set.
+    every network and every mesh sees the same test set. Conditions that differ only in
+    their numbers share one compiled program.
 
     Args:
       predict: the network.
       distort: makes its inputs.
       source: rows of the test split.
-      conditions: name -> condition.
+      conditions: evaluator -> {name: condition}.
       batch_size: rows of the global batch; the last one is padded and masked.
       repeats: random draws of each row.
       seed: of the draws.
-    Returns: (state, mesh) -> {condition: accuracy in [0, 1]}; a single condition is
-      called `accuracy`. `count` is the number of rows, without padding or repeats.
+    Returns: evaluator -> function (state, mesh) -> {name: accuracy in [0, 1]}; a single
+      condition is called `accuracy`. `count` is the number of rows, without padding or
+      repeats.
     """
 
     @partial(jax.jit, static_argnames="condition")
@@ -75,7 +80,9 @@ def make_evaluator(
         correct = (scores.argmax(-1) == batch["label"]) & batch["mask"]
         return correct.sum(), batch["mask"].sum()
 
-    def evaluate(state: Any, mesh: Mesh) -> dict[str, float]:
+    def evaluate(
+        group: dict[str, Condition], state: Any, mesh: Mesh
+    ) -> dict[str, float]:
         # Device batches are made once and read by every condition.
         batches = [
             put_batch(batch, mesh)
@@ -87,7 +94,7 @@ def make_evaluator(
             )
         ]
         sums = {}
-        for name, condition in conditions.items():
+        for name, condition in group.items():
             static = condition._replace(severity=0.0, alpha=0.0)
             sums[name] = [
                 count_correct(
@@ -106,11 +113,11 @@ def make_evaluator(
         for name, pairs in jax.device_get(sums).items():
             correct, count = np.sum(pairs, axis=0)
             results[name] = float(correct / count)
-        if len(conditions) == 1:
+        if len(group) == 1:
             results = {"accuracy": results.popitem()[1]}
         return {**results, "count": int(count) // repeats}
 
-    return evaluate
+    return {name: partial(evaluate, group) for name, group in conditions.items()}
 
 
 def _key(seed: int, repeat: int, index: int) -> Array:

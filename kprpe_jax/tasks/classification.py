@@ -14,9 +14,16 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from kprpe_jax.backbones.vit import ViT
+from kprpe_jax.data.affnist import read_affnist
 from kprpe_jax.data.check import check_batch
-from kprpe_jax.data.store import InMemory, open_split
-from kprpe_jax.evaluation.conditions import make_evaluator, standard_conditions
+from kprpe_jax.data.store import open_split, read_all
+from kprpe_jax.evaluation.conditions import (
+    Condition,
+    Evaluator,
+    Predict,
+    make_evaluators,
+    standard_conditions,
+)
 from kprpe_jax.tasks import inputs
 from kprpe_jax.tasks.task import Task
 
@@ -89,20 +96,28 @@ def build(config: ConfigDict, mesh: Mesh) -> Task:
     )
 
 
-def digit_evaluators(predict, config: ConfigDict) -> dict:
-    """The evaluators of `standard_conditions` on the config's test split."""
-    rows = InMemory(
-        open_split(config.data.dir, config.data.name, config.data.test_split)
+def digit_evaluators(predict: Predict, config: ConfigDict) -> dict[str, Evaluator]:
+    """Evaluators of `standard_conditions` on the test split, and `affnist`.
+
+    `affnist` reads the official file that `data.affnist_file` names, if it does; its
+    images are distorted already, and their keypoints are those of the upright box.
+    """
+    data, evals = config.data, config.evals
+    options = dict(batch_size=evals.batch_size)
+    evaluators = make_evaluators(
+        predict,
+        partial(inputs.condition_inputs, config=config),
+        read_all(open_split(data.dir, data.name, data.test_split)),
+        standard_conditions(evals.severities, evals.alphas),
+        repeats=evals.repeats,
+        **options,
     )
-    conditions = standard_conditions(config.evals.severities, config.evals.alphas)
-    return {
-        name: make_evaluator(
+    if data.affnist_file:
+        evaluators |= make_evaluators(
             predict,
-            partial(inputs.condition_inputs, config=config),
-            rows,
-            conditions[name],
-            batch_size=config.evals.batch_size,
-            repeats=config.evals.repeats,
+            partial(inputs.ready_inputs, config=config),
+            read_affnist(data.affnist_file),
+            {"affnist": {"affnist": Condition()}},
+            **options,
         )
-        for name in conditions
-    }
+    return evaluators

@@ -67,6 +67,27 @@ def condition_inputs(
     return finish(images, keypoints, config)
 
 
+def ready_inputs(
+    batch: dict[str, Array],
+    rng: Array,
+    severity: Array,
+    alpha: Array,
+    *,
+    condition: Condition,
+    config: ConfigDict,
+) -> tuple[Array, Array]:
+    """Take images that fill the canvas as they are; arguments as `condition_inputs`."""
+    del rng, severity, alpha, condition
+    images, keypoints = place_on_canvas(
+        None,
+        batch["image"],
+        batch["keypoints"],
+        canvas_size=config.canvas.size,
+        mode="center",
+    )
+    return finish(images, keypoints, config)
+
+
 def finish(images: Array, keypoints: Array, config: ConfigDict) -> tuple[Array, Array]:
     """Keep the keypoints that the model has; draw them in for `absolute_drawn`."""
     keypoints = keypoints[:, : config.model.position_options.num_keypoints]

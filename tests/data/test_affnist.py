@@ -30,13 +30,15 @@ def path(tmp_path):
 
 def test_reads_images_upright_with_labels_and_boxes(path, images):
     write(path, images, np.array([3, 0, 9], np.uint8))
-    rows = read_affnist(path)
-    np.testing.assert_array_equal(rows.images, images[..., None])
-    np.testing.assert_array_equal(rows.labels, [3, 0, 9])
-    assert (rows.images.dtype, rows.labels.dtype) == (np.uint8, np.int32)
-    np.testing.assert_allclose(rows.keypoints[1, 0], [7 / 40, 6 / 40], atol=1e-6)
-    np.testing.assert_allclose(rows.keypoints[1, 4], [31 / 40, 20 / 40], atol=1e-6)
-    np.testing.assert_array_equal(rows.keypoints, box_keypoints(rows.images))
+    examples = list(read_affnist(path))
+    rows = {key: np.stack([e[key] for e in examples]) for key in examples[0]}
+    np.testing.assert_array_equal(rows["id"], [0, 1, 2])
+    np.testing.assert_array_equal(rows["image"], images[..., None])
+    np.testing.assert_array_equal(rows["label"], [3, 0, 9])
+    assert (rows["image"].dtype, rows["label"].dtype) == (np.uint8, np.int32)
+    np.testing.assert_allclose(rows["keypoints"][1, 0], [7 / 40, 6 / 40], atol=1e-6)
+    np.testing.assert_allclose(rows["keypoints"][1, 4], [31 / 40, 20 / 40], atol=1e-6)
+    np.testing.assert_array_equal(rows["keypoints"], box_keypoints(rows["image"]))
 
 
 @pytest.mark.parametrize(

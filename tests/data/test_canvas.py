@@ -14,7 +14,7 @@ distort = jax.jit(canvas.distort_on_canvas, static_argnames=("canvas_size", "ran
 
 @pytest.fixture(scope="module")
 def digits(digits_dir):
-    source = store.InMemory(store.open_split(digits_dir, "digits", "test"))
+    source = store.read_all(store.open_split(digits_dir, "digits", "test"))
     rows = source.__getitems__(range(64))
     return np.stack([r["image"] for r in rows]), np.stack(
         [r["keypoints"] for r in rows]

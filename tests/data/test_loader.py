@@ -192,6 +192,6 @@ def test_in_memory_source_gives_the_same_batches(digits_dir):
     for s in (5, 6):
         a, b = (
             next(loader.train_batches(x, batch_size=32, seed=s))
-            for x in (source, store.InMemory(source))
+            for x in (source, store.read_all(source))
         )
         assert_same(a, b)

@@ -66,7 +66,7 @@ def test_slices_and_rows(digits_dir):
 
 def test_in_memory_has_the_same_rows(digits_dir):
     source = store.open_split(digits_dir, "digits", "test")
-    copy = store.InMemory(source)
+    copy = store.read_all(source)
     assert len(copy) == len(source)
     for row in (0, 7, 359):
         for key, value in source[row].items():

@@ -8,7 +8,7 @@ import pytest
 from kprpe_jax.evaluation.conditions import (
     Condition,
     _key,
-    make_evaluator,
+    make_evaluators,
     standard_conditions,
 )
 from kprpe_jax.training import mesh as mesh_lib
@@ -70,6 +70,11 @@ def correct_rows(rows):
                 if image[row, column, 0] == 255:
                     correct += (row + column + 1) % CLASSES == label
     return correct
+
+
+def make_evaluator(predict, distort, rows, conditions, **options):
+    """One evaluator of these conditions."""
+    return make_evaluators(predict, distort, rows, {"x": conditions}, **options)["x"]
 
 
 @pytest.mark.parametrize("devices", [1, 8])
