@@ -20,7 +20,7 @@ def get_config(position: str = "kprpe_multihead") -> ConfigDict:
     config = ConfigDict()
     config.task = "classification"
     config.seed = 0
-    config.steps = 600
+    config.steps = 500
 
     config.data = ConfigDict()
     config.data.name = "digits"
@@ -87,7 +87,7 @@ def get_config(position: str = "kprpe_multihead") -> ConfigDict:
     config.mesh["class"] = 1
 
     config.checkpoint = ConfigDict()
-    config.checkpoint.every_steps = 200
+    config.checkpoint.every_steps = 250
     config.checkpoint.keep_last = 2
     config.checkpoint.best_metric = "clean/accuracy"
     config.checkpoint.best_mode = "max"
@@ -96,7 +96,7 @@ def get_config(position: str = "kprpe_multihead") -> ConfigDict:
     config.log.every_steps = 50
 
     config.evals = ConfigDict()
-    config.evals.every_steps = 200
+    config.evals.every_steps = 125
     config.evals.in_training = ("clean", "affine")
     config.evals.batch_size = 128
     config.evals.repeats = 4  # random distortions of each test row
