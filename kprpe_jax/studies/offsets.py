@@ -34,7 +34,7 @@ _QUERY = flags.DEFINE_list("query", ["2", "2"], "Row and column of the query tok
 _LAYERS = flags.DEFINE_list("layers", ["0", "1", "2", "3"], "Layers to draw.")
 _HEADS = flags.DEFINE_list("heads", ["0"], "Heads to draw.")
 _IMAGES = flags.DEFINE_integer("images", 4, "Test images, distorted at severity 1.")
-_OUTPUT = flags.DEFINE_string("output", None, "Default WORKDIR/offsets.png.")
+_PICTURE = flags.DEFINE_string("picture", None, "Default WORKDIR/offsets.png.")
 
 
 def draw(
@@ -106,7 +106,7 @@ def _backbone(collections: dict) -> dict:
 
 def _draw(overrides: list[str]) -> None:
     workdir = pathlib.Path(read_workdir())
-    path = pathlib.Path(_OUTPUT.value or workdir / "offsets.png")
+    path = pathlib.Path(_PICTURE.value or workdir / "offsets.png")
     row, column = (int(part) for part in _QUERY.value)
     draw(
         read_config(overrides),
