@@ -13,7 +13,7 @@ demo: $(VENV)/.installed
 	    --positions absolute,rpe,kprpe_multihead --output reports/digits
 
 test: $(VENV)/.installed-dev
-	$(RUN) -m pytest
+	$(RUN) -m pytest -n auto --dist loadfile
 
 test-slow: $(VENV)/.installed-dev
 	$(RUN) -m pytest -m slow
