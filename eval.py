@@ -27,6 +27,9 @@ _OUTPUT = flags.DEFINE_string("output", None, "JSON file; default WORKDIR/eval.j
 
 def _evaluate(overrides: list[str]) -> None:
     workdir = read_workdir()
+    output = pathlib.Path(_OUTPUT.value or pathlib.Path(workdir, "eval.json"))
+    if _OUTPUT.value and not output.parent.is_dir():
+        raise ValueError(f"eval.py: --output {output} lies in no folder; make it first")
     results = evaluate(
         read_config(overrides),
         workdir,
@@ -35,7 +38,6 @@ def _evaluate(overrides: list[str]) -> None:
     )
     if jax.process_index():
         return  # every process has the same numbers; process 0 writes them
-    output = pathlib.Path(_OUTPUT.value or pathlib.Path(workdir, "eval.json"))
     output.write_text(json.dumps(results, indent=2) + "\n")
     width = max(map(len, results))
     for name, value in results.items():

@@ -78,6 +78,11 @@ def run_study(
 def _compare(overrides: list[str]) -> None:
     config = read_config(overrides)
     output = pathlib.Path(_OUTPUT.value)
+    if not all(seed.isdecimal() for seed in _SEEDS.value):
+        raise ValueError(
+            "encodings: --seeds must be whole numbers, such as 0,1,2; got "
+            f"{','.join(_SEEDS.value)}"
+        )
     seeds = [int(seed) for seed in _SEEDS.value]
     runs = run_study(config, output, positions=_POSITIONS.value, seeds=seeds)
     text = robustness.write_report(runs, output)
