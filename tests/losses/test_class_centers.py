@@ -1,5 +1,7 @@
 """The sharded margin softmax against an unsharded one written in NumPy."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +10,7 @@ import pytest
 from kprpe_jax.losses.class_centers import margin_softmax, padded_classes
 from kprpe_jax.losses.margin import make_margin
 from kprpe_jax.training.mesh import make_mesh
+from tests.quick import quick_jit
 
 MESHES = [(1, 1, 1), (8, 1, 1), (1, 1, 8), (2, 2, 2), (1, 4, 2)]
 NUM_CLASSES, BATCH, WIDTH = 300, 16, 12
@@ -16,6 +19,11 @@ NUM_CLASSES, BATCH, WIDTH = 300, 16, 12
 def mesh_of(data, fsdp, classes):
     devices = jax.devices()[: data * fsdp * classes]
     return make_mesh({"data": data, "fsdp": fsdp, "class": classes}, devices)
+
+
+def softmax_on(margin, mesh):
+    options = dict(margin=margin, num_classes=NUM_CLASSES, mesh=mesh)
+    return partial(margin_softmax, **options)
 
 
 @pytest.fixture
@@ -48,11 +56,8 @@ def oracle(embeddings, centers, labels, scale, m):
 
 @pytest.mark.parametrize("shape", MESHES)
 def test_equals_oracle(batch, shape):
-    result = margin_softmax(
-        *batch,
-        margin=make_margin("cosface", margin=0.4),
-        num_classes=NUM_CLASSES,
-        mesh=mesh_of(*shape),
+    result = quick_jit(softmax_on(make_margin("cosface", margin=0.4), mesh_of(*shape)))(
+        *batch
     )
     loss, accuracy = oracle(*batch, scale=64.0, m=0.4)
     np.testing.assert_allclose(result.loss, loss, rtol=1e-5)
@@ -62,14 +67,8 @@ def test_equals_oracle(batch, shape):
 def test_accuracy_counts_the_largest_cosine(batch):
     embeddings, centers, labels = batch
     embeddings[:8] = centers[labels[:8]]  # these are right, whatever the margin
-    result = margin_softmax(
-        embeddings,
-        centers,
-        labels,
-        margin=make_margin("arcface", margin=0.5),
-        num_classes=NUM_CLASSES,
-        mesh=mesh_of(2, 2, 2),
-    )
+    function = softmax_on(make_margin("arcface", margin=0.5), mesh_of(2, 2, 2))
+    result = quick_jit(function)(embeddings, centers, labels)
     _, accuracy = oracle(embeddings, centers, labels, scale=64.0, m=0.0)
     assert accuracy >= 7 / 15
     np.testing.assert_allclose(result.accuracy, accuracy, rtol=1e-6)
@@ -83,16 +82,9 @@ def test_gradients_equal_those_of_one_device(batch, kind, shape):
 
     def gradients(mesh):
         def loss(embeddings, centers):
-            return margin_softmax(
-                embeddings,
-                centers,
-                labels,
-                margin=margin,
-                num_classes=NUM_CLASSES,
-                mesh=mesh,
-            ).loss
+            return softmax_on(margin, mesh)(embeddings, centers, labels).loss
 
-        return jax.jit(jax.grad(loss, (0, 1)))(embeddings, centers)
+        return quick_jit(jax.grad(loss, (0, 1)))(embeddings, centers)
 
     for one, many in zip(
         gradients(mesh_of(1, 1, 1)), gradients(mesh_of(*shape)), strict=True
@@ -106,17 +98,12 @@ def test_odd_inputs_are_finite(batch):
     embeddings[1] = centers[labels[1]]  # cosine 1
     embeddings[2] = -centers[labels[2]]  # cosine -1
 
-    def loss(embeddings, centers, labels):
-        return margin_softmax(
-            embeddings,
-            centers,
-            labels,
-            margin=make_margin("arcface", margin=0.5),
-            num_classes=NUM_CLASSES,
-            mesh=mesh_of(2, 2, 2),
-        ).loss
+    function = softmax_on(make_margin("arcface", margin=0.5), mesh_of(2, 2, 2))
 
-    gradient_fn = jax.jit(jax.value_and_grad(loss, (0, 1)))
+    def loss(embeddings, centers, labels):
+        return function(embeddings, centers, labels).loss
+
+    gradient_fn = quick_jit(jax.value_and_grad(loss, (0, 1)))
     for case in (labels, np.full_like(labels, 7), np.full_like(labels, -1)):
         value, gradients = gradient_fn(embeddings, centers, case)
         assert np.isfinite(value)

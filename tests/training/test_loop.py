@@ -122,7 +122,7 @@ def test_sigterm_saves_and_returns_and_the_rest_is_the_same(tmp_path):
         ({"mesh.data": 3}, "does not fit 8 devices"),
         ({"data.batch_size": 12}, "12 rows do not divide over 8 devices"),
         ({"optimizer.name": "adam"}, "must be adamw or sgd; got 'adam'"),
-        ({"checkpoint.best_metric": "x/y"}, r"EVALUATOR/METRIC, .* of clean, or empty"),
+        ({"checkpoint.best_metric": "x/y"}, "evaluator of evals.in_training, or empty"),
     ],
 )
 def test_a_fault_of_the_config_writes_nothing(tmp_path, overrides, message):
