@@ -31,6 +31,10 @@ _SEEDS = flags.DEFINE_list("seeds", ["0"], "Seeds; each is a run of each encodin
 _OUTPUT = flags.DEFINE_string("output", "reports/digits", "Folder of the report.")
 
 
+class Stopped(RuntimeError):
+    """A run was asked to stop before its end, and so is the study."""
+
+
 def run_study(
     config: ConfigDict,
     output: pathlib.Path,
@@ -48,6 +52,7 @@ def run_study(
       positions: values of config.model.position.
       seeds: values of config.seed.
     Returns: one `Run` per encoding and seed.
+    Raises: Stopped: SIGTERM ended a training; what was done is kept.
     Raises: ValueError: an unknown encoding, before any run; faults as `loop.train`.
     """
     for position in positions:
@@ -63,7 +68,12 @@ def run_study(
             workdir = output / "runs" / f"{position}-{seed}"
             finished = workdir / "eval.json"
             if not finished.exists():
-                loop.train(config, workdir)
+                step = int(loop.train(config, workdir)["step"])
+                if step < config.steps:  # SIGTERM
+                    raise Stopped(
+                        f"encodings: stopped after step {step} of {workdir}; start the "
+                        "study again to go on"
+                    )
                 results = evaluate(config, workdir, which="last")
                 finished.write_text(json.dumps(results, indent=2) + "\n")
             results = json.loads(finished.read_text())
@@ -109,7 +119,7 @@ def _draw_offsets(
     )
 
 
-main = command(_compare)
+main = command(_compare, failures=(Stopped,))
 
 if __name__ == "__main__":
     app.run(main, flags_parser=parse_flags)

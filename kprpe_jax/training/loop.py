@@ -46,7 +46,8 @@ def train(
       workdir: folder for checkpoints, metrics and the config; made if missing.
       task: what to train; by default `tasks.build` makes it from the config.
       source: the training rows, random access; by default the config's split.
-    Returns: the last evaluation and the last training metrics.
+    Returns: the last evaluation, the last training metrics, and `step`: less than
+      config.steps if SIGTERM stopped the run.
 
     Raises:
       ValueError: a fault of config, data, mesh or workdir; nothing was written.
@@ -94,7 +95,7 @@ def train(
         )
         if start >= config.steps:
             log.say(f"all {start} steps were done before")
-            return checkpoints.meta(start)["results"]
+            return {**checkpoints.meta(start)["results"], "step": start}
         if start:
             state = checkpoints.restore(start, abstract)
             log.say(f"continues after step {start} {'; '.join(changes)}".rstrip())
@@ -170,7 +171,7 @@ def train(
                 checkpoints.wait()
                 log.say(f"SIGTERM: stops after step {step}, saved in {workdir}")
                 break
-    return {**trained, **evaluated}
+    return {**trained, **evaluated, "step": step}
 
 
 def prepare_data(config: ConfigDict) -> None:

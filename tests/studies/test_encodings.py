@@ -65,3 +65,14 @@ def test_faults_of_the_user_are_one_sentence(tmp_path):
         assert message in done.stderr
         assert done.stderr.strip().count("\n") == 0
         assert not (tmp_path / "w").exists()
+
+
+def test_a_study_stops_when_its_run_was_stopped(tmp_path, monkeypatch):
+    """SIGTERM ends `loop.train` early; what it left must not pass for a result."""
+    from kprpe_jax.studies import encodings
+
+    monkeypatch.setattr(encodings.loop, "train", lambda config, workdir: {"step": 3})
+    config = tiny.make_config("classification", steps=5)
+    with pytest.raises(encodings.Stopped, match="stopped after step 3"):
+        encodings.run_study(config, tmp_path, positions=["absolute"], seeds=[0])
+    assert not list(tmp_path.rglob("eval.json"))
