@@ -16,7 +16,7 @@ test: $(VENV)/.installed-dev
 	$(RUN) -m pytest -n auto --dist loadfile
 
 test-slow: $(VENV)/.installed-dev
-	$(RUN) -m pytest -m slow
+	$(RUN) -m pytest -n auto --dist loadfile -m slow
 
 lint: $(VENV)/.installed-dev
 	$(RUN) -m ruff check .

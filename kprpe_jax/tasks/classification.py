@@ -3,8 +3,6 @@
 Source: KP-RPE, Fig. 1.
 """
 
-from functools import partial
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -14,17 +12,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from kprpe_jax.backbones.vit import ViT
-from kprpe_jax.data.affnist import read_affnist
-from kprpe_jax.data.check import check_batch
-from kprpe_jax.data.store import open_split, read_all
-from kprpe_jax.evaluation.conditions import (
-    Condition,
-    Evaluator,
-    Predict,
-    make_evaluators,
-    standard_conditions,
-)
-from kprpe_jax.tasks import inputs
+from kprpe_jax.tasks import digits, inputs
 from kprpe_jax.tasks.task import Task
 
 
@@ -86,38 +74,6 @@ def build(config: ConfigDict, mesh: Mesh) -> Task:
     return Task(
         init=init,
         loss=loss,
-        check_batch=partial(
-            check_batch,
-            num_classes=num_classes,
-            image_shape=tuple(config.data.image_shape),
-            num_keypoints=config.data.num_keypoints,
-        ),
-        evaluators=digit_evaluators(predict, config),
+        check_batch=digits.batch_check(config),
+        evaluators=digits.evaluators(predict, config),
     )
-
-
-def digit_evaluators(predict: Predict, config: ConfigDict) -> dict[str, Evaluator]:
-    """Evaluators of `standard_conditions` on the test split, and `affnist`.
-
-    `affnist` reads the official file that `data.affnist_file` names, if it does; its
-    images are distorted already, and their keypoints are those of the upright box.
-    """
-    data, evals = config.data, config.evals
-    options = dict(batch_size=evals.batch_size)
-    evaluators = make_evaluators(
-        predict,
-        partial(inputs.condition_inputs, config=config),
-        read_all(open_split(data.dir, data.name, data.test_split)),
-        standard_conditions(evals.severities, evals.alphas),
-        repeats=evals.repeats,
-        **options,
-    )
-    if data.affnist_file:
-        evaluators |= make_evaluators(
-            predict,
-            partial(inputs.ready_inputs, config=config),
-            read_affnist(data.affnist_file),
-            {"affnist": {"affnist": Condition()}},
-            **options,
-        )
-    return evaluators

@@ -3,18 +3,14 @@
 Source: KP-RPE, Sec. 4.1 and Supp. 2.1.
 """
 
-from functools import partial
-
 import jax
 from jax import Array
 from jax.sharding import Mesh, PartitionSpec
 from ml_collections import ConfigDict
 
-from kprpe_jax.data.check import check_batch
 from kprpe_jax.losses.class_centers import margin_softmax, padded_classes
 from kprpe_jax.losses.margin import make_margin, unit
-from kprpe_jax.tasks import inputs
-from kprpe_jax.tasks.classification import digit_evaluators
+from kprpe_jax.tasks import digits, inputs
 from kprpe_jax.tasks.task import Task
 
 
@@ -71,12 +67,7 @@ def build(config: ConfigDict, mesh: Mesh) -> Task:
     return Task(
         init=init,
         loss=loss,
-        check_batch=partial(
-            check_batch,
-            num_classes=num_classes,
-            image_shape=tuple(config.data.image_shape),
-            num_keypoints=config.data.num_keypoints,
-        ),
-        evaluators=digit_evaluators(predict, config),
+        check_batch=digits.batch_check(config),
+        evaluators=digits.evaluators(predict, config),
         sharding_rules=((r"class_centers", PartitionSpec("class")),),
     )

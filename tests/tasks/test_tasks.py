@@ -5,12 +5,16 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import scipy.io
 from jax.sharding import PartitionSpec as P
 
 from kprpe_jax import tasks
+from kprpe_jax.data.keypoints import box_keypoints
 from kprpe_jax.data.store import open_split
 from kprpe_jax.losses.class_centers import padded_classes
 from kprpe_jax.position.encoding import KEYPOINT_FORMS, POSITIONS
+from kprpe_jax.tasks import inputs
+from kprpe_jax.tasks.classification import Classifier
 from kprpe_jax.training import loop
 from tests.quick import quick_jit
 from tests.tasks import tiny
@@ -170,11 +174,9 @@ def test_fewer_keypoints(number, batch):
     assert value.shape == ()
 
 
-def test_evaluators_of_a_state():
-    task = build("recognition")
-    assert set(task.evaluators) == {"clean", "affine", "affine_box", "sweep", "noise"}
+def untrained_state(task):
     params, collections = random_variables(task)
-    state = loop.TrainState(
+    return loop.TrainState(
         step=jnp.int32(0),
         params=params,
         collections=collections,
@@ -182,11 +184,37 @@ def test_evaluators_of_a_state():
         rng=None,
         nonfinite_step=None,
     )
-    results = task.evaluators["clean"](state, tiny.one_device())
+
+
+def test_evaluators_of_a_state():
+    task = build("recognition")
+    assert set(task.evaluators) == {"clean", "affine", "affine_box", "sweep", "noise"}
+    results = task.evaluators["clean"](untrained_state(task), tiny.one_device())
     rows = len(open_split(tiny.data_dir(), "digits", "test"))
     assert set(results) == {"accuracy", "count"}
     assert results["count"] == rows
     assert 0 < results["accuracy"] < 0.4  # untrained: near chance, 0.1
+
+
+def test_an_official_affnist_file_adds_an_evaluator(tmp_path, rng):
+    state = untrained_state(build())
+    images = rng.integers(0, 256, (5, 40, 40)).astype(np.uint8)
+    config = tiny.make_config("classification")
+    model = Classifier(inputs.make_vit(config.model), 10)
+    scores = model.apply(
+        {"params": state.params, **state.collections},
+        np.repeat(images[..., None] / 127.5 - 1, 3, axis=-1).astype(np.float32),
+        box_keypoints(images[..., None]),
+    )
+    labels = np.asarray(scores.argmax(-1), np.uint8)
+    labels[:2] = (labels[:2] + 1) % 10  # two wrong, three right
+    columns = np.stack([image.flatten(order="F") for image in images], axis=1)
+    path = tmp_path / "test.mat"
+    fields = {"image": columns, "label_int": labels[None]}
+    scipy.io.savemat(path, {"affNISTdata": fields})
+    task = build(**{"data.affnist_file": str(path)})
+    results = task.evaluators["affnist"](state, tiny.one_device())
+    assert results == {"accuracy": pytest.approx(3 / 5), "count": 5}
 
 
 def test_label_smoothing_is_used(batch):

@@ -1,0 +1,55 @@
+"""What the tasks on digits share: the check of their rows, and their evaluators."""
+
+from collections.abc import Callable
+from functools import partial
+
+from ml_collections import ConfigDict
+
+from kprpe_jax.data.affnist import read_affnist
+from kprpe_jax.data.check import check_batch
+from kprpe_jax.data.store import open_split, read_all
+from kprpe_jax.evaluation.conditions import (
+    Condition,
+    Evaluator,
+    Predict,
+    make_evaluators,
+    standard_conditions,
+)
+from kprpe_jax.tasks import inputs
+
+
+def batch_check(config: ConfigDict) -> Callable[[dict], None]:
+    """`check_batch` with the sizes of the config's data."""
+    return partial(
+        check_batch,
+        num_classes=config.data.num_classes,
+        image_shape=tuple(config.data.image_shape),
+        num_keypoints=config.data.num_keypoints,
+    )
+
+
+def evaluators(predict: Predict, config: ConfigDict) -> dict[str, Evaluator]:
+    """Evaluators of `standard_conditions` on the test split, and `affnist`.
+
+    `affnist` reads the official file that `data.affnist_file` names, if it does; its
+    images are distorted already, and their keypoints are those of the upright box.
+    """
+    data, evals = config.data, config.evals
+    options = dict(batch_size=evals.batch_size)
+    built = make_evaluators(
+        predict,
+        partial(inputs.condition_inputs, config=config),
+        read_all(open_split(data.dir, data.name, data.test_split)),
+        standard_conditions(evals.severities, evals.alphas),
+        repeats=evals.repeats,
+        **options,
+    )
+    if data.affnist_file:
+        built |= make_evaluators(
+            predict,
+            partial(inputs.ready_inputs, config=config),
+            read_affnist(data.affnist_file),
+            {"affnist": {"affnist": Condition()}},
+            **options,
+        )
+    return built
