@@ -26,13 +26,14 @@ class Condition(NamedTuple):
       noise: of `perturb_keypoints`.
       keypoints: `moved` = transformed along with the image, `box` = the smallest
         upright box around the distorted foreground, as one finds it without knowing
-        the transform.
+        the transform, `swapped` = those of the next image of the batch, which shows
+        how much a network relies on them.
     """
 
     severity: float = 0.0
     alpha: float = 0.0
     noise: Literal["scale", "uniform"] = "uniform"
-    keypoints: Literal["moved", "box"] = "moved"
+    keypoints: Literal["moved", "box", "swapped"] = "moved"
 
 
 # (batch, rng, severity, alpha, *, condition) -> (images, keypoints)
@@ -133,12 +134,15 @@ def standard_conditions(
       severities: of the sweep.
       alphas: keypoint errors; each literally as Eq. 12 and as random noise.
     Returns: evaluator -> {name: condition}: `clean`, `affine` (severity 1),
-      `affine_box`, `sweep` over severities, `noise` over keypoint errors at severity 1.
+      `affine_box`, `affine_swapped`, `sweep` over severities, `noise` over keypoint errors at severity 1.
     """
     return {
         "clean": {"clean": Condition()},
         "affine": {"affine": Condition(severity=1.0)},
         "affine_box": {"affine_box": Condition(severity=1.0, keypoints="box")},
+        "affine_swapped": {
+            "affine_swapped": Condition(severity=1.0, keypoints="swapped")
+        },
         "sweep": {f"{s:g}": Condition(severity=s) for s in severities},
         "noise": {
             f"{noise}_{alpha:g}": Condition(severity=1.0, alpha=alpha, noise=noise)

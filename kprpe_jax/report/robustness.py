@@ -34,6 +34,7 @@ COLUMNS = (
     ("clean/accuracy", "translated"),
     ("affine/accuracy", "affine"),
     ("affine_box/accuracy", "affine, upright box"),
+    ("affine_swapped/accuracy", "affine, another's keypoints"),
 )
 
 

@@ -61,6 +61,8 @@ def condition_inputs(
     )
     if condition.keypoints == "box":
         keypoints = box_keypoints((images + 1) * 127.5)
+    elif condition.keypoints == "swapped":
+        keypoints = jnp.roll(keypoints, 1, axis=0)
     keypoints = perturb_keypoints(
         noise_rng, keypoints, alpha=alpha, noise=condition.noise
     )

@@ -181,11 +181,14 @@ def test_a_sweep_compiles_once():
 
 def test_standard_conditions():
     conditions = standard_conditions((0.0, 0.5, 1.5), (0.0, 0.1))
-    assert list(conditions) == ["clean", "affine", "affine_box", "sweep", "noise"]
+    assert list(conditions) == [
+        "clean", "affine", "affine_box", "affine_swapped", "sweep", "noise",
+    ]  # fmt: skip
     assert conditions["clean"] == {"clean": Condition(0.0, 0.0)}
     assert conditions["affine"]["affine"].severity == 1
     assert conditions["affine"]["affine"].keypoints == "moved"
     assert conditions["affine_box"]["affine_box"].keypoints == "box"
+    assert conditions["affine_swapped"]["affine_swapped"].keypoints == "swapped"
     assert {k: c.severity for k, c in conditions["sweep"].items()} == {
         "0": 0.0, "0.5": 0.5, "1.5": 1.5,
     }  # fmt: skip

@@ -13,6 +13,7 @@ def run(position, seed, clean, affine):
         "clean/count": 360,
         "affine/accuracy": affine,
         "affine_box/accuracy": affine / 2,
+        "affine_swapped/accuracy": affine,
         "sweep/0": clean,
         "sweep/1.5": affine / 2,
         "sweep/count": 360,
@@ -41,10 +42,11 @@ RUNS = [
 def test_table_has_mean_and_sample_deviation():
     # rpe: 90, 94, 98 -> 94 +- 4; 70, 76, 70 -> 72 +- sqrt(24 / 2); halves of these.
     assert robustness.table(RUNS) == (
-        "| encoding | translated | affine | affine, upright box | seeds |\n"
-        "|---|---|---|---|---|\n"
-        "| rpe | 94.0 ± 4.0 | 72.0 ± 3.5 | 36.0 ± 1.7 | 3 |\n"
-        "| absolute | 80.0 | 50.0 | 25.0 | 1 |\n"
+        "| encoding | translated | affine | affine, upright box "
+        "| affine, another's keypoints | seeds |\n"
+        "|---|---|---|---|---|---|\n"
+        "| rpe | 94.0 ± 4.0 | 72.0 ± 3.5 | 36.0 ± 1.7 | 72.0 ± 3.5 | 3 |\n"
+        "| absolute | 80.0 | 50.0 | 25.0 | 50.0 | 1 |\n"
     )
 
 

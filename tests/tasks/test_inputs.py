@@ -34,7 +34,7 @@ def distorted(batch):
                 condition=Condition(keypoints=kind),
                 config=config,
             )
-            for kind in ("moved", "box")
+            for kind in ("moved", "box", "swapped")
         }
 
     def run(severity, alpha=0.0, rng=KEY):
@@ -86,6 +86,14 @@ def test_box_is_found_in_the_distorted_image_and_moved_is_not(distorted):
     for image, points in zip(images, box, strict=True):
         np.testing.assert_allclose(points[[0, 1, 3, 4]], ink_box(image), atol=1e-6)
     assert np.abs(box - moved).max() > 0.03
+
+
+def test_swapped_keypoints_are_those_of_another_image(distorted):
+    images, swapped = distorted(1)["swapped"]
+    same_images, moved = distorted(1)["moved"]
+    np.testing.assert_array_equal(images, same_images)
+    for index in range(12):
+        np.testing.assert_array_equal(swapped[index], moved[index - 1])
 
 
 def test_both_kinds_of_keypoints_agree_without_distortion(distorted):

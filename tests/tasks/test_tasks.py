@@ -188,7 +188,9 @@ def untrained_state(task):
 
 def test_evaluators_of_a_state():
     task = build("recognition")
-    assert set(task.evaluators) == {"clean", "affine", "affine_box", "sweep", "noise"}
+    assert set(task.evaluators) == {
+        "clean", "affine", "affine_box", "affine_swapped", "sweep", "noise",
+    }  # fmt: skip
     results = task.evaluators["clean"](untrained_state(task), tiny.one_device())
     rows = len(open_split(tiny.data_dir(), "digits", "test"))
     assert set(results) == {"accuracy", "count"}
