@@ -134,7 +134,8 @@ def standard_conditions(
       severities: of the sweep.
       alphas: keypoint errors; each literally as Eq. 12 and as random noise.
     Returns: evaluator -> {name: condition}: `clean`, `affine` (severity 1),
-      `affine_box`, `affine_swapped`, `sweep` over severities, `noise` over keypoint errors at severity 1.
+      `affine_box`, `affine_swapped`, `sweep` over severities, `noise` over keypoint
+      errors at severity 1.
     """
     return {
         "clean": {"clean": Condition()},
