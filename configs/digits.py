@@ -7,7 +7,7 @@ sheared and scaled ones.
     python train.py --config configs/digits.py:absolute --workdir runs/absolute
     python eval.py --config configs/digits.py --workdir runs/digits
 
-About one minute a run on two CPU cores; `make demo` compares encodings.
+About a minute and a half a run on two CPU cores; `make demo` compares encodings.
 """
 
 from ml_collections import ConfigDict
@@ -20,7 +20,7 @@ def get_config(position: str = "kprpe_multihead") -> ConfigDict:
     config = ConfigDict()
     config.task = "classification"
     config.seed = 0
-    config.steps = 500
+    config.steps = 800
 
     config.data = ConfigDict()
     config.data.name = "digits"
@@ -66,7 +66,7 @@ def get_config(position: str = "kprpe_multihead") -> ConfigDict:
 
     config.optimizer = ConfigDict()
     config.optimizer.name = "adamw"
-    config.optimizer.learning_rate = 2e-3
+    config.optimizer.learning_rate = 4e-3
     config.optimizer.end_learning_rate = 0.0
     config.optimizer.schedule = "cosine"
     config.optimizer.schedule_unit = "steps"
@@ -87,7 +87,7 @@ def get_config(position: str = "kprpe_multihead") -> ConfigDict:
     config.mesh["class"] = 1
 
     config.checkpoint = ConfigDict()
-    config.checkpoint.every_steps = 250
+    config.checkpoint.every_steps = 400
     config.checkpoint.keep_last = 2
     config.checkpoint.best_metric = "clean/accuracy"
     config.checkpoint.best_mode = "max"
@@ -96,7 +96,7 @@ def get_config(position: str = "kprpe_multihead") -> ConfigDict:
     config.log.every_steps = 50
 
     config.evals = ConfigDict()
-    config.evals.every_steps = 125
+    config.evals.every_steps = 200
     config.evals.in_training = ("clean", "affine")
     config.evals.batch_size = 128
     config.evals.repeats = 4  # random distortions of each test row

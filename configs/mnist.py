@@ -18,6 +18,7 @@ def get_config(position: str = "kprpe_multihead") -> ConfigDict:
     config.data.name = "mnist"
     config.data.batch_size = 128
     config.optimizer.warmup = 100.0
+    config.optimizer.learning_rate = 2e-3
     config.evals.every_steps = 250
     config.evals.repeats = 1
     return config
