@@ -10,7 +10,7 @@ RUN = $(VENV)/bin/python
 .PHONY: demo test test-slow lint bench
 demo: $(VENV)/.installed
 	$(RUN) -m kprpe_jax.studies.encodings --config configs/digits.py \
-	    --positions absolute,rpe,kprpe_multihead --output reports/digits
+	    --positions absolute,kprpe_multihead --output reports/digits
 
 test: $(VENV)/.installed-dev
 	$(RUN) -m pytest -n auto --dist loadfile
