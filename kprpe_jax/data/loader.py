@@ -10,8 +10,6 @@ from collections.abc import Iterator, Sequence
 import grain
 import numpy as np
 
-from kprpe_jax.data.store import open_split as open_split
-
 Batch = dict[str, np.ndarray]
 
 

@@ -13,9 +13,9 @@ from jax import Array
 from jax.sharding import Mesh, PartitionSpec
 
 from kprpe_jax.losses.margin import Margin, clip_cosine, unit
+from kprpe_jax.training.mesh import BATCH_SPEC
 
 CENTER_MULTIPLE = 256
-_BATCH = ("data", "fsdp", "class")
 
 
 class MarginSoftmax(NamedTuple):
@@ -71,11 +71,10 @@ def margin_softmax(
             f"{padded_classes(num_classes)} rows of the centres; got {rows} rows; set "
             f"mesh.class to a divisor of {CENTER_MULTIPLE}."
         )
-    batch = PartitionSpec(_BATCH)
     sharded = jax.shard_map(
         partial(_margin_softmax, margin=margin, num_classes=num_classes),
         mesh=mesh,
-        in_specs=(batch, PartitionSpec("class"), batch),
+        in_specs=(BATCH_SPEC, PartitionSpec("class"), BATCH_SPEC),
         out_specs=MarginSoftmax(PartitionSpec(), PartitionSpec()),
     )
     return sharded(embeddings, centers, labels)

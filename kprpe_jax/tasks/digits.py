@@ -35,14 +35,13 @@ def evaluators(predict: Predict, config: ConfigDict) -> dict[str, Evaluator]:
     images are distorted already, and their keypoints are those of the upright box.
     """
     data, evals = config.data, config.evals
-    options = dict(batch_size=evals.batch_size)
     built = make_evaluators(
         predict,
         partial(inputs.condition_inputs, config=config),
         read_all(open_split(data.dir, data.name, data.test_split)),
         standard_conditions(evals.severities, evals.alphas),
         repeats=evals.repeats,
-        **options,
+        batch_size=evals.batch_size,
     )
     if data.affnist_file:
         built |= make_evaluators(
@@ -50,6 +49,6 @@ def evaluators(predict: Predict, config: ConfigDict) -> dict[str, Evaluator]:
             partial(inputs.ready_inputs, config=config),
             read_affnist(data.affnist_file),
             {"affnist": {"affnist": Condition()}},
-            **options,
+            batch_size=evals.batch_size,
         )
     return built

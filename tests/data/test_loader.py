@@ -95,7 +95,7 @@ def test_resuming_at_a_step_gives_that_batch_for_any_process_count(step):
 
 
 def test_prepared_digits_come_in_the_promised_form(digits_dir):
-    source = loader.open_split(digits_dir, "digits", "train")
+    source = store.open_split(digits_dir, "digits", "train")
     batch = next(loader.train_batches(source, batch_size=16, seed=0))
     forms = {key: (value.shape, value.dtype) for key, value in batch.items()}
     assert forms == {
@@ -110,7 +110,7 @@ def test_prepared_digits_come_in_the_promised_form(digits_dir):
 
 @pytest.mark.slow
 def test_worker_processes_change_neither_order_nor_resuming(digits_dir):
-    source = loader.open_split(digits_dir, "digits", "train")
+    source = store.open_split(digits_dir, "digits", "train")
     plain = list(
         itertools.islice(loader.train_batches(source, batch_size=128, seed=2), 16)
     )
@@ -131,7 +131,7 @@ def test_worker_process_names_the_damaged_shard(digits_dir, tmp_path):
     content = bytearray(shard.read_bytes())
     content[10_000] ^= 0xFF
     shard.write_bytes(content)
-    source = loader.open_split(copy, "digits", "test")
+    source = store.open_split(copy, "digits", "test")
     for workers in (0, 1):
         iterator = loader.train_batches(
             source, batch_size=360, seed=0, num_workers=workers
@@ -188,7 +188,7 @@ def test_negative_start_is_refused():
 
 
 def test_in_memory_source_gives_the_same_batches(digits_dir):
-    source = loader.open_split(digits_dir, "digits", "test")
+    source = store.open_split(digits_dir, "digits", "test")
     for s in (5, 6):
         a, b = (
             next(loader.train_batches(x, batch_size=32, seed=s))
