@@ -1,0 +1,91 @@
+"""A text file with a line "path label" per image, such as label.txt."""
+
+import os
+from collections.abc import Iterator
+
+from kprpe_jax.data.importers.record import (
+    Bad,
+    Record,
+    Source,
+    file_state,
+    read_image,
+)
+
+
+def open_image_list(
+    path: str | os.PathLike, *, root: str | os.PathLike | None = None
+) -> Source:
+    """Open an image list.
+
+    Path and label are separated by a tab, else a comma, else spaces; blank lines are
+    passed over. Where the first label is a whole number, all must be; else they are
+    names. Keys are the paths as written.
+
+    Args:
+      path: the list; a folder stands for label.txt in it.
+      root: folder of the paths, None = the list's folder. Paths that leave it are bad.
+    Raises: ValueError: no such file, no line, a first line without label.
+    """
+    path = os.fspath(path)
+    path = os.path.join(path, "label.txt") if os.path.isdir(path) else path
+    if not os.path.isfile(path):
+        raise ValueError(
+            f"open_image_list: {path} must be a list of images; got no such file; give "
+            "its path"
+        )
+    root = os.path.abspath(root or os.path.dirname(path))
+    count, first = 0, None
+    for line in _lines(path):
+        first = first or line
+        count += 1
+    if first is None or first[1] is None:
+        raise ValueError(
+            f"open_image_list: lines of {path} must be 'path<TAB>label'; got "
+            f"{first[0][:60]!r} in the first; repair the list"
+            if first
+            else f"open_image_list: {path} must have a line per image; got none; check "
+            "the file"
+        )
+    numbers = _is_number(first[1])
+
+    def read(start: int) -> Iterator[Record | Bad]:
+        seen: set[str] = set()
+        for row, (name, label) in enumerate(_lines(path)):
+            twice = name in seen
+            seen.add(name)
+            if row >= start:
+                yield _entry(root, name, label, numbers=numbers, twice=twice)
+
+    return Source(read, state=file_state(path), count=count)
+
+
+def _entry(
+    root: str, name: str, label: str | None, *, numbers: bool, twice: bool
+) -> Record | Bad:
+    if twice:
+        return Bad(name, "duplicate id", "an earlier line has the same path")
+    if label is None or not label or (numbers and not _is_number(label)):
+        wanted = "a whole number >= 0" if numbers else "a name"
+        return Bad(name, "wrong label", f"must be {wanted}; got {label or 'none'}")
+    path = os.path.normpath(os.path.join(root, name))
+    if os.path.commonpath([root, path]) != root:
+        return Bad(name, "wrong path", f"must stay inside {root}")
+    image = read_image(path, name)
+    if isinstance(image, Bad):
+        return image
+    return Record(name, image, int(label) if numbers else label)
+
+
+def _lines(path: str) -> Iterator[tuple[str, str | None]]:
+    """Yield (path, label or None) of lines that are not blank."""
+    with open(path, encoding="utf-8", errors="surrogateescape") as file:
+        for line in file:
+            line = line.strip()
+            separator = next((s for s in "\t," if s in line), None)
+            name, *label = line.rsplit(separator, 1) or [""]
+            if name:
+                yield name.strip(), label[0].strip() if label else None
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit()

@@ -1,0 +1,92 @@
+"""What every importer yields: images with their identity, or why there is none."""
+
+import dataclasses
+import hashlib
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from kprpe_jax.data.importers.landmarks import Landmarks
+
+MAX_IMAGE_BYTES = 1 << 26  # an encoded face is never larger: 64 MiB
+NO_IDENTITY = -1
+
+
+class Record(NamedTuple):
+    """One image of a source.
+
+    Attributes:
+      key: unique in its source; landmark tables and reports use it.
+      image: the encoded bytes, exactly as in the source.
+      identity: number >= 0 or name of the person; NO_IDENTITY where unknown.
+      extra: the fields that the source declares.
+    """
+
+    key: str
+    image: bytes
+    identity: int | str
+    extra: Mapping[str, int | str] = {}
+
+
+class Bad(NamedTuple):
+    """An entry that gives no record.
+
+    Attributes:
+      key: of the entry, as of a record.
+      kind: what is wrong, the same words for all such entries.
+      reason: what is wrong with this one.
+    """
+
+    key: str
+    kind: str
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """Images of one origin in a fixed order.
+
+    Attributes:
+      read: from entry number `start` on, the entries in order, good or bad; the same
+        for every call.
+      state: text that changes when the source does.
+      count: number of entries; None where only reading all of it tells.
+      extra: name -> `int` or `str` of the fields that every record has.
+      tables: arrays of an evaluation protocol, stored beside the images.
+      landmarks: the source's own landmark table.
+    """
+
+    read: Callable[[int], Iterator[Record | Bad]]
+    state: str
+    count: int | None = None
+    extra: Mapping[str, type] = dataclasses.field(default_factory=dict)
+    tables: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    landmarks: Landmarks | None = None
+
+
+def file_state(*paths: str | os.PathLike) -> str:
+    """Sizes and times of files, for `Source.state`."""
+    stats = [os.stat(path) for path in paths]
+    return " ".join(f"{stat.st_size}:{stat.st_mtime_ns}" for stat in stats)
+
+
+def names_state(names: Iterable[str]) -> str:
+    """Digest of file names, for `Source.state`."""
+    digest = hashlib.sha256()
+    for name in names:
+        digest.update(name.encode(errors="surrogateescape") + b"\0")
+    return digest.hexdigest()
+
+
+def read_image(path: str, key: str) -> bytes | Bad:
+    """Read an image file as it is; a missing or huge one is a bad entry."""
+    try:
+        with open(path, "rb") as file:
+            image = file.read(MAX_IMAGE_BYTES + 1)
+    except OSError as e:
+        return Bad(key, "missing image", f"{path} cannot be read ({e.strerror})")
+    if len(image) > MAX_IMAGE_BYTES:
+        return Bad(key, "broken image", f"more than {MAX_IMAGE_BYTES} bytes")
+    return image

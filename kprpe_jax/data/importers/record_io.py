@@ -1,0 +1,218 @@
+"""MXNet RecordIO as InsightFace packs it: train.rec, train.idx, property.
+
+A record is the magic number, a word whose upper 3 bits say which part of a record
+follows (0 = all, 1 = first, 2 = middle, 3 = last) and whose lower 29 bits are its
+length, then the bytes, padded to a multiple of 4. Where the content itself holds the
+magic number at a multiple of 4, the writer cuts there and leaves the number out. The
+content begins with a header: flag uint32, label float32, id uint64, id2 uint64; a flag
+above 0 is the number of float32 labels that follow in place of the one. InsightFace's
+record 0 has no image; its labels are the first and the last + 1 index of the records
+that describe identities; records 1 up to the first of those are the images.
+"""
+
+import os
+import struct
+from collections.abc import Iterator
+from typing import BinaryIO, NamedTuple
+
+import numpy as np
+
+from kprpe_jax.data.importers.record import Bad, Record, Source, file_state
+
+_MAGIC = 0xCED7230A
+_LENGTH_BITS = 29
+_HEADER = struct.Struct("<IfQQ")
+_NO_OFFSET = -1
+
+
+class Packed(NamedTuple):
+    """Content of one record: labels float32 [L], the rest as bytes."""
+
+    labels: np.ndarray
+    data: bytes
+
+
+def open_record_io(rec: str | os.PathLike) -> Source:
+    """Open a .rec file with its .idx; `property`, if there, bounds the labels.
+
+    Args:
+      rec: the .rec file, or the folder that holds train.rec.
+    Returns: a source whose keys are the index numbers and whose identities are the
+      numbers in the file; an index that the .idx lacks or has twice is bad.
+    Raises: ValueError: no .idx, a malformed .idx or property, a first record that
+      cannot be read.
+    """
+    rec = os.fspath(rec)
+    rec = os.path.join(rec, "train.rec") if os.path.isdir(rec) else rec
+    idx = os.path.splitext(rec)[0] + ".idx"
+    for path in (rec, idx):
+        if not os.path.isfile(path):
+            raise ValueError(
+                f"open_record_io: {path} must exist: a .rec file is read by its .idx; "
+                "got no such file; fetch both"
+            )
+    indices, offsets = read_index(idx)
+    if indices[0] == 0:
+        indices, offsets = _images_only(rec, indices, offsets)
+    num_classes = _read_property(os.path.join(os.path.dirname(rec), "property"))
+    repeated = np.ones(len(indices), bool)
+    repeated[np.unique(indices, return_index=True)[1]] = False
+
+    def read(start: int) -> Iterator[Record | Bad]:
+        with open(rec, "rb") as file:
+            for row in range(start, len(indices)):
+                key = str(indices[row])
+                if repeated[row]:
+                    yield Bad(key, "duplicate id", f"{idx} names it more than once")
+                elif offsets[row] == _NO_OFFSET:
+                    yield Bad(key, "missing record", f"{idx} does not name it")
+                else:
+                    yield _entry(file, int(offsets[row]), rec, key, num_classes)
+
+    return Source(read, state=file_state(rec, idx), count=len(indices))
+
+
+def _images_only(
+    rec: str, indices: np.ndarray, offsets: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Keep the images where record 0 says which they are, with those that lack."""
+    with open(rec, "rb") as file:
+        labels = unpack(read_record(file, int(offsets[0]), rec)).labels
+        if len(labels) < 2:
+            return indices, offsets
+        end = int(labels[0])
+        if end >= 2**24:  # as float32 it was rounded; identities have no data
+            slack = int(np.spacing(labels[0]))
+            near = np.flatnonzero(np.abs(indices - end) <= slack)
+            contents = (unpack(read_record(file, int(offsets[i]), rec)) for i in near)
+            empty = (i for i, c in zip(near, contents, strict=True) if not c.data)
+            end = int(indices[next(empty)])
+    lacking = np.setdiff1d(np.arange(1, end), indices)
+    images = (indices >= 1) & (indices < end)
+    indices = np.concatenate([indices[images], lacking])
+    offsets = np.concatenate([offsets[images], np.full(len(lacking), _NO_OFFSET)])
+    order = np.argsort(indices, kind="stable")
+    return indices[order], offsets[order]
+
+
+def _entry(
+    file: BinaryIO, offset: int, path: str, key: str, num_classes: int | None
+) -> Record | Bad:
+    try:
+        packed = unpack(read_record(file, offset, path))
+    except ValueError as e:
+        return Bad(key, "broken record", str(e))
+    label = float(packed.labels[0]) if len(packed.labels) else -1.0
+    # A float32 holds whole numbers up to 2**24: above, neighbours become one.
+    top = 2**24 if num_classes is None else min(num_classes, 2**24)
+    if not (0 <= label < top and label.is_integer()):
+        return Bad(key, "wrong label", f"must be a whole 0..{top - 1}; got {label:g}")
+    return Record(key, packed.data, int(label))
+
+
+def read_index(path: str | os.PathLike) -> tuple[np.ndarray, np.ndarray]:
+    """Read an .idx file: a line "index<TAB>offset" per record.
+
+    Returns: indices and byte offsets, int64 [N] each, sorted by index.
+    Raises: ValueError: empty, or a line that is not two whole numbers >= 0.
+    """
+    try:
+        table = np.loadtxt(path, np.int64, comments=None, ndmin=2)
+        good = table.shape[1:] == (2,) and len(table) > 0 and table.min() >= 0
+    except ValueError:
+        good = False
+    if not good:
+        raise ValueError(
+            f"read_index: {os.fspath(path)} must have lines 'index<TAB>offset' of "
+            f"whole numbers; got {_first_bad_line(path)}; fetch or make it again"
+        )
+    table = table[np.argsort(table[:, 0], kind="stable")]
+    return table[:, 0], table[:, 1]
+
+
+def _first_bad_line(path: str | os.PathLike) -> str:
+    with open(path, encoding="utf-8", errors="replace") as file:
+        for number, line in enumerate(file, start=1):
+            fields = line.split()
+            if fields and (len(fields) != 2 or not all(f.isdigit() for f in fields)):
+                return f"{line.strip()[:60]!r} in line {number}"
+    return "no line"
+
+
+def _read_property(path: str) -> int | None:
+    """Return the number of identities: the first of "identities,height,width"."""
+    if not os.path.isfile(path):
+        return None
+    with open(path, encoding="utf-8", errors="replace") as file:
+        text = file.read(200).strip()
+    count = text.split(",")[0].strip()
+    if not count.isdigit():
+        raise ValueError(
+            f"open_record_io: {path} must be 'identities,height,width'; got {text!r}; "
+            "repair or remove it"
+        )
+    return int(count)
+
+
+def read_record(file: BinaryIO, offset: int, path: str) -> bytes:
+    """Read the record at a byte offset and join its parts.
+
+    Args:
+      file: the .rec file, open for binary reading.
+      offset: of the record, bytes.
+      path: named in errors.
+    Raises: ValueError: an offset outside the file, another magic number, parts out of
+      order, a file that ends in the record.
+    """
+    where = f"read_record: the record at byte {offset} of {path}"
+    parts: list[bytes] = []
+    file.seek(offset)
+    while True:
+        head = file.read(8)
+        if len(head) < 8:
+            raise ValueError(
+                f"{where} must be inside the file; got its end after {len(head)} of 8 "
+                "header bytes; the .rec is truncated or the .idx is another file's: "
+                "fetch both again"
+            )
+        magic, word = struct.unpack("<II", head)
+        if magic != _MAGIC:
+            raise ValueError(
+                f"{where} must begin with the magic number {_MAGIC:#x}; got "
+                f"{magic:#x}; the .rec is damaged or the .idx is another file's: fetch "
+                "both again"
+            )
+        part, length = word >> _LENGTH_BITS, word & ((1 << _LENGTH_BITS) - 1)
+        if part not in ((2, 3) if parts else (0, 1)):
+            raise ValueError(
+                f"{where} must be whole or begin with a first part; got part kind "
+                f"{part} as number {len(parts) + 1}; fetch the .rec again"
+            )
+        data = file.read(length)
+        if len(data) < length:
+            raise ValueError(
+                f"{where} must have {length} bytes; got {len(data)} up to the end of "
+                "the file; the .rec is truncated: fetch it again"
+            )
+        file.seek(-length % 4, os.SEEK_CUR)
+        parts.append(data)
+        if part in (0, 3):
+            return struct.pack("<I", _MAGIC).join(parts)
+
+
+def unpack(content: bytes) -> Packed:
+    """Split a record into labels and data.
+
+    Raises: ValueError: shorter than its header says.
+    """
+    if len(content) >= _HEADER.size:
+        flag, label, _, _ = _HEADER.unpack_from(content)
+        begin = _HEADER.size + 4 * flag
+        if len(content) >= begin:
+            labels = np.frombuffer(content, "<f4", flag, _HEADER.size)
+            return Packed(labels if flag else np.float32([label]), content[begin:])
+    raise ValueError(
+        f"unpack: a record must hold its header of {_HEADER.size} bytes and the labels "
+        f"that this announces; got {len(content)} bytes; it is no packed image: check "
+        "the file"
+    )

@@ -1,0 +1,69 @@
+"""TinyFace's test set: probes, their matches in the gallery, distractors."""
+
+import os
+from collections.abc import Iterator
+
+from kprpe_jax.data.importers.image_folder import visible_names
+from kprpe_jax.data.importers.record import (
+    NO_IDENTITY,
+    Bad,
+    Record,
+    Source,
+    names_state,
+    read_image,
+)
+
+PARTS = {"Probe": "probe", "Gallery_Match": "match", "Gallery_Distractor": "distractor"}
+
+
+def open_tinyface(folder: str | os.PathLike) -> Source:
+    """Open TinyFace.
+
+    Args:
+      folder: it holds Probe, Gallery_Match and Gallery_Distractor, maybe inside of
+        Testing_Set.
+    Returns: a source with keys "Probe/2_1.jpg", the number before the first underscore
+      as identity (distractors have none), and the field `part`: "probe", "match" or
+      "distractor". The gallery is the matches and the distractors.
+    Raises: ValueError: a folder that is missing or empty.
+    """
+    folder = os.fspath(folder)
+    inner = os.path.join(folder, "Testing_Set")
+    folder = inner if os.path.isdir(inner) else folder
+    files = {}
+    for name in PARTS:
+        path = os.path.join(folder, name)
+        files[name] = visible_names(path) if os.path.isdir(path) else []
+        if not files[name]:
+            raise ValueError(
+                f"open_tinyface: {path} must be a folder of images; got "
+                + ("an empty one" if os.path.isdir(path) else "no such folder")
+                + f"; give the folder that holds {', '.join(PARTS)}"
+            )
+    entries = [(name, file) for name in PARTS for file in files[name]]
+
+    def read(start: int) -> Iterator[Record | Bad]:
+        for name, file in entries[start:]:
+            yield _entry(folder, name, file)
+
+    return Source(
+        read,
+        state=names_state(f"{name}/{file}" for name, file in entries),
+        count=len(entries),
+        extra={"part": str},
+    )
+
+
+def _entry(folder: str, name: str, file: str) -> Record | Bad:
+    key = f"{name}/{file}"
+    person = file.split("_")[0]
+    if name == "Gallery_Distractor":
+        identity = NO_IDENTITY
+    elif "_" in file and person.isascii() and person.isdigit():
+        identity = int(person)
+    else:
+        return Bad(key, "wrong label", "the name must begin with number_underscore")
+    image = read_image(os.path.join(folder, name, file), key)
+    if isinstance(image, Bad):
+        return image
+    return Record(key, image, identity, {"part": PARTS[name]})
