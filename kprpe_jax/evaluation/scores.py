@@ -1,0 +1,130 @@
+"""Similarity of embeddings, and what every metric asks of scores.
+
+Embeddings are compared in compiled float32; what is counted afterwards is counted on
+the host in integers and float64, so that a metric is exact for the scores it is given.
+"""
+
+from collections.abc import Iterator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.typing import ArrayLike
+
+from kprpe_jax.losses.margin import unit
+
+
+@jax.jit
+def pair_similarity(first: ArrayLike, second: ArrayLike) -> Array:
+    """Cosine of each row with its partner; a zero embedding has cosine 0 with all.
+
+    Args:
+      first, second: [P, D], not normalised.
+    Returns: float32 [P] in [-1, 1] up to round-off.
+    """
+    return (unit(jnp.asarray(first)) * unit(jnp.asarray(second))).sum(-1)
+
+
+@jax.jit
+def pair_distance(first: ArrayLike, second: ArrayLike) -> Array:
+    """Squared Euclidean distance of the unit embeddings, 2 - 2 cosine.
+
+    Args:
+      first, second: [..., P, D], not normalised.
+    Returns: float32 [..., P] in [0, 4]; a zero embedding is at 1 from any other and at
+      0 from another zero.
+    """
+    difference = unit(jnp.asarray(first)) - unit(jnp.asarray(second))
+    return jnp.square(difference).sum(-1)
+
+
+def stream_pair_similarity(
+    embeddings: ArrayLike,
+    first: np.ndarray,
+    second: np.ndarray,
+    *,
+    block: int = 1 << 17,
+) -> Iterator[np.ndarray]:
+    """Cosines of millions of pairs, a block at a time.
+
+    Args:
+      embeddings: [N, D], not normalised.
+      first, second: int [P], rows of `embeddings`.
+      block: pairs per yielded array; 3 * block * D * 4 bytes are in use at once.
+    Yields: float32 [<= block], in order.
+    Raises: ValueError: first and second differ in length, or name rows that are not
+      there.
+    """
+    embeddings = jnp.asarray(embeddings)
+    first, second = np.asarray(first), np.asarray(second)
+    if first.shape != second.shape or first.ndim != 1:
+        raise ValueError(
+            "stream_pair_similarity: first and second must be lists of one length; got "
+            f"{first.shape} and {second.shape}; give two rows per pair."
+        )
+    rows = np.concatenate([first, second])
+    if rows.size and (rows.min() < 0 or rows.max() >= len(embeddings)):
+        raise ValueError(
+            f"stream_pair_similarity: rows must lie in [0, {len(embeddings)}); got "
+            f"{rows.min()} to {rows.max()}; look them up with `template_rows`."
+        )
+
+    def blocks() -> Iterator[np.ndarray]:
+        for start in range(0, len(first), block):
+            part = slice(start, start + block)
+            count = len(first[part])
+            # Every block has the same shape, so that one program serves all.
+            ids = [np.resize(rows[part], min(block, len(first)))
+                   for rows in (first, second)]  # fmt: skip
+            yield np.asarray(_gathered_similarity(embeddings, *ids))[:count]
+
+    return blocks()
+
+
+@jax.jit
+def _gathered_similarity(embeddings: Array, first: Array, second: Array) -> Array:
+    return pair_similarity(embeddings[first], embeddings[second])
+
+
+def checked_scores(name: str, scores: ArrayLike, same: ArrayLike) -> tuple[
+    np.ndarray, np.ndarray
+]:  # fmt: skip
+    """Scores and labels of pairs on the host, fit for a metric.
+
+    Args:
+      name: of the caller, for the error.
+      scores: float [P].
+      same: bool or 0/1 [P].
+    Returns: scores as they are, `same` as bool.
+    Raises: ValueError: other shapes, a score that is not finite, or pairs of one kind
+      only, for which rates are not defined.
+    """
+    scores, same = finite(name, scores), np.asarray(same).astype(bool)
+    if scores.ndim != 1 or scores.shape != same.shape:
+        raise ValueError(
+            f"{name}: scores and same must be lists of one length; got {scores.shape} "
+            f"and {same.shape}; give one label per pair."
+        )
+    if same.all() or not same.any():
+        raise ValueError(
+            f"{name}: there must be both genuine and impostor pairs; got {same.sum()} "
+            f"and {(~same).sum()}; add pairs of the missing kind."
+        )
+    return scores, same
+
+
+def finite(name: str, values: ArrayLike) -> np.ndarray:
+    """The values on the host.
+
+    Raises: ValueError: some of them are NaN or infinite.
+    """
+    values = np.asarray(values)
+    rows = np.isfinite(values).all(axis=tuple(range(1, values.ndim)))
+    bad = np.flatnonzero(~rows)
+    if bad.size:
+        raise ValueError(
+            f"{name}: values must be finite; got {bad.size} of {len(values)} rows with "
+            f"NaN or infinity, the first is row {bad[0]}; find out which image made it."
+        )
+    return values
