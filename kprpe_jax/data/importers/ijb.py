@@ -21,7 +21,12 @@ from kprpe_jax.data.importers.record import (
     file_state,
     read_image,
 )
-from kprpe_jax.data.importers.tables import malformed, read_numbers, split_lines
+from kprpe_jax.data.importers.tables import (
+    is_number,
+    malformed,
+    read_numbers,
+    split_lines,
+)
 
 
 def open_ijb(folder: str | os.PathLike) -> Source:
@@ -82,7 +87,7 @@ def read_media(path: str | os.PathLike) -> tuple[list[str], np.ndarray, np.ndarr
     """
     names, numbers = [], []
     for number, fields in split_lines(path, None):
-        ok = len(fields) == 3 and all(f.lstrip("-").isdigit() for f in fields[1:])
+        ok = len(fields) == 3 and all(is_number(f, signed=True) for f in fields[1:])
         if not ok or os.path.basename(fields[0]) != fields[0]:
             wanted = "an image name, a template and a media number"
             raise malformed(path, number, wanted, " ".join(fields))
@@ -124,7 +129,7 @@ def read_subjects(path: str | os.PathLike) -> tuple[np.ndarray, np.ndarray]:
     """
     subjects: dict[int, int] = {}
     for number, fields in split_lines(path, ","):
-        if len(fields) < 2 or not (fields[0].isdigit() and fields[1].isdigit()):
+        if len(fields) < 2 or not all(map(is_number, fields[:2])):
             if number == 1:
                 continue
             raise malformed(path, number, "template,subject,...", ",".join(fields))

@@ -10,6 +10,7 @@ from kprpe_jax.data.importers.record import (
     file_state,
     read_image,
 )
+from kprpe_jax.data.importers.tables import is_number
 
 
 def open_image_list(
@@ -46,7 +47,7 @@ def open_image_list(
             else f"open_image_list: {path} must have a line per image; got none; check "
             "the file"
         )
-    numbers = _is_number(first[1])
+    numbers = is_number(first[1])
 
     def read(start: int) -> Iterator[Record | Bad]:
         seen: set[str] = set()
@@ -64,7 +65,7 @@ def _entry(
 ) -> Record | Bad:
     if twice:
         return Bad(name, "duplicate id", "an earlier line has the same path")
-    if label is None or not label or (numbers and not _is_number(label)):
+    if label is None or not label or (numbers and not is_number(label)):
         wanted = "a whole number >= 0" if numbers else "a name"
         return Bad(name, "wrong label", f"must be {wanted}; got {label or 'none'}")
     path = os.path.normpath(os.path.join(root, name))
@@ -85,7 +86,3 @@ def _lines(path: str) -> Iterator[tuple[str, str | None]]:
             name, *label = line.rsplit(separator, 1) or [""]
             if name:
                 yield name.strip(), label[0].strip() if label else None
-
-
-def _is_number(text: str) -> bool:
-    return text.isascii() and text.isdigit()

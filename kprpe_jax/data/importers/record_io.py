@@ -18,6 +18,7 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 
 from kprpe_jax.data.importers.record import Bad, Record, Source, file_state
+from kprpe_jax.data.importers.tables import is_number
 
 _MAGIC = 0xCED7230A
 _LENGTH_BITS = 29
@@ -134,7 +135,7 @@ def _first_bad_line(path: str | os.PathLike) -> str:
     with open(path, encoding="utf-8", errors="replace") as file:
         for number, line in enumerate(file, start=1):
             fields = line.split()
-            if fields and (len(fields) != 2 or not all(f.isdigit() for f in fields)):
+            if fields and (len(fields) != 2 or not all(map(is_number, fields))):
                 return f"{line.strip()[:60]!r} in line {number}"
     return "no line"
 
@@ -146,7 +147,7 @@ def _read_property(path: str) -> int | None:
     with open(path, encoding="utf-8", errors="replace") as file:
         text = file.read(200).strip()
     count = text.split(",")[0].strip()
-    if not count.isdigit():
+    if not is_number(count):
         raise ValueError(
             f"open_record_io: {path} must be 'identities,height,width'; got {text!r}; "
             "repair or remove it"

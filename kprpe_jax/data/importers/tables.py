@@ -24,10 +24,8 @@ def read_numbers(path: str | os.PathLike, columns: int) -> np.ndarray:
     except ValueError:
         pass  # the loop finds the line
     for number, fields in split_lines(path, None):
-        try:
-            assert len([int(field) for field in fields]) == columns
-        except (ValueError, AssertionError):
-            raise malformed(path, number, wanted, " ".join(fields)) from None
+        if len(fields) != columns or not all(is_number(f, signed=True) for f in fields):
+            raise malformed(path, number, wanted, " ".join(fields))
     raise malformed(path, 1, wanted, "nothing")
 
 
@@ -42,12 +40,18 @@ def split_lines(
                 yield number, [field.strip() for field in line.split(separator)]
 
 
+def is_number(text: str, *, signed: bool = False) -> bool:
+    """Whether the text is a whole number that int64 holds, in plain digits."""
+    digits = text.removeprefix("-") if signed else text
+    return digits.isascii() and digits.isdigit() and len(digits) <= 18
+
+
 def check_file(path: str | os.PathLike) -> None:
     """Raise ValueError unless the file is there."""
     if not os.path.isfile(path):
         raise ValueError(
-            f"read: {os.fspath(path)} must be a file; got no such file; fetch the "
-            "protocol's lists"
+            f"import_faces: {os.fspath(path)} must be a file; got no such file; fetch "
+            "the protocol's lists"
         )
 
 
@@ -56,6 +60,6 @@ def malformed(
 ) -> ValueError:
     """Error that names a line."""
     return ValueError(
-        f"read: line {number} of {os.fspath(path)} must be {wanted}; got "
+        f"import_faces: line {number} of {os.fspath(path)} must be {wanted}; got "
         f"{got[:80]!r}; repair the line"
     )

@@ -12,6 +12,7 @@ from kprpe_jax.data.importers.record import (
     names_state,
     read_image,
 )
+from kprpe_jax.data.importers.tables import is_number
 
 PARTS = {"Probe": "probe", "Gallery_Match": "match", "Gallery_Distractor": "distractor"}
 
@@ -59,7 +60,7 @@ def _entry(folder: str, name: str, file: str) -> Record | Bad:
     person = file.split("_")[0]
     if name == "Gallery_Distractor":
         identity = NO_IDENTITY
-    elif "_" in file and person.isascii() and person.isdigit():
+    elif "_" in file and is_number(person):
         identity = int(person)
     else:
         return Bad(key, "wrong label", "the name must begin with number_underscore")

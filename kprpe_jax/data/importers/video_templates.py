@@ -19,7 +19,7 @@ from kprpe_jax.data.importers.record import (
     file_state,
     read_image,
 )
-from kprpe_jax.data.importers.tables import malformed, split_lines
+from kprpe_jax.data.importers.tables import is_number, malformed, split_lines
 
 _HEADER = ["template", "subject", "media", "frames"]
 
@@ -124,14 +124,14 @@ def read_video_templates(path: str | os.PathLike) -> VideoTemplates:
 
 def _parse(fields: list[str]) -> tuple[int, int, list[int]] | None:
     """Return template, subject and frames of a line; None where it is malformed."""
-    if len(fields) != 4 or not (fields[0].isdigit() and fields[1].isdigit()):
+    if len(fields) != 4 or not all(map(is_number, fields[:2])):
         return None
     if not fields[2] or os.path.isabs(fields[2]) or ".." in fields[2].split("/"):
         return None
     frames: list[int] = []
     for part in fields[3].split(";"):
         ends = part.strip().split("-")
-        if len(ends) > 2 or not all(end.isdigit() and len(end) < 10 for end in ends):
+        if len(ends) > 2 or not all(map(is_number, ends)):
             return None
         first, last = int(ends[0]), int(ends[-1])
         # A range without end would fill the memory: a day has 5 million frames.
@@ -147,5 +147,5 @@ def _frame_files(folder: str) -> dict[int, str]:
         return {}
     stems = ((os.path.splitext(name)[0], name) for name in os.listdir(folder))
     return {
-        int(stem): os.path.join(folder, name) for stem, name in stems if stem.isdigit()
+        int(stem): os.path.join(folder, name) for stem, name in stems if is_number(stem)
     }

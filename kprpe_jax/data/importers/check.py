@@ -1,0 +1,85 @@
+"""Look at every entry of a source before it is written: several at once, in order."""
+
+import collections
+import itertools
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+import numpy as np
+
+from kprpe_jax.data.importers.decode import decode_rgb
+from kprpe_jax.data.importers.landmarks import Landmarks
+from kprpe_jax.data.importers.record import NO_IDENTITY, Bad, Record
+
+_CHUNK = 32  # entries per task: handing over one costs as much as a small image
+# A keypoint further out than one image size is a unit error, not a bad detection.
+_KEYPOINT_RANGE = (-1.0, 2.0)
+
+
+class Checked(NamedTuple):
+    """An entry after the check.
+
+    Attributes:
+      record: None where the entry gives no row.
+      bad: what is wrong, None = nothing. A record whose landmarks are missing or wrong
+        has both.
+      keypoints: float32 [5, 2] in 0..1; None = unknown.
+      size: height and width after decoding, pixels.
+    """
+
+    record: Record | None
+    bad: Bad | None = None
+    keypoints: np.ndarray | None = None
+    size: tuple[int, int] = (0, 0)
+
+
+def check_all(
+    entries: Iterable[Record | Bad], landmarks: Landmarks | None, num_workers: int
+) -> Iterator[Checked]:
+    """Decode every image in threads (the decoder runs beside others), keep the order.
+
+    Args:
+      entries: of a source.
+      landmarks: where the keypoints come from; None = all unknown.
+      num_workers: threads.
+    Returns: one result per entry.
+    """
+
+    def check_chunk(chunk: tuple[Record | Bad, ...]) -> list[Checked]:
+        return [check(entry, landmarks) for entry in chunk]
+
+    entries = iter(entries)
+    with ThreadPoolExecutor(num_workers) as pool:
+        pending = collections.deque()
+        while chunk := tuple(itertools.islice(entries, _CHUNK)):
+            pending.append(pool.submit(check_chunk, chunk))
+            if len(pending) > 2 * num_workers:
+                yield from pending.popleft().result()
+        while pending:
+            yield from pending.popleft().result()
+
+
+def check(entry: Record | Bad, landmarks: Landmarks | None) -> Checked:
+    """Decode one image and look up its keypoints."""
+    if isinstance(entry, Bad):
+        return Checked(None, entry)
+    key, identity = entry.key, entry.identity
+    if isinstance(identity, int) and not NO_IDENTITY <= identity < 2**31 - 1:
+        return Checked(None, Bad(key, "wrong label", f"{identity} is no int32"))
+    try:
+        height, width = decode_rgb(entry.image).shape[:2]
+    except ValueError as e:
+        return Checked(None, Bad(key, "broken image", str(e)))
+    if landmarks is None:
+        return Checked(entry, size=(height, width))
+    points = landmarks.find(key, height, width)
+    low, high = _KEYPOINT_RANGE
+    if points is None:
+        bad = Bad(key, "missing landmarks", "the landmark table has no row for it")
+    elif not ((points >= low) & (points <= high)).all():  # NaN is wrong, too
+        bad = Bad(key, "wrong landmarks", f"must be fractions in [{low:g}, {high:g}]")
+        points = None
+    else:
+        bad = None
+    return Checked(entry, bad, points, (height, width))

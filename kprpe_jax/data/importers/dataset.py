@@ -1,0 +1,271 @@
+"""Imported faces on disk as a TFDS data set, written shard by shard.
+
+TFDS's own writer begins from zero after a kill, and shuffles all images through
+temporary files. Here rows stay in the source's order and an import that was stopped
+goes on after its last finished shard (`progress`). Metadata come last, then one rename
+makes the data set visible.
+"""
+
+import contextlib
+import itertools
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+import tqdm
+from array_record.python import array_record_module
+from tensorflow_datasets.core import example_serializer
+
+from kprpe_jax.data.importers import progress
+from kprpe_jax.data.importers.check import Checked, check_all
+from kprpe_jax.data.importers.landmarks import Landmarks
+from kprpe_jax.data.importers.record import NO_IDENTITY, Source
+from kprpe_jax.data.importers.report import Shard, make_report
+
+VERSION = "1.0.0"
+TABLES = "tables.npz"
+ON_BAD = ("fail", "skip")
+
+
+def features(extra: Mapping[str, type]) -> tfds.features.FeaturesDict:
+    """Declare the rows of an imported data set.
+
+    image: the encoded bytes as they were, for `decode.decode_rgb`; declared as TFDS's
+      Image they would be decoded by whatever library is there, each with its own idea
+      of orientation and colour.
+    label: int32, the source's number or, for names, the order of first appearance; -1 =
+      unknown.
+    identity: the name or number as text, "" = unknown.
+    key: the source's id.
+    keypoints: float32 [5, 2], fractions of width and height, zeros where unknown.
+    has_keypoints: bool.
+
+    Args:
+      extra: the source's own fields, `int` (as int64) or `str`.
+    """
+    kinds = {int: np.int64, str: tfds.features.Text()}
+    return tfds.features.FeaturesDict(
+        {
+            "image": tfds.features.Text(),
+            "label": np.int32,
+            "identity": tfds.features.Text(),
+            "key": tfds.features.Text(),
+            "keypoints": tfds.features.Tensor(shape=(5, 2), dtype=np.float32),
+            "has_keypoints": np.bool_,
+            **{name: kinds[kind] for name, kind in extra.items()},
+        }
+    )
+
+
+def write_dataset(
+    source: Source,
+    *,
+    name: str,
+    data_dir: str | os.PathLike,
+    origin: Mapping[str, str],
+    split: str = "train",
+    landmarks: Landmarks | None = None,
+    on_bad: str = "fail",
+    num_workers: int = 1,
+    shard_rows: int = 65_536,
+) -> dict[str, Any]:
+    """Write a source as a data set, or go on where an earlier call was stopped.
+
+    Args:
+      source: the images.
+      name: of the data set: small letters, digits and _, a letter first.
+      data_dir: the folder that holds all data sets; made if absent.
+      origin: what distinguishes this import from others: kind, paths, options.
+      split: the one split that all rows go to.
+      landmarks: table of the keypoints; None = the source's own, or none.
+      on_bad: "fail" at the first bad entry, or "skip" them. A record without row in the
+        landmark table is kept without keypoints, and reported, where others are
+        skipped.
+      num_workers: decoding threads.
+      shard_rows: rows of a shard; a stopped import repeats one shard at most.
+    Returns: the report (`make_report`), which also stands in import_report.json in the
+      data set's folder, with the source's tables, if any, in tables.npz.
+    Raises: ValueError: a bad argument, a bad entry under "fail", no good entry at all,
+      another data set of this name, a source changed since the stopped import, another
+      import at work, a full disk. The data set is not there then.
+    """
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or not re.fullmatch(r"\w+", split):
+        raise ValueError(
+            "import_faces: the name must be small letters, digits and _ with a letter "
+            f"first, the split letters; got {name!r}, {split!r}; choose others"
+        )
+    if on_bad not in ON_BAD or num_workers < 1 or shard_rows < 1:
+        raise ValueError(
+            f"import_faces: on_bad must be one of {ON_BAD}, num_workers and shard_rows "
+            f"at least 1; got {on_bad!r}, {num_workers}, {shard_rows}; change them"
+        )
+    landmarks = landmarks or source.landmarks
+    origin = {**origin, "state": source.state, "split": split, "shard_rows": shard_rows}
+    folder = os.path.join(data_dir, name)
+    final = os.path.join(folder, VERSION)
+    with progress.locked(folder), progress.kept_if_useful(folder) as work:
+        if os.path.exists(final):
+            return progress.finished_report(final, origin)
+        shards = progress.finished_shards(work, origin)
+        template = tfds.core.ShardedFileTemplate(
+            data_dir=os.path.join(work, "data"),
+            template="{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_INDEX}",
+            dataset_name=name,
+            split=split,
+            filetype_suffix="array_record",
+        )
+        _write_shards(
+            source, landmarks, work, template, shards, on_bad, num_workers, shard_rows
+        )
+        report = make_report(shards, origin, len(landmarks.rows) if landmarks else 0)
+        _write_metadata(source, template, shards, report)
+        os.rename(template.data_dir, final)
+    return report
+
+
+def _write_shards(
+    source: Source,
+    landmarks: Landmarks | None,
+    work: str,
+    template: tfds.core.ShardedFileTemplate,
+    shards: list[Shard],
+    on_bad: str,
+    num_workers: int,
+    shard_rows: int,
+) -> None:
+    """Write the shards that are not there yet and add them to the list."""
+    done = sum(shard.entries for shard in shards)
+    labels = {n: i for i, n in enumerate(n for s in shards for n in s.names)}
+    serialize = _serializer(source.extra)
+    entries = tqdm.tqdm(
+        source.read(done),
+        total=source.count,
+        initial=done,
+        unit=" images",
+        disable=not sys.stderr.isatty(),
+    )
+    with contextlib.closing(check_all(entries, landmarks, num_workers)) as checked:
+        for first in checked:
+            path = template.sharded_filepath(shard_index=len(shards), num_shards=None)
+            rest = itertools.chain([first], checked)
+            shard = _write_shard(
+                os.fspath(path), rest, serialize, labels, shard_rows, on_bad
+            )
+            progress.add_shard(work, len(shards), shard)
+            shards.append(shard)
+
+
+def _write_shard(
+    path: str,
+    checked: Iterator[Checked],
+    serialize: Callable[[dict[str, Any]], bytes],
+    labels: dict[str, int],
+    shard_rows: int,
+    on_bad: str,
+) -> Shard:
+    """Write the next rows to a file; add identities that are new to `labels`.
+
+    Without a good row left there is no file: only the last shard can be so.
+    """
+    shard = Shard()
+    found: set[int] = set()
+    writer = array_record_module.ArrayRecordWriter(path, "group_size:1")
+    try:
+        for record, bad, keypoints, size in checked:
+            shard.entries += 1
+            if bad is not None:
+                if on_bad == "fail":
+                    raise ValueError(
+                        f"import_faces: every entry must be good; got {bad.key!r} with "
+                        f"{bad.kind} ({bad.reason}); repair it or pass --on_bad skip"
+                    )
+                shard.bad.append(bad)
+            if record is None:
+                continue
+            label = record.identity
+            if isinstance(label, str):
+                if label not in labels:
+                    labels[label] = len(labels)
+                    shard.names.append(label)
+                label = labels[label]
+            known = keypoints is not None
+            row = {
+                "image": record.image,
+                "label": label,
+                "identity": "" if label == NO_IDENTITY else _bytes(record.identity),
+                "key": _bytes(record.key),
+                "keypoints": keypoints if known else np.zeros((5, 2), np.float32),
+                "has_keypoints": known,
+                **record.extra,
+            }
+            writer.write(serialize(row))
+            found.add(label)
+            shard.rows += 1
+            shard.no_keypoints += not known
+            shard.no_identity += label == NO_IDENTITY
+            shard.heights = _widen(shard.heights, size[0])
+            shard.widths = _widen(shard.widths, size[1])
+            if shard.rows == shard_rows:
+                break
+    finally:
+        writer.close()  # raises, too, where the disk is full
+    if not shard.rows:
+        os.remove(path)
+        return shard
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
+    shard.bytes = os.path.getsize(path)
+    shard.labels = sorted(found)
+    return shard
+
+
+def _write_metadata(
+    source: Source,
+    template: tfds.core.ShardedFileTemplate,
+    shards: list[Shard],
+    report: dict[str, Any],
+) -> None:
+    lengths = [shard.rows for shard in shards if shard.rows]
+    if not lengths:
+        kinds = {kind: bad["count"] for kind, bad in report["bad"].items()}
+        raise ValueError(
+            "import_faces: the source must have at least one good image; got "
+            f"{kinds or 'no entry'}; check its path and kind"
+        )
+    info = tfds.core.SplitInfo(
+        name=template.split,
+        shard_lengths=lengths,
+        num_bytes=sum(shard.bytes for shard in shards),
+        filename_template=template,
+    )
+    tfds.folder_dataset.write_metadata(
+        data_dir=template.data_dir,
+        features=features(source.extra),
+        split_infos=[info],
+        version=VERSION,
+        filename_template=template,
+        check_data=False,  # would need TensorFlow
+        description="Faces imported from " + report["origin"].get("kind", "a source"),
+        disable_shuffling=True,
+    )
+    if source.tables:
+        np.savez(template.data_dir / TABLES, **source.tables)
+    progress.write_json(os.fspath(template.data_dir / progress.REPORT), report)
+
+
+def _serializer(extra: Mapping[str, type]) -> Callable[[dict[str, Any]], bytes]:
+    declared = features(extra)
+    proto = example_serializer.ExampleSerializer(declared.get_serialized_info())
+    return lambda row: proto.serialize_example(declared.encode_example(row))
+
+
+def _widen(bounds: list[int], value: int) -> list[int]:
+    return [min([*bounds, value]), max([*bounds, value])]
+
+
+def _bytes(text: str | int) -> bytes:
+    return str(text).encode(errors="surrogateescape")

@@ -1,0 +1,79 @@
+"""What an import found: counted per shard while it runs, added up at its end."""
+
+import collections
+import dataclasses
+from typing import Any
+
+from kprpe_jax.data.importers.record import NO_IDENTITY, Bad
+
+
+@dataclasses.dataclass
+class Shard:
+    """What one shard holds and what was left out on the way.
+
+    Attributes:
+      entries: of the source that it accounts for.
+      rows: of the shard.
+      bytes: of its file.
+      names: identities that appear first in it, in order; the labels go on counting.
+      labels: those in it.
+      bad: key, kind and reason of every bad entry.
+      no_keypoints: rows without.
+      no_identity: rows without.
+      heights: smallest and largest, pixels.
+      widths: likewise.
+    """
+
+    entries: int = 0
+    rows: int = 0
+    bytes: int = 0
+    names: list[str] = dataclasses.field(default_factory=list)
+    labels: list[int] = dataclasses.field(default_factory=list)
+    bad: list[Bad] = dataclasses.field(default_factory=list)
+    no_keypoints: int = 0
+    no_identity: int = 0
+    heights: list[int] = dataclasses.field(default_factory=list)
+    widths: list[int] = dataclasses.field(default_factory=list)
+
+
+def make_report(
+    shards: list[Shard], origin: dict[str, Any], landmark_rows: int
+) -> dict[str, Any]:
+    """Add up the shards.
+
+    Args:
+      shards: all of them, in order.
+      origin: what was imported.
+      landmark_rows: of the landmark table, 0 = there is none.
+    Returns: JSON values; `bad` maps each kind to its count and its entries.
+    """
+    labels = set().union(*(shard.labels for shard in shards)) - {NO_IDENTITY}
+    num_classes = max(labels, default=-1) + 1
+    bad: dict[str, list[list[str]]] = collections.defaultdict(list)
+    for shard in shards:
+        for key, kind, reason in shard.bad:
+            bad[kind].append([key, reason])
+    rows = sum(shard.rows for shard in shards)
+    no_keypoints = sum(shard.no_keypoints for shard in shards)
+    return {
+        "origin": origin,
+        "entries": sum(shard.entries for shard in shards),
+        "rows": rows,
+        "identities": len(labels),
+        "num_classes": num_classes,
+        "labels_without_image": num_classes - len(labels),
+        "rows_without_identity": sum(shard.no_identity for shard in shards),
+        "rows_without_keypoints": no_keypoints,
+        "unused_landmark_rows": max(0, landmark_rows - (rows - no_keypoints)),
+        "height": _range([shard.heights for shard in shards]),
+        "width": _range([shard.widths for shard in shards]),
+        "bad": {
+            kind: {"count": len(entries), "entries": entries}
+            for kind, entries in sorted(bad.items())
+        },
+    }
+
+
+def _range(ranges: list[list[int]]) -> list[int]:
+    values = [value for pair in ranges for value in pair]
+    return [min(values), max(values)]
