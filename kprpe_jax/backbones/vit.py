@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.sharding import NamedSharding
 from jax.typing import DTypeLike
 
 from kprpe_jax.layers.attention import Attention
@@ -56,6 +57,7 @@ class Block(nn.Module):
     mlp_dim: int
     activation: str
     dtype: DTypeLike
+    sharding: NamedSharding | None
 
     @nn.compact
     def __call__(
@@ -82,7 +84,7 @@ class Block(nn.Module):
         branch = mlp(nn.LayerNorm(**norm, name="norm2")(tokens))
         if drop_rate is not None:
             branch = drop_path(branch, drop_rate, self.make_rng("dropout"))
-        tokens += branch
+        tokens = _place(tokens + branch, self.sharding)
         return tokens, tokens
 
 
@@ -112,6 +114,8 @@ class ViT(nn.Module):
         layer axis), else unrolled (`blocks_0`, `blocks_1`, ...).
       remat: recompute each block in the backward pass instead of keeping it.
       dtype: compute type. Parameters, norm statistics, logits and output are float32.
+      sharding: how tokens lie on the devices between blocks; None leaves it to XLA,
+        which may gather activations rather than weights where weights are split.
     """
 
     image_size: tuple[int, int]
@@ -131,6 +135,7 @@ class ViT(nn.Module):
     scan: bool = True
     remat: bool = False
     dtype: DTypeLike = jnp.float32
+    sharding: NamedSharding | None = None
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -178,6 +183,7 @@ class ViT(nn.Module):
             mlp_dim=int(self.width * self.mlp_ratio),
             activation=self.activation,
             dtype=self.dtype,
+            sharding=self.sharding,
         )
         if self.scan:
             self.blocks = nn.scan(
@@ -238,6 +244,7 @@ class ViT(nn.Module):
         x = x.reshape(x.shape[0], -1, self.width)
         if self.position != "none" and self.absolute:
             x += self.position_embedding.astype(self.dtype)
+        x = _place(x, self.sharding)
         mask = None
         if train and self.mask_ratio > 0:
             mask = random_token_mask(
@@ -316,6 +323,12 @@ class ViT(nn.Module):
                 f"ViT: position {self.position!r} needs keypoints {list(expected)}; "
                 f"got {got}; give a landmark per keypoint or set num_keypoints."
             )
+
+
+def _place(tokens: Array, sharding: NamedSharding | None) -> Array:
+    if sharding is None:
+        return tokens
+    return jax.lax.with_sharding_constraint(tokens, sharding)
 
 
 def random_token_mask(rng: Array, batch: int, tokens: int, mask_ratio: float) -> Array:

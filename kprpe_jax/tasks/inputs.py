@@ -5,12 +5,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from kprpe_jax.backbones.vit import ViT
 from kprpe_jax.data.canvas import distort_on_canvas, place_on_canvas
 from kprpe_jax.data.keypoints import box_keypoints, draw_keypoints, perturb_keypoints
 from kprpe_jax.evaluation.conditions import Condition
+from kprpe_jax.training.mesh import batch_sharding
 
 DRAWN_RADIUS = 1.5  # pixels, of the discs that `absolute_drawn` shows the network
 
@@ -98,16 +100,22 @@ def finish(images: Array, keypoints: Array, config: ConfigDict) -> tuple[Array, 
     return images, keypoints
 
 
-def make_vit(model: ConfigDict) -> ViT:
-    """Build the backbone from the config's section `model`: its very fields."""
+def make_vit(model: ConfigDict, mesh: Mesh | None = None) -> ViT:
+    """Build the backbone from the config's section `model`: its very fields.
+
+    With a mesh, its tokens stay spread over all devices by rows, as the batch is.
+    """
     fields: dict[str, Any] = model.to_dict()
+    if mesh is not None:
+        fields["sharding"] = batch_sharding(mesh)
     fields["image_size"] = tuple(fields["image_size"])
     fields["dtype"] = jnp.dtype(fields["dtype"])
     return ViT(**fields)
 
 
-def example_inputs(config: ConfigDict, rows: int = 2) -> tuple[Array, Array]:
-    """Zeros of the shapes that the backbone reads, for `init`."""
+def example_inputs(config: ConfigDict, mesh: Mesh) -> tuple[Array, Array]:
+    """Zeros of the shapes that the backbone reads, a row per device, for `init`."""
+    rows = mesh.size
     num_keypoints = config.model.position_options.num_keypoints
     return (
         jnp.zeros((rows, *config.model.image_size, 3)),

@@ -22,8 +22,8 @@ def build(config: ConfigDict, mesh: Mesh) -> Task:
     """
     inputs.check_model(config)
     num_classes = config.data.num_classes
-    model = inputs.make_vit(config.model)
-    model_inputs = inputs.example_inputs(config)
+    model = inputs.make_vit(config.model, mesh)
+    model_inputs = inputs.example_inputs(config, mesh)
     margin = make_margin(
         config.loss.margin_kind,
         margin=config.loss.margin,

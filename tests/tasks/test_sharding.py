@@ -2,8 +2,10 @@
 
 import functools
 import json
+import math
 import os
 import pathlib
+import re
 import socket
 import subprocess
 import sys
@@ -12,8 +14,12 @@ import jax
 import numpy as np
 import pytest
 
+from kprpe_jax import tasks
 from kprpe_jax.training import loop
 from kprpe_jax.training import mesh as mesh_lib
+from kprpe_jax.training.optimizer import make_optimizer
+from kprpe_jax.training.state import abstract_state
+from kprpe_jax.training.step import CompiledStep, make_train_step
 from tests.tasks import tiny
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -43,6 +49,37 @@ def assert_same_curve(curve, expected):
     assert curve.shape == expected.shape == (20,)
     assert np.ptp(expected) > 0.1 * expected.mean()  # no flat curve
     np.testing.assert_allclose(curve, expected, rtol=1e-5, atol=0)
+
+
+def gathered_sizes(task_name, batch_size, mesh):
+    """Numbers of elements of the arrays that the compiled step gathers over devices."""
+    config = tiny.make_config(task_name, **{"model.activation": "gelu"})
+    task = tasks.build(config, mesh)
+    optimizer = make_optimizer(config.optimizer, steps=10)
+    state = abstract_state(task, mesh, optimizer.transformation)
+    step = CompiledStep(
+        make_train_step(task.loss, optimizer, mesh=mesh, accumulate_steps=1),
+        jax.tree.map(lambda leaf: leaf.sharding, state),
+        mesh,
+    )
+    rows = mesh_lib.batch_sharding(mesh)
+    batch = {
+        "image": jax.ShapeDtypeStruct((batch_size, 28, 28, 1), np.uint8, sharding=rows),
+        "label": jax.ShapeDtypeStruct((batch_size,), np.int32, sharding=rows),
+        "keypoints": jax.ShapeDtypeStruct(
+            (batch_size, 5, 2), np.float32, sharding=rows
+        ),
+    }
+    program = step.compile(state, batch).as_text()
+    shapes = re.findall(r"= \w+\[([\d,]*)\]\S* all-gather\(", program)
+    return sorted(math.prod(map(int, shape.split(","))) for shape in shapes)
+
+
+def test_the_step_gathers_parameters_and_not_activations():
+    mesh = mesh_lib.make_mesh({"data": 2, "fsdp": 2, "class": 2})
+    sizes = gathered_sizes("classification", 32, mesh)
+    assert sizes  # fsdp gathers its parameters
+    assert sizes == gathered_sizes("classification", 64, mesh)
 
 
 @pytest.fixture(scope="module", params=CONFIGS)

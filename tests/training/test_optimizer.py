@@ -4,7 +4,14 @@ import numpy as np
 import optax
 import pytest
 
-from kprpe_jax.training.optimizer import decay_mask, make_optimizer, make_schedule
+from kprpe_jax.backbones.vit import PRESETS, ViT
+from kprpe_jax.training.optimizer import (
+    bias_table_mask,
+    decay_mask,
+    make_optimizer,
+    make_schedule,
+)
+from kprpe_jax.training.sharding import flatten_with_paths
 from tests.training import toy
 
 
@@ -59,6 +66,7 @@ def test_schedule_equals_the_formula(name, warmup, unit):
         ({"boundaries": (5, 3)}, r"boundaries must increase; got \(5, 3\)"),
         ({"schedule_unit": "epochs"}, "epochs needs steps_per_epoch"),
         ({"name": "adam"}, "name must be adamw or sgd; got 'adam'"),
+        ({"bias_table_factor": -1.0}, "bias_table_factor must be >= 0; got -1.0"),
         ({"clip_norm": -1.0}, "clip_norm must be >= 0; got -1.0"),
         ({"learning_rate": -1.0}, "learning_rate must be >= 0"),
     ],
@@ -127,6 +135,37 @@ def test_sgd_decays_before_momentum():
         momentum = 0.9 * momentum + 1 + 0.1 * w
         w -= 0.01 * momentum
     np.testing.assert_allclose(params["kernel"], w, rtol=1e-6)
+
+
+def test_bias_tables_learn_faster_by_the_factor():
+    config = section(schedule="constant", warmup=0.0, bias_table_factor=7.0)
+    params = {
+        "backbone": {"bias_tables": {"kernel": jnp.ones((2, 2))}},
+        "bias_tables_of_another": {"kernel": jnp.ones((2, 2))},
+    }
+    plain, faster = (
+        make_optimizer(config, steps=10).transformation
+        for config in (section(schedule="constant", warmup=0.0), config)
+    )
+    grads = jax.tree.map(lambda x: 0.3 * x, params)
+    (a, _), (b, _) = (t.update(grads, t.init(params), params) for t in (plain, faster))
+    np.testing.assert_allclose(
+        b["backbone"]["bias_tables"]["kernel"],
+        7 * a["backbone"]["bias_tables"]["kernel"],
+        rtol=1e-6,
+    )
+    other = "bias_tables_of_another"
+    np.testing.assert_array_equal(b[other]["kernel"], a[other]["kernel"])
+
+
+def test_the_factor_finds_the_tables_of_the_vision_transformer():
+    model = ViT(**PRESETS["tiny"])
+    images, keypoints = jnp.zeros((1, 40, 40, 3)), jnp.zeros((1, 5, 2))
+    params = jax.eval_shape(model.init, jax.random.key(0), images, keypoints)["params"]
+    found = {
+        path for path, yes in flatten_with_paths(bias_table_mask(params)).items() if yes
+    }
+    assert found == {"bias_tables/bias", "bias_tables/kernel"}
 
 
 def test_clipping_scales_to_the_global_norm():
