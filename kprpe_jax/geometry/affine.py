@@ -9,6 +9,8 @@ that x = width * (a keypoint's x). Sizes are (height, width) throughout.
 import jax
 import jax.numpy as jnp
 
+_SINGULAR = 1e-12
+
 
 def translation(offset: jax.Array) -> jax.Array:
     """Matrix that moves points.
@@ -79,17 +81,20 @@ def compose(*matrices: jax.Array) -> jax.Array:
 
 
 def invert(matrix: jax.Array) -> jax.Array:
-    """Matrix of the inverse map; infinite or NaN where there is none.
+    """Matrix of the inverse map.
 
     Args:
       matrix: [..., 2, 3].
-    Returns: float32 [..., 2, 3].
+    Returns: float32 [..., 2, 3]; zeros, with zero gradient, where the determinant is at
+      most 1e-12: a map that shrinks a thousand pixels to a thousandth of one.
     """
     (a, b, x), (c, d, y) = (
         (matrix[..., i, 0], matrix[..., i, 1], matrix[..., i, 2]) for i in range(2)
     )
     determinant = a * d - b * c
-    linear = _rows(d, -b, -c, a) / determinant[..., None, None]
+    regular = (jnp.abs(determinant) > _SINGULAR) | jnp.isnan(determinant)
+    factor = jnp.where(regular, 1 / jnp.where(regular, determinant, 1), 0)
+    linear = _rows(d, -b, -c, a) * factor[..., None, None]
     offset = -jnp.stack(
         [
             linear[..., 0, 0] * x + linear[..., 0, 1] * y,

@@ -2,22 +2,30 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from kprpe_jax.geometry import affine
 
+PADDINGS = ("zeros", "border", "reflection")
 
-def sample_bilinear(images: jax.Array, points: jax.Array) -> jax.Array:
+
+def sample_bilinear(
+    images: jax.Array, points: jax.Array, *, padding: str = "zeros"
+) -> jax.Array:
     """Interpolate images at points; differentiable in both.
 
-    Outside the image everything is 0, and between the outermost pixel centres and
-    one pixel further out the values fade linearly to it.
+    With "zeros" everything outside the image is 0, and between the outermost pixel
+    centres and one pixel further out the values fade linearly to it. With "border" the
+    outermost pixels go on for ever. At a pixel centre, where the slope jumps, the
+    gradient is the one to the right and below. A NaN point gives NaN at its own place.
 
     Args:
       images: [B, H, W, C].
       points: [B, h, w, 2], (x, y) in pixel-centre coordinates: the centre of pixel
         i is at i, the image reaches from -0.5 to W - 0.5.
+      padding: "zeros" or "border".
     Returns: float32 [B, h, w, C].
-    Raises: ValueError: shapes that do not fit.
+    Raises: ValueError: shapes that do not fit; an unknown padding.
     """
     if images.ndim != 4 or points.ndim != 4 or points.shape[-1] != 2:
         raise ValueError(
@@ -29,27 +37,104 @@ def sample_bilinear(images: jax.Array, points: jax.Array) -> jax.Array:
             "sample_bilinear: images and points must have the same batch size; got "
             f"{images.shape[0]} and {points.shape[0]}; repeat one of them"
         )
+    if padding not in PADDINGS[:2]:
+        raise ValueError(
+            f"sample_bilinear: padding must be one of {', '.join(PADDINGS[:2])}; got "
+            f"{padding!r}; grid_sample knows more"
+        )
     batch, height, width, channels = images.shape
-    # A border of zeros, and points no further out than it, spare all masks.
-    border = ((0, 0), (1, 1), (1, 1), (0, 0))
-    padded = jnp.pad(images.astype(jnp.float32), border)
+    x, y = points[..., 0].astype(jnp.float32), points[..., 1].astype(jnp.float32)
+    if padding == "border":
+        x, y = _hold(x, width - 1), _hold(y, height - 1)
+    else:  # points no further out than the border of zeros that is added below
+        x = jnp.where(x < -1, -1, jnp.where(x > width, width, x))
+        y = jnp.where(y < -1, -1, jnp.where(y > height, height, y))
+    # A border of zeros spares all masks.
+    padded = jnp.pad(images.astype(jnp.float32), ((0, 0), (1, 1), (1, 1), (0, 0)))
     flat = padded.reshape(batch, (height + 2) * (width + 2), channels)
-    x = jnp.clip(points[..., 0].astype(jnp.float32), -1, width)
-    y = jnp.clip(points[..., 1].astype(jnp.float32), -1, height)
     left, top = jnp.floor(x), jnp.floor(y)
-    x, y = (x - left)[..., None], (y - top)[..., None]  # 0..1 between the pixels
+    x, y = x - left, y - top  # 0..1 between the pixels
     corner = (top.astype(jnp.int32) + 1) * (width + 2) + left.astype(jnp.int32) + 1
 
-    # On the far border itself the next pixel has weight 0, whatever it is.
-    def pixel(index: jax.Array) -> jax.Array:
-        index = index.reshape(batch, -1, 1)
-        values = jnp.take_along_axis(flat, index, axis=1, mode="clip")
-        return values.reshape(*points.shape[:-1], channels)
+    # All four neighbours in one gather of whole pixels. On the far border itself the
+    # next pixel has weight 0, whatever it is.
+    steps = np.array([0, 1, width + 2, width + 3], np.int32)
+    index = corner[:, None] + steps[:, None, None]  # [B, 4, h, w]
+    values = jnp.take_along_axis(
+        flat, index.reshape(batch, -1, 1), axis=1, mode="clip"
+    ).reshape(*index.shape, channels)
+    weights = jnp.stack([(1 - x) * (1 - y), x * (1 - y), (1 - x) * y, x * y], axis=1)
+    return (values * weights[..., None]).sum(axis=1)
 
-    upper = pixel(corner) * (1 - x) + pixel(corner + 1) * x
-    below = corner + width + 2
-    lower = pixel(below) * (1 - x) + pixel(below + 1) * x
-    return upper * (1 - y) + lower * y
+
+def grid_sample(
+    images: jax.Array,
+    grid: jax.Array,
+    *,
+    padding: str = "zeros",
+    align_corners: bool = False,
+) -> jax.Array:
+    """Sample images on a warp grid; the definition, and gradients, of PyTorch's.
+
+    Args:
+      images: [B, H, W, C].
+      grid: [B, h, w, 2], (x, y) in [-1, 1] of the image, any value beyond it. A NaN
+        gives NaN at its own place and nowhere else, as infinity does with "reflection".
+      padding: "zeros"; "border": the outermost pixels go on; "reflection": it
+        is mirrored at its edges, with `align_corners` at its outermost pixel centres.
+      align_corners: -1 and 1 are the centres of the outermost pixels, else their edges.
+    Returns: float32 [B, h, w, C].
+    Raises: ValueError: shapes that do not fit; an unknown padding.
+    """
+    if padding not in PADDINGS:
+        raise ValueError(
+            f"grid_sample: padding must be one of {', '.join(PADDINGS)}; got "
+            f"{padding!r}; choose one of them"
+        )
+    if images.ndim != 4:
+        raise ValueError(
+            f"grid_sample: images must be [B, H, W, C]; got {images.shape}; add the "
+            "missing axes"
+        )
+    size = np.array([images.shape[2], images.shape[1]], np.float32)  # (width, height)
+    grid = grid.astype(jnp.float32)
+    # The centre of the image stays exact, so that the identity stays the identity.
+    scale = size - 1 if align_corners else size
+    points = grid * (scale / 2) + (size - 1) / 2
+    if padding == "reflection":
+        low = 0.0 if align_corners else -0.5
+        points = jnp.stack(
+            [_reflect(points[..., i], low, scale[i]) for i in range(2)], axis=-1
+        )
+    return sample_bilinear(
+        images, points, padding="border" if padding == "reflection" else padding
+    )
+
+
+def resize_bilinear(
+    images: jax.Array, size: tuple[int, int], *, align_corners: bool = False
+) -> jax.Array:
+    """Resize without anti-aliasing, as two matrix products.
+
+    Equals `grid_sample` on the identity grid with "border", without its gathers.
+
+    Args:
+      images: [B, H, W, C].
+      size: (height, width) of the result.
+      align_corners: the outermost pixel centres stay where they are, else the edges.
+    Returns: float32 [B, height, width, C].
+    """
+    rows, columns = (
+        _resize_matrix(images.shape[axis], size[axis - 1], align_corners)
+        for axis in (1, 2)
+    )
+    return jnp.einsum(
+        "ih,bhwc,jw->bijc",
+        rows,
+        images.astype(jnp.float32),
+        columns,
+        precision=jax.lax.Precision.HIGHEST,
+    )
 
 
 def warp_affine(
@@ -72,3 +157,29 @@ def warp_affine(
     centers = jnp.stack([x, y], axis=-1)  # [height, width, 2], pixel-edge coordinates
     points = affine.apply(matrices[:, None], centers[None])  # [B, height, width, 2]
     return sample_bilinear(images, points - 0.5)
+
+
+def _hold(x: jax.Array, high: int) -> jax.Array:
+    """Clip to [0, high]; no gradient on the limits themselves, unlike `jnp.clip`."""
+    return jnp.where(x <= 0, 0.0, jnp.where(x >= high, float(high), x))
+
+
+def _reflect(x: jax.Array, low: float, span: float) -> jax.Array:
+    """Mirror coordinates at `low` and `low + span` until they lie between."""
+    if span == 0:
+        return jnp.zeros_like(x)
+    x = x - low
+    x = jnp.where(x < 0, -x, x)  # slope 1 at 0, where that of `jnp.abs` is 0
+    flips = jax.lax.stop_gradient(jnp.floor(x / span))
+    rest = x - flips * span
+    return jnp.where(flips % 2 == 0, rest, span - rest) + low
+
+
+def _resize_matrix(old: int, new: int, align_corners: bool) -> np.ndarray:
+    """Weights float32 [new, old] of the old pixels in the new ones."""
+    if align_corners:
+        place = np.arange(new) * ((old - 1) / max(new - 1, 1))
+    else:
+        place = np.clip((np.arange(new) + 0.5) * (old / new) - 0.5, 0, old - 1)
+    distance = np.abs(place[:, None] - np.arange(old))
+    return np.maximum(1 - distance, 0).astype(np.float32)

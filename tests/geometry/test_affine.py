@@ -1,5 +1,6 @@
 """Affine matrices against written-out coordinates and homogeneous NumPy algebra."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -80,3 +81,11 @@ def test_transform_keypoints_uses_width_for_x_and_height_for_y(rng):
             want[b, k] = matrix[b, :, :2] @ [x, y] + matrix[b, :, 2]
             want[b, k] /= [30, 40]
     np.testing.assert_allclose(got, want, atol=1e-5)
+
+
+def test_a_map_without_an_inverse_gives_zeros_with_finite_gradients():
+    flat = jnp.array([[1.0, 2.0, 3.0], [2.0, 4.0, 5.0]])
+    got, pullback = jax.vjp(affine.invert, flat)
+    np.testing.assert_array_equal(got, np.zeros((2, 3)))
+    np.testing.assert_array_equal(pullback(jnp.ones_like(got))[0], np.zeros((2, 3)))
+    assert np.isnan(affine.invert(flat * jnp.nan)).all()  # bad input stays visible

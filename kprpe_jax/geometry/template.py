@@ -1,0 +1,33 @@
+"""Where the five points of an aligned face belong."""
+
+import numpy as np
+
+# Left eye, right eye, nose, mouth corners: (x, y) in pixels of a 112 x 112
+# image. Source: SphereFace (Liu et al., 2017), whose 112 x 96 points ArcFace (Deng et
+# al., 2019) moved 8 pixels to the right. They are taken for pixel-edge coordinates, as
+# keypoints are; libraries differ about it by half a pixel.
+ARCFACE_112 = np.array(
+    [
+        [38.2946, 51.6963],
+        [73.5318, 51.5014],
+        [56.0252, 71.7366],
+        [41.5493, 92.3655],
+        [70.7299, 92.2041],
+    ],
+    np.float32,
+)
+
+
+def face_template(size: tuple[int, int] = (112, 112)) -> np.ndarray:
+    """The five points in an aligned image of any size.
+
+    The face fills the height as it does at 112 x 112 and is centred from left to right:
+    (112, 96) gives the older, narrower crop.
+
+    Args:
+      size: (height, width).
+    Returns: float32 [5, 2], (x, y) in pixel-edge coordinates.
+    """
+    height, width = size
+    centered = ARCFACE_112 - np.float32([56, 0])
+    return centered * np.float32(height / 112) + np.float32([width / 2, 0])
