@@ -1,9 +1,11 @@
 """Margin softmax over class centres that are sharded on the mesh's `class` axis.
 
 Each device holds its share of the centres and computes only the logits of its share.
-The softmax needs a maximum and a sum over the shards; nothing else crosses.
+The softmax needs a maximum and a sum over the shards; nothing else crosses. With
+sampling (PartialFC) a step computes the logits of part of the classes only.
 """
 
+import math
 from functools import partial
 from typing import NamedTuple
 
@@ -12,8 +14,13 @@ import jax.numpy as jnp
 from jax import Array
 from jax.sharding import Mesh, PartitionSpec
 
-from kprpe_jax.losses.margin import Margin, clip_cosine, unit
-from kprpe_jax.training.mesh import BATCH_SPEC
+from kprpe_jax.losses.class_sampling import (
+    SampledClasses,
+    num_slots,
+    sample_classes,
+)
+from kprpe_jax.losses.margin import Margin, clip_cosine, margin_logits, unit
+from kprpe_jax.training.mesh import AXES, BATCH_SPEC
 
 CENTER_MULTIPLE = 256
 
@@ -23,11 +30,15 @@ class MarginSoftmax(NamedTuple):
 
     Attributes:
       loss: float32 scalar, 0 where no sample is labelled.
-      accuracy: float32 scalar, share whose true class has the largest cosine.
+      accuracy: float32 scalar, share whose true class has the largest cosine, among the
+        sampled classes.
+      overflow: int32 scalar, classes of the batch beyond what the sampling rate keeps,
+        over all shards; they are kept all the same.
     """
 
     loss: Array
     accuracy: Array
+    overflow: Array
 
 
 def padded_classes(num_classes: int) -> int:
@@ -47,6 +58,10 @@ def margin_softmax(
     margin: Margin,
     num_classes: int,
     mesh: Mesh,
+    quality: Array | None = None,
+    sample_rate: float = 1.0,
+    noise: Array | None = None,
+    probability_floor: float = 0.0,
 ) -> MarginSoftmax:
     """Softmax cross entropy of cosine logits with a margin on the true class.
 
@@ -54,54 +69,101 @@ def margin_softmax(
     device computes [B / (data * fsdp), num_classes / class] logits. Differentiable
     with respect to embeddings and centres; equal to the unsharded loss.
 
+    With a sampling rate below 1 each shard keeps that share of its classes: all classes
+    of the global batch, and of the others those with the largest noise. The centres
+    that are left out get a zero gradient.
+
     Args:
       embeddings: [B, D], B divisible by the number of devices.
-      centers: float32 [padded_classes(num_classes), D], sharded as P("class").
-      labels: int32 [B] in [0, num_classes); -1 = ignored.
+      centers: float32 [R, D], sharded as P("class"); R = padded_classes(num_classes),
+        or another number of rows that the class axis divides.
+      labels: int32 [B]; those outside [0, num_classes), such as -1, are ignored.
       margin: from `make_margin`.
       num_classes: C.
       mesh: with axes data, fsdp and class.
+      quality: float32 [B] in [-1, 1], for AdaFace, from `image_quality`.
+      sample_rate: in (0, 1].
+      noise: float32 [R] uniform in [0, 1), fresh at every step; only for sampling.
+      probability_floor: 1e-30 as in the official PartialFC, 0 otherwise: the loss of a
+        sample is at most -log of it, its gradient is not; an ignored label then counts
+        as one of probability 0 and takes part in the means.
     Returns: `MarginSoftmax`.
-    Raises: ValueError: the class axis does not divide the rows of `centers`.
+    Raises: ValueError: the class axis does not divide the rows of `centers`, or these
+      are fewer than the classes; the rate is out of range or comes without noise.
     """
     rows, shards = centers.shape[0], mesh.shape["class"]
-    if rows != padded_classes(num_classes) or rows % shards:
+    if rows < num_classes or rows % shards:
         raise ValueError(
             f"margin_softmax: the class axis of the mesh ({shards}) must divide the "
-            f"{padded_classes(num_classes)} rows of the centres; got {rows} rows; set "
-            f"mesh.class to a divisor of {CENTER_MULTIPLE}."
+            f"rows of the centres, at least one per class ({num_classes}); got {rows} "
+            f"rows; make padded_classes of them and set mesh.class to a divisor of "
+            f"{CENTER_MULTIPLE}."
         )
+    if not 0 < sample_rate <= 1 or (
+        sample_rate < 1 and (noise is None or noise.shape != (rows,))
+    ):
+        raise ValueError(
+            "margin_softmax: sample_rate must lie in (0, 1] and below 1 needs a noise "
+            f"value for each row of the centres; got {sample_rate} and noise of shape "
+            f"{None if noise is None else noise.shape}; draw jax.random.uniform(rng, "
+            f"({rows},))."
+        )
+    if quality is None:
+        quality = jnp.zeros(labels.shape, jnp.float32)
     sharded = jax.shard_map(
-        partial(_margin_softmax, margin=margin, num_classes=num_classes),
+        partial(
+            _margin_softmax,
+            margin=margin,
+            num_classes=num_classes,
+            sample_rate=sample_rate,
+            probability_floor=probability_floor,
+        ),
         mesh=mesh,
-        in_specs=(BATCH_SPEC, PartitionSpec("class"), BATCH_SPEC),
-        out_specs=MarginSoftmax(PartitionSpec(), PartitionSpec()),
+        in_specs=(
+            BATCH_SPEC,
+            PartitionSpec("class"),
+            BATCH_SPEC,
+            BATCH_SPEC,
+            PartitionSpec("class"),
+        ),
+        out_specs=MarginSoftmax(*[PartitionSpec()] * 3),
     )
-    return sharded(embeddings, centers, labels)
+    noise = jnp.zeros(rows) if sample_rate == 1 else noise
+    return sharded(embeddings, centers, labels, quality, noise)
 
 
 def _margin_softmax(
     embeddings: Array,
     centers: Array,
     labels: Array,
+    quality: Array,
+    noise: Array,
     *,
     margin: Margin,
     num_classes: int,
+    sample_rate: float,
+    probability_floor: float,
 ) -> MarginSoftmax:
-    gather = partial(jax.lax.all_gather, axis_name="class", tiled=True)
-    embeddings, labels = gather(embeddings), gather(labels)
-
     rows = centers.shape[0]
-    first = jax.lax.axis_index("class") * rows
+    classes = jax.lax.axis_index("class") * rows + jnp.arange(rows)
+    exists = classes < num_classes
+    overflow = jnp.int32(0)
+    if sample_rate < 1:
+        sampled = _sample(noise, labels, num_classes, sample_rate)
+        centers, classes = centers[sampled.rows], classes[sampled.rows]
+        exists = exists[sampled.rows] & sampled.kept
+        overflow = jax.lax.psum(sampled.overflow, "class")
+
+    gather = partial(jax.lax.all_gather, axis_name="class", tiled=True)
+    embeddings, labels, quality = map(gather, (embeddings, labels, quality))
     cosine = jnp.matmul(
         unit(embeddings), unit(centers).T, precision=jax.lax.Precision.HIGHEST
     )
-    cosine = clip_cosine(cosine)  # [b, rows]
-    exists = first + jnp.arange(rows) < num_classes
-    is_target = first + jnp.arange(rows) == labels[:, None]
+    cosine = clip_cosine(cosine)  # [b, classes here]
+    is_target = exists & (classes == labels[:, None])
 
-    with_margin = jnp.where(is_target, margin.target_cosine(cosine), cosine)
-    logits = jnp.where(exists, margin.scale * with_margin, -jnp.inf)
+    logits = margin_logits(cosine, is_target, margin, quality[:, None])
+    logits = jnp.where(exists, logits, -jnp.inf)
     peak = jax.lax.pmax(jax.lax.stop_gradient(logits).max(-1), "class")
     total = jax.lax.psum(jnp.exp(logits - peak[:, None]).sum(-1), "class")
     target = jax.lax.psum(jnp.where(is_target, logits, 0).sum(-1), "class")
@@ -110,17 +172,40 @@ def _margin_softmax(
     plain = jax.lax.stop_gradient(cosine)
     best = jax.lax.pmax(jnp.where(exists, plain, -2).max(-1), "class")
     own = jax.lax.psum(jnp.where(is_target, plain, 0).sum(-1), "class")
+    valid = counted = (labels >= 0) & (labels < num_classes)
+    if probability_floor > 0:
+        most = -math.log(probability_floor)
+        shown = jnp.where(valid, jnp.minimum(loss, most), most)
+        loss = loss + jax.lax.stop_gradient(shown - loss)
+        counted = jnp.ones_like(valid)
 
     # Within a class group every device now holds the same rows: all of the sums below
     # are equal over `class`, and pmean tells the compiler so.
-    valid = labels >= 0
-
-    def total_over_batch(x: Array) -> Array:
-        local = jnp.where(valid, x, 0.0).sum()
+    def total_over_batch(x: Array, which: Array) -> Array:
+        local = jnp.where(which, x, 0.0).sum()
         return jax.lax.pmean(jax.lax.psum(local, ("data", "fsdp")), "class")
 
-    count = jnp.maximum(total_over_batch(jnp.ones_like(loss)), 1.0)
+    count = jnp.maximum(total_over_batch(jnp.ones_like(loss), counted), 1.0)
+    right = (own >= best).astype(jnp.float32)
     return MarginSoftmax(
-        loss=total_over_batch(loss) / count,
-        accuracy=total_over_batch((own >= best).astype(jnp.float32)) / count,
+        loss=total_over_batch(loss, counted) / count,
+        accuracy=total_over_batch(right, valid) / count,
+        overflow=overflow,
     )
+
+
+def _sample(
+    noise: Array, labels: Array, num_classes: int, sample_rate: float
+) -> SampledClasses:
+    """Choose among this shard's rows, for the global batch."""
+    rows, shards = len(noise), jax.lax.axis_size("class")
+    labels = jax.lax.all_gather(labels, AXES, tiled=True)
+    # Equal on all devices already; pmax tells the compiler so. Thereby the gradient of
+    # the chosen centres is summed over `data` and `fsdp`, not that of all centres.
+    labels = jax.lax.pmax(labels, ("data", "fsdp"))
+    shard = jax.lax.axis_index("class")
+    here = [min(max(num_classes - n * rows, 0), rows) for n in range(shards)]
+    keep = jnp.array([int(sample_rate * n) for n in here])[shard]
+    noise = jnp.where(jnp.arange(rows) < jnp.array(here)[shard], noise, -1.0)
+    slots = num_slots(rows, sample_rate, len(labels))
+    return sample_classes(noise, labels - shard * rows, keep, slots)

@@ -4,16 +4,17 @@ A margin makes the target class harder to reach in training. `target_cosine` map
 cosine of the true class; the others stay. All in float32, finite at cosine +1 and -1.
 """
 
-import math
 from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.typing import ArrayLike
 
-MARGINS = ("cosine", "cosface", "arcface")
+MARGINS = ("cosine", "cosface", "arcface", "adaface")
 GRADIENTS = ("exact", "identity")
+ANGLES = ("clipped", "free")
 
 
 class Margin(NamedTuple):
@@ -21,63 +22,167 @@ class Margin(NamedTuple):
 
     Attributes:
       target_cosine: float32 [...] cosine of the true class -> the same with its margin.
+        Takes the quality of the image, broadcast to the cosine, as an optional second
+        argument; only AdaFace reads it.
       scale: s, multiplies all cosines before the softmax.
+      drop_above: cosines of other classes above this one are set to 0 (they are taken
+        for mislabelled); None = all stay.
     """
 
-    target_cosine: Callable[[Array], Array]
+    target_cosine: Callable[..., Array]
     scale: float
+    drop_above: float | None = None
 
 
 def make_margin(
-    kind: str, *, margin: float, scale: float = 64.0, gradient: str = "exact"
+    kind: str,
+    *,
+    margin: float,
+    scale: float = 64.0,
+    gradient: str = "exact",
+    angle: str = "clipped",
+    drop_above: float | None = None,
 ) -> Margin:
     """Choose a margin.
 
-    Source: `cosface` cos(theta) - m (CosFace); `arcface` cos(theta + m) (ArcFace), with
-    theta + m stopped at pi so that a larger angle never gets a larger logit; `cosine`
-    has none. The three losses of KP-RPE, Supp. 2.1, without AdaFace.
+    Source: `cosface` cos(theta) - m (CosFace); `arcface` cos(theta + m) (ArcFace);
+    `adaface` cos(theta - m q) - (m + m q) with the image's quality q in [-1, 1]
+    (AdaFace); `cosine` has none. The losses of KP-RPE, Supp. 2.1.
 
     Args:
       kind: one of MARGINS.
-      margin: m >= 0; in radians for `arcface`, ignored by `cosine`.
+      margin: m >= 0; in radians where it is added to the angle, ignored by `cosine`.
       scale: s > 0.
       gradient: `exact`, or `identity`: the backward pass ignores the margin, as in the
         official code.
-    Raises: ValueError: unknown kind or gradient, negative margin, scale not positive.
+      angle: `clipped`: the angle with its margin stays in [0, pi], so that a larger
+        angle never gets a larger logit; `free`, as in the official code.
+      drop_above: of `Margin`; the official option "interclass filtering".
+    Raises: ValueError: unknown kind, gradient or angle, negative margin, scale not
+      positive.
     """
     if kind not in MARGINS:
         raise ValueError(f"make_margin: unknown kind {kind!r}; use one of {MARGINS}.")
-    if gradient not in GRADIENTS:
-        raise ValueError(
-            f"make_margin: unknown gradient {gradient!r}; use one of {GRADIENTS}."
-        )
-    if margin < 0 or scale <= 0:
-        raise ValueError(
-            "make_margin: margin must not be negative and scale must be positive; got "
-            f"{margin} and {scale}."
-        )
+    if margin < 0:
+        raise ValueError(f"make_margin: margin must not be negative; got {margin}.")
     functions = {
-        "cosine": lambda cosine: cosine,
-        "cosface": lambda cosine: cosine - margin,
-        "arcface": lambda cosine: add_angle(cosine, margin),
+        "cosine": lambda cosine, quality: cosine,
+        "cosface": lambda cosine, quality: cosine - margin,
+        "arcface": lambda cosine, quality: add_angle(cosine, margin, angle=angle),
+        "adaface": lambda cosine, quality: (
+            add_angle(cosine, -margin * quality, angle=angle) - margin * (1 + quality)
+        ),
     }
-    exact = functions[kind]
-
-    def identity(cosine: Array) -> Array:
-        return cosine + jax.lax.stop_gradient(exact(cosine) - cosine)
-
-    return Margin(exact if gradient == "exact" else identity, scale)
+    return _with_options(functions[kind], scale, gradient, angle, drop_above)
 
 
-def add_angle(cosine: Array, angle: float) -> Array:
-    """cos(min(arccos(cosine) + angle, pi)), with finite gradients.
+def combined_margin(
+    multiplier: float,
+    added: float,
+    subtracted: float,
+    *,
+    scale: float = 64.0,
+    gradient: str = "exact",
+    angle: str = "clipped",
+    drop_above: float | None = None,
+) -> Margin:
+    """The margin cos(m1 theta + m2) - m3.
 
-    The sine is kept above 1e-4, so the gradient at cosine = 1, where the true one is
-    infinite, stays below 1e4 sin(angle).
+    Source: ArcFace, Eq. 4 (SphereFace, ArcFace and CosFace in one). The official class
+    of this name ignores m1 and m2 as soon as m3 > 0.
+
+    Args:
+      multiplier: m1 >= 1.
+      added: m2 >= 0, radians.
+      subtracted: m3 >= 0.
+      scale, gradient, angle, drop_above: as `make_margin`.
+    Raises: ValueError: a margin out of range; as `make_margin`.
     """
-    sine = jnp.sqrt(jnp.maximum(1.0 - jnp.square(cosine), 1e-8))
-    shifted = cosine * math.cos(angle) - sine * math.sin(angle)
-    return jnp.where(cosine > -math.cos(angle), shifted, -1.0)
+    if multiplier < 1 or added < 0 or subtracted < 0:
+        raise ValueError(
+            "combined_margin: multiplier must be at least 1 and the others not "
+            f"negative; got {multiplier}, {added} and {subtracted}."
+        )
+
+    def exact(cosine: Array, quality: ArrayLike) -> Array:
+        theta = multiplier * jnp.arctan2(_sine(cosine), cosine) + added
+        if angle == "clipped":
+            theta = jnp.minimum(theta, jnp.pi)
+        return jnp.cos(theta) - subtracted
+
+    return _with_options(exact, scale, gradient, angle, drop_above)
+
+
+def _with_options(
+    exact: Callable[[Array, ArrayLike], Array],
+    scale: float,
+    gradient: str,
+    angle: str,
+    drop_above: float | None,
+) -> Margin:
+    options = (("gradient", gradient, GRADIENTS), ("angle", angle, ANGLES))
+    for name, value, known in options:
+        if value not in known:
+            raise ValueError(
+                f"make_margin: unknown {name} {value!r}; use one of {known}."
+            )
+    if scale <= 0:
+        raise ValueError(f"make_margin: scale must be positive; got {scale}.")
+
+    def target_cosine(cosine: Array, quality: ArrayLike = 0.0) -> Array:
+        shifted = exact(cosine, quality)
+        if gradient == "exact":
+            return shifted
+        return cosine + jax.lax.stop_gradient(shifted - cosine)
+
+    return Margin(target_cosine, scale, drop_above)
+
+
+def margin_logits(
+    cosine: Array, is_target: Array, margin: Margin, quality: ArrayLike = 0.0
+) -> Array:
+    """Logits of a softmax over classes.
+
+    Args:
+      cosine: float32 [B, C] in [-1, 1].
+      is_target: bool [B, C], True = the true class; a row may have none.
+      margin: from `make_margin`.
+      quality: float32 [B, 1] in [-1, 1], for AdaFace.
+    Returns: float32 [B, C].
+    """
+    others = cosine
+    if margin.drop_above is not None:
+        others = jnp.where(cosine > margin.drop_above, 0.0, cosine)
+    target = margin.target_cosine(cosine, quality)
+    return margin.scale * jnp.where(is_target, target, others)
+
+
+def add_angle(cosine: Array, added: ArrayLike, *, angle: str = "clipped") -> Array:
+    """cos(arccos(cosine) + added), with finite gradients.
+
+    Args:
+      cosine: float32 [...] in [-1, 1].
+      added: radians in [-pi, pi], broadcast to the cosine.
+      angle: `clipped`: the sum is stopped at 0 and pi; or `free`.
+    """
+    cos, sin = jnp.cos(jnp.float32(added)), jnp.sin(jnp.float32(added))
+    shifted = cosine * cos - _sine(cosine) * sin
+    if angle == "free":
+        return shifted
+    beyond_pi = (added > 0) & (cosine < -cos)
+    below_zero = (added < 0) & (cosine > cos)
+    return jnp.where(beyond_pi, -1.0, jnp.where(below_zero, 1.0, shifted))
+
+
+def _sine(cosine: Array) -> Array:
+    """sqrt(1 - cosine^2); the slope is that where the sine is at least 1e-4.
+
+    The true slope at cosine = 1 is infinite; this one stays below 1e4.
+    """
+    squared = (1.0 - cosine) * (1.0 + cosine)
+    kept = jnp.sqrt(jnp.maximum(squared, 1e-8))
+    exact = jnp.sqrt(jnp.maximum(squared, 0.0))
+    return kept + jax.lax.stop_gradient(exact - kept)
 
 
 def unit(x: Array, minimum_norm: float = 1e-8) -> Array:

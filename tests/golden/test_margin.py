@@ -1,0 +1,171 @@
+"""Margins and class centres against stored outputs of the official code.
+
+Values are relative to the largest of each array, as in test_vit. The official code
+passes the gradient around the margin and lets the angle leave [0, pi].
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from kprpe_jax.losses.adaface import NormStatistics, image_quality
+from kprpe_jax.losses.class_centers import margin_softmax
+from kprpe_jax.losses.class_sampling import num_slots, sample_classes
+from kprpe_jax.losses.margin import clip_cosine, make_margin, margin_logits, unit
+from kprpe_jax.training.mesh import make_mesh
+from tests.golden.golden import assert_close, case_params, load_case
+from tests.quick import quick_jit
+
+pytestmark = pytest.mark.golden
+
+BOUND = 1e-5
+OFFICIAL = dict(gradient="identity", angle="free")
+MARGINS = {"adaface": 0.4, "arcface": 0.5, "cosface": 0.4}
+
+
+@pytest.mark.parametrize("filtered", ["", "_filtered"])
+@pytest.mark.parametrize("case", case_params("margin_"))
+def test_logits_and_gradient(case, filtered):
+    loaded = load_case(case)
+    options, given, want = (
+        loaded.meta["constructor_kwargs"],
+        *map(loaded.arrays.get, ("in", "out")),
+    )
+    drop = options["filter_threshold_of_the_filtered_outputs"] if filtered else None
+    margin = make_margin(
+        options["loss"],
+        margin=MARGINS[options["loss"]],
+        scale=options["s"],
+        drop_above=drop,
+        **OFFICIAL,
+    )
+    quality = 0.0
+    if options["loss"] == "adaface":
+        before = NormStatistics(given["batch_mean"][0], given["batch_std"][0])
+        # A vector of one number has that number as its norm.
+        quality, after = image_quality(given["norms"], before)
+        quality = quality[:, None]
+        for name, value in zip(("mean", "std"), after, strict=True):
+            stored = want[f"batch_{name}_after{filtered}"][0]
+            np.testing.assert_allclose(value, stored, rtol=1e-6)
+    is_target = np.arange(given["cos"].shape[1]) == given["labels"][:, None]
+
+    def total(cosine):
+        logits = margin_logits(clip_cosine(cosine), is_target, margin, quality)
+        return (logits * given["cotangent"]).sum(), logits
+
+    gradient, logits = jax.grad(total, has_aux=True)(jnp.asarray(given["cos"]))
+    assert_close(logits, want[f"logits{filtered}"], BOUND, "logits")
+    stored = loaded.arrays["grad"][f"in::cos{filtered}"]
+    assert_close(gradient, stored, BOUND, "gradient")
+
+
+def by_rank(arrays, name, world):
+    """An array of all ranks, one after the other; None where none has it."""
+    prefixes = [f"rank{rank}_" for rank in range(world)] if world > 1 else [""]
+    parts = [arrays.get(prefix + name) for prefix in prefixes]
+    return None if parts[0] is None else np.concatenate(parts)
+
+
+@pytest.mark.parametrize("case", [*case_params("fc_"), *case_params("partial_fc_")])
+def test_two_steps(case):
+    loaded = load_case(case)
+    options = loaded.meta["constructor_kwargs"]
+    world, rate = options.get("world_size", 1), options.get("sample_rate", 1.0)
+    read = {
+        kind: partial(by_rank, loaded.arrays[kind], world=world)
+        for kind in ("param", "in", "out")
+    }
+    centers = read["param"]("weight")
+    kind = options["margin"]
+    mesh = make_mesh(
+        {"data": 1, "fsdp": 1, "class": world}, devices=jax.devices()[:world]
+    )
+    loss_options = dict(
+        margin=make_margin(kind, margin=MARGINS[kind], **OFFICIAL),
+        # The official code rounds the number of classes up and trains the rest, too.
+        num_classes=len(centers),
+        mesh=mesh,
+        sample_rate=rate,
+        probability_floor=1e-30 if "partial" in case else 0.0,
+    )
+    statistics = None
+    if kind == "adaface":
+        statistics = NormStatistics(
+            *(read["param"](f"batch_{name}")[0] for name in ("mean", "std"))
+        )
+
+    @quick_jit
+    def step(embeddings, centers, labels, noise, statistics):
+        def loss(embeddings, centers):
+            quality, after = None, statistics
+            if statistics is not None:
+                quality, after = image_quality(embeddings, statistics)
+            result = margin_softmax(
+                embeddings,
+                centers,
+                labels,
+                quality=quality,
+                noise=noise,
+                **loss_options,
+            )
+            return result.loss, (result.overflow, after)
+
+        return jax.value_and_grad(loss, (0, 1), has_aux=True)(embeddings, centers)
+
+    for n in (0, 1):
+        embeddings = read["in"](f"embeddings_step{n}")
+        labels, noise = read["in"](f"labels_step{n}"), read["in"](f"perm_step{n}")
+        replayed = noise
+        if noise is None and rate < 1:  # no noise was drawn where positives overflow
+            replayed = np.zeros(len(centers), np.float32)
+        (loss, (overflow, after)), gradients = step(
+            embeddings, centers, labels, replayed, statistics
+        )
+        stored = read["out"](f"loss_step{n}")[0]
+        np.testing.assert_allclose(loss, stored, rtol=BOUND)
+        if statistics is not None:
+            statistics = after
+            for name, value in zip(("mean", "std"), after, strict=True):
+                stored = read["out"](f"batch_{name}_after_step{n}")[0]
+                np.testing.assert_allclose(value, stored, rtol=1e-6)
+        weights = by_rank(loaded.arrays["grad"], f"weight_step{n}", world)
+        assert_close(gradients[1], weights, BOUND, f"centres, step {n}")
+        stored = [
+            loaded.arrays["grad"][f"in::{prefix}embeddings_step{n}"]
+            for prefix in ([f"rank{r}_" for r in range(world)] if world > 1 else [""])
+        ]
+        # Each official rank multiplies by the world size, for a later mean over ranks.
+        for row, wanted in zip(
+            world * np.asarray(gradients[0]), np.concatenate(stored), strict=True
+        ):
+            assert_close(row, wanted, BOUND, f"embeddings, step {n}")
+        kept = by_rank(loaded.arrays["out"], f"sampled_index_step{n}", world)
+        if kept is not None:
+            slots = read["out"]("num_sample").sum()
+            assert overflow == max(len(kept) - slots, 0)
+
+
+@pytest.mark.parametrize("case", case_params("partial_fc_sampled"))
+def test_sampled_rows(case):
+    """Which classes, in which order; `world2` has its own noise per rank."""
+    loaded = load_case(case)
+    given, want = loaded.arrays["in"], loaded.arrays["out"]
+    rows = int(want["num_local"][0])
+    for n in (0, 1):
+        labels = given[f"labels_step{n}"]
+        noise = given.get(f"perm_step{n}", np.zeros(rows, np.float32))
+        slots = num_slots(
+            rows, loaded.meta["constructor_kwargs"]["sample_rate"], len(labels)
+        )
+        chosen = sample_classes(noise, labels, int(want["num_sample"][0]), slots)
+        index = want[f"sampled_index_step{n}"]
+        np.testing.assert_array_equal(chosen.rows[chosen.kept], index)
+        cosine = (
+            unit(given[f"embeddings_step{n}"])
+            @ unit(jnp.asarray(loaded.arrays["param"]["weight"][index])).T
+        )
+        assert_close(cosine, want[f"cos_step{n}"], BOUND, "cosines")
