@@ -137,7 +137,7 @@ def _read_text(path: str) -> tuple[list[str], np.ndarray]:
             raise _malformed(path, number, f"{len(row)} numbers")
         names.append(fields[0])
         values.append(np.array(row, np.float32))
-    table = np.array(values).reshape(len(names), -1)
+    table = np.array(values).reshape(len(names), columns or 10)
     if columns == 15:
         return names, table.reshape(-1, 5, 3)[..., :2]
     return names, table[:, :10].reshape(-1, 5, 2)

@@ -18,7 +18,7 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 
 from kprpe_jax.data.importers.record import Bad, Record, Source, file_state
-from kprpe_jax.data.importers.tables import is_number
+from kprpe_jax.data.importers.tables import is_number, read_numbers
 
 _MAGIC = 0xCED7230A
 _LENGTH_BITS = 29
@@ -56,8 +56,7 @@ def open_record_io(rec: str | os.PathLike) -> Source:
     if indices[0] == 0:
         indices, offsets = _images_only(rec, indices, offsets)
     num_classes = _read_property(os.path.join(os.path.dirname(rec), "property"))
-    repeated = np.ones(len(indices), bool)
-    repeated[np.unique(indices, return_index=True)[1]] = False
+    repeated = np.diff(indices, prepend=-1) == 0  # indices are sorted
 
     def read(start: int) -> Iterator[Record | Bad]:
         with open(rec, "rb") as file:
@@ -81,19 +80,54 @@ def _images_only(
         labels = unpack(read_record(file, int(offsets[0]), rec)).labels
         if len(labels) < 2:
             return indices, offsets
-        end = int(labels[0])
-        if end >= 2**24:  # as float32 it was rounded; identities have no data
-            slack = int(np.spacing(labels[0]))
-            near = np.flatnonzero(np.abs(indices - end) <= slack)
-            contents = (unpack(read_record(file, int(offsets[i]), rec)) for i in near)
-            empty = (i for i, c in zip(near, contents, strict=True) if not c.data)
-            end = int(indices[next(empty)])
-    lacking = np.setdiff1d(np.arange(1, end), indices)
+        end = end_of_images(file, rec, labels[0], indices, offsets)
     images = (indices >= 1) & (indices < end)
+    if end > 2 * (int(images.sum()) + 1):
+        raise ValueError(
+            f"open_record_io: the .idx must name the images 1 to {end - 1} that record "
+            f"0 of {rec} announces; got {int(images.sum())} of them; fetch both again"
+        )
+    present = np.zeros(end, bool)
+    present[0] = present[indices[images]] = True
+    lacking = np.flatnonzero(~present)
     indices = np.concatenate([indices[images], lacking])
     offsets = np.concatenate([offsets[images], np.full(len(lacking), _NO_OFFSET)])
     order = np.argsort(indices, kind="stable")
     return indices[order], offsets[order]
+
+
+def end_of_images(
+    file: BinaryIO,
+    rec: str,
+    label: np.float32,
+    indices: np.ndarray,
+    offsets: np.ndarray,
+) -> int:
+    """Index after the last image, from record 0's first label.
+
+    From 2**24 on a float32 is rounded. The first record without data is an identity's.
+
+    Args:
+      file: the .rec file, open for binary reading.
+      rec: its path, named in errors.
+      label: the first label of record 0.
+      indices: int64 [N].
+      offsets: int64 [N], their places.
+    Raises: ValueError: no such index; a record near the place that cannot be read.
+    """
+    if not 1 <= label < 2**40:  # NaN, too
+        raise ValueError(
+            f"open_record_io: the first label of record 0 of {rec} must be the index "
+            f"after the last image; got {label}; fetch the .rec again"
+        )
+    end = int(label)
+    if end < 2**24:
+        return end
+    slack = int(np.spacing(label))
+    for row in np.flatnonzero(np.abs(indices - end) <= slack):
+        if not unpack(read_record(file, int(offsets[row]), rec)).data:
+            return int(indices[row])
+    return end
 
 
 def _entry(
@@ -115,29 +149,17 @@ def read_index(path: str | os.PathLike) -> tuple[np.ndarray, np.ndarray]:
     """Read an .idx file: a line "index<TAB>offset" per record.
 
     Returns: indices and byte offsets, int64 [N] each, sorted by index.
-    Raises: ValueError: empty, or a line that is not two whole numbers >= 0.
+    Raises: ValueError: names the file and the line that is not two whole numbers >= 0.
     """
-    try:
-        table = np.loadtxt(path, np.int64, comments=None, ndmin=2)
-        good = table.shape[1:] == (2,) and len(table) > 0 and table.min() >= 0
-    except ValueError:
-        good = False
-    if not good:
+    table = read_numbers(path, 2)
+    negative = table[(table < 0).any(axis=1)]
+    if len(negative):
         raise ValueError(
-            f"read_index: {os.fspath(path)} must have lines 'index<TAB>offset' of "
-            f"whole numbers; got {_first_bad_line(path)}; fetch or make it again"
+            f"read_index: {os.fspath(path)} must hold whole numbers >= 0; got "
+            f"{negative[0].tolist()}; fetch or make it again"
         )
     table = table[np.argsort(table[:, 0], kind="stable")]
     return table[:, 0], table[:, 1]
-
-
-def _first_bad_line(path: str | os.PathLike) -> str:
-    with open(path, encoding="utf-8", errors="replace") as file:
-        for number, line in enumerate(file, start=1):
-            fields = line.split()
-            if fields and (len(fields) != 2 or not all(map(is_number, fields))):
-                return f"{line.strip()[:60]!r} in line {number}"
-    return "no line"
 
 
 def _read_property(path: str) -> int | None:

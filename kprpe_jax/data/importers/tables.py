@@ -1,6 +1,7 @@
 """Text tables of protocols: whole numbers in columns, faults named by line."""
 
 import os
+import warnings
 from collections.abc import Iterator
 
 import numpy as np
@@ -18,7 +19,8 @@ def read_numbers(path: str | os.PathLike, columns: int) -> np.ndarray:
     wanted = f"{columns} whole numbers"
     check_file(path)
     try:
-        table = np.loadtxt(path, np.int64, comments=None, ndmin=2)
+        with warnings.catch_warnings(action="ignore"):  # of an empty file
+            table = np.loadtxt(path, np.int64, comments=None, ndmin=2)
         if table.shape[1:] == (columns,) and len(table):
             return table
     except ValueError:

@@ -1,0 +1,115 @@
+"""Tables in each form, units taken for one another, malformed lines."""
+
+import numpy as np
+import pytest
+
+from kprpe_jax.data.importers.landmarks import read_landmarks
+from tests.data.importers.sources import SHARED, needs_shared
+
+
+@pytest.fixture
+def points(rng):
+    return rng.uniform(0.1, 0.9, (4, 5, 2)).astype(np.float32)
+
+
+def table(points, separator=",", scores="", header="") -> str:
+    lines = [header] if header else []
+    for i, face in enumerate(points):
+        fields = [f"{i}.jpg"]
+        for x, y in face:
+            fields += [f"{x:.7g}", f"{y:.7g}"] + (["0.9"] if scores == "point" else [])
+        lines.append(separator.join(fields + (["0.99"] if scores == "face" else [])))
+    return "\n".join(lines) + "\n"
+
+
+@pytest.mark.parametrize("separator", [",", "\t", " "])
+@pytest.mark.parametrize("scores", ["", "face", "point"])
+@pytest.mark.parametrize("header", ["", "name,x,y"])
+def test_text_tables(tmp_path, points, separator, scores, header):
+    (tmp_path / "t").write_text(table(points, separator, scores, header))
+    landmarks = read_landmarks(tmp_path / "t", units="fraction")
+    assert len(landmarks.rows) == 4
+    for i in range(4):
+        got = landmarks.find(f"{i}.jpg", 10, 20)
+        np.testing.assert_allclose(got, points[i], atol=1e-6)
+        assert got.dtype == np.float32
+    assert landmarks.find("4.jpg", 10, 20) is None
+
+
+def test_pixels_become_fractions_by_pixel_centres(tmp_path, points):
+    height, width = 30, 60
+    # A point at the centre of pixel i is at (i + 0.5) / size.
+    pixels = points * [width, height] - 0.5
+    (tmp_path / "t").write_text(table(pixels))
+    landmarks = read_landmarks(tmp_path / "t", units="pixel")
+    np.testing.assert_allclose(
+        landmarks.find("2.jpg", height, width), points[2], atol=1e-6
+    )
+
+
+@needs_shared
+def test_the_real_archive_of_lfw():
+    landmarks = read_landmarks(
+        SHARED / "lfw" / "lfw_df_landmarks.npz", units="pixel", array="points112"
+    )
+    assert len(landmarks.rows) == 11817
+    got = landmarks.find("Aaron_Eckhart/Aaron_Eckhart_0001.jpg", 112, 112)
+    template = np.array(
+        [[38.3, 51.7], [73.5, 51.5], [56, 71.7], [41.5, 92.4], [70.7, 92.2]]
+    )
+    assert np.abs(got - (template + 0.5) / 112).max() < 0.08
+
+
+def test_units_taken_for_one_another(tmp_path, points):
+    (tmp_path / "t").write_text(table(points * 112))
+    with pytest.raises(ValueError, match="must be fractions.*--landmark_units pixel$"):
+        read_landmarks(tmp_path / "t", units="fraction")
+    (tmp_path / "t").write_text(table(points))
+    with pytest.raises(ValueError, match="must be pixels.*--landmark_units fraction$"):
+        read_landmarks(tmp_path / "t", units="pixel")
+    points[0] = 40  # one failed detection does not decide
+    points[1] = np.nan
+    (tmp_path / "t").write_text(table(points))
+    read_landmarks(tmp_path / "t", units="fraction")
+
+
+@pytest.mark.parametrize(
+    ("damage", "match"),
+    [
+        (lambda t: t.replace("\n2.jpg", "\n1.jpg"), r"unique; got '1\.jpg' more than"),
+        (lambda t: t.replace("\n2.jpg,0", "\n2.jpg,x0"), r"line 3 of .*could not conv"),
+        (lambda t: t.replace("\n2.jpg,", "\n2.jpg,0.5,"), "line 3 of .*got 11 numbers"),
+        (lambda t: "a.jpg,1,2,3\n" + t, "line 1 of .*10, 11 or 15.*got 3 numbers"),
+        (lambda t: "", "must have a row per image; got none"),
+        (lambda t: "name,x,y\n", "must have a row per image; got none"),
+    ],
+)
+def test_malformed_tables(tmp_path, points, damage, match):
+    (tmp_path / "t").write_text(damage(table(points)))
+    with pytest.raises(ValueError, match=match) as e:
+        read_landmarks(tmp_path / "t", units="fraction")
+    assert "\n" not in str(e.value)
+
+
+def test_archives_that_do_not_fit(tmp_path, points):
+    path = tmp_path / "t.npz"
+    np.savez(path, names=np.array(["a", "b", "c", "é"]), points=points, wide=points[:3])
+    landmarks = read_landmarks(path, units="fraction")
+    np.testing.assert_array_equal(landmarks.find("é", 1, 1), points[3])
+    with pytest.raises(ValueError, match=r"\[4, 5, 2\]; got \[3, 5, 2\]; name another"):
+        read_landmarks(path, units="fraction", array="wide")
+    with pytest.raises(ValueError, match="arrays 'names' and 'p'.*--landmark_array"):
+        read_landmarks(path, units="fraction", array="p")
+    path.write_bytes(b"PK rubbish")
+    with pytest.raises(ValueError, match=r"t\.npz must hold the arrays"):
+        read_landmarks(path, units="fraction")
+    np.savez(path, names=np.array(["a", None], object), points=points)
+    with pytest.raises(ValueError, match="allow_pickle"):
+        read_landmarks(path, units="fraction")
+
+
+def test_absent_and_unknown_units(tmp_path):
+    with pytest.raises(ValueError, match="got no such file"):
+        read_landmarks(tmp_path / "t", units="pixel")
+    with pytest.raises(ValueError, match=r"\('fraction', 'pixel'\); got 'pixels'"):
+        read_landmarks(tmp_path / "t", units="pixels")
