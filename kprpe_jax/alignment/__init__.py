@@ -1,0 +1,1 @@
+"""Images to landmarks, and faces to where a recogniser expects them."""
