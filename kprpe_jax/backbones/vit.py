@@ -15,6 +15,7 @@ from kprpe_jax.layers.attention import Attention
 from kprpe_jax.layers.drop_path import drop_path
 from kprpe_jax.layers.embedding_head import POOLS, EmbeddingHead
 from kprpe_jax.layers.mlp import ACTIVATIONS, Mlp
+from kprpe_jax.layers.token_mask import random_token_mask
 from kprpe_jax.position.encoding import (
     KEYPOINT_FORMS,
     POSITIONS,
@@ -329,22 +330,3 @@ def _place(tokens: Array, sharding: NamedSharding | None) -> Array:
     if sharding is None:
         return tokens
     return jax.lax.with_sharding_constraint(tokens, sharding)
-
-
-def random_token_mask(rng: Array, batch: int, tokens: int, mask_ratio: float) -> Array:
-    """Hide the same number of random tokens in every sample.
-
-    Hidden tokens are no keys for the others, so the visible ones see what they would
-    see had the hidden ones been cut out, at fixed shapes.
-
-    Args:
-      rng: key.
-      batch, tokens: B, N.
-      mask_ratio: share to hide, in (0, 1); the count is rounded up, at least one token
-        stays.
-    Returns: bool [B, N], True = visible.
-    """
-    visible = max(int(tokens * (1 - mask_ratio)), 1)
-    noise = jax.random.uniform(rng, (batch, tokens))
-    rank = jnp.argsort(jnp.argsort(noise, axis=-1), axis=-1)
-    return rank < visible

@@ -1,9 +1,9 @@
 """What the one training loop needs to know of a task."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
-from jax.sharding import PartitionSpec
+from jax.sharding import Mesh, PartitionSpec
 
 
 class Task(NamedTuple):
@@ -25,3 +25,14 @@ class Task(NamedTuple):
     check_batch: Callable[[dict], None]
     evaluators: dict[str, Callable[..., dict[str, float]]]
     sharding_rules: tuple[tuple[str, PartitionSpec], ...] = ()
+
+
+def run_evaluators(
+    task: Task, names: Iterable[str], state: Any, mesh: Mesh
+) -> dict[str, float]:
+    """Run some of a task's evaluators; returns {"evaluator/metric": value}."""
+    return {
+        f"{name}/{metric}": value
+        for name in names
+        for metric, value in task.evaluators[name](state, mesh).items()
+    }

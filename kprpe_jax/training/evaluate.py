@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from ml_collections import ConfigDict
 
 from kprpe_jax import tasks
+from kprpe_jax.tasks.task import run_evaluators
 from kprpe_jax.training import mesh as mesh_lib
 from kprpe_jax.training.checkpoint import restore_for_eval
 from kprpe_jax.training.loop import prepare_data
@@ -46,8 +47,5 @@ def evaluate(
         metric=config.checkpoint.best_metric,
         mode=config.checkpoint.best_mode,
     )
-    results = {"step": int(state.step)}
-    for name in evaluators or task.evaluators:
-        for metric, value in task.evaluators[name](state, mesh).items():
-            results[f"{name}/{metric}"] = value
-    return results
+    results = run_evaluators(task, evaluators or task.evaluators, state, mesh)
+    return {"step": int(state.step), **results}

@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from kprpe_jax import tasks
 from kprpe_jax.data import loader
 from kprpe_jax.data.store import open_split, prepare_embedded
-from kprpe_jax.tasks.task import Task
+from kprpe_jax.tasks.task import Task, run_evaluators
 from kprpe_jax.training import config as config_lib
 from kprpe_jax.training import mesh as mesh_lib
 from kprpe_jax.training.checkpoint import Checkpoints
@@ -280,11 +280,7 @@ def _evaluate(
     task: Task, state: TrainState, mesh: jax.sharding.Mesh, config: ConfigDict
 ) -> dict[str, float]:
     """Run the evaluators of `evals.in_training`; give {"evaluator/metric": value}."""
-    results = {
-        f"{name}/{metric}": float(value)
-        for name in config.evals.in_training
-        for metric, value in task.evaluators[name](state, mesh).items()
-    }
+    results = run_evaluators(task, config.evals.in_training, state, mesh)
     best_metric = config.checkpoint.best_metric
     if best_metric and best_metric not in results:
         raise ValueError(

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kprpe_jax.backbones.vit import PRESETS, ViT, random_token_mask
+from kprpe_jax.backbones.vit import PRESETS, ViT
 from kprpe_jax.position.encoding import BiasTables
 from tests.quick import quick_jit
 
@@ -151,18 +151,6 @@ def test_bfloat16():
     loss, gradients = loss_and_gradients(half.clone(scan=False), unroll(variables, 3))
     assert np.isfinite(loss)
     assert all(np.isfinite(g).all() for g in jax.tree.leaves(gradients))
-
-
-@pytest.mark.parametrize(("tokens", "ratio", "visible"), [(64, 0.1, 57), (6, 0.99, 1)])
-def test_random_token_mask_counts(tokens, ratio, visible):
-    mask = np.asarray(random_token_mask(jax.random.key(0), 500, tokens, ratio))
-    np.testing.assert_array_equal(mask.sum(1), visible)
-    # Every place is hidden equally often: visible / tokens, six deviations.
-    share = visible / tokens
-    deviation = np.sqrt(share * (1 - share) / 500)
-    assert np.abs(mask.mean(0) - share).max() < 6 * deviation
-    other = np.asarray(random_token_mask(jax.random.key(1), 500, tokens, ratio))
-    assert (mask != other).any()
 
 
 def test_masking_in_training_equals_cutting_the_tokens_out():

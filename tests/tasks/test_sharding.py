@@ -17,6 +17,7 @@ import pytest
 from kprpe_jax import tasks
 from kprpe_jax.training import loop
 from kprpe_jax.training import mesh as mesh_lib
+from kprpe_jax.training.evaluate import evaluate
 from kprpe_jax.training.optimizer import make_optimizer
 from kprpe_jax.training.state import abstract_state
 from kprpe_jax.training.step import CompiledStep, make_train_step
@@ -103,35 +104,58 @@ def test_eight_devices_agree_with_one(one_device, sizes, tmp_path):
     assert_same_curve(losses(tmp_path), expected)
 
 
-@pytest.mark.slow
-def test_two_processes_agree_with_one_device(one_device, tmp_path):
-    """Two processes of two devices each, over loopback; data, fsdp and class split."""
-    task, expected = one_device
+def run_two_processes(script, arguments, folder):
+    """Run a command as two processes of two devices; give what process 0 said."""
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
-    mesh = {"mesh.data": 2, "mesh.fsdp": 1, "mesh.class": 2}
-    if task == "classification":
-        mesh = {"mesh.data": 2, "mesh.fsdp": 2, "mesh.class": 1}
     environ = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
     environ |= {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "2"}
-    workdir, processes = tmp_path / "w", []
+    processes = []
     for index in range(2):
         command = [
-            sys.executable, "train.py", f"--config={CONFIGS[task]}",
-            f"--workdir={workdir}", *tiny.arguments(**RUN, **mesh),
+            sys.executable, script, *arguments,
             f"--coordinator=127.0.0.1:{port}", "--num_processes=2",
             f"--process_id={index}",
         ]  # fmt: skip
-        output = (tmp_path / f"{index}.txt").open("w")  # a full pipe would stop it
-        processes.append(
-            subprocess.Popen(
-                command, cwd=ROOT, env=environ, stdout=output, stderr=output
+        # To a file: a full pipe would stop the process.
+        with (folder / f"{script}{index}.txt").open("w") as output:
+            processes.append(
+                subprocess.Popen(
+                    command, cwd=ROOT, env=environ, stdout=output, stderr=output
+                )
             )
-        )
-        output.close()
-    for process in processes:
-        assert process.wait(timeout=400) == 0
-    said = (tmp_path / "0.txt").read_text()
+    codes = [process.wait(timeout=400) for process in processes]
+    said = (folder / f"{script}0.txt").read_text()
+    assert codes == [0, 0], said
+    return said
+
+
+@pytest.mark.slow
+def test_two_processes_agree_with_one_device(one_device, tmp_path):
+    """Training and evaluation over loopback; data, fsdp and class split."""
+    task, expected = one_device
+    mesh = {"mesh.data": 2, "mesh.fsdp": 1, "mesh.class": 2}
+    if task == "classification":
+        mesh = {"mesh.data": 2, "mesh.fsdp": 2, "mesh.class": 1}
+    workdir = tmp_path / "w"
+    arguments = [
+        f"--config={CONFIGS[task]}", f"--workdir={workdir}",
+        *tiny.arguments(**RUN, **mesh),
+    ]  # fmt: skip
+    said = run_two_processes("train.py", arguments, tmp_path)
     assert "on 4 cpu devices, 2 processes" in said
     assert_same_curve(losses(workdir), expected)
+
+    only = ["--evaluators=clean", "--checkpoint=last"]
+    run_two_processes("eval.py", [*arguments, *only], tmp_path)
+    results = json.loads((workdir / "eval.json").read_text())
+    alone = evaluate(
+        tiny.make_config(task, **RUN), workdir, which="last", evaluators=("clean",)
+    )
+    assert results["clean/count"] == 360
+    # One digit at the edge between two classes may fall to either side.
+    assert results.pop("clean/accuracy") == pytest.approx(
+        alone.pop("clean/accuracy"), abs=1.01 / 360
+    )
+    assert results == alone
