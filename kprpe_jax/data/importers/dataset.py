@@ -121,6 +121,12 @@ def write_dataset(
         _write_shards(
             source, landmarks, work, template, shards, on_bad, num_workers, shard_rows
         )
+        if not any(shard.rows for shard in shards):
+            faults = {bad[1] for shard in shards for bad in shard.bad}
+            raise ValueError(
+                "import_faces: the source must have at least one good image; got "
+                f"{sorted(faults) or 'no entry'}; check its path and kind"
+            )
         report = make_report(shards, origin, len(landmarks.rows) if landmarks else 0)
         _write_metadata(source, template, shards, report)
         os.rename(template.data_dir, final)
@@ -229,16 +235,9 @@ def _write_metadata(
     shards: list[Shard],
     report: dict[str, Any],
 ) -> None:
-    lengths = [shard.rows for shard in shards if shard.rows]
-    if not lengths:
-        kinds = {kind: bad["count"] for kind, bad in report["bad"].items()}
-        raise ValueError(
-            "import_faces: the source must have at least one good image; got "
-            f"{kinds or 'no entry'}; check its path and kind"
-        )
     info = tfds.core.SplitInfo(
         name=template.split,
-        shard_lengths=lengths,
+        shard_lengths=[shard.rows for shard in shards if shard.rows],
         num_bytes=sum(shard.bytes for shard in shards),
         filename_template=template,
     )
@@ -260,7 +259,13 @@ def _write_metadata(
 def _serializer(extra: Mapping[str, type]) -> Callable[[dict[str, Any]], bytes]:
     declared = features(extra)
     proto = example_serializer.ExampleSerializer(declared.get_serialized_info())
-    return lambda row: proto.serialize_example(declared.encode_example(row))
+
+    def serialize(row: dict[str, Any]) -> bytes:
+        example = proto.get_tf_example(declared.encode_example(row))
+        # Else the order of the fields, and so the file, differs between processes.
+        return example.SerializeToString(deterministic=True)
+
+    return serialize
 
 
 def _widen(bounds: list[int], value: int) -> list[int]:
