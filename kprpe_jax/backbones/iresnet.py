@@ -1,0 +1,199 @@
+"""Improved residual networks for faces, iResNet-18 to -100, both published variants."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import DTypeLike
+
+from kprpe_jax.layers.batch_norm import BatchNorm
+
+WIDTHS = (64, 128, 256, 512)
+SHORTCUTS = ("subsample", "conv")
+PRESETS = {  # units per stage; the papers' "101" has 100 layers
+    "ir18": dict(stage_sizes=(2, 2, 2, 2)),
+    "ir34": dict(stage_sizes=(3, 4, 6, 3)),
+    "ir50": dict(stage_sizes=(3, 4, 14, 3)),
+    "ir101": dict(stage_sizes=(3, 13, 30, 3)),
+}
+VARIANTS = {
+    "cvlface": dict(shortcut="subsample", head_affine=False, dropout_rate=0.4),
+    "insightface": dict(shortcut="conv", head_affine=True, dropout_rate=0.0),
+}
+
+
+class PRelu(nn.Module):
+    """Leaky ReLU with a learned slope per channel."""
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """[..., C] -> [..., C]."""
+        slope = self.param("slope", nn.initializers.constant(0.25), (x.shape[-1],))
+        return jnp.where(x >= 0, x, x * slope.astype(x.dtype))
+
+
+class SqueezeExcite(nn.Module):
+    """Channels weighted by what their spatial means say (reduction 16)."""
+
+    dtype: DTypeLike
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """[B, h, w, C] -> [B, h, w, C]."""
+        width = x.shape[-1]
+        options = dict(use_bias=False, dtype=self.dtype)
+        mean = x.astype(jnp.float32).mean((1, 2), keepdims=True)
+        hidden = nn.relu(nn.Dense(width // 16, **options, name="squeeze")(mean))
+        return x * nn.sigmoid(nn.Dense(width, **options, name="excite")(hidden))
+
+
+class Unit(nn.Module):
+    """Residual unit: norm, conv, norm, PReLU, strided conv, norm; plus a shortcut.
+
+    Source: Duta et al., Improved Residual Networks, and both official codes: the stride
+    is on the second convolution and nothing follows the sum.
+    """
+
+    width: int
+    stride: int
+    shortcut: str
+    squeeze_excite: bool
+    dtype: DTypeLike
+
+    @nn.compact
+    def __call__(self, x: Array, train: bool) -> Array:
+        """[B, h, w, C] -> [B, h / stride, w / stride, width]."""
+
+        def norm(name: str, x: Array) -> Array:
+            return BatchNorm(name=name)(x, train=train).astype(self.dtype)
+
+        branch = _conv(self.width, 3, 1, self.dtype, "conv1")(norm("norm1", x))
+        branch = PRelu(name="act")(norm("norm2", branch))
+        branch = _conv(self.width, 3, self.stride, self.dtype, "conv2")(branch)
+        branch = norm("norm3", branch)
+        if self.squeeze_excite:
+            branch = SqueezeExcite(self.dtype, name="gate")(branch)
+
+        strided = self.stride > 1 and self.shortcut == "conv"
+        if strided or x.shape[-1] != self.width:
+            conv = _conv(self.width, 1, self.stride, self.dtype, "shortcut_conv")
+            return branch + norm("shortcut_norm", conv(x))
+        return branch + x[:, :: self.stride, :: self.stride]
+
+
+class IResNet(nn.Module):
+    """Images to embeddings.
+
+    Attributes:
+      stage_sizes: units of the four stages, from PRESETS; each stage halves the map.
+      image_size: (height, width) in pixels.
+      output_dim: D, size of the embedding.
+      shortcut: of a strided unit that keeps its width: `subsample` takes every second
+        pixel, `conv` is a convolution and a norm; see VARIANTS.
+      head_affine: whether the last norm scales and shifts.
+      dropout_rate: before the last linear layer.
+      squeeze_excite: gate the channels of every unit (the official `ir_se`).
+      dtype: compute type. Parameters, norm statistics and output are float32.
+    """
+
+    stage_sizes: tuple[int, int, int, int]
+    image_size: tuple[int, int] = (112, 112)
+    output_dim: int = 512
+    shortcut: str = "subsample"
+    head_affine: bool = False
+    dropout_rate: float = 0.4
+    squeeze_excite: bool = False
+    dtype: DTypeLike = jnp.float32
+
+    def setup(self) -> None:
+        """Check the options, then declare all parts."""
+        if self.shortcut not in SHORTCUTS:
+            raise ValueError(
+                f"IResNet: unknown shortcut {self.shortcut!r}; use one of {SHORTCUTS}."
+            )
+        self.stem_conv = _conv(WIDTHS[0], 3, 1, self.dtype)
+        self.stem_norm = BatchNorm()
+        self.stem_act = PRelu()
+        self.stages = [
+            [
+                Unit(
+                    width,
+                    stride=1 if index else 2,
+                    shortcut=self.shortcut,
+                    squeeze_excite=self.squeeze_excite,
+                    dtype=self.dtype,
+                )
+                for index in range(size)
+            ]
+            for width, size in zip(WIDTHS, self.stage_sizes, strict=True)
+        ]
+        self.norm = BatchNorm()
+        self.dropout = nn.Dropout(self.dropout_rate)
+        self.head = nn.Dense(self.output_dim, dtype=self.dtype)
+        if self.head_affine:
+            self.head_norm = BatchNorm()
+        else:  # its running variance is the biased one; ours always has a scale
+            self.head_norm = nn.BatchNorm(
+                use_scale=False,
+                use_bias=False,
+                momentum=0.9,
+                use_fast_variance=False,
+                dtype=jnp.float32,
+            )
+
+    def __call__(self, images: Array, *, train: bool = False) -> Array:
+        """Embed.
+
+        Args:
+          images: [B, H, W, 3] in [-1, 1].
+          train: batch statistics and dropout are on; needs the rng stream `dropout`
+            where there is any.
+        Returns: float32 [B, output_dim], not normalised.
+        Raises: ValueError: image size or channels do not fit the model.
+        """
+        features = self.features(images, train=train)
+        return self.embed_features(features["stage4"], train=train)
+
+    def features(self, images: Array, *, train: bool = False) -> dict[str, Array]:
+        """Feature maps after each stage, as set fusion uses them.
+
+        Returns: `stage1` to `stage4`: [B, H / 2^s, W / 2^s, WIDTHS[s - 1]].
+        """
+        if images.ndim != 4 or images.shape[1:] != (*self.image_size, 3):
+            raise ValueError(
+                f"IResNet: images must be [B, {self.image_size[0]}, "
+                f"{self.image_size[1]}, 3]; got {images.shape}; resize them or change "
+                "model.image_size."
+            )
+        x = self.stem_conv(images.astype(self.dtype))
+        x = self.stem_act(self.stem_norm(x, train=train).astype(self.dtype))
+        maps = {}
+        for index, units in enumerate(self.stages, 1):
+            for unit in units:
+                x = unit(x, train)
+            maps[f"stage{index}"] = x
+        return maps
+
+    def embed_features(self, stage4: Array, *, train: bool = False) -> Array:
+        """Last feature map to embeddings: float32 [B, output_dim]."""
+        x = self.norm(stage4, train=train)
+        x = self.dropout(x, deterministic=not train)
+        # Channels first, as the official weights count their inputs.
+        x = self.head(x.transpose(0, 3, 1, 2).reshape(x.shape[0], -1))
+        if self.head_affine:
+            return self.head_norm(x, train=train)
+        return self.head_norm(x.astype(jnp.float32), use_running_average=not train)
+
+
+def _conv(
+    width: int, size: int, stride: int, dtype: DTypeLike, name: str | None = None
+) -> nn.Conv:
+    return nn.Conv(
+        width,
+        (size, size),
+        strides=stride,
+        padding=size // 2,
+        use_bias=False,
+        kernel_init=nn.initializers.variance_scaling(2.0, "fan_out", "normal"),
+        dtype=dtype,
+        name=name,
+    )
