@@ -145,3 +145,170 @@ def test_class_axis_must_divide_the_centers(batch):
             num_classes=NUM_CLASSES,
             mesh=mesh,
         )
+
+
+def sampled_oracle(embeddings, centers, labels, noise, rate, shards):
+    """CosFace loss over the classes that each shard keeps, in float64."""
+    kept, rows = [], len(centers) // shards
+    for shard in range(shards):
+        here = range(shard * rows, min((shard + 1) * rows, NUM_CLASSES))
+        positives = sorted(set(labels) & set(here))
+        others = sorted(set(here) - set(positives), key=lambda c: -noise[c])
+        kept += positives + others[: max(int(rate * len(here)) - len(positives), 0)]
+    losses = []
+    for embedding, label in zip(embeddings.astype(np.float64), labels, strict=True):
+        if label >= 0:
+            chosen = centers[kept].astype(np.float64)
+            cosine = chosen @ embedding / np.linalg.norm(chosen, axis=1)
+            cosine /= np.linalg.norm(embedding)
+            logits = 64 * (cosine - 0.4 * (np.array(kept) == label))
+            losses.append(np.log(np.exp(logits).sum()) - logits[kept.index(label)])
+    return np.mean(losses), kept
+
+
+@pytest.mark.parametrize(
+    ("rate", "shape"),
+    [(0.6, (1, 1, 1)), (0.1, (2, 2, 2)), (0.01, (2, 2, 2)), (0.1, (1, 2, 4))],
+)
+def test_sampled_equals_oracle(batch, rng, rate, shape):
+    """Same loss on every mesh with the same class axis; centres left out rest."""
+    embeddings, centers, labels = batch
+    noise = rng.random(len(centers)).astype(np.float32)
+    margin = make_margin("cosface", margin=0.4)
+    function = partial(softmax_on(margin, mesh_of(*shape)), sample_rate=rate)
+
+    def loss(embeddings, centers):
+        result = function(embeddings, centers, labels, noise=noise)
+        return result.loss, result
+
+    (value, result), gradients = quick_jit(
+        jax.value_and_grad(loss, (0, 1), has_aux=True)
+    )(embeddings, centers)
+    want, kept = sampled_oracle(*batch, noise, rate, shape[-1])
+    np.testing.assert_allclose(value, want, rtol=1e-5)
+    moved = np.flatnonzero(np.abs(gradients[1]).sum(1))
+    assert set(labels[labels >= 0]) <= set(moved) <= set(kept)
+    assert all(np.isfinite(g).all() for g in gradients)
+    rows = len(centers) // shape[-1]
+    overflow = 0
+    for shard in range(shape[-1]):
+        here = min(max(NUM_CLASSES - shard * rows, 0), rows)
+        count = len({c for c in labels if shard * rows <= c < (shard + 1) * rows})
+        overflow += max(count - int(rate * here), 0)
+    assert result.overflow == overflow
+    assert (overflow > 0) == (rate == 0.01)
+
+
+def test_sampled_gradients_equal_those_of_one_data_device(batch, rng):
+    embeddings, centers, labels = batch
+    noise = rng.random(len(centers)).astype(np.float32)
+
+    def gradients(shape):
+        function = softmax_on(make_margin("arcface", margin=0.5), mesh_of(*shape))
+
+        def loss(embeddings, centers):
+            return function(
+                embeddings, centers, labels, sample_rate=0.3, noise=noise
+            ).loss
+
+        return quick_jit(jax.grad(loss, (0, 1)))(embeddings, centers)
+
+    for one, many in zip(gradients((1, 1, 2)), gradients((2, 2, 2)), strict=True):
+        np.testing.assert_allclose(many, one, atol=1e-5 * np.abs(one).max())
+
+
+def test_a_sampled_step_reduces_only_the_chosen_gradients(batch, rng):
+    """Between devices go [slots, D] numbers of the centres' gradient, not [rows, D]."""
+    embeddings, centers, labels = batch
+    noise = rng.random(len(centers)).astype(np.float32)
+    mesh = mesh_of(4, 1, 2)
+    function = softmax_on(make_margin("cosface", margin=0.4), mesh)
+
+    def loss(embeddings, centers):
+        return function(embeddings, centers, labels, sample_rate=0.1, noise=noise).loss
+
+    place = lambda x, spec: jax.device_put(x, jax.NamedSharding(mesh, spec))  # noqa: E731
+    args = (
+        place(jnp.asarray(embeddings), jax.P(("data", "fsdp", "class"))),
+        place(jnp.asarray(centers), jax.P("class")),
+    )
+    text = jax.jit(jax.grad(loss, (0, 1))).lower(*args).compile().as_text()
+    reduced = [line for line in text.splitlines() if " all-reduce" in line]
+    rows = len(centers) // 2
+    slots = int(0.1 * rows)
+
+    def among(count: int) -> bool:  # either way round, as the compiler likes
+        shapes = f"f32[{count},{WIDTH}]", f"f32[{WIDTH},{count}]"
+        return any(shape in line for line in reduced for shape in shapes)
+
+    assert among(slots)
+    assert not among(rows)
+
+
+def test_labels_out_of_range_are_ignored(batch):
+    embeddings, centers, labels = batch
+    function = quick_jit(
+        softmax_on(make_margin("cosface", margin=0.4), mesh_of(1, 1, 2))
+    )
+    want = function(*batch)
+    labels[5] = NUM_CLASSES + 3  # a row that only pads the centres
+    assert function(embeddings, centers, labels).loss == want.loss
+    labels[5] = 10**6
+    assert function(embeddings, centers, labels).loss == want.loss
+
+
+def test_quality_follows_its_sample_to_every_device(batch, rng):
+    quality = rng.uniform(-1, 1, BATCH).astype(np.float32)
+    margin = make_margin("adaface", margin=0.4)
+    results = [
+        quick_jit(softmax_on(margin, mesh_of(*shape)))(*batch, quality=quality)
+        for shape in ((1, 1, 1), (2, 2, 2))
+    ]
+    np.testing.assert_allclose(results[0].loss, results[1].loss, rtol=1e-5)
+    plain = quick_jit(softmax_on(margin, mesh_of(1, 1, 1)))(*batch)
+    assert abs(plain.loss - results[0].loss) > 1e-3
+
+
+def test_floor_bounds_the_value_and_not_the_gradient(batch):
+    embeddings, centers, labels = batch
+    embeddings = -centers[np.maximum(labels, 0)]  # cosine -1: loss beyond 69
+    function = softmax_on(make_margin("cosface", margin=0.4), mesh_of(1, 1, 1))
+
+    def loss(embeddings, floor):
+        return function(embeddings, centers, labels, probability_floor=floor).loss
+
+    floored, plain = (
+        quick_jit(jax.value_and_grad(partial(loss, floor=floor)))(embeddings)
+        for floor in (1e-30, 0.0)
+    )
+    np.testing.assert_allclose(floored[0], 30 * np.log(10), rtol=1e-5)
+    assert plain[0] > 80
+    labelled = labels >= 0
+    np.testing.assert_allclose(
+        16 * floored[1][labelled], 15 * plain[1][labelled], rtol=1e-4, atol=1e-5
+    )
+    assert np.abs(floored[1][~labelled]).max() > 0
+    assert np.abs(plain[1][~labelled]).max() == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        (
+            dict(sample_rate=0.5),
+            "below 1 needs a noise .* got 0.5 and noise of shape N",
+        ),
+        (dict(sample_rate=0.5, noise=np.zeros(3)), r"noise of shape \(3,\); draw"),
+        (dict(sample_rate=0.0), r"must lie in \(0, 1\] .* got 0.0"),
+        (dict(num_classes=600), r"at least one per class \(600\); got 512 rows"),
+    ],
+)
+def test_bad_sampling(batch, options, match):
+    options = dict(num_classes=NUM_CLASSES) | options
+    with pytest.raises(ValueError, match=match):
+        margin_softmax(
+            *batch,
+            margin=make_margin("cosine", margin=0.0),
+            mesh=mesh_of(1, 1, 1),
+            **options,
+        )

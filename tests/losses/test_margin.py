@@ -10,7 +10,9 @@ from kprpe_jax.losses.margin import (
     MARGINS,
     add_angle,
     clip_cosine,
+    combined_margin,
     make_margin,
+    margin_logits,
     unit,
 )
 
@@ -30,10 +32,60 @@ def test_cosine_is_left_alone():
 def test_arcface_adds_an_angle_and_stops_at_pi():
     margin = make_margin("arcface", margin=0.5)
     angle = np.minimum(np.arccos(COSINES.astype(np.float64)) + 0.5, np.pi)
-    # At cosine = 1 the sine is kept above 1e-4.
-    np.testing.assert_allclose(
-        margin.target_cosine(COSINES), np.cos(angle), atol=1e-4 * np.sin(0.5) + 1e-6
+    np.testing.assert_allclose(margin.target_cosine(COSINES), np.cos(angle), atol=1e-6)
+
+
+def test_free_angles_pass_pi():
+    target = make_margin("arcface", margin=0.5, angle="free").target_cosine(COSINES)
+    angle = np.arccos(COSINES.astype(np.float64)) + 0.5
+    np.testing.assert_allclose(target, np.cos(angle), atol=1e-6)
+    assert target[0] > target[1]
+
+
+@pytest.mark.parametrize("quality", [-1.0, -0.3, 0.0, 0.3, 1.0])
+def test_adaface(quality):
+    """Formula with both ends of the angle; at quality -1 ArcFace, at 0 CosFace."""
+    angle = np.arccos(COSINES.astype(np.float64)) - 0.4 * quality
+    subtracted = 0.4 + 0.4 * quality
+    for name, kept in (("clipped", np.clip(angle, 0, np.pi)), ("free", angle)):
+        margin = make_margin("adaface", margin=0.4, angle=name)
+        target = margin.target_cosine(COSINES, np.float32(quality))
+        np.testing.assert_allclose(target, np.cos(kept) - subtracted, atol=1e-6)
+    same_as = {-1.0: "arcface", 0.0: "cosface"}.get(quality)
+    if same_as:
+        other = make_margin(same_as, margin=0.4).target_cosine(COSINES)
+        target = make_margin("adaface", margin=0.4).target_cosine(COSINES, quality)
+        np.testing.assert_allclose(target, other, atol=1e-6)
+
+
+@pytest.mark.parametrize("quality", [-1.0, -0.5, 0.0, 0.5, 1.0])
+def test_adaface_never_rewards_a_larger_angle(quality):
+    cosines = jnp.linspace(-1, 1, 2001)
+    target = make_margin("adaface", margin=0.4).target_cosine(cosines, quality)
+    assert (np.diff(target) >= -1e-6).all()
+
+
+@pytest.mark.parametrize("margins", [(1, 0, 0), (1.35, 0, 0), (1, 0.3, 0.2), (2, 1, 0)])
+def test_combined_margin(margins):
+    theta = np.minimum(
+        margins[0] * np.arccos(COSINES.astype(np.float64)) + margins[1], np.pi
     )
+    margin = combined_margin(*margins)
+    np.testing.assert_allclose(
+        margin.target_cosine(COSINES), np.cos(theta) - margins[2], atol=2e-6
+    )
+    gradients = jax.vmap(jax.grad(margin.target_cosine))(COSINES)
+    assert np.isfinite(gradients).all()
+
+
+def test_logits_of_target_and_others():
+    cosine = jnp.array([[0.5, 0.2, -0.1], [0.5, 0.2, -0.1]])
+    is_target = np.array([[True, False, False], [False, False, False]])
+    margin = make_margin("cosface", margin=0.4, scale=10.0)
+    logits = margin_logits(cosine, is_target, margin)
+    np.testing.assert_allclose(logits, [[1, 2, -1], [5, 2, -1]], rtol=1e-5)
+    dropped = margin_logits(cosine, is_target, margin._replace(drop_above=0.15))
+    np.testing.assert_allclose(dropped, [[1, 0, -1], [0, 0, -1]], rtol=1e-5)
 
 
 def test_arcface_never_rewards_a_larger_angle():
@@ -82,8 +134,18 @@ def test_clip_passes_the_gradient_where_it_clips():
         (dict(kind="arcface", margin=-0.5), "must not be negative"),
         (dict(kind="arcface", margin=0.5, scale=0.0), "scale must be positive"),
         (dict(kind="arcface", margin=0.5, gradient="none"), "unknown gradient 'none'"),
+        (dict(kind="arcface", margin=0.5, angle="wide"), "unknown angle 'wide'"),
     ],
 )
 def test_errors(arguments, match):
     with pytest.raises(ValueError, match=match):
         make_margin(**arguments)
+
+
+def test_combined_margin_out_of_range():
+    with pytest.raises(
+        ValueError, match="at least 1 and the others not negative; got 0"
+    ):
+        combined_margin(0.5, 0.0, 0.0)
+    with pytest.raises(ValueError, match="scale must be positive"):
+        combined_margin(1, 0.5, 0.0, scale=-1.0)
