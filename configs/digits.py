@@ -79,8 +79,8 @@ def get_config(position: str = "kprpe_multihead") -> ConfigDict:
     config.optimizer.b2 = 0.999
     config.optimizer.momentum = 0.9
     config.optimizer.clip_norm = 1.0
-    # Without it a short run starves the bias tables (docs/decisions/003).
-    config.optimizer.bias_table_factor = 10.0
+    # Position parameters learn faster: a short run would starve them (decision 003).
+    config.optimizer.position_factor = 10.0
     config.optimizer.accumulate_steps = 1
 
     config.mesh = ConfigDict()

@@ -55,7 +55,7 @@ FIELDS = {
     "optimizer.b2": float,
     "optimizer.momentum": float,
     "optimizer.clip_norm": float,
-    "optimizer.bias_table_factor": float,
+    "optimizer.position_factor": float,
     "optimizer.accumulate_steps": int,
     "mesh.data": int,
     "mesh.fsdp": int,

@@ -24,8 +24,8 @@ NO_DECAY = (
     r"|(^|/)embedding$"
 )
 
-# The tables of `position.encoding.PositionBias`.
-BIAS_TABLES = r"(^|/)bias_tables/"
+# What encodes position: bias tables of the attention, learned embeddings of places.
+POSITION = r"(^|/)(bias_tables/|position_embedding$)"
 
 
 class Optimizer(NamedTuple):
@@ -121,10 +121,10 @@ def decay_mask(params: Any, no_decay: str = NO_DECAY) -> Any:
     )
 
 
-def bias_table_mask(params: Any) -> Any:
-    """Mark the tables of attention biases; returns a tree of bool like `params`."""
+def position_mask(params: Any) -> Any:
+    """Mark what encodes position; returns a tree of bool like `params`."""
     return jax.tree_util.tree_map_with_path(
-        lambda path, _: bool(re.search(BIAS_TABLES, path_of(path))), params
+        lambda path, _: bool(re.search(POSITION, path_of(path))), params
     )
 
 
@@ -136,9 +136,9 @@ def make_optimizer(
     AdamW's decay is decoupled from the moments; SGD's is added to the gradient before
     the momentum, as face recognition recipes do.
 
-    Tables of attention biases may learn faster than the rest: AdamW moves an entry by
-    about a learning rate a step, and logits want biases of several units, which a short
-    run never reaches (docs/decisions/003).
+    Position tables and embeddings may learn faster than the rest: AdamW moves an entry
+    by about a learning rate a step, and logits want biases of several units, which a
+    short run never reaches (docs/decisions/003).
 
     Source: AdamW: Loshchilov and Hutter, ICLR 2019, Alg. 2 (the decay is scaled by the
       learning rate). Clipping: Pascanu et al., ICML 2013, Alg. 1.
@@ -146,7 +146,7 @@ def make_optimizer(
     Args:
       config: the section `optimizer`: as `make_schedule`, and name ("adamw" or "sgd"),
         weight_decay, clip_norm (0 = no clipping), b1, b2 (adamw), momentum (sgd),
-        bias_table_factor (learning rate of attention-bias tables over the others').
+        position_factor (learning rate of position parameters over the others').
       steps: the number of steps of the whole run.
       steps_per_epoch: see `make_schedule`.
     Raises: ValueError: an unknown name, a negative learning rate, decay or clip norm,
@@ -157,7 +157,7 @@ def make_optimizer(
         "end_learning_rate",
         "weight_decay",
         "clip_norm",
-        "bias_table_factor",
+        "position_factor",
     ):
         if config[field] < 0:
             raise ValueError(f"optimizer.{field} must be >= 0; got {config[field]}")
@@ -171,6 +171,6 @@ def make_optimizer(
         raise ValueError(f"optimizer.name must be adamw or sgd; got {config.name!r}")
     clip = (optax.clip_by_global_norm(config.clip_norm),) if config.clip_norm else ()
     scale = (optax.scale_by_learning_rate(schedule),)
-    if config.bias_table_factor != 1:
-        scale += (optax.masked(optax.scale(config.bias_table_factor), bias_table_mask),)
+    if config.position_factor != 1:
+        scale += (optax.masked(optax.scale(config.position_factor), position_mask),)
     return Optimizer(optax.chain(*clip, *rule, *scale), schedule)

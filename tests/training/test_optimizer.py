@@ -6,10 +6,10 @@ import pytest
 
 from kprpe_jax.backbones.vit import PRESETS, ViT
 from kprpe_jax.training.optimizer import (
-    bias_table_mask,
     decay_mask,
     make_optimizer,
     make_schedule,
+    position_mask,
 )
 from kprpe_jax.training.sharding import flatten_with_paths
 from tests.training import toy
@@ -66,7 +66,7 @@ def test_schedule_equals_the_formula(name, warmup, unit):
         ({"boundaries": (5, 3)}, r"boundaries must increase; got \(5, 3\)"),
         ({"schedule_unit": "epochs"}, "epochs needs steps_per_epoch"),
         ({"name": "adam"}, "name must be adamw or sgd; got 'adam'"),
-        ({"bias_table_factor": -1.0}, "bias_table_factor must be >= 0; got -1.0"),
+        ({"position_factor": -1.0}, "position_factor must be >= 0; got -1.0"),
         ({"clip_norm": -1.0}, "clip_norm must be >= 0; got -1.0"),
         ({"learning_rate": -1.0}, "learning_rate must be >= 0"),
     ],
@@ -137,8 +137,8 @@ def test_sgd_decays_before_momentum():
     np.testing.assert_allclose(params["kernel"], w, rtol=1e-6)
 
 
-def test_bias_tables_learn_faster_by_the_factor():
-    config = section(schedule="constant", warmup=0.0, bias_table_factor=7.0)
+def test_position_parameters_learn_faster_by_the_factor():
+    config = section(schedule="constant", warmup=0.0, position_factor=7.0)
     params = {
         "backbone": {"bias_tables": {"kernel": jnp.ones((2, 2))}},
         "bias_tables_of_another": {"kernel": jnp.ones((2, 2))},
@@ -158,14 +158,15 @@ def test_bias_tables_learn_faster_by_the_factor():
     np.testing.assert_array_equal(b[other]["kernel"], a[other]["kernel"])
 
 
-def test_the_factor_finds_the_tables_of_the_vision_transformer():
+def test_the_factor_finds_the_position_parameters_of_the_vision_transformer():
     model = ViT(**PRESETS["tiny"])
     images, keypoints = jnp.zeros((1, 40, 40, 3)), jnp.zeros((1, 5, 2))
     params = jax.eval_shape(model.init, jax.random.key(0), images, keypoints)["params"]
     found = {
-        path for path, yes in flatten_with_paths(bias_table_mask(params)).items() if yes
+        path for path, yes in flatten_with_paths(position_mask(params)).items() if yes
     }
-    assert found == {"bias_tables/bias", "bias_tables/kernel"}
+    tables = {"bias_tables/bias", "bias_tables/kernel"}
+    assert found == {*tables, "position_embedding"}
 
 
 def test_clipping_scales_to_the_global_norm():

@@ -130,7 +130,7 @@ def make_config(**overrides) -> ConfigDict:
                 "b2": 0.999,
                 "momentum": 0.9,
                 "clip_norm": 1.0,
-                "bias_table_factor": 1.0,
+                "position_factor": 1.0,
                 "accumulate_steps": 1,
             },
             "mesh": {"data": -1, "fsdp": 1, "class": 1},
