@@ -179,6 +179,7 @@ def _write_shard(
     """
     shard = Shard()
     found: set[int] = set()
+    # One row per group, as TFDS writes: rows are read one by one, in any order.
     writer = array_record_module.ArrayRecordWriter(path, "group_size:1")
     try:
         for record, bad, keypoints, size in checked:

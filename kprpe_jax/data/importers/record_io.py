@@ -3,11 +3,13 @@
 A record is the magic number, a word whose upper 3 bits say which part of a record
 follows (0 = all, 1 = first, 2 = middle, 3 = last) and whose lower 29 bits are its
 length, then the bytes, padded to a multiple of 4. Where the content itself holds the
-magic number at a multiple of 4, the writer cuts there and leaves the number out. The
-content begins with a header: flag uint32, label float32, id uint64, id2 uint64; a flag
-above 0 is the number of float32 labels that follow in place of the one. InsightFace's
-record 0 has no image; its labels are the first and the last + 1 index of the records
-that describe identities; records 1 up to the first of those are the images.
+magic number at a multiple of 4, the writer cuts there and leaves the number out; so
+only last parts need padding.
+
+The content begins with a header: flag uint32, label float32, id uint64, id2 uint64; a
+flag above 0 is the number of float32 labels that follow in place of the one.
+InsightFace's record 0 has no image; its labels are the first and the last + 1 index of
+the records that describe identities; records 1 up to the first of those are the images.
 """
 
 import os
@@ -217,7 +219,6 @@ def read_record(file: BinaryIO, offset: int, path: str) -> bytes:
                 f"{where} must have {length} bytes; got {len(data)} up to the end of "
                 "the file; the .rec is truncated: fetch it again"
             )
-        file.seek(-length % 4, os.SEEK_CUR)
         parts.append(data)
         if part in (0, 3):
             return struct.pack("<I", _MAGIC).join(parts)
