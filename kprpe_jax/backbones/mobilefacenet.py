@@ -1,0 +1,162 @@
+"""MobileFaceNet: a face network of one million parameters."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import DTypeLike
+
+from kprpe_jax.backbones.iresnet import PRelu
+from kprpe_jax.layers.batch_norm import BatchNorm
+
+# (expansion, width, units, stride of the first) of the bottlenecks, Table 1.
+STAGES = ((2, 64, 5, 2), (4, 128, 1, 2), (2, 128, 6, 1), (4, 128, 1, 2), (2, 128, 2, 1))
+
+
+class ConvNorm(nn.Module):
+    """Convolution without bias, batch norm, and where said PReLU.
+
+    Attributes:
+      width: output channels.
+      size: (height, width) of the kernel.
+      stride: in both directions.
+      depthwise: every channel on its own.
+      padding: pixels on each side.
+      activate: end with PReLU.
+      dtype: compute type.
+    """
+
+    width: int
+    size: tuple[int, int]
+    stride: int = 1
+    depthwise: bool = False
+    padding: int = 0
+    activate: bool = True
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Array, train: bool) -> Array:
+        """[B, h, w, C] -> [B, h', w', width]."""
+        x = nn.Conv(
+            self.width,
+            self.size,
+            strides=self.stride,
+            padding=self.padding,
+            feature_group_count=x.shape[-1] if self.depthwise else 1,
+            use_bias=False,
+            kernel_init=nn.initializers.variance_scaling(2.0, "fan_out", "normal"),
+            dtype=self.dtype,
+            name="conv",
+        )(x)
+        x = BatchNorm(name="norm")(x, train=train).astype(self.dtype)
+        return PRelu(name="act")(x) if self.activate else x
+
+
+class Bottleneck(nn.Module):
+    """Inverted residual: expand, depthwise convolution, project; plus the input.
+
+    The input is added where stride and width leave its shape as it is.
+    """
+
+    width: int
+    expansion: int
+    stride: int
+    dtype: DTypeLike
+
+    @nn.compact
+    def __call__(self, x: Array, train: bool) -> Array:
+        """[B, h, w, C] -> [B, h / stride, w / stride, width]."""
+        inner = x.shape[-1] * self.expansion
+        options = dict(dtype=self.dtype)
+        branch = ConvNorm(inner, (1, 1), name="expand", **options)(x, train)
+        branch = ConvNorm(
+            inner,
+            (3, 3),
+            self.stride,
+            depthwise=True,
+            padding=1,
+            name="depthwise",
+            **options,
+        )(branch, train)
+        branch = ConvNorm(
+            self.width, (1, 1), activate=False, name="project", **options
+        )(branch, train)
+        same = self.stride == 1 and self.width == x.shape[-1]
+        return x + branch if same else branch
+
+
+class MobileFaceNet(nn.Module):
+    """Images to embeddings.
+
+    Source: MobileFaceNets (Chen et al., 2018), Table 1: a global depthwise convolution
+    in place of global average pooling.
+
+    Attributes:
+      image_size: (height, width) in pixels, multiples of 16; 112 x 96 are columns 8 to
+        103 of an aligned 112 x 112 face.
+      output_dim: D, size of the embedding.
+      input_scale: multiplies the images; 127.5 / 128 for weights that were trained on
+        (x - 127.5) / 128.
+      dtype: compute type. Parameters, norm statistics and output are float32.
+    """
+
+    image_size: tuple[int, int] = (112, 112)
+    output_dim: int = 128
+    input_scale: float = 1.0
+    dtype: DTypeLike = jnp.float32
+
+    def setup(self) -> None:
+        """Declare all parts."""
+        options = dict(dtype=self.dtype)
+        self.conv1 = ConvNorm(64, (3, 3), 2, padding=1, **options)
+        self.conv2 = ConvNorm(64, (3, 3), depthwise=True, padding=1, **options)
+        self.blocks = [
+            Bottleneck(width, expansion, 1 if index else stride, self.dtype)
+            for expansion, width, count, stride in STAGES
+            for index in range(count)
+        ]
+        self.conv3 = ConvNorm(512, (1, 1), **options)
+        size = tuple(side // 16 for side in self.image_size)
+        fields = dict(activate=False, **options)
+        self.pool = ConvNorm(512, size, depthwise=True, **fields)
+        self.head = ConvNorm(self.output_dim, (1, 1), **fields)
+
+    def __call__(self, images: Array, *, train: bool = False) -> Array:
+        """Embed.
+
+        Args:
+          images: [B, H, W, 3] in [-1, 1].
+          train: batch statistics are on.
+        Returns: float32 [B, output_dim], not normalised.
+        Raises: ValueError: image size or channels do not fit the model.
+        """
+        features = self.features(images, train=train)
+        return self.embed_features(features["conv3"], train=train)
+
+    def features(self, images: Array, *, train: bool = False) -> dict[str, Array]:
+        """Feature maps where their size changes, and the last one.
+
+        Returns: `stage1` [B, H / 4, W / 4, 64], `stage2` [B, H / 8, W / 8, 128],
+          `stage3` [B, H / 16, W / 16, 128], `conv3` [B, H / 16, W / 16, 512]: the one
+          for matching patch by patch.
+        """
+        fits = not any(side % 16 for side in self.image_size)
+        if images.ndim != 4 or images.shape[1:] != (*self.image_size, 3) or not fits:
+            raise ValueError(
+                f"MobileFaceNet: images must be [B, {self.image_size[0]}, "
+                f"{self.image_size[1]}, 3] with sides that are multiples of 16; got "
+                f"{images.shape}; resize them or change model.image_size."
+            )
+        x = (images * self.input_scale).astype(self.dtype)
+        x = self.conv2(self.conv1(x, train), train)
+        outputs = []
+        for block in self.blocks:
+            x = block(x, train)
+            outputs.append(x)
+        last = {"stage1": 4, "stage2": 11, "stage3": 14}
+        maps = {name: outputs[index] for name, index in last.items()}
+        return {**maps, "conv3": self.conv3(x, train)}
+
+    def embed_features(self, conv3: Array, *, train: bool = False) -> Array:
+        """Last feature map to embeddings: float32 [B, output_dim]."""
+        x = self.head(self.pool(conv3, train), train)
+        return x.reshape(x.shape[0], -1).astype(jnp.float32)
