@@ -1,8 +1,8 @@
 """Deterministic batches for any number of processes, workers and restarts.
 
-Batch k of a training run is a function of (seed, k) alone: each process reads its
-slice of the same global batch, whatever the number of processes, and a run
-continues at step k by asking for `start_step=k`. Nothing else is to be saved.
+Batch k of a training run is a function of the stream of rows and of k alone: each
+process reads its slice of the same global batch, whatever the number of processes, and
+a run continues at step k by asking for `start_step=k`. Nothing else is to be saved.
 """
 
 from collections.abc import Iterator, Sequence
@@ -26,24 +26,23 @@ class _ReadRows:
 
 def train_batches(
     source: Sequence,
+    rows: grain.MapDataset,
     *,
     batch_size: int,
-    seed: int,
     process_index: int = 0,
     process_count: int = 1,
     start_step: int = 0,
     num_threads: int = 2,
     num_workers: int = 0,
 ) -> Iterator[Batch]:
-    """Yield this process's rows of an endless stream of shuffled global batches.
+    """Yield this process's rows of an endless stream of global batches.
 
-    Every epoch has a new order; a batch may reach over the end of an epoch, so
-    that each row is seen equally often.
+    A batch may reach over the end of an epoch, so that each row is seen equally often.
 
     Args:
       source: random-access rows with `len` and `__getitems__` (`open_split`).
+      rows: endless stream of row numbers of the source (`data.order`).
       batch_size: rows of the global batch, divisible by process_count.
-      seed: of the order, 0 <= seed < 2**32.
       process_index: 0 <= process_index < process_count.
       process_count: processes that share each global batch.
       start_step: number of the first batch yielded; a resumed run passes the steps
@@ -54,17 +53,14 @@ def train_batches(
     Returns: iterator of dicts of arrays with leading size
       batch_size / process_count; the processes' rows, concatenated in order of
       process_index, are the global batch.
-    Raises: ValueError: sizes that do not fit, an empty source.
+    Raises: ValueError: sizes that do not fit.
     """
     local = _local_size("train_batches", batch_size, process_index, process_count)
-    if not len(source):
-        raise ValueError("train_batches: the source must have rows; got none; check it")
     if start_step < 0:
         raise ValueError(
             f"train_batches: start_step must be >= 0; got {start_step}; pass the "
             "number of steps done"
         )
-    rows = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat()
     # Batching comes before the slice over processes: global batch k is local
     # batches k * process_count .. (k + 1) * process_count - 1 for any count.
     local_batches = rows.batch(local, drop_remainder=True)

@@ -13,7 +13,7 @@ from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
 from kprpe_jax import tasks
-from kprpe_jax.data import loader
+from kprpe_jax.data import loader, order
 from kprpe_jax.data.store import open_split, prepare_embedded
 from kprpe_jax.tasks.task import Task, run_evaluators
 from kprpe_jax.training import config as config_lib
@@ -210,8 +210,8 @@ def _check_last_checkpoint(workdir: str | os.PathLike, abstract: TrainState) -> 
 def _open_batches(config: ConfigDict, source: Sequence, start: int) -> Iterator[dict]:
     return loader.train_batches(
         source,
+        order.shuffled(len(source), seed=config.seed),
         batch_size=config.data.batch_size,
-        seed=config.seed,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
         start_step=start,

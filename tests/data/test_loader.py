@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 
-from kprpe_jax.data import loader, store
+from kprpe_jax.data import loader, order, store
 
 
 class Rows:
@@ -25,6 +25,11 @@ class Rows:
         return [self[i] for i in rows]
 
 
+def train_batches(source, *, seed, **options):
+    rows = order.shuffled(len(source), seed=seed)
+    return loader.train_batches(source, rows, **options)
+
+
 def ids(iterator, steps):
     return [batch["id"].tolist() for batch in itertools.islice(iterator, steps)]
 
@@ -37,7 +42,7 @@ def assert_same(got, want):
 
 
 def test_each_epoch_has_every_row_once_in_a_new_order():
-    flat = sum(ids(loader.train_batches(Rows(10), batch_size=4, seed=0), 5), [])
+    flat = sum(ids(train_batches(Rows(10), batch_size=4, seed=0), 5), [])
     assert sorted(flat[:10]) == sorted(flat[10:]) == list(range(10))
     assert flat[:10] != flat[10:]
     assert flat[:10] != list(range(10))
@@ -45,8 +50,7 @@ def test_each_epoch_has_every_row_once_in_a_new_order():
 
 def test_order_follows_from_the_seed_alone():
     first, again, other = (
-        ids(loader.train_batches(Rows(50), batch_size=8, seed=seed), 9)
-        for seed in (3, 3, 4)
+        ids(train_batches(Rows(50), batch_size=8, seed=seed), 9) for seed in (3, 3, 4)
     )
     assert first == again
     assert first != other
@@ -54,10 +58,10 @@ def test_order_follows_from_the_seed_alone():
 
 @pytest.mark.parametrize("process_count", [2, 4])
 def test_processes_share_the_same_global_batches(process_count):
-    whole = ids(loader.train_batches(Rows(50), batch_size=8, seed=1), 14)
+    whole = ids(train_batches(Rows(50), batch_size=8, seed=1), 14)
     parts = [
         ids(
-            loader.train_batches(
+            train_batches(
                 Rows(50),
                 batch_size=8,
                 seed=1,
@@ -74,11 +78,11 @@ def test_processes_share_the_same_global_batches(process_count):
 
 @pytest.mark.parametrize("step", [0, 1, 5, 100])
 def test_resuming_at_a_step_gives_that_batch_for_any_process_count(step):
-    whole = ids(loader.train_batches(Rows(50), batch_size=8, seed=1), step + 2)[step:]
+    whole = ids(train_batches(Rows(50), batch_size=8, seed=1), step + 2)[step:]
     for count in (1, 2):
         parts = [
             ids(
-                loader.train_batches(
+                train_batches(
                     Rows(50),
                     batch_size=8,
                     seed=1,
@@ -96,7 +100,7 @@ def test_resuming_at_a_step_gives_that_batch_for_any_process_count(step):
 
 def test_prepared_digits_come_in_the_promised_form(digits_dir):
     source = store.open_split(digits_dir, "digits", "train")
-    batch = next(loader.train_batches(source, batch_size=16, seed=0))
+    batch = next(train_batches(source, batch_size=16, seed=0))
     forms = {key: (value.shape, value.dtype) for key, value in batch.items()}
     assert forms == {
         "image": ((16, 28, 28, 1), np.uint8),
@@ -111,12 +115,10 @@ def test_prepared_digits_come_in_the_promised_form(digits_dir):
 @pytest.mark.slow
 def test_worker_processes_change_neither_order_nor_resuming(digits_dir):
     source = store.open_split(digits_dir, "digits", "train")
-    plain = list(
-        itertools.islice(loader.train_batches(source, batch_size=128, seed=2), 16)
-    )
+    plain = list(itertools.islice(train_batches(source, batch_size=128, seed=2), 16))
     for workers in (1, 2):
         for start in (0, 13):
-            iterator = loader.train_batches(
+            iterator = train_batches(
                 source, batch_size=128, seed=2, start_step=start, num_workers=workers
             )
             for want in plain[start : start + 3]:
@@ -133,9 +135,7 @@ def test_worker_process_names_the_damaged_shard(digits_dir, tmp_path):
     shard.write_bytes(content)
     source = store.open_split(copy, "digits", "test")
     for workers in (0, 1):
-        iterator = loader.train_batches(
-            source, batch_size=360, seed=0, num_workers=workers
-        )
+        iterator = train_batches(source, batch_size=360, seed=0, num_workers=workers)
         with pytest.raises(ValueError, match=f"{shard.name} is corrupt at row"):
             next(iterator)
 
@@ -163,35 +163,43 @@ def test_evaluation_counts_each_row_once_in_order(rows, process_count):
     assert seen == list(range(rows))
 
 
-@pytest.mark.parametrize("function", [loader.train_batches, loader.eval_batches])
+@pytest.mark.parametrize("function", [train_batches, loader.eval_batches])
 @pytest.mark.parametrize(
     ("kwargs", "match"),
     [
         ({"batch_size": 0}, "positive multiple of the process count 1; got 0"),
         ({"batch_size": 9, "process_count": 2}, "process count 2; got 9"),
         ({"batch_size": 8, "process_index": 1}, r"process_index must be in 0\.\.0"),
-        ({"batch_size": 8, "count": 0}, "the source must have rows; got none"),
     ],
 )
 def test_sizes_that_do_not_fit_are_refused_at_once(function, kwargs, match):
     kwargs = dict(kwargs)
-    source = Rows(kwargs.pop("count", 5))
-    if function is loader.train_batches:
+    source = Rows(5)
+    if function is train_batches:
         kwargs["seed"] = 0
     with pytest.raises(ValueError, match=f"{function.__name__}: .*{match}"):
         function(source, **kwargs)
 
 
+def test_an_empty_source_is_refused_at_once():
+    for function in (
+        lambda: loader.eval_batches(Rows(0), batch_size=8),
+        lambda: order.shuffled(0, seed=0),
+    ):
+        with pytest.raises(ValueError, match="the source must have rows; got none"):
+            function()
+
+
 def test_negative_start_is_refused():
     with pytest.raises(ValueError, match="start_step must be >= 0; got -1"):
-        loader.train_batches(Rows(5), batch_size=1, seed=0, start_step=-1)
+        train_batches(Rows(5), batch_size=1, seed=0, start_step=-1)
 
 
 def test_in_memory_source_gives_the_same_batches(digits_dir):
     source = store.open_split(digits_dir, "digits", "test")
     for s in (5, 6):
         a, b = (
-            next(loader.train_batches(x, batch_size=32, seed=s))
+            next(train_batches(x, batch_size=32, seed=s))
             for x in (source, store.read_all(source))
         )
         assert_same(a, b)
