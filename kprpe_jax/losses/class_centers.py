@@ -81,7 +81,7 @@ def margin_softmax(
       margin: from `make_margin`.
       num_classes: C.
       mesh: with axes data, fsdp and class.
-      quality: float32 [B] in [-1, 1], for AdaFace, from `image_quality`.
+      quality: float32 [B] in [-1, 1], from `image_quality`; for AdaFace only.
       sample_rate: in (0, 1].
       noise: float32 [R] uniform in [0, 1), fresh at every step; only for sampling.
       probability_floor: 1e-30 as in the official PartialFC, 0 otherwise: the loss of a
@@ -89,7 +89,8 @@ def margin_softmax(
         as one of probability 0 and takes part in the means.
     Returns: `MarginSoftmax`.
     Raises: ValueError: the class axis does not divide the rows of `centers`, or these
-      are fewer than the classes; the rate is out of range or comes without noise.
+      are fewer than the classes; the rate is out of range or comes without noise; the
+      quality is missing or of no use.
     """
     rows, shards = centers.shape[0], mesh.shape["class"]
     if rows < num_classes or rows % shards:
@@ -107,6 +108,12 @@ def margin_softmax(
             f"value for each row of the centres; got {sample_rate} and noise of shape "
             f"{None if noise is None else noise.shape}; draw jax.random.uniform(rng, "
             f"({rows},))."
+        )
+    if margin.uses_quality != (quality is not None):
+        raise ValueError(
+            "margin_softmax: AdaFace needs the quality of each image and other margins "
+            f"none; got {'none' if quality is None else quality.shape}; see "
+            "`image_quality`."
         )
     if quality is None:
         quality = jnp.zeros(labels.shape, jnp.float32)

@@ -23,14 +23,17 @@ class Margin(NamedTuple):
     Attributes:
       target_cosine: float32 [...] cosine of the true class -> the same with its margin.
         Takes the quality of the image, broadcast to the cosine, as an optional second
-        argument; only AdaFace reads it.
+        argument.
       scale: s, multiplies all cosines before the softmax.
+      uses_quality: whether the quality matters (AdaFace); without it all images are
+        taken for average ones.
       drop_above: cosines of other classes above this one are set to 0 (they are taken
         for mislabelled); None = all stay.
     """
 
     target_cosine: Callable[..., Array]
     scale: float
+    uses_quality: bool = False
     drop_above: float | None = None
 
 
@@ -73,7 +76,8 @@ def make_margin(
             add_angle(cosine, -margin * quality, angle=angle) - margin * (1 + quality)
         ),
     }
-    return _with_options(functions[kind], scale, gradient, angle, drop_above)
+    result = _with_options(functions[kind], scale, gradient, angle, drop_above)
+    return result._replace(uses_quality=kind == "adaface")
 
 
 def combined_margin(
@@ -135,7 +139,7 @@ def _with_options(
             return shifted
         return cosine + jax.lax.stop_gradient(shifted - cosine)
 
-    return Margin(target_cosine, scale, drop_above)
+    return Margin(target_cosine, scale, drop_above=drop_above)
 
 
 def margin_logits(

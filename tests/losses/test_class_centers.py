@@ -265,8 +265,10 @@ def test_quality_follows_its_sample_to_every_device(batch, rng):
         for shape in ((1, 1, 1), (2, 2, 2))
     ]
     np.testing.assert_allclose(results[0].loss, results[1].loss, rtol=1e-5)
-    plain = quick_jit(softmax_on(margin, mesh_of(1, 1, 1)))(*batch)
-    assert abs(plain.loss - results[0].loss) > 1e-3
+    average = quick_jit(softmax_on(margin, mesh_of(1, 1, 1)))(
+        *batch, quality=0 * quality
+    )
+    assert abs(average.loss - results[0].loss) > 1e-3
 
 
 def test_floor_bounds_the_value_and_not_the_gradient(batch):
@@ -301,14 +303,11 @@ def test_floor_bounds_the_value_and_not_the_gradient(batch):
         (dict(sample_rate=0.5, noise=np.zeros(3)), r"noise of shape \(3,\); draw"),
         (dict(sample_rate=0.0), r"must lie in \(0, 1\] .* got 0.0"),
         (dict(num_classes=600), r"at least one per class \(600\); got 512 rows"),
+        (dict(quality=np.zeros(16)), r"and other margins none; got \(16,\); see"),
+        (dict(margin=make_margin("adaface", margin=0.4)), "AdaFace needs .* got none"),
     ],
 )
-def test_bad_sampling(batch, options, match):
-    options = dict(num_classes=NUM_CLASSES) | options
+def test_bad_options(batch, options, match):
+    defaults = dict(num_classes=NUM_CLASSES, margin=make_margin("cosine", margin=0.0))
     with pytest.raises(ValueError, match=match):
-        margin_softmax(
-            *batch,
-            margin=make_margin("cosine", margin=0.0),
-            mesh=mesh_of(1, 1, 1),
-            **options,
-        )
+        margin_softmax(*batch, mesh=mesh_of(1, 1, 1), **{**defaults, **options})
