@@ -21,10 +21,9 @@ def images(rng):
     return rng.uniform(-1, 1, (2, 32, 16, 3)).astype(np.float32)
 
 
-@pytest.mark.parametrize(
-    "variant", ["cvlface", pytest.param("insightface", marks=pytest.mark.slow)]
-)
-def test_shapes_and_training(variant, images):
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_training(variant, images):
     model = small(**VARIANTS[variant])
     keys = {"params": jax.random.key(0), "dropout": jax.random.key(1)}
     variables = quick_jit(lambda k, x: model.init(k, x, train=True))(keys, images)
@@ -68,9 +67,10 @@ def test_subsampling_shortcut_passes_every_second_pixel(rng):
     """With the last norm's scale at 0 a unit is its shortcut."""
     x = jnp.asarray(rng.normal(size=(1, 6, 6, 4)), jnp.float32)
     unit = Unit(4, 2, "subsample", False, jnp.float32)
-    variables = unit.init(jax.random.key(0), x, False)
+    variables = quick_jit(lambda x: unit.init(jax.random.key(0), x, False))(x)
     variables["params"]["norm3"]["scale"] *= 0
-    np.testing.assert_array_equal(unit.apply(variables, x, False), x[:, ::2, ::2])
+    got = quick_jit(lambda v, x: unit.apply(v, x, False))(variables, x)
+    np.testing.assert_array_equal(got, x[:, ::2, ::2])
 
 
 def test_slopes():
