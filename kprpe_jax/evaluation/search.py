@@ -61,8 +61,8 @@ def search(
     """
     if gallery_ids is not None:
         gallery = [(gallery, gallery_ids)]
-    if not isinstance(probes, Array):  # a sharded array is not fetched to be looked at
-        probes = jnp.asarray(finite("search", probes))
+    probes = jnp.asarray(probes)
+    finite("search", jnp.square(probes).sum(-1))  # a sharded array is not fetched
     probe_ids = _ids(probe_ids, len(probes))
     probes, own = unit(probes), jnp.asarray(probe_ids)
     state, first = _nothing_yet(probes, k), 0
@@ -87,12 +87,13 @@ def search(
 
 def _ids(ids: ArrayLike, count: int) -> np.ndarray:
     ids = np.asarray(ids)
-    if ids.shape != (count,) or (count and ids.min() <= NO_IDENTITY):
+    narrow = ids.astype(np.int32)
+    if ids.shape != (count,) or (narrow != ids).any() or NO_IDENTITY in narrow:
         raise ValueError(
-            f"search: there must be one identity above {NO_IDENTITY} per embedding; "
-            f"got {ids.shape} for {count} embeddings."
+            "search: there must be one identity per embedding, an int32 above "
+            f"{NO_IDENTITY}; got {ids.shape} for {count} embeddings; number the people."
         )
-    return ids.astype(np.int32)
+    return narrow
 
 
 @partial(jax.jit, static_argnames="k")

@@ -71,11 +71,15 @@ def test_errors(people):
         ValueError, match="between 1 and the size of the gallery, 40; g"
     ):
         search(probes, probe_ids, gallery, gallery_ids, k=41)
-    with pytest.raises(ValueError, match=r"one identity .* got \(16,\) for 40"):
-        search(probes, probe_ids, gallery, probe_ids, k=1)
+    for ids in (probe_ids, gallery_ids + 2**40, np.full(40, -(2**31))):
+        with pytest.raises(
+            ValueError, match=rf"one identity .* got \({len(ids)},\) for 40"
+        ):
+            search(probes, probe_ids, gallery, ids, k=1)
     gallery[3, 2] = np.nan
     with pytest.raises(ValueError, match="search: values must be finite; got 1 of"):
         search(probes, probe_ids, gallery, gallery_ids, k=1)
     probes[1] = np.inf
-    with pytest.raises(ValueError, match="first is row 1"):
-        search(probes, probe_ids, gallery, gallery_ids, k=1)
+    for given in (probes, jax.numpy.asarray(probes)):
+        with pytest.raises(ValueError, match="got 1 of 16 rows .* first is row 1"):
+            search(given, probe_ids, gallery, gallery_ids, k=1)
