@@ -125,6 +125,10 @@ def _key(seed: int, repeat: int, index: int) -> Array:
     return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), repeat), index)
 
 
+# Of `standard_conditions`, those that change nothing but the keypoints.
+KEYPOINT_EVALUATORS = ("affine_box", "affine_swapped", "noise")
+
+
 def standard_conditions(
     severities: Sequence[float], alphas: Sequence[float]
 ) -> dict[str, dict[str, Condition]]:

@@ -55,14 +55,20 @@ def mean_std(values: Sequence[float]) -> str:
 
 
 def table(runs: Sequence[Run]) -> str:
-    """Write a Markdown table: an encoding per row, a test condition per column."""
+    """Write a Markdown table: an encoding per row, a test condition per column.
+
+    A condition that an encoding does not have stays empty.
+    """
     lines = [
         "| encoding | " + " | ".join(title for _, title in COLUMNS) + " | seeds |",
         "|---" * (len(COLUMNS) + 2) + "|",
     ]
     for position, group in by_position(runs).items():
         cells = [
-            mean_std([run.results[metric] for run in group]) for metric, _ in COLUMNS
+            mean_std([run.results[metric] for run in group])
+            if metric in group[0].results
+            else ""
+            for metric, _ in COLUMNS
         ]
         lines.append(f"| {position} | " + " | ".join(cells) + f" | {len(group)} |")
     return "\n".join(lines) + "\n"
@@ -72,6 +78,8 @@ def plot_conditions(
     runs: Sequence[Run], prefix: str, label: str, path: pathlib.Path
 ) -> None:
     """Plot accuracy against the number that ends the names of an evaluator's metrics.
+
+    Runs without such metrics have no line.
 
     Args:
       runs: to compare.
@@ -83,6 +91,8 @@ def plot_conditions(
     for position, group in by_position(runs).items():
         names = [name for name in group[0].results if name.startswith(prefix)]
         names = [name for name in names if not name.endswith("count")]
+        if not names:
+            continue
         x = [float(name.removeprefix(prefix)) for name in names]
         y = 100 * np.array([[run.results[name] for name in names] for run in group])
         (line,) = axes.plot(x, y.mean(0), marker="o", markersize=3, label=position)
@@ -121,19 +131,23 @@ def write_report(runs: Sequence[Run], output: pathlib.Path) -> str:
     Returns: the table and where the report lies, for the terminal.
     """
     output.mkdir(parents=True, exist_ok=True)
+    pictures = {"severity": "severity.png"}
     severity = "severity of rotation, shear and scale (1 = affNIST's ranges)"
     plot_conditions(runs, "sweep/", severity, output / "severity.png")
-    error = "keypoint error α (Eq. 12), random per coordinate, at severity 1"
-    plot_conditions(runs, "noise/uniform_", error, output / "keypoint_noise.png")
-    plot_curves(runs, "affine/accuracy", output / "affine_over_steps.png")
-    plot_curves(runs, "clean/accuracy", output / "translated_over_steps.png")
+    if any(name.startswith("noise/") for run in runs for name in run.results):
+        pictures["noise"] = "keypoint_noise.png"
+        error = "keypoint error α (Eq. 12), random per coordinate, at severity 1"
+        plot_conditions(runs, "noise/uniform_", error, output / pictures["noise"])
+    for title, condition in (("affine", "affine"), ("translated", "clean")):
+        pictures[title] = f"{title}_over_steps.png"
+        plot_curves(runs, f"{condition}/accuracy", output / pictures[title])
     text = (
         "# Position encodings under affine distortion\n\n"
         "Trained on translated digits. Top-1 accuracy in percent, mean ± standard "
         "deviation over seeds, of the last checkpoint.\n\n"
         + table(runs)
-        + "\n![severity](severity.png)\n![noise](keypoint_noise.png)\n"
-        "![affine](affine_over_steps.png)\n![clean](translated_over_steps.png)\n"
+        + "".join(f"\n![{title}]({name})" for title, name in pictures.items())
+        + "\n"
     )
     (output / "report.md").write_text(text)
     return table(runs) + f"report: {output / 'report.md'}\n"

@@ -9,6 +9,7 @@ from kprpe_jax.data.affnist import read_affnist
 from kprpe_jax.data.check import check_batch
 from kprpe_jax.data.store import open_split, read_all
 from kprpe_jax.evaluation.conditions import (
+    KEYPOINT_EVALUATORS,
     Condition,
     Evaluator,
     Predict,
@@ -31,15 +32,20 @@ def batch_check(config: ConfigDict) -> Callable[[dict], None]:
 def evaluators(predict: Predict, config: ConfigDict) -> dict[str, Evaluator]:
     """Evaluators of `standard_conditions` on the test split, and `affnist`.
 
-    `affnist` reads the official file that `data.affnist_file` names, if it does; its
+    A network that does not read keypoints has none of KEYPOINT_EVALUATORS. `affnist`
+    reads the official file that `data.affnist_file` names, if it does; its
     images are distorted already, and their keypoints are those of the upright box.
     """
     data, evals = config.data, config.evals
+    conditions = standard_conditions(evals.severities, evals.alphas)
+    if not inputs.reads_keypoints(config):
+        for name in KEYPOINT_EVALUATORS:
+            del conditions[name]
     built = make_evaluators(
         predict,
         partial(inputs.condition_inputs, config=config),
         read_all(open_split(data.dir, data.name, data.test_split)),
-        standard_conditions(evals.severities, evals.alphas),
+        conditions,
         repeats=evals.repeats,
         batch_size=evals.batch_size,
     )

@@ -12,6 +12,7 @@ from kprpe_jax.backbones.vit import ViT
 from kprpe_jax.data.canvas import distort_on_canvas, place_on_canvas
 from kprpe_jax.data.keypoints import box_keypoints, draw_keypoints, perturb_keypoints
 from kprpe_jax.evaluation.conditions import Condition
+from kprpe_jax.position.encoding import KEYPOINT_FORMS
 from kprpe_jax.training.mesh import batch_sharding
 
 DRAWN_RADIUS = 1.5  # pixels, of the discs that `absolute_drawn` shows the network
@@ -98,6 +99,11 @@ def finish(images: Array, keypoints: Array, config: ConfigDict) -> tuple[Array, 
     if config.model.position == "absolute_drawn":
         images = draw_keypoints(images, keypoints, radius=DRAWN_RADIUS)
     return images, keypoints
+
+
+def reads_keypoints(config: ConfigDict) -> bool:
+    """Whether keypoints reach the network, as numbers or as part of the picture."""
+    return config.model.position in (*KEYPOINT_FORMS, "absolute_drawn")
 
 
 def make_vit(model: ConfigDict, mesh: Mesh | None = None) -> ViT:

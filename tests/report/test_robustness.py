@@ -104,6 +104,22 @@ def test_plot_curves(tmp_path, drawn):
     np.testing.assert_allclose(lines["rpe"], [[10], [47]])  # steps that all seeds have
 
 
+def without_keypoints(run):
+    names = ("affine_box", "affine_swapped", "noise")
+    kept = {k: v for k, v in run.results.items() if k.split("/")[0] not in names}
+    return run._replace(results=kept)
+
+
+def test_conditions_that_an_encoding_does_not_have_stay_empty(tmp_path, drawn):
+    runs = [RUNS[0], without_keypoints(RUNS[1])]
+    assert robustness.table(runs).endswith("| absolute | 80.0 | 50.0 |  |  | 1 |\n")
+    robustness.plot_conditions(runs, "noise/uniform_", "error", tmp_path / "a.png")
+    assert set(drawn[0][0]) == {"rpe"}
+    robustness.write_report([without_keypoints(run) for run in runs], tmp_path / "b")
+    assert len(list((tmp_path / "b").glob("*.png"))) == 3
+    assert "noise" not in (tmp_path / "b" / "report.md").read_text()
+
+
 def test_write_report(tmp_path):
     output = tmp_path / "new" / "folder"
     said = robustness.write_report(RUNS, output)

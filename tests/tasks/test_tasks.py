@@ -11,6 +11,7 @@ from jax.sharding import PartitionSpec as P
 from kprpe_jax import tasks
 from kprpe_jax.data.keypoints import box_keypoints
 from kprpe_jax.data.store import open_split
+from kprpe_jax.evaluation.conditions import KEYPOINT_EVALUATORS
 from kprpe_jax.losses.class_centers import padded_classes
 from kprpe_jax.position.encoding import KEYPOINT_FORMS, POSITIONS
 from kprpe_jax.tasks import inputs
@@ -196,6 +197,12 @@ def test_evaluators_of_a_state():
     assert set(results) == {"accuracy", "count"}
     assert results["count"] == rows
     assert 0 < results["accuracy"] < 0.4  # untrained: near chance, 0.1
+
+
+def test_a_network_without_keypoints_is_not_tested_with_others():
+    for position, more in (("rpe", set()), ("absolute_drawn", {*KEYPOINT_EVALUATORS})):
+        task = build(**{"model.position": position})
+        assert set(task.evaluators) == {"clean", "affine", "sweep"} | more
 
 
 def test_an_official_affnist_file_adds_an_evaluator(tmp_path, rng):
