@@ -1,0 +1,1 @@
+"""Augmentation on the device, with keypoints that follow the picture."""
