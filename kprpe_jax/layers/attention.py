@@ -3,6 +3,7 @@
 import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
+from jax.nn.initializers import Initializer
 from jax.typing import DTypeLike
 
 from kprpe_jax.position.encoding import BiasTables, position_bias
@@ -12,16 +13,21 @@ from kprpe_jax.position.lookup import BucketSet, lookup_rows, sum_rows
 class Attention(nn.Module):
     """Softmax attention with a bias on the logits and contextual tables.
 
-    Source: KP-RPE, Eq. 1, 2, 4 and 5. No bias in the q, k, v projection, as in the
-    official code. Logits and softmax are float32 whatever `dtype` is.
+    Source: KP-RPE, Eq. 1, 2, 4 and 5. Logits and softmax are float32 whatever `dtype`
+    is.
 
     Attributes:
       num_heads: divides the width.
       dtype: compute type of the projections and the two products.
+      qkv_bias: bias in the q, k, v projection; the official vision transformers have
+        none, the official set fusion has one.
+      kernel_init: of both projections.
     """
 
     num_heads: int
     dtype: DTypeLike = jnp.float32
+    qkv_bias: bool = False
+    kernel_init: Initializer = nn.initializers.lecun_normal()
 
     @nn.compact
     def __call__(
@@ -43,7 +49,9 @@ class Attention(nn.Module):
         tables = tables or BiasTables()
         width = tokens.shape[-1]
         head_dim = width // self.num_heads
-        qkv = nn.Dense(3 * width, use_bias=False, dtype=self.dtype, name="qkv")(tokens)
+        options = dict(dtype=self.dtype, kernel_init=self.kernel_init)
+        dense = nn.Dense(3 * width, use_bias=self.qkv_bias, **options, name="qkv")
+        qkv = dense(tokens)
         qkv = qkv.reshape(*tokens.shape[:2], 3, self.num_heads, head_dim)
         # Heads before tokens: the two products below run twice as fast on a CPU.
         q, k, v = qkv.transpose(2, 0, 3, 1, 4)  # [B, H, N, d] each
@@ -69,9 +77,8 @@ class Attention(nn.Module):
             )
             context = jnp.einsum("bhik,hkd->bhid", by_bucket, table)
             out += context.astype(self.dtype)
-        return nn.Dense(width, dtype=self.dtype, name="proj")(
-            out.swapaxes(1, 2).reshape(*tokens.shape)
-        )
+        out = out.swapaxes(1, 2).reshape(*tokens.shape)
+        return nn.Dense(width, **options, name="proj")(out)
 
 
 def _project(heads: Array, table: Array) -> Array:

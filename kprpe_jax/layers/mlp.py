@@ -5,6 +5,7 @@ from collections.abc import Callable
 import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
+from jax.nn.initializers import Initializer
 from jax.typing import DTypeLike
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
@@ -20,15 +21,18 @@ class Mlp(nn.Module):
       hidden_dim: width between the two layers.
       activation: key of ACTIVATIONS; the official vision transformers use `relu6`.
       dtype: compute type.
+      kernel_init: of both layers.
     """
 
     hidden_dim: int
     activation: str = "relu6"
     dtype: DTypeLike = jnp.float32
+    kernel_init: Initializer = nn.initializers.lecun_normal()
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         """[..., C] -> [..., C]."""
-        hidden = nn.Dense(self.hidden_dim, dtype=self.dtype, name="fc1")(x)
+        options = dict(dtype=self.dtype, kernel_init=self.kernel_init)
+        hidden = nn.Dense(self.hidden_dim, **options, name="fc1")(x)
         hidden = ACTIVATIONS[self.activation](hidden)
-        return nn.Dense(x.shape[-1], dtype=self.dtype, name="fc2")(hidden)
+        return nn.Dense(x.shape[-1], **options, name="fc2")(hidden)

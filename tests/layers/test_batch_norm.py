@@ -50,6 +50,23 @@ def test_training_normalises_biased_and_collects_unbiased(setup, shape):
         np.testing.assert_allclose(after["batch_stats"][name], want, rtol=1e-5)
 
 
+def test_masked_samples_are_as_if_absent(setup):
+    module, variables, x = setup
+    mask = np.arange(16) % 3 > 0
+    padded = np.where(mask[:, None], x, 1e6).astype(np.float32)
+    run = lambda x, mask=None: module.apply(  # noqa: E731
+        variables, x, mask, train=True, mutable=["batch_stats"]
+    )
+    (got, after), (want, wanted) = run(padded, mask), run(x[mask])
+    np.testing.assert_allclose(got[mask], want, rtol=1e-5, atol=1e-5)
+    for one, other in zip(*map(jax.tree.leaves, (after, wanted)), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5)
+    _, after = run(x, np.zeros(16, bool))
+    jax.tree.map(
+        np.testing.assert_array_equal, after["batch_stats"], variables["batch_stats"]
+    )
+
+
 def test_batch_of_one_is_finite_with_gradients(setup):
     module, variables, x = setup
 
