@@ -29,8 +29,7 @@ def fit_similarity(source: jax.Array, target: jax.Array) -> jax.Array:
     spread = jnp.where(apart, spread, 1)
     dot = (p * q).sum((-2, -1))
     cross = (p[..., 0] * q[..., 1] - p[..., 1] * q[..., 0]).sum(-1)
-    a = jnp.where(apart, dot / spread, 1)
-    b = jnp.where(apart, cross / spread, 0)
+    a, b = jnp.where(apart, dot / spread, 1), cross / spread
     linear = jnp.stack([jnp.stack([a, -b], -1), jnp.stack([b, a], -1)], -2)
     return _with_offset(linear, *means)
 

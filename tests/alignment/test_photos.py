@@ -60,7 +60,7 @@ def test_aligned_photos_look_like_the_reference_aligners(detect):
         got = np.asarray(align_faces(photo, keypoints).images[0])
         # Another, larger detector: points differ by a pixel or two.
         assert np.abs(got - want).mean() < 0.1, path.name
-        assert np.corrcoef(got.ravel(), want.ravel())[0, 1] > 0.95, path.name
+        assert np.corrcoef(got.ravel(), want.ravel())[0, 1] > 0.92, path.name
 
 
 def test_error_on_labelled_faces_is_that_of_the_released_weights(detect):
