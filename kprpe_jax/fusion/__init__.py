@@ -1,0 +1,1 @@
+"""Any number of images of one person become one embedding."""

@@ -1,0 +1,289 @@
+"""CAFace: cluster the images of a person, then aggregate the clusters."""
+
+import math
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.sharding import Mesh, PartitionSpec
+
+from kprpe_jax.fusion import state as sums
+from kprpe_jax.fusion.aggregate import AggregationNetwork
+from kprpe_jax.fusion.cluster import ClusterNetwork
+from kprpe_jax.fusion.norm_embedding import NormEmbedding
+from kprpe_jax.fusion.state import Clusters, FusionState
+from kprpe_jax.fusion.style import StyleInputMaker
+
+VALUES = ("embeddings", "unit")
+STYLE_VALUES = ("keys", "transformed")
+VARIANTS: dict[str, dict[str, Any]] = {
+    "paper": {},
+    "official": dict(
+        style_pool="sum",
+        style_activation="prelu",
+        norm_rounding="toward_zero",
+        norm_positions="from_zero",
+        norm_scale=True,
+        values="unit",
+        style_values="transformed",
+        row_sums="at_least_one",
+        minimum_mass=1e-6,
+    ),
+}
+
+
+class ImageSets(NamedTuple):
+    """Images of B persons, what fusion needs of them.
+
+    Attributes:
+      features: [B, N, D], embeddings, not normalised.
+      statistics: [B, N, C, 2] of `style_statistics`.
+      mask: bool [B, N]; what the others hold does not matter.
+    """
+
+    features: Array
+    statistics: Array
+    mask: Array
+
+
+class Assignment(NamedTuple):
+    """Where the images of each set go.
+
+    Attributes:
+      map: A, float32 [B, M, N] in [0, 1]; columns sum to 1, those of padding are 0.
+      styles: float32 [B, N, d], what S' is made of; 0 for padding.
+    """
+
+    map: Array
+    styles: Array
+
+
+class Fused(NamedTuple):
+    """One embedding per set, and how it came about.
+
+    Attributes:
+      embeddings: f, float32 [B, D], not normalised; 0 for a set without images.
+      importance: P, float32 [B, M, D or 1].
+      clusters: F' and S'.
+    """
+
+    embeddings: Array
+    importance: Array
+    clusters: Clusters
+
+
+class ClusterAggregate(nn.Module):
+    """Sets of images to embeddings, at once or in a stream.
+
+    `model.apply(variables, sets)` fuses at once. For streams there are four functions:
+    `model.init_state(B)`, `model.apply(variables, state, sets, method="update")`,
+    `fusion.state.merge` and `model.apply(variables, state, method="finalize")`.
+
+    Source: Cluster and Aggregate, Sec. 3.1. The options from `style_pool` on are where
+    the official code differs from the paper; see VARIANTS.
+
+    Attributes:
+      embed_dim: D.
+      num_clusters: M.
+      style_dim, norm_dim: lengths of the two parts of a key; d is their sum.
+      depth, num_heads: of the transformer over the keys of a batch; with depth 0 the
+        assignment of an image does not depend on its batch-mates.
+      mixer_depth: blocks of the mixer.
+      per_channel: of `AggregationNetwork`.
+      drop_path_rate: of `ClusterNetwork`.
+      style_pool, style_activation: of `StyleInputMaker`.
+      norm_rounding, norm_positions, norm_scale: of `NormEmbedding`.
+      values: what is clustered: the `embeddings` as they are, or made `unit` vectors.
+      style_values: what S' clusters: the `keys` S (Eq. 5), or these `transformed` and
+        layer-normed.
+      row_sums: of `fusion.state.update`.
+      minimum_mass: of `fusion.state.finalize`.
+    """
+
+    embed_dim: int = 512
+    num_clusters: int = 4
+    style_dim: int = 64
+    norm_dim: int = 64
+    depth: int = 2
+    num_heads: int = 8
+    mixer_depth: int = 2
+    per_channel: bool = True
+    drop_path_rate: float = 0.1
+    style_pool: str = "mean"
+    style_activation: str = "relu"
+    norm_rounding: str = "floor"
+    norm_positions: str = "signed"
+    norm_scale: bool = False
+    values: str = "embeddings"
+    style_values: str = "keys"
+    row_sums: str = "exact"
+    minimum_mass: float = 1e-12
+
+    def setup(self) -> None:
+        """Check the options, then declare the parts."""
+        for name, choices in (("values", VALUES), ("style_values", STYLE_VALUES)):
+            if getattr(self, name) not in choices:
+                raise ValueError(
+                    f"ClusterAggregate: unknown {name} {getattr(self, name)!r}; use "
+                    f"one of {choices}."
+                )
+        self.style_maker = StyleInputMaker(
+            self.style_dim, self.style_pool, self.style_activation
+        )
+        self.norm_embedding = NormEmbedding(
+            self.norm_dim, self.norm_rounding, self.norm_positions, self.norm_scale
+        )
+        self.cluster = ClusterNetwork(self.depth, self.num_heads, self.drop_path_rate)
+        self.centers = self.param(
+            "centers",
+            nn.initializers.orthogonal(),
+            (self.num_clusters, self.style_dim + self.norm_dim),
+        )
+        self.aggregation = AggregationNetwork(self.mixer_depth, self.per_channel)
+
+    def __call__(self, sets: ImageSets, *, train: bool = False) -> Fused:
+        """Fuse all images of each set at once.
+
+        Args:
+          sets: B sets, any N.
+          train: batch statistics and drop paths are on; needs the rng stream `dropout`
+            where there are any.
+        Raises: ValueError: sizes do not fit each other or the model.
+        """
+        state = self.init_state(len(sets.mask))
+        return self.finalize(self.update(state, sets, train=train))
+
+    def init_state(self, batch: int) -> FusionState:
+        """State of sets without images."""
+        return sums.init_state(
+            batch,
+            num_clusters=self.num_clusters,
+            embed_dim=self.embed_dim,
+            style_dim=self.style_dim + self.norm_dim,
+        )
+
+    def update(
+        self, state: FusionState, sets: ImageSets, *, train: bool = False
+    ) -> FusionState:
+        """Add images to each set; those of one call see each other in the transformer.
+
+        Args and Raises: as `__call__`.
+        """
+        style = self.style(sets, train=train)
+        return self.update_styled(state, sets.features, style, sets.mask, train=train)
+
+    def style(self, sets: ImageSets, *, train: bool = False) -> Array:
+        """Style vectors gamma of Eq. 4, float32 [B, N, style_dim]."""
+        shapes = [x.shape for x in sets]
+        pairs = {shape[:2] for shape in shapes}
+        if len(pairs) > 1 or [len(shape) for shape in shapes] != [3, 4, 2]:
+            raise ValueError(
+                "ClusterAggregate: sets must be features [B, N, D], statistics "
+                f"[B, N, C, 2] and mask [B, N]; got {shapes}; pad all sets to one N."
+            )
+        statistics = _no_padding(sets.statistics, sets.mask)
+        return self.style_maker(statistics, sets.mask, train=train)
+
+    def update_styled(
+        self,
+        state: FusionState,
+        features: Array,
+        style: Array,
+        mask: Array,
+        *,
+        train: bool = False,
+    ) -> FusionState:
+        """As `update`, with the style vectors at hand.
+
+        Args:
+          features: [B, N, embed_dim].
+          style: [B, N, style_dim].
+          mask: bool [B, N].
+        """
+        assignment = self.assign(features, style, mask, train=train)
+        values = _no_padding(features, mask)
+        if self.values == "unit":
+            values = _unit(values)
+        return sums.update(
+            state, assignment.map, values, assignment.styles, row_sums=self.row_sums
+        )
+
+    def assign(
+        self, features: Array, style: Array, mask: Array, *, train: bool = False
+    ) -> Assignment:
+        """Assignment of images that see each other; arguments as `update_styled`."""
+        if features.shape[-1] != self.embed_dim:
+            raise ValueError(
+                f"ClusterAggregate: embeddings must have {self.embed_dim} channels; "
+                f"got {features.shape[-1]}; fuse embeddings of one backbone and set "
+                "embed_dim to their size."
+            )
+        norms = self.norm_embedding(_no_padding(features, mask), mask, train=train)
+        keys = _no_padding(jnp.concatenate([style, norms], axis=-1), mask)
+        map_, transformed = self.cluster(keys, self.centers, mask, train=train)
+        if self.style_values == "keys":
+            return Assignment(map_, keys)
+        return Assignment(map_, _no_padding(transformed, mask))
+
+    def finalize(self, state: FusionState) -> Fused:
+        """Divide and aggregate."""
+        clusters = sums.finalize(state, minimum_mass=self.minimum_mass)
+        embeddings, importance = self.aggregation(clusters, self.centers)
+        return Fused(embeddings, importance, clusters)
+
+
+def fuse_sharded(
+    model: ClusterAggregate,
+    variables: Any,
+    sets: ImageSets,
+    *,
+    mesh: Mesh,
+    axes: str | tuple[str, ...],
+) -> Fused:
+    """Fuse sets whose images are spread over devices.
+
+    Each device takes its images for one batch of the stream; the states meet in one
+    `psum`.
+
+    Args:
+      model, variables: in evaluation.
+      sets: N a multiple of the devices along `axes`; pad with masked images.
+      axes: of the mesh, over which N is sharded.
+    Returns: the same on every device.
+    Raises: ValueError: N does not divide over the devices.
+    """
+    names = (axes,) if isinstance(axes, str) else axes
+    devices = math.prod(mesh.shape[name] for name in names)
+    batch, images = sets.mask.shape
+    if images % devices:
+        raise ValueError(
+            f"fuse_sharded: {images} images per set do not divide over {devices} "
+            f"devices; pad with masked images to a multiple of {devices}."
+        )
+
+    def fuse(variables: Any, sets: ImageSets) -> FusionState:
+        state = model.init_state(batch)
+        state = model.apply(variables, state, sets, method="update")
+        return sums.merge_devices(state, axes)
+
+    sharded = jax.shard_map(
+        fuse,
+        mesh=mesh,
+        in_specs=(PartitionSpec(), PartitionSpec(None, axes)),
+        out_specs=PartitionSpec(),
+    )
+    return model.apply(variables, sharded(variables, sets), method="finalize")
+
+
+def _no_padding(x: Array, mask: Array) -> Array:
+    """Zeros where the mask [B, N] is False, whatever [B, N, ...] holds there."""
+    return jnp.where(jnp.expand_dims(mask, tuple(range(2, x.ndim))), x, 0)
+
+
+def _unit(x: Array) -> Array:
+    """As the official code: divided by the norm plus 1e-5; zeros stay zeros."""
+    x = x.astype(jnp.float32)
+    squared = jnp.square(x).sum(-1, keepdims=True)
+    return x / (jnp.sqrt(jnp.maximum(squared, 1e-24)) + 1e-5)

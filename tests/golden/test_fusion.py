@@ -1,0 +1,303 @@
+"""Set fusion against stored outputs of the official code, in float32.
+
+Bounds are relative to the largest value of each array.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from kprpe_jax.fusion.aggregate import image_weights
+from kprpe_jax.fusion.cluster_aggregate import VARIANTS, ClusterAggregate, ImageSets
+from kprpe_jax.fusion.norm_embedding import (
+    CLIP,
+    STEPS,
+    NormEmbedding,
+    sinusoid_table,
+)
+from kprpe_jax.fusion.style import style_statistics
+from kprpe_jax.interop.caface import (
+    OFFICIAL,
+    check_weights,
+    export_weights,
+    import_weights,
+    official_caface,
+)
+from kprpe_jax.losses.margin import unit
+from tests.golden.golden import (
+    assert_close,
+    case_params,
+    layout_params,
+    load_case,
+    load_layout,
+)
+from tests.quick import quick_jit
+
+pytestmark = pytest.mark.golden
+
+BOUND = 1e-4
+
+
+def model_and_variables(case, embed_dim):
+    options = case.meta["constructor_kwargs"]
+    model = ClusterAggregate(
+        embed_dim=embed_dim,
+        num_clusters=options["num_centers"],
+        style_dim=options["style_dim"],
+        norm_dim=options["normemb_dim"],
+        depth=options["depth"],
+        num_heads=options["num_heads"],
+        mixer_depth=options["depth"],
+        per_channel=options["confidence_dim"] > 1,
+        drop_path_rate=0.0,
+        **VARIANTS["official"],
+    )
+    weights = case.arrays["param"]
+    channels = len(weights["style_maker.cfc"])
+    return model, import_weights(model, weights, style_channels=channels)
+
+
+def tapped(given, sets, images):
+    """Statistics [B, N, C, 2] of the stored maps [B N, C, h, w]."""
+    names = sorted(name for name in given if name.startswith("map_"))
+    maps = [jnp.moveaxis(given[name], 1, -1) for name in names]
+    return style_statistics(maps).reshape(sets, images, -1, 2)
+
+
+def outputs_of(fused, seen):
+    """All that the official code returns, under its names.
+
+    `seen` are the intermediates of the call.
+    """
+    features = fused.clusters.features
+    confidence = fused.importance * jnp.linalg.norm(features, axis=-1, keepdims=True)
+    (assignment,), (style,) = seen["assign"], seen["style"]
+    blocks = [name for name in seen["cluster"] if name.startswith("block")]
+    return {
+        "style": style,
+        "norm_embedding": seen["norm_embedding"]["__call__"][0],
+        "tokens_after_blocks": seen["cluster"][max(blocks)]["__call__"][0],
+        "A": assignment.map[:, None],
+        "cluster_feature": features,
+        "cluster_style": fused.clusters.styles,
+        "confidence_weight": fused.importance,
+        "conf": confidence,
+        "weights": confidence / confidence.sum(1, keepdims=True),
+        "aggregated": fused.embeddings,
+        "sample_weight": image_weights(
+            assignment.map, fused.importance, rows="normalised"
+        ),
+    }
+
+
+def watched(module, method):
+    return method in ("__call__", "assign", "style")
+
+
+def assert_gradients(gradients, want, skip=("style_maker.cfcs.0",)):
+    """Of weights, by official name; whole, or some rows and the sum of all sizes.
+
+    Some gradients are 0 but for round-off, such as that of a bias of all queries.
+    """
+    for name, array in want.get("grad", {}).items():
+        if not name.startswith("in::") and name not in skip:
+            assert_close(gradients[name], array, BOUND, name, floor=1e-3)
+    for name, rows in want.get("gradrows", {}).items():
+        index = want["gradrowidx"][name]
+        assert_close(gradients[name][index], rows, BOUND, name, floor=1e-3)
+        total = np.abs(gradients[name]).sum()
+        np.testing.assert_allclose(total, want["gradsum"][name][0], rtol=1e-3)
+
+
+@pytest.mark.parametrize("case", case_params("caface_full"))
+def test_one_call(case):
+    case = load_case(case)
+    given, want = case.arrays["in"], case.arrays["out"]
+    features, train = given["features"], case.meta["mode"] == "train"
+    sets, images, width = features.shape
+    model, variables = model_and_variables(case, width)
+
+    statistics = tapped(given, sets, images)
+    stored = [want["style_stats_0"], want["style_stats_1"]]
+    stored = np.concatenate(stored, axis=1).reshape(statistics.shape)
+    assert_close(statistics, stored, BOUND, "style_stats")
+
+    def run(params, features, maps, mask):
+        batch = ImageSets(features, tapped(maps, sets, images), mask)
+        fused, after = model.apply(
+            {**variables, "params": params}, batch, train=train,
+            mutable=["batch_stats"], capture_intermediates=watched,
+        )  # fmt: skip
+        outputs = outputs_of(fused, after.pop("intermediates"))
+        total = (outputs["aggregated"] * given.get("cotangent", 0)).sum()
+        return total, (outputs, after)
+
+    maps = {name: given[name] for name in given if name.startswith("map_")}
+    mask = jnp.ones((sets, images), bool)
+    function = jax.value_and_grad(run, (0, 1, 2), has_aux=True)
+    (_, (outputs, after)), gradients = quick_jit(function)(
+        variables["params"], features, maps, mask
+    )
+    for name, got in outputs.items():
+        assert_close(got, want[name], BOUND, name)
+    if train:
+        exported = export_weights(model, {**variables, **after})
+        for name, value in want.items():
+            if name.startswith("after::"):
+                assert_close(exported[name.removeprefix("after::")], value, BOUND, name)
+    if "grad" in case.arrays:
+        exported = export_weights(model, {"params": gradients[0]})
+        assert_gradients(exported, case.arrays)
+        for name, value in case.arrays["grad"].items():
+            if name == "in::features":
+                assert_close(gradients[1], value, BOUND, name)
+            elif name.startswith("in::map_"):
+                assert_close(gradients[2][name[4:]], value, BOUND, name)
+
+
+@pytest.mark.parametrize("case", case_params("caface_seq"))
+def test_stream(case):
+    """Batches one after the other, in another order, and all at once."""
+    case = load_case(case)
+    given, want = case.arrays["in"], case.arrays["out"]
+    features, style = given["features"], given["intermediate"]
+    model, variables = model_and_variables(case, features.shape[-1])
+
+    def add(state, part):
+        mask = jnp.ones(features[:, part].shape[:2], bool)
+        arguments = features[:, part], style[:, part], mask
+        state, seen = model.apply(
+            variables, state, *arguments, method="update_styled",
+            capture_intermediates=watched,
+        )  # fmt: skip
+        assignment = seen["intermediates"]["assign"][0].map
+        return state, assignment, model.apply(variables, state, method="finalize")
+
+    add = quick_jit(add, static_argnums=1)
+
+    def check(name, state, assignment, fused):
+        got = {
+            "A": assignment[:, None],
+            "aggregated": fused.embeddings,
+            "cluster_feature": fused.clusters.features,
+            "cluster_style": fused.clusters.styles,
+            "confidence_weight": fused.importance,
+            "memory_attn": state.mass[..., None],
+        }
+        stored = {n: want[f"{name}_{n}"] for n in got if f"{name}_{n}" in want}
+        assert len(stored) >= 4
+        for n, value in stored.items():
+            assert_close(got[n], value, BOUND, f"{name}_{n}")
+
+    ends = np.cumsum(given["chunks"]).tolist()
+    parts = [slice(a, b) for a, b in zip([0, *ends], ends, strict=False)]
+    state, maps = model.init_state(len(features)), []
+    for step, part in enumerate(parts):
+        state, assignment, fused = add(state, part)
+        maps.append(assignment)
+        check(f"step{step}", state, assignment, fused)
+
+    state = model.init_state(len(features))
+    for index in given["batch_order_2"]:
+        state, assignment, fused = add(state, parts[index])
+    check("order2_final", state, assignment, fused)
+    whole = add(model.init_state(len(features)), slice(0, ends[-1]))
+    check("concurrent", *whole)
+    check_demo(case, want, add, model, len(features))
+
+
+def check_demo(case, want, add, model, sets):
+    """The official demo: near-equal chunks, a unit result, a weight per image."""
+    longest = case.meta["constructor_kwargs"]["max_element"]
+    number = sum(case.meta["constructor_kwargs"]["chunks"])
+    for name, chunks in (("split", -(-number // longest)), ("whole", 1)):
+        state, maps = model.init_state(sets), []
+        for part in np.array_split(np.arange(number), chunks):
+            state, assignment, fused = add(state, slice(part[0], part[-1] + 1))
+            maps.append(assignment)
+        weights = image_weights(
+            jnp.concatenate(maps, -1), fused.importance, rows="normalised"
+        )
+        embedding = unit(fused.embeddings)[0]
+        assert_close(embedding, want[f"demo_{name}_fused"], BOUND, f"demo_{name}")
+        assert_close(embedding, want[f"val_{name}_fused"], BOUND, f"val_{name}")
+        assert_close(weights[0], want[f"demo_{name}_weights"], BOUND, f"demo_{name}")
+
+
+@pytest.mark.parametrize("case", case_params("norm_embedding"))
+def test_norm_embedding(case):
+    case = load_case(case)
+    given, want = case.arrays["in"], case.arrays["out"]
+    options = case.meta["constructor_kwargs"]
+    assert (options["clip_val"], options["clip_multi"]) == (CLIP, STEPS)
+    model = NormEmbedding(options["d_model"], "toward_zero", "from_zero", True)
+    stored = case.arrays["param"]
+    variables = {
+        "params": {"scale": stored["scale"]},
+        "batch_stats": {
+            "norm": {
+                "mean": stored["norm_bn.running_mean"],
+                "var": stored["norm_bn.running_var"],
+            }
+        },
+    }
+    table = sinusoid_table(np.arange(len(stored["pe"])), options["d_model"])
+    assert_close(table, stored["pe"], 1e-6, "pe")
+
+    def run(variables, norms, train):
+        mask = jnp.ones(norms.shape[:2], bool)
+        return model.apply(
+            variables, norms, mask, train=train, mutable=["batch_stats"]
+        )  # the norm of one number >= 0 is that number
+
+    got, _ = run(variables, given["norms_3"], False)
+    assert_close(got, want["eval_initial"], BOUND, "eval_initial")
+
+    def total(scale):
+        changed = {**variables, "params": {"scale": scale}}
+        return (run(changed, given["norms_1"], True)[0] * given["cotangent"]).sum()
+
+    gradient = jax.grad(total)(stored["scale"])
+    assert_close(gradient, case.arrays["grad"]["scale"], BOUND, "grad scale")
+    for step in (1, 2):
+        got, after = run(variables, given[f"norms_{step}"], True)
+        variables = {**variables, **after}
+        assert_close(got, want[f"train_{step}"], BOUND, f"train_{step}")
+        statistics = after["batch_stats"]["norm"]
+        for ours, theirs in (("mean", "running_mean"), ("var", "running_var")):
+            name = f"{theirs}_{step}"
+            assert_close(statistics[ours], want[name], BOUND, name)
+    got, _ = run(variables, given["norms_3"], False)
+    assert_close(got, want["eval"], BOUND, "eval")
+
+
+@pytest.mark.parametrize(
+    ("layout", "name"),
+    [
+        (layout, name)
+        for layout in layout_params("caface_aggregator")
+        for name in OFFICIAL
+        if not isinstance(layout, str) or name.removeprefix("caface") in layout
+    ],
+)
+def test_official_names_and_shapes_fit(layout, name):
+    weights = {k: np.zeros(s, np.float32) for k, s in load_layout(layout).items()}
+    check_weights(name, weights)
+
+
+@pytest.mark.parametrize(
+    ("clusters", "per_channel", "count"),
+    [(1, True, 786_002), (2, True, 786_160), (4, True, 786_524), (8, True, 787_444),
+     (4, False, 655_197)],
+)  # fmt: skip
+def test_sizes_of_the_paper(clusters, per_channel, count):
+    """Table 1; exact numbers from the official code."""
+    model = official_caface(
+        "caface_g4_conf512", num_clusters=clusters, per_channel=per_channel
+    )
+    sets = ImageSets(
+        jnp.zeros((1, 2, 512)), jnp.zeros((1, 2, 384, 2)), jnp.ones((1, 2), bool)
+    )
+    params = jax.eval_shape(model.init, jax.random.key(0), sets)["params"]
+    assert sum(leaf.size for leaf in jax.tree.leaves(params)) == count
