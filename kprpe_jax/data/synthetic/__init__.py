@@ -1,0 +1,1 @@
+"""Drawn faces: an embedded data set that needs no download."""

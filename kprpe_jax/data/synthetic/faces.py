@@ -1,0 +1,141 @@
+"""Pictures of people that do not exist, as many as wanted, with all that is known.
+
+    faces = draw_faces(0, identities, indices)
+    faces.images, faces.keypoints, faces.quality
+
+Everything depends on (seed, identity, index) alone. Pure JAX: it runs inside a compiled
+step on an accelerator, or on a CPU (`source`).
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from kprpe_jax.data.synthetic import anatomy, nuisance
+from kprpe_jax.data.synthetic.canvas import unpack
+from kprpe_jax.data.synthetic.degrade import degrade, is_damaged
+from kprpe_jax.data.synthetic.draw import draw
+from kprpe_jax.data.synthetic.identity import (
+    Identity,
+    draw_identity,
+    person_key,
+)
+from kprpe_jax.data.synthetic.landmarks import KEYPOINTS, landmarks
+from kprpe_jax.data.synthetic.nuisance import Severity, Shot
+from kprpe_jax.data.synthetic.pose import make_pose, to_frame
+
+
+class Faces(NamedTuple):
+    """Drawn faces and what is known about them.
+
+    images: uint8 [B, S, S, 3], RGB.
+    keypoints: float32 [B, 5, 2], fractions of width and height.
+    landmarks: float32 [B, 84, 2], the same; see `landmarks`.
+    identity: int32 [B].
+    quality: float32 [B] in 0..1; see `nuisance.quality`.
+    shot: nuisances [B].
+    """
+
+    images: jax.Array
+    keypoints: jax.Array
+    landmarks: jax.Array
+    identity: jax.Array
+    quality: jax.Array
+    shot: Shot
+
+
+def draw_faces(
+    seed: int | jax.Array,
+    identity: jax.Array,
+    index: jax.Array,
+    *,
+    severity: Severity = Severity(),  # noqa: B008 (a tuple of numbers)
+    size: int = 112,
+    layout: str = "aligned",
+) -> Faces:
+    """Draw pictures of people.
+
+    Args:
+      seed: of all people and pictures.
+      identity: int32 [B], numbers of the people.
+      index: int32 [B], numbers of the pictures of each.
+      severity: of the nuisances; at 0 all pictures of a person are the same, frontal
+        and aligned.
+      size: S, pixels.
+      layout: "aligned" or "free" (anywhere in the frame, for detection).
+    Raises: ValueError: shapes that differ, a size below 8, an unknown layout.
+    """
+    _check(identity, index, size, layout)
+    shot = draw_shots(seed, identity, index, severity=severity, layout=layout)
+    return render(seed, identity, shot, size=size)
+
+
+def draw_shots(
+    seed: int | jax.Array,
+    identity: jax.Array,
+    index: jax.Array,
+    *,
+    severity: Severity,
+    layout: str,
+) -> Shot:
+    """Draw the nuisances alone; arguments as `draw_faces`, results [B]."""
+
+    def one(identity: jax.Array, index: jax.Array) -> Shot:
+        key = jax.random.fold_in(person_key(seed, identity), index + 1)
+        shot = nuisance.draw_shot(key, severity, layout=layout)
+        return jax.tree.map(jnp.asarray, shot)
+
+    return jax.vmap(one)(jnp.asarray(identity), jnp.asarray(index))
+
+
+def render(
+    seed: int | jax.Array, identity: jax.Array, shot: Shot, *, size: int = 112
+) -> Faces:
+    """Draw people under given nuisances.
+
+    Args:
+      seed: of the people.
+      identity: int32 [B].
+      shot: nuisances [B], from `draw_shots`, changed at will.
+      size: S, pixels.
+    """
+
+    def one(person: Identity, shot: Shot) -> tuple[jax.Array, jax.Array]:
+        face = anatomy.express(person, shot)
+        pose = make_pose(person, face, shot)
+        return draw(pose, shot, size=size), to_frame(pose, landmarks(face)) / 112
+
+    identity = jnp.asarray(identity, jnp.int32)
+    people = jax.vmap(lambda i: draw_identity(seed, i))(identity)
+    packed, points = jax.vmap(one)(people, shot)
+    # Spares clean batches the work. It also keeps the compiler from drawing each pixel
+    # once for each channel after all: it fuses nothing across a condition.
+    images = jax.lax.cond(
+        is_damaged(shot).any(),
+        lambda: jax.vmap(degrade)(jax.vmap(unpack)(packed), shot),
+        lambda: jax.vmap(unpack)(packed),
+    )
+    images = jnp.round(images * 255).astype(jnp.uint8).transpose(0, 2, 3, 1)
+    return Faces(
+        *(images, points[:, KEYPOINTS], points),
+        *(identity, nuisance.quality(shot), shot),
+    )
+
+
+def _check(identity: jax.Array, index: jax.Array, size: int, layout: str) -> None:
+    shapes = jnp.shape(identity), jnp.shape(index)
+    if shapes[0] != shapes[1] or len(shapes[0]) != 1:
+        raise ValueError(
+            "draw_faces: identity and index must both be [B]; got "
+            f"{shapes[0]} and {shapes[1]}; give a number of each for every picture"
+        )
+    if size < 8:
+        raise ValueError(
+            f"draw_faces: size must be at least 8 pixels; got {size}; 112 is usual"
+        )
+    if layout not in nuisance.LAYOUTS:
+        raise ValueError(
+            f"draw_faces: layout must be one of {nuisance.LAYOUTS}; got {layout!r}; "
+            "choose one of these"
+        )
