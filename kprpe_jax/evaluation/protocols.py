@@ -31,7 +31,7 @@ def template_verification(
     same: ArrayLike,
     *,
     fars: Sequence[float] = FARS,
-    block: int = 1 << 17,
+    block: int = 1 << 15,
 ) -> TarAtFar:
     """IJB-B and IJB-C 1:1, TAR at FAR over listed pairs of templates.
 

@@ -44,7 +44,7 @@ def stream_pair_similarity(
     first: np.ndarray,
     second: np.ndarray,
     *,
-    block: int = 1 << 17,
+    block: int = 1 << 15,
 ) -> Iterator[np.ndarray]:
     """Cosines of millions of pairs, a block at a time.
 
