@@ -54,17 +54,17 @@ def normalized_errors(
     normalizer = np.asarray(normalizer, np.float64)
     if predicted.shape != labelled.shape or normalizer.shape != labelled.shape[:1]:
         raise ValueError(
-            "normalized_errors: predicted and labelled must be [N, K, 2] and normalizer "
-            f"[N]; got {predicted.shape}, {labelled.shape} and {normalizer.shape}; give "
-            "the labels of these images"
+            "normalized_errors: predicted and labelled must be [N, K, 2] and normalizer"
+            f" [N]; got {predicted.shape}, {labelled.shape} and {normalizer.shape}; "
+            "give the labels of these images"
         )
     mask = np.ones(labelled.shape[:2], bool) if labelled_mask is None else labelled_mask
     faulty = np.flatnonzero(~(normalizer > 0) | ~mask.any(1))
     if faulty.size:
         raise ValueError(
-            "normalized_errors: every face must have a label and a positive normalizer; "
-            f"got none at rows {faulty[:5].tolist()} ({faulty.size} in all); leave them "
-            "out"
+            "normalized_errors: every face must have a label and a positive normalizer;"
+            f" got none at rows {faulty[:5].tolist()} ({faulty.size} in all); leave "
+            "them out"
         )
     distances = np.linalg.norm(predicted - labelled, axis=-1)
     means = np.where(mask, distances, 0).sum(1) / mask.sum(1) / normalizer
