@@ -47,7 +47,7 @@ class Identity(NamedTuple):
     nose_height: jax.Array | float = 12.0
     mouth_y: jax.Array | float = 92.3  # of the corners
     mouth_width: jax.Array | float = 14.6
-    mouth_bow: jax.Array | float = 0.6  # the middle below the corners
+    mouth_bow: jax.Array | float = 1.2  # the middle below the corners
     mouth_open: jax.Array | float = 0.0
     lip_upper: jax.Array | float = 3.3
     lip_lower: jax.Array | float = 4.6
