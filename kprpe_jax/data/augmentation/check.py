@@ -50,14 +50,15 @@ def recipe(function: str, recipe: tuple) -> None:
     ]
     for part, field, low, high in (*numbers, *_NUMBERS):
         value = getattr(getattr(recipe, part), field)
-        if not low <= value <= high:
+        if not isinstance(value, int | float) or not low <= value <= high:
             raise ValueError(
-                f"{function}: {part}.{field} must lie in {low}..{high}; got {value}; "
+                f"{function}: {part}.{field} must lie in {low}..{high}; got {value!r}; "
                 "change it"
             )
     for part, field, low, high in _RANGES:
         value = getattr(getattr(recipe, part), field)
-        if not (len(value) == 2 and low <= value[0] <= value[1] <= high):
+        pair = isinstance(value, tuple) and len(value) == 2
+        if not (pair and low <= value[0] <= value[1] <= high):
             raise ValueError(
                 f"{function}: {part}.{field} must be (low, high) with {low} <= low <= "
                 f"high <= {high}; got {value}; change it"
