@@ -154,6 +154,12 @@ def _plan(model: ClusterAggregate | str, style_channels: int) -> dict[str, Any]:
     network = model if isinstance(model, str) else "this ClusterAggregate"
     if isinstance(model, str):
         model = official_caface(model)
+    if not model.norm_scale or model.style_activation != "prelu":
+        raise ValueError(
+            "import_weights: official weights need a model with the official options; "
+            f"got norm_scale={model.norm_scale} and style_activation="
+            f"{model.style_activation!r}; take VARIANTS['official']."
+        )
     sets = ImageSets(
         jnp.zeros((1, 1, model.embed_dim)),
         jnp.zeros((1, 1, style_channels, 2)),

@@ -3,6 +3,8 @@
 Bounds are relative to the largest value of each array.
 """
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,7 +20,6 @@ from kprpe_jax.fusion.norm_embedding import (
 )
 from kprpe_jax.fusion.style import style_statistics
 from kprpe_jax.interop.caface import (
-    OFFICIAL,
     check_weights,
     export_weights,
     import_weights,
@@ -164,17 +165,23 @@ def test_stream(case):
     features, style = given["features"], given["intermediate"]
     model, variables = model_and_variables(case, features.shape[-1])
 
-    def add(state, part):
-        mask = jnp.ones(features[:, part].shape[:2], bool)
-        arguments = features[:, part], style[:, part], mask
+    number = features.shape[1]
+
+    @quick_jit
+    def observe(state, mask):
         state, seen = model.apply(
-            variables, state, *arguments, method="update_styled",
+            variables, state, features, style, mask, method="update_styled",
             capture_intermediates=watched,
         )  # fmt: skip
         assignment = seen["intermediates"]["assign"][0].map
         return state, assignment, model.apply(variables, state, method="finalize")
 
-    add = quick_jit(add, static_argnums=1)
+    def add(state, part):
+        """The other images are there as padding: one program, and a test of masks."""
+        mask = np.zeros((len(features), number), bool)
+        mask[:, part] = True
+        state, assignment, fused = observe(state, mask)
+        return state, assignment[..., part], fused
 
     def check(name, state, assignment, fused):
         got = {
@@ -192,10 +199,9 @@ def test_stream(case):
 
     ends = np.cumsum(given["chunks"]).tolist()
     parts = [slice(a, b) for a, b in zip([0, *ends], ends, strict=False)]
-    state, maps = model.init_state(len(features)), []
+    state = model.init_state(len(features))
     for step, part in enumerate(parts):
         state, assignment, fused = add(state, part)
-        maps.append(assignment)
         check(f"step{step}", state, assignment, fused)
 
     state = model.init_state(len(features))
@@ -204,15 +210,16 @@ def test_stream(case):
     check("order2_final", state, assignment, fused)
     whole = add(model.init_state(len(features)), slice(0, ends[-1]))
     check("concurrent", *whole)
-    check_demo(case, want, add, model, len(features))
+    check_demo(case, add, model.init_state(len(features)))
 
 
-def check_demo(case, want, add, model, sets):
+def check_demo(case, add, empty):
     """The official demo: near-equal chunks, a unit result, a weight per image."""
+    want = case.arrays["out"]
     longest = case.meta["constructor_kwargs"]["max_element"]
     number = sum(case.meta["constructor_kwargs"]["chunks"])
     for name, chunks in (("split", -(-number // longest)), ("whole", 1)):
-        state, maps = model.init_state(sets), []
+        state, maps = empty, []
         for part in np.array_split(np.arange(number), chunks):
             state, assignment, fused = add(state, slice(part[0], part[-1] + 1))
             maps.append(assignment)
@@ -245,11 +252,10 @@ def test_norm_embedding(case):
     table = sinusoid_table(np.arange(len(stored["pe"])), options["d_model"])
     assert_close(table, stored["pe"], 1e-6, "pe")
 
+    @partial(quick_jit, static_argnums=2)
     def run(variables, norms, train):
-        mask = jnp.ones(norms.shape[:2], bool)
-        return model.apply(
-            variables, norms, mask, train=train, mutable=["batch_stats"]
-        )  # the norm of one number >= 0 is that number
+        mask = jnp.ones(norms.shape[:2], bool)  # a number's norm is the number
+        return model.apply(variables, norms, mask, train=train, mutable=["batch_stats"])
 
     got, _ = run(variables, given["norms_3"], False)
     assert_close(got, want["eval_initial"], BOUND, "eval_initial")
@@ -272,18 +278,10 @@ def test_norm_embedding(case):
     assert_close(got, want["eval"], BOUND, "eval")
 
 
-@pytest.mark.parametrize(
-    ("layout", "name"),
-    [
-        (layout, name)
-        for layout in layout_params("caface_aggregator")
-        for name in OFFICIAL
-        if not isinstance(layout, str) or name.removeprefix("caface") in layout
-    ],
-)
-def test_official_names_and_shapes_fit(layout, name):
+@pytest.mark.parametrize("layout", layout_params("caface_aggregator"))
+def test_official_names_and_shapes_fit(layout):
     weights = {k: np.zeros(s, np.float32) for k, s in load_layout(layout).items()}
-    check_weights(name, weights)
+    check_weights(layout.replace("_aggregator", "").removesuffix("_small"), weights)
 
 
 @pytest.mark.parametrize(
@@ -301,3 +299,83 @@ def test_sizes_of_the_paper(clusters, per_channel, count):
     )
     params = jax.eval_shape(model.init, jax.random.key(0), sets)["params"]
     assert sum(leaf.size for leaf in jax.tree.leaves(params)) == count
+
+
+def training_step(model, groups):
+    """Every result of an official training step, in its order of calls."""
+    sets, half = groups[0].shape[:2]
+    mask, parts = jnp.ones((sets, half), bool), []
+    for rows in groups:
+        features = rows[..., : model.embed_dim]
+        statistics = rows[..., model.embed_dim :].reshape(sets, half, -1, 2)
+        batch = ImageSets(features, statistics, mask)
+        parts.append((features, model.style(batch, train=True)))
+
+    def fuse(state, features, style):
+        valid = jnp.ones(style.shape[:2], bool)
+        state = model.update_styled(state, features, style, valid, train=True)
+        return state, model.finalize(state).embeddings
+
+    empty, outputs = model.init_state(sets), {}
+    for length in range(2, half + 1, 2):
+        for number, part in enumerate(parts, 1):
+            _, fused = fuse(empty, *(x[:, :length] for x in part))
+            outputs[f"agg{number}_{length}"] = fused
+    state, _ = fuse(empty, *parts[0])
+    _, outputs["memory_aggregated"] = fuse(state, *parts[1])
+    both = (jnp.concatenate(pair, 1) for pair in zip(*parts, strict=True))
+    _, outputs["single_aggregated"] = fuse(empty, *both)
+    return outputs
+
+
+def official_losses(outputs, centers):
+    """Template and consistency loss; template loss of the prefixes alone."""
+
+    def away(a, b):
+        a, b = (x / (jnp.linalg.norm(x, axis=-1, keepdims=True) + 1e-5) for x in (a, b))
+        return (1 - (a * b).sum(-1)).mean()
+
+    terms = {name: away(fused, centers) for name, fused in outputs.items()}
+    halves = [
+        jnp.mean(jnp.stack([v for k, v in terms.items() if k.startswith(f"agg{n}_")]))
+        for n in (1, 2)
+    ]
+    memory, single = outputs["memory_aggregated"], outputs["single_aggregated"]
+    whole = [terms["memory_aggregated"], terms["single_aggregated"]]
+    template = sum(halves + whole) / 4
+    return template, away(memory, single) / len(memory), sum(halves) / 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", case_params("caface_losses"))
+def test_training_step(case):
+    """Gradients through the state of a stream, and the statistics afterwards."""
+    case = load_case(case)
+    given, want = case.arrays["in"], case.arrays["out"]
+    model = official_caface("caface_g4_conf512", drop_path_rate=0.0)
+    variables = import_weights(model, case.arrays["param"])
+    centers = given["center"][given["labels"]]
+
+    def total(params):
+        outputs, after = model.apply(
+            {**variables, "params": params}, (given["group1"], given["group2"]),
+            method=training_step, mutable=["batch_stats"],
+        )  # fmt: skip
+        template, memory, alone = official_losses(outputs, centers)
+        losses = dict(
+            cos_loss=template,
+            mem_loss=memory,
+            nomem_total=alone,
+            total=template + memory,
+        )
+        return losses["total"], ({**outputs, **losses}, after)
+
+    function = quick_jit(jax.grad(total, has_aux=True))
+    gradients, (outputs, after) = function(variables["params"])
+    for name, got in outputs.items():
+        assert_close(got, want[name], BOUND, name)
+    exported = export_weights(model, {**variables, **after})
+    for name, value in want.items():
+        if name.startswith("after::"):
+            assert_close(exported[name.removeprefix("after::")], value, BOUND, name)
+    assert_gradients(export_weights(model, {"params": gradients}), case.arrays)

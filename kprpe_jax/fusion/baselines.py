@@ -1,0 +1,231 @@
+"""Other ways to make one embedding of a set; all take [B, N, D] and a mask.
+
+Each is a weighted sum over the images whose weights say nothing about the other images'
+content, except `ResidualSelfAttention`. Padding has weight 0 whatever it holds. A set
+without images, or with weights that are all 0, becomes the zero vector.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from kprpe_jax.evaluation.landmark_score import score_weighted
+from kprpe_jax.layers.batch_norm import BatchNorm
+from kprpe_jax.losses.margin import unit
+
+SMALLEST_VARIANCE = 1e-6
+
+
+def average(embeddings: Array, mask: Array) -> Array:
+    """Mean of the unit embeddings: every image counts the same.
+
+    Source: the naive average of Cluster and Aggregate, Sec. 2, without the norms.
+
+    Args:
+      embeddings: [B, N, D], not normalised.
+      mask: bool [B, N].
+    Returns: float32 [B, D].
+    """
+    return _mean(unit(_valid("average", embeddings, mask)), mask)
+
+
+def norm_weighted(embeddings: Array, mask: Array) -> Array:
+    """Mean of the embeddings as they are: a larger norm weighs more.
+
+    Source: KP-RPE, Eq. 16; the naive average of Cluster and Aggregate, Sec. 2.
+
+    Args and Returns: as `average`.
+    """
+    return _mean(_valid("norm_weighted", embeddings, mask), mask)
+
+
+def landmark_score_weighted(
+    embeddings: Array,
+    mask: Array,
+    scores: Array,
+    face_scores: Array,
+    *,
+    least: float = 0.0,
+) -> Array:
+    """Mean of the unit embeddings weighted by how well landmarks and face were found.
+
+    Source: KP-RPE, Eq. 17 and 18; divided by N, as there, not by the sum of weights.
+
+    Args:
+      embeddings: [B, N, D], not normalised.
+      mask: bool [B, N].
+      scores: d [B, N] of `landmark_score`.
+      face_scores: [B, N] in [0, 1].
+      least: smallest quality of an image; 1e-6 in the official code.
+    Returns: float32 [B, D].
+    Raises: ValueError: sizes do not fit.
+    """
+    embeddings = _valid(
+        "landmark_score_weighted", embeddings, mask, scores, face_scores
+    )
+    weighted = score_weighted(embeddings, scores, face_scores, least=least)
+    return _mean(weighted, mask)
+
+
+def pfe(embeddings: Array, mask: Array, log_variances: Array) -> Array:
+    """Mean of Gaussians: each channel weighted by its precision.
+
+    Source: Shi and Jain, Probabilistic Face Embeddings (ICCV 2019), Sec. 4.2: the
+    posterior mean given all images.
+
+    Args:
+      embeddings: means [B, N, D]; made unit vectors, as there.
+      mask: bool [B, N].
+      log_variances: [B, N, D] of `UncertaintyHead`, or [B, N, 1].
+    Returns: float32 [B, D].
+    Raises: ValueError: sizes do not fit.
+    """
+    means = _valid("pfe", embeddings, mask, log_variances[..., 0])
+    # Precisions over their sum are a softmax, which cannot overflow.
+    return _softmax_mean(unit(means), mask, -log_variances)
+
+
+def cfan(embeddings: Array, mask: Array, qualities: Array) -> Array:
+    """Mean weighted per channel by a softmax of qualities over the images.
+
+    Source: Gong, Shi, Kalka and Jain, Component-wise Feature Aggregation Network (ICB
+    2019), Sec. 3.
+
+    Args:
+      embeddings: [B, N, D], as they are.
+      mask: bool [B, N].
+      qualities: [B, N, D] of `QualityHead`, or [B, N, 1].
+    Returns: float32 [B, D].
+    Raises: ValueError: sizes do not fit.
+    """
+    embeddings = _valid("cfan", embeddings, mask, qualities[..., 0])
+    return _softmax_mean(embeddings, mask, qualities)
+
+
+class UncertaintyHead(nn.Module):
+    """Log variance of every channel of an embedding, for `pfe`.
+
+    Source: Shi and Jain, Sec. 4.3: linear, norm, ReLU, linear, norm on the map that the
+    embedding is made from; the last norm has one scale and one shift for all channels,
+    1e-4 and -7 at first, so that training starts with equal certainty.
+
+    Attributes:
+      embed_dim: D.
+    """
+
+    embed_dim: int = 512
+
+    @nn.compact
+    def __call__(self, maps: Array, mask: Array, *, train: bool) -> Array:
+        """Estimate.
+
+        Args:
+          maps: [B, N, h, w, C], last feature maps.
+          mask: bool [B, N].
+          train: use and collect batch statistics.
+        Returns: float32 [B, N, D], at least log(1e-6).
+        """
+        x = unit(_flat(maps, mask))
+        x = nn.Dense(self.embed_dim, use_bias=False, name="linear1")(x)
+        x = nn.relu(BatchNorm(name="norm1")(x, mask, train=train))
+        x = nn.Dense(self.embed_dim, use_bias=False, name="linear2")(x)
+        x = BatchNorm(affine=False, name="norm2")(x, mask, train=train)
+        scale = self.param("scale", nn.initializers.constant(1e-4), ())
+        shift = self.param("shift", nn.initializers.constant(-7.0), ())
+        return jnp.logaddexp(scale * x + shift, jnp.log(SMALLEST_VARIANCE))
+
+
+class QualityHead(nn.Module):
+    """Quality of every channel of an embedding, for `cfan`.
+
+    Source: Gong et al., Sec. 3: one linear layer and a norm on the map that the
+    embedding is made from.
+
+    Attributes:
+      embed_dim: D.
+    """
+
+    embed_dim: int = 512
+
+    @nn.compact
+    def __call__(self, maps: Array, mask: Array, *, train: bool) -> Array:
+        """Maps [B, N, h, w, C] and bool [B, N] -> float32 [B, N, D]."""
+        x = nn.Dense(self.embed_dim, name="linear")(_flat(maps, mask))
+        return BatchNorm(name="norm")(x, mask, train=train)
+
+
+class ResidualSelfAttention(nn.Module):
+    """Every place of every image looks at all places of all images (RSA).
+
+    Source: Liu et al., Permutation-invariant Feature Restructuring (ICCV 2019), as
+    Cluster and Aggregate, Sec. 4.3, compares with it: a residual non-local block on
+    feature maps, then the mean over the images. Memory grows with (N h w)^2, and there
+    is no state to stream with: of a set in batches, average the results. The factor of
+    the residual starts at 0, so that training starts at the plain mean.
+
+    Attributes:
+      inner_dim: width of queries and keys.
+    """
+
+    inner_dim: int = 256
+
+    @nn.compact
+    def __call__(self, maps: Array, mask: Array) -> Array:
+        """Fuse.
+
+        Args:
+          maps: [B, N, h, w, C]; embeddings are maps [B, N, 1, 1, D].
+          mask: bool [B, N].
+        Returns: float32 [B, h, w, C], a map for the head of the backbone, such as
+          `IResNet.embed_features`; 0 for a set without images.
+        """
+        sets, images, height, width, channels = maps.shape
+        x = jnp.where(mask[..., None, None, None], maps, 0).astype(jnp.float32)
+        places = x.reshape(sets, -1, channels)
+        queries = nn.Dense(self.inner_dim, name="query")(places)
+        keys = nn.Dense(self.inner_dim, name="key")(places)
+        values = nn.Dense(channels, name="value")(places)
+        logits = jnp.einsum("bid,bjd->bij", queries, keys) * self.inner_dim**-0.5
+        valid = jnp.repeat(mask, height * width, axis=1)[:, None]
+        attention = _masked_softmax(logits, valid, axis=-1)
+        factor = self.param("factor", nn.initializers.zeros, ())
+        refined = places + factor * (attention @ values)
+        flat = _mean(refined.reshape(sets, images, -1), mask)
+        return flat.reshape(sets, height, width, channels)
+
+
+def _mean(values: Array, mask: Array) -> Array:
+    """Mean over the valid images, float32 [B, D]; 0 where there are none."""
+    valid = jnp.where(mask[..., None], values, 0)
+    return valid.sum(1) / jnp.maximum(mask.sum(1), 1)[:, None]
+
+
+def _softmax_mean(values: Array, mask: Array, logits: Array) -> Array:
+    weights = _masked_softmax(logits.astype(jnp.float32), mask[..., None], axis=1)
+    return (weights * values).sum(1)
+
+
+def _masked_softmax(logits: Array, mask: Array, *, axis: int) -> Array:
+    """Softmax over what is valid; 0 elsewhere, and all 0 where nothing is valid."""
+    lowest = jnp.finfo(jnp.float32).min
+    weights = jax.nn.softmax(jnp.where(mask, logits, lowest), axis=axis)
+    return jnp.where(mask, weights, 0.0)
+
+
+def _flat(maps: Array, mask: Array) -> Array:
+    """Maps [B, N, h, w, C] as float32 [B, N, h w C], padding 0."""
+    flat = maps.reshape(*maps.shape[:2], -1).astype(jnp.float32)
+    return jnp.where(mask[..., None], flat, 0.0)
+
+
+def _valid(name: str, embeddings: Array, mask: Array, *evidence: Array) -> Array:
+    """Embeddings in float32, padding 0; checks that all [B, N] are the same."""
+    shapes = [x.shape for x in (mask, *evidence)]
+    if embeddings.ndim != 3 or any(s != embeddings.shape[:2] for s in shapes):
+        raise ValueError(
+            f"{name}: embeddings must be [B, N, D], the mask and what weighs the "
+            f"images [B, N]; got {embeddings.shape} and {shapes}; pad all sets to one "
+            "N."
+        )
+    return jnp.where(mask[..., None], embeddings, 0).astype(jnp.float32)

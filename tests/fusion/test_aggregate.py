@@ -1,0 +1,45 @@
+import jax
+import numpy as np
+import pytest
+
+from kprpe_jax.fusion.aggregate import AggregationNetwork, image_weights
+from kprpe_jax.fusion.state import Clusters
+
+SETS, M, N, D, WIDTH = 2, 3, 4, 6, 5
+
+
+@pytest.mark.parametrize("per_channel", [True, False])
+def test_result_is_a_convex_combination(rng, per_channel):
+    """Eq. 6: f = sum_M P * F', P >= 0 of sum 1, so channels stay between clusters."""
+    clusters = Clusters(
+        rng.normal(size=(SETS, M, D)).astype(np.float32),
+        rng.normal(size=(SETS, M, WIDTH)).astype(np.float32),
+    )
+    centers = rng.normal(size=(M, WIDTH)).astype(np.float32)
+    model = AggregationNetwork(per_channel=per_channel)
+    variables = model.init(jax.random.key(0), clusters, centers)
+    shaken = jax.tree.map(lambda x: x + rng.normal(0, 0.5, x.shape), variables)
+    fused, importance = model.apply(shaken, clusters, centers)
+    assert importance.shape == (SETS, M, D if per_channel else 1)
+    np.testing.assert_allclose(importance.sum(1), 1.0, rtol=1e-5)
+    want = (np.asarray(importance) * clusters.features).sum(1)
+    np.testing.assert_allclose(fused, want, rtol=1e-5, atol=1e-6)
+    assert np.ptp(importance, axis=1).max() > 0.05
+
+
+def test_image_weights_equal_oracle(rng):
+    assignment = rng.dirichlet(np.ones(M), (SETS, N)).transpose(0, 2, 1)
+    assignment[0, :, 3], assignment[1] = 0.0, 0.0  # padding, a set without images
+    importance = rng.dirichlet(np.ones(M), (SETS, D)).transpose(0, 2, 1)
+    for rows in ("as_assigned", "normalised"):
+        got = image_weights(assignment, importance, rows=rows)
+        want = np.zeros(N)
+        for j in range(M):
+            row = assignment[0, j]
+            row = row / row.sum() if rows == "normalised" else row
+            for i in range(N):
+                want[i] += row[i] * sum(importance[0, j]) / D
+        np.testing.assert_allclose(got[0], want / want.sum(), rtol=1e-5)
+        assert (np.asarray(got[1]) == 0).all()
+    with pytest.raises(ValueError, match="unknown rows 'both'; use as_assigned or"):
+        image_weights(assignment, importance, rows="both")

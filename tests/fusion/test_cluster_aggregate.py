@@ -1,0 +1,207 @@
+"""CAFace as a whole: padding, streams, degenerate sets."""
+
+import jax
+import numpy as np
+import pytest
+
+from kprpe_jax.fusion.cluster_aggregate import VARIANTS, ImageSets
+from kprpe_jax.fusion.state import finalize, merge
+from tests.fusion.tiny import (
+    CHANNELS,
+    D,
+    draw_sets,
+    draw_variables,
+    fuser,
+    select,
+    tiny_model,
+    updater,
+)
+from tests.quick import quick_jit
+
+TOLERANCE = dict(rtol=1e-4, atol=1e-5)
+
+
+def assert_same(one, other):
+    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
+        np.testing.assert_allclose(a, b, **TOLERANCE)
+
+
+def with_padding(sets, rubbish, width):
+    """The same images followed by others that hold rubbish."""
+    extra = width - sets.mask.shape[1]
+
+    def pad(x, value):
+        return np.pad(
+            x, [(0, 0), (0, extra)] + [(0, 0)] * (x.ndim - 2), constant_values=value
+        )
+
+    return ImageSets(
+        pad(sets.features, rubbish), pad(sets.statistics, rubbish), pad(sets.mask, 0)
+    )
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("train", [False, True])
+def test_padding_never_changes_a_result(rng, variant, train):
+    """Nor the running statistics, nor the gradients, even if it is not finite."""
+    model = tiny_model(variant, drop_path_rate=0.0)
+    variables, sets = draw_variables(model, rng), draw_sets(rng, 4)
+    weights = rng.normal(size=(2, D))
+
+    def run(params, sets):
+        fused, after = model.apply(
+            {**variables, "params": params}, sets, train=train, mutable=["batch_stats"]
+        )
+        return (fused.embeddings * weights).sum(), (fused, after)
+
+    run = quick_jit(jax.grad(run, has_aux=True))
+    want = run(variables["params"], sets)
+    for rubbish in (0.0, 1e3, np.nan):
+        assert_same(run(variables["params"], with_padding(sets, rubbish, 7)), want)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_order_within_a_set_does_not_matter(rng, variant):
+    model = tiny_model(variant)
+    fuse, sets = fuser(model, draw_variables(model, rng)), draw_sets(rng, 7)
+    assert_same(fuse(sets), fuse(select(sets, rng.permutation(7))))
+
+
+def test_streams_equal_all_at_once_without_transformer(rng):
+    """Any split and any order, where batch-mates do not matter."""
+    model = tiny_model(depth=0)
+    variables, sets = draw_variables(model, rng), draw_sets(rng, 12)
+    update = updater(model, variables)
+    want = fuser(model, variables)(sets)
+    for splits in ([4, 8], [1, 2, 10]):
+        parts = np.split(rng.permutation(12), splits)
+        streamed, merged = model.init_state(2), model.init_state(2)
+        for part in parts:
+            batch = with_padding(select(sets, part), np.nan, 12)
+            streamed = update(streamed, batch)
+            merged = merge(update(model.init_state(2), batch), merged)
+        assert_same(streamed, merged)
+        assert_same(model.apply(variables, streamed, method="finalize"), want)
+
+
+def test_what_the_transformer_makes_of_batches(rng):
+    """With it assignments depend on batch-mates; the difference has a bound.
+
+    Means of a cluster are sum_i w_i f_i with weights >= 0 of sum 1, so two ways to
+    weigh the same images differ by at most sum_i |w_i - w'_i| max_i |f_i|. What the
+    batches change is the w_i, and nothing else.
+    """
+    model = tiny_model()
+    variables, sets = draw_variables(model, rng), draw_sets(rng, 12)
+    update = updater(model, variables)
+
+    @quick_jit
+    def assign(sets):
+        def assigned(model, sets):
+            return model.assign(sets.features, model.style(sets), sets.mask).map
+
+        return model.apply(variables, sets, method=assigned)
+
+    def shares(parts):
+        batches = [with_padding(select(sets, part), np.nan, 12) for part in parts]
+        state = model.init_state(2)
+        for batch in batches:
+            state = update(state, batch)
+        maps = [assign(b)[..., : len(p)] for b, p in zip(batches, parts, strict=True)]
+        weights = np.concatenate(maps, -1, dtype=np.float64)
+        return weights / weights.sum(-1, keepdims=True), finalize(state).features
+
+    order = np.arange(12)
+    weights, whole = shares([order])
+    longest = np.linalg.norm(sets.features, axis=-1).max(-1)[:, None]
+    for count in (2, 3, 12):
+        split_weights, split = shares(np.split(order, count))
+        difference = np.linalg.norm(split - whole, axis=-1)
+        bound = np.abs(split_weights - weights).sum(-1) * longest
+        assert (difference <= bound + 1e-4).all()
+        assert difference.max() > 1e-2  # it is there
+
+
+@pytest.mark.parametrize("per_channel", [True, False])
+def test_one_image_is_itself(rng, per_channel):
+    """Eq. 3 and 6 as written; the official row sums shrink and turn it."""
+    model = tiny_model(per_channel=per_channel)
+    variables, sets = draw_variables(model, rng), draw_sets(rng, 1)
+    fused = fuser(model, variables)(sets)
+    np.testing.assert_allclose(fused.embeddings, sets.features[:, 0], **TOLERANCE)
+    official = fuser(model.clone(row_sums="at_least_one"), variables)(sets).embeddings
+    norms = np.linalg.norm(official, axis=-1)
+    assert (norms < np.linalg.norm(sets.features[:, 0], axis=-1)).all()
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("train", [False, True])
+def test_degenerate_sets_are_finite(rng, variant, train):
+    """A set without images becomes 0; zero and identical embeddings stay finite."""
+    model = tiny_model(variant, drop_path_rate=0.0)
+    variables, sets = draw_variables(model, rng), draw_sets(rng, 5)
+    features = np.stack([sets.features[0], np.zeros_like(sets.features[1])])
+    flat = np.zeros_like(sets.statistics)
+    cases = [
+        sets._replace(mask=np.array([[True] * 5, [False] * 5])),
+        sets._replace(mask=np.zeros((2, 5), bool)),
+        sets._replace(features=features),
+        ImageSets(np.ones_like(features), flat, sets.mask),
+    ]
+
+    def run(params, features, statistics, mask):
+        fused, after = model.apply(
+            {**variables, "params": params}, ImageSets(features, statistics, mask),
+            train=train, mutable=["batch_stats"],
+        )  # fmt: skip
+        return fused.embeddings.sum(), (fused.embeddings, after)
+
+    run = quick_jit(jax.grad(run, (0, 1, 2), has_aux=True))
+    for case in cases:
+        gradients, (embeddings, after) = run(variables["params"], *case)
+        leaves = jax.tree.leaves((gradients, embeddings, after))
+        assert all(np.isfinite(leaf).all() for leaf in leaves)
+        assert (np.asarray(embeddings)[~case.mask.any(1)] == 0).all()
+
+
+def test_drop_paths_need_a_key_and_do_something(rng):
+    model = tiny_model(drop_path_rate=0.9)
+    variables, sets = draw_variables(model, rng), draw_sets(rng, 5)
+
+    @quick_jit
+    def run(key):
+        return model.apply(
+            variables, sets, train=True, mutable=["batch_stats"], rngs={"dropout": key}
+        )[0].embeddings
+
+    results = [run(jax.random.key(n)) for n in range(4)]
+    assert len({result.tobytes() for result in map(np.asarray, results)}) > 1
+
+
+def test_bad_input_is_described(rng):
+    model = tiny_model()
+    sets = draw_sets(rng, 3)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), sets)
+
+    def run(model, sets, state=None):
+        def update(variables):
+            start = model.init_state(2) if state is None else state
+            return model.apply(variables, start, sets, method="update")
+
+        return jax.eval_shape(update, shapes)
+
+    with pytest.raises(ValueError, match=r"statistics \[B, N, C, 2\] and mask"):
+        run(model, sets._replace(mask=sets.mask[:, :2]))
+    with pytest.raises(ValueError, match="embeddings must have 6 channels; got 9"):
+        run(model, sets._replace(features=np.zeros((2, 3, 9), np.float32)))
+    with pytest.raises(ValueError, match="continue a stream with the model"):
+        run(model, sets, tiny_model(num_clusters=2).init_state(2))
+    for field in ("values", "style_values", "style_pool", "style_activation"):
+        name = field if "values" in field else field.removeprefix("style_")
+        with pytest.raises(ValueError, match=f"unknown {name} 'other'; use one of"):
+            run(model.clone(**{field: "other"}), sets)
+    with pytest.raises(ValueError, match="unknown rounding 'other'"):
+        run(model.clone(norm_rounding="other"), sets)
+    with pytest.raises(ValueError, match="positions must be one of .* got 'other'"):
+        run(model.clone(norm_positions="other"), sets)
+    assert sets.statistics.shape[2] == CHANNELS

@@ -1,0 +1,50 @@
+"""A small model with weights away from their start, and sets of images for it."""
+
+import jax
+import numpy as np
+
+from kprpe_jax.fusion.cluster_aggregate import VARIANTS, ClusterAggregate, ImageSets
+from tests.quick import quick_jit
+
+B, D, CHANNELS = 2, 6, 5
+
+
+def tiny_model(variant="paper", **fields):
+    sizes = dict(embed_dim=D, num_clusters=3, style_dim=4, norm_dim=4, num_heads=2)
+    return ClusterAggregate(**{**sizes, **VARIANTS[variant], **fields})
+
+
+def draw_sets(rng, images, mask=None):
+    features = rng.normal(size=(B, images, D)) * rng.uniform(1, 9, (B, images, 1))
+    return ImageSets(
+        features.astype(np.float32),
+        rng.normal(size=(B, images, CHANNELS, 2)).astype(np.float32),
+        np.ones((B, images), bool) if mask is None else mask,
+    )
+
+
+def draw_variables(model, rng):
+    """Weights large enough that images differ in where they go."""
+    shapes = jax.eval_shape(model.init, jax.random.key(0), draw_sets(rng, 2))
+    draw = lambda s: rng.normal(0, 0.7, s.shape).astype(np.float32)  # noqa: E731
+    variables = jax.tree.map(draw, shapes)
+    stats = variables["batch_stats"]
+    stats["style_maker"]["norm"]["var"] = np.ones(model.style_dim, np.float32)
+    stats["norm_embedding"]["norm"] = {"mean": np.float32([12]), "var": np.float32([9])}
+    return variables
+
+
+def fuser(model, variables):
+    """Compiled: sets to what the model says at once."""
+    return quick_jit(lambda sets: model.apply(variables, sets))
+
+
+def updater(model, variables):
+    """Compiled: state and sets to the next state."""
+    return quick_jit(
+        lambda state, sets: model.apply(variables, state, sets, method="update")
+    )
+
+
+def select(sets, images):
+    return ImageSets(*(x[:, images] for x in sets))
