@@ -1,0 +1,1 @@
+"""Comparing faces patch by patch."""

@@ -1,0 +1,166 @@
+"""How much each patch of a face matters when two faces are compared.
+
+All weights of an image are not negative and sum to 1, or are all zero: where nothing of
+the image correlates with the other one, or none of its keypoints lies inside. A patch
+set without weight moves nothing and has similarity 0 (`sinkhorn.transport`).
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from kprpe_jax.losses.margin import unit
+
+WEIGHTINGS = (
+    "uniform", "apc", "cc", "sc", "landmarks", "sc_distance", "apc_joint",
+)  # fmt: skip
+
+_LEAST_TOTAL = 1e-12  # less counts as none: its gradient would not be finite
+
+
+class Faces(NamedTuple):
+    """What of a set of images enters a comparison.
+
+    The official code uses unit patches and, as centres, means of the patches as they
+    came: `Faces(embeddings, unit(patches), centers=patches.mean(-2))`.
+
+    Attributes:
+      embeddings: [..., D], from the last linear layer; not normalised.
+      patches: [..., N, C], of the last feature map, row by row; any floating type.
+      centers: [..., C], of an image, for the other image's APC weights; None: the mean
+        of the patches (Eq. 3.7).
+      densities: [..., N], from `landmark_density`, for LMK weights.
+    """
+
+    embeddings: Array
+    patches: Array
+    centers: Array | None = None
+    densities: Array | None = None
+
+
+def normalize(weights: Array) -> Array:
+    """Weights that sum to 1 over the last axis, all zero where they were (Sec. 3.1.4).
+
+    Args:
+      weights: float32 [..., N], not negative.
+    """
+    total = weights.sum(-1, keepdims=True)
+    some = total > _LEAST_TOTAL
+    return jnp.where(some, weights / jnp.where(some, total, 1.0), 0.0)
+
+
+def uniform_weights(patches: Array) -> Array:
+    """1 / N each (Eq. 3.6).
+
+    Args:
+      patches: [..., N, C].
+    Returns: float32 [..., N].
+    """
+    count = patches.shape[-2]
+    return jnp.full(patches.shape[:-1], 1 / count, jnp.float32)
+
+
+def correlation_weights(patches: Array, other: Array) -> Array:
+    """Each patch's dot product with what sums up the other image.
+
+    Source: Eq. 3.7 (APC): the other's average of patches; CC: the other's embedding.
+    Args:
+      patches: [..., N, C].
+      other: [..., C]; its length does not matter.
+    Returns: float32 [..., N].
+    """
+    return normalize(_correlation(patches, other))
+
+
+def spatial_weights(similarity: Array) -> tuple[Array, Array]:
+    """Each patch's sum of cosines with all patches of the other image (Eq. 3.8, SC).
+
+    Args:
+      similarity: float32 [..., N, M], cosines of query and gallery patches. The
+        official code sums distances: give it 1 - cosine, and the patches that are
+        unlike the other image weigh most.
+    Returns: weights of the query [..., N] and of the gallery [..., M], float32.
+    """
+    sums = similarity.sum(-1), similarity.sum(-2)
+    return tuple(normalize(jax.nn.relu(x)) for x in sums)
+
+
+def landmark_density(keypoints: Array, grid: tuple[int, int]) -> Array:
+    """Share of the keypoints inside of each patch (Sec. 3.1.5, LMK).
+
+    Args:
+      keypoints: [..., K, 2], (x, y) as fractions of the image; those outside of it do
+        not count.
+      grid: (rows, columns) of patches.
+    Returns: float32 [..., rows * columns], without gradient.
+    """
+    rows, columns = grid
+    x = jnp.floor(keypoints[..., 0] * columns)
+    y = jnp.floor(keypoints[..., 1] * rows)
+    inside = (x >= 0) & (x < columns) & (y >= 0) & (y < rows)
+    cell = jnp.where(inside, y * columns + x, -1.0).astype(jnp.int32)
+    return normalize(jax.nn.one_hot(cell, rows * columns).sum(-2))
+
+
+def pair_weights(
+    kind: str, query: Faces, gallery: Faces, similarity: Array
+) -> tuple[Array, Array]:
+    """Weights of both sides of pairs by one of the thesis' rules.
+
+    Args:
+      kind: `uniform`, `apc`, `cc`, `sc`, `landmarks` (Sec. 3.1.5); and as in the
+        official code `sc_distance`, which sums distances in place of cosines, and
+        `apc_joint`, APC in which both sides together sum to 1.
+      query, gallery: their leading axes fit together by broadcasting.
+      similarity: float32 [..., N, M], cosines of their patches.
+    Returns: float32 [..., N] and [..., M].
+    Raises: ValueError: unknown kind; what it needs is missing or of another width.
+    """
+    if kind == "uniform":
+        return uniform_weights(query.patches), uniform_weights(gallery.patches)
+    if kind == "landmarks":
+        if query.densities is None or gallery.densities is None:
+            raise ValueError(
+                "pair_weights: 'landmarks' needs densities on both sides; got none; "
+                "make them with `landmark_density`."
+            )
+        return query.densities, gallery.densities
+    if kind in ("sc", "sc_distance"):
+        return spatial_weights(similarity if kind == "sc" else 1.0 - similarity)
+    if kind not in WEIGHTINGS:
+        raise ValueError(
+            f"pair_weights: unknown weighting {kind!r}; use one of {WEIGHTINGS}."
+        )
+    others = [x.embeddings if kind == "cc" else _center(x) for x in (gallery, query)]
+    for faces, other in zip((query, gallery), others, strict=True):
+        if faces.patches.shape[-1] != other.shape[-1]:
+            raise ValueError(
+                f"pair_weights: {kind!r} needs patches as wide as what they correlate "
+                f"with; got {faces.patches.shape[-1]} and {other.shape[-1]} channels; "
+                "choose another weighting."
+            )
+    raw = [
+        _correlation(faces.patches, other)
+        for faces, other in zip((query, gallery), others, strict=True)
+    ]
+    if kind != "apc_joint":
+        return normalize(raw[0]), normalize(raw[1])
+    lead = jnp.broadcast_shapes(*(x.shape[:-1] for x in raw))
+    raw = [jnp.broadcast_to(x, (*lead, x.shape[-1])) for x in raw]
+    joint = normalize(jnp.concatenate(raw, -1))
+    return tuple(jnp.split(joint, [raw[0].shape[-1]], axis=-1))
+
+
+def _center(faces: Faces) -> Array:
+    if faces.centers is not None:
+        return faces.centers
+    return faces.patches.astype(jnp.float32).mean(-2)
+
+
+def _correlation(patches: Array, other: Array) -> Array:
+    # The length of the other vector cancels; at 1 its products cannot overflow.
+    patches, other = patches.astype(jnp.float32), unit(other)
+    exact = jax.lax.Precision.HIGHEST
+    return jax.nn.relu(jnp.einsum("...nc,...c->...n", patches, other, precision=exact))

@@ -1,0 +1,261 @@
+"""Identification in two stages: cosine over the gallery, earth mover's over the best.
+
+Arrays of the gallery may be NumPy arrays, memory maps or device arrays; only what one
+chunk needs is on the device at a time. A pair's score is the same in whatever chunk.
+"""
+
+from collections.abc import Iterator
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.typing import ArrayLike
+
+from kprpe_jax.evaluation.search import search
+from kprpe_jax.matching.earth_movers import match_faces
+from kprpe_jax.matching.patch_weights import Faces
+from kprpe_jax.matching.sinkhorn import Solver
+
+# Weights that sum to 1 on both sides need nothing more.
+FAST = Solver(domain="kernel", unequal="query")
+
+
+class Ranking(NamedTuple):
+    """Gallery rows in the order of similarity to each query.
+
+    Attributes:
+      rows: int32 [Q, ranks], of the gallery; -1 where there is no further one.
+      scores: float32 [Q, ranks], -inf where there is none.
+    """
+
+    rows: np.ndarray
+    scores: np.ndarray
+
+
+def two_stage(
+    queries: Faces,
+    gallery: Faces,
+    *,
+    k: int = 100,
+    alpha: float | None = 0.7,
+    weighting: str = "apc",
+    solver: Solver = FAST,
+    own_rows: ArrayLike | None = None,
+    ranks: int | None = None,
+    chunk: int = 8,
+) -> Ranking:
+    """Rank the gallery by cosine and the k best again by patches.
+
+    Source: DeepFace-EMD, Sec. 3.1.3 and Eq. 5.1.
+    Args:
+      queries: [Q, ...], host or device.
+      gallery: [G, ...]; its grid may differ from the queries'.
+      k: how many are compared by patches.
+      alpha: share of the earth mover's similarity, in [0, 1]; None: the plain sum of
+        both, as the official code has it for LFW.
+      weighting: of the patches, one of `patch_weights.WEIGHTINGS`.
+      solver: how flows are computed.
+      own_rows: int [Q], the gallery row that is the query's own photo and is not to be
+        found; -1 = none.
+      ranks: length of the ranking, k or more; ranks after k keep the order and scores
+        of the first stage.
+      chunk: queries compared at once: chunk * k * N * (C + a few M) * 4 bytes.
+    Returns: the ranking.
+    Raises: ValueError: as `first_stage` and `second_stage`; alpha out of range.
+    """
+    if alpha is not None and not 0 <= alpha <= 1:
+        raise ValueError(
+            f"two_stage: alpha must lie in [0, 1]; got {alpha}; use None for a sum."
+        )
+    ranks = k if ranks is None else ranks
+    if ranks < k:
+        raise ValueError(f"two_stage: ranks must be at least k, {k}; got {ranks}.")
+    first = first_stage(queries, gallery, ranks=ranks, own_rows=own_rows)
+    patches = second_stage(
+        queries, gallery, first.rows[:, :k],
+        weighting=weighting, solver=solver, chunk=chunk,
+    )  # fmt: skip
+    return rank_again(first, patches, alpha)
+
+
+def first_stage(
+    queries: Faces,
+    gallery: Faces,
+    *,
+    ranks: int,
+    own_rows: ArrayLike | None = None,
+) -> Ranking:
+    """Gallery rows by the cosine of their embeddings, exact.
+
+    Args:
+      queries, gallery, own_rows: as `two_stage`.
+      ranks: at most the size of the gallery.
+    Raises: ValueError: a query without a face, embeddings that are not finite or of
+      another width, more ranks than gallery rows.
+    """
+    embeddings, size = np.asarray(queries.embeddings), len(gallery.embeddings)
+    if embeddings.shape[1:] != gallery.embeddings.shape[1:]:
+        raise ValueError(
+            "first_stage: embeddings of queries and gallery must be equally wide; got "
+            f"{embeddings.shape} and {gallery.embeddings.shape}; use one network."
+        )
+    faceless = np.flatnonzero(~embeddings.any(-1))
+    if faceless.size:
+        raise ValueError(
+            f"first_stage: every query must show a face; got an embedding of zeros for "
+            f"query {faceless[0]} and {faceless.size - 1} more; leave these out."
+        )
+    found = search(
+        embeddings, np.zeros(len(embeddings), np.int32),
+        gallery.embeddings, np.zeros(size, np.int32),  # identities do not matter here
+        k=ranks if own_rows is None else min(ranks + 1, max(size, ranks)),
+    )  # fmt: skip
+    if own_rows is None:
+        return Ranking(found.rows, found.scores)
+    own = found.rows == np.asarray(own_rows)[:, None]
+    order = np.argsort(own, axis=1, kind="stable")[:, :ranks]
+    rows = np.where(own, -1, found.rows)
+    scores = np.where(own, -np.inf, found.scores)
+    return Ranking(*(np.take_along_axis(x, order, 1) for x in (rows, scores)))
+
+
+def second_stage(
+    queries: Faces,
+    gallery: Faces,
+    rows: np.ndarray,
+    *,
+    weighting: str = "apc",
+    solver: Solver = FAST,
+    chunk: int = 8,
+) -> np.ndarray:
+    """Earth mover's similarities of each query with its own candidates.
+
+    Args:
+      queries, gallery, weighting, solver, chunk: as `two_stage`.
+      rows: int [Q, k], gallery rows; -1 = no candidate.
+    Returns: float32 [Q, k], -inf where there is no candidate.
+    Raises: ValueError: rows that are not there, patches that are not finite, settings
+      or shapes that do not fit.
+    """
+    rows, size = np.asarray(rows), len(gallery.patches)
+    if rows.size and not -1 <= rows.min() <= rows.max() < size:
+        raise ValueError(
+            f"second_stage: rows must lie in [0, {size}), or be -1; got {rows.min()} "
+            f"to {rows.max()}; rank this gallery."
+        )
+    if not rows.size:
+        return np.zeros(rows.shape, np.float32)
+    scores: list[Array] = []
+    for part in _chunks(len(rows), chunk):
+        candidates = _take(gallery, np.maximum(rows[part], 0))
+        jax.block_until_ready(scores[-1:])  # not more than two chunks in memory
+        query = _take(queries, part[:, None])
+        scores.append(_scores(query, candidates, weighting, solver))
+    result = np.concatenate([np.asarray(x) for x in scores])[: len(rows)]
+    _check(result, rows)
+    return np.where(rows < 0, -np.inf, result)
+
+
+def rank_again(first: Ranking, patches: np.ndarray, alpha: float | None) -> Ranking:
+    """Mix both similarities of the candidates and sort these.
+
+    Source: DeepFace-EMD, Eq. 5.1.
+    Args:
+      first: from `first_stage`.
+      patches: float32 [Q, k], from `second_stage` of the first k ranks.
+      alpha: share of `patches`; None: the plain sum.
+    Returns: the ranking, equal scores in the order of `first`; ranks after k as they
+      were.
+    """
+    k = patches.shape[1]
+    weights = (1.0, 1.0) if alpha is None else (alpha, 1 - alpha)
+    rows, cosine = first.rows[:, :k], first.scores[:, :k]
+    missing = rows < 0
+    parts = (np.where(missing, 0, x) for x in (patches, cosine))
+    mixed = sum(np.float32(w) * x for w, x in zip(weights, parts, strict=True))
+    mixed = np.where(missing, -np.inf, mixed).astype(np.float32)
+    order = np.argsort(-mixed, axis=1, kind="stable")
+    heads = (np.take_along_axis(x, order, 1) for x in (rows, mixed))
+    tails = first.rows[:, k:], first.scores[:, k:]
+    return Ranking(
+        *(np.concatenate(both, 1) for both in zip(heads, tails, strict=True))
+    )
+
+
+def rank_by_patches(
+    queries: Faces,
+    gallery: Faces,
+    *,
+    ranks: int = 100,
+    weighting: str = "apc",
+    solver: Solver = FAST,
+    own_rows: ArrayLike | None = None,
+    chunk: int = 8,
+    block: int = 64,
+) -> Ranking:
+    """Rank the whole gallery by earth mover's similarity alone, without a first stage.
+
+    Source: DeepFace-EMD, Table 5.3, "EMD at Stage 1".
+    Args:
+      queries, gallery, weighting, solver, own_rows: as `two_stage`.
+      ranks: at most the size of the gallery.
+      chunk, block: queries and gallery rows compared at once.
+    Raises: ValueError: more ranks than gallery rows; as `second_stage`.
+    """
+    size, count = len(gallery.patches), len(queries.patches)
+    if not 1 <= ranks <= size:
+        raise ValueError(
+            "rank_by_patches: ranks must lie between 1 and the size of the gallery, "
+            f"{size}; got {ranks}."
+        )
+    own = np.full(count, -1) if own_rows is None else np.asarray(own_rows)
+    rankings = []
+    for part in _chunks(count, chunk):
+        query = _take(queries, part[:, None])
+        scores: list[Array] = []
+        for rows in _chunks(size, block):
+            jax.block_until_ready(scores[-1:])
+            candidates = _take(gallery, rows[None])
+            scores.append(_scores(query, candidates, weighting, solver))
+        all_rows = np.broadcast_to(np.arange(size), (len(part), size))
+        result = np.concatenate([np.asarray(x) for x in scores], 1)[:, :size]
+        _check(result, all_rows, part)
+        is_own = all_rows == own[part][:, None]
+        result = np.where(is_own, -np.inf, result)
+        order = np.argsort(-result, axis=1, kind="stable")[:, :ranks]
+        chosen = np.take_along_axis(np.where(is_own, -1, all_rows), order, 1)
+        rankings.append((chosen, np.take_along_axis(result, order, 1)))
+    rows, scores = (np.concatenate(x)[:count] for x in zip(*rankings, strict=True))
+    return Ranking(rows.astype(np.int32), scores)
+
+
+@partial(jax.jit, static_argnames=("weighting", "solver"))
+def _scores(query: Faces, gallery: Faces, weighting: str, solver: Solver) -> Array:
+    return match_faces(query, gallery, weighting=weighting, solver=solver).score
+
+
+def _chunks(count: int, size: int) -> Iterator[np.ndarray]:
+    """Rows in parts of one size, so that one program serves all; the last is filled."""
+    for start in range(0, count, size):
+        yield np.minimum(np.arange(start, start + size), count - 1)
+
+
+def _take(faces: Faces, rows: np.ndarray) -> Faces:
+    return Faces(*(None if x is None else jnp.asarray(x[rows]) for x in faces))
+
+
+def _check(scores: np.ndarray, rows: np.ndarray, queries: np.ndarray | None = None) -> (
+    None
+):  # fmt: skip
+    """Features that are not finite make scores that are not."""
+    bad = np.argwhere(~np.isfinite(scores) & (rows >= 0))
+    if bad.size:
+        query = bad[0, 0] if queries is None else queries[bad[0, 0]]
+        raise ValueError(
+            "second_stage: patches must be finite; got no finite score for "
+            f"{len(bad)} pairs, the first of query {query} and gallery row "
+            f"{rows[tuple(bad[0])]}; find out which image made it."
+        )
