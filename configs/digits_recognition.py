@@ -15,8 +15,11 @@ def get_config(position: str = "kprpe_multihead") -> ConfigDict:
     config = digits.get_config(position)
     config.task = "recognition"
     config.loss = ConfigDict()
-    config.loss.margin_kind = "cosface"  # or arcface, cosine
+    config.loss.margin_kind = "cosface"  # or arcface, adaface, cosine
     config.loss.margin = 0.35
     config.loss.scale = 30.0
     config.loss.margin_gradient = "exact"
+    config.loss.sample_rate = 1.0  # of the class centres, each step
+    config.loss.concentration = 0.333  # adaface
+    config.loss.norm_momentum = 0.01  # adaface
     return config

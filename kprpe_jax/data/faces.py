@@ -1,29 +1,92 @@
 """Rows of an imported face data set, decoded: what the loader reads."""
 
+import os
 from collections.abc import Sequence
 
 import numpy as np
 
 from kprpe_jax.data.importers.decode import decode_rgb
+from kprpe_jax.data.store import open_split
+
+
+def open_faces(
+    data_dir: str | os.PathLike,
+    name: str,
+    split: str,
+    *,
+    image_size: tuple[int, int],
+    identities: tuple[int, int] | None = None,
+) -> "Faces":
+    """Open a split of an imported data set, or some of its people.
+
+    Args:
+      data_dir, name, split: of `store.open_split`.
+      image_size: (height, width) that every image must have.
+      identities: (first, last): only rows whose label lies in first .. last - 1, and
+        counted from 0 then; None = all rows. Every row is read once for it.
+    Raises: ValueError: as `open_split`; a data set without encoded faces; nobody there.
+    """
+    source = open_split(data_dir, name, split)
+    if "has_keypoints" not in source[0]:
+        raise ValueError(
+            f"open_faces: {name} must be a data set of imported faces; got one with "
+            f"{sorted(source[0])}; import it with python -m kprpe_jax.data.import_faces"
+        )
+    if identities is None:
+        return Faces(source, image_size=image_size)
+    first, last = identities
+    labels = read_labels(source)
+    rows = np.flatnonzero((labels >= first) & (labels < last))
+    if not rows.size:
+        raise ValueError(
+            f"open_faces: some labels of {name} must lie in {first} .. {last - 1}; got "
+            f"{labels.min()} .. {labels.max()}; change the identities"
+        )
+    return Faces(source, image_size=image_size, rows=rows, first_label=first)
 
 
 class Faces(Sequence):
     """Decoded rows with random access, for `loader.train_batches` and `eval_batches`.
 
-    A row is image uint8 [S, S, 3], label int32, keypoints float32 [5, 2] (zeros where
-    unknown), has_keypoints bool and id int32, its number.
+    A row is image uint8 [H, W, 3], label int32, keypoints float32 [5, 2] (zeros where
+    unknown), has_keypoints bool and id int32, its number in the source.
 
     Args:
       source: rows of an imported data set (`store.open_split`).
-      image_size: S; the images must have it, resampling is a matter of alignment.
+      image_size: (H, W); the images must have it, resampling is a matter of alignment.
+      rows: int [N], those of the source to show; None = all.
+      first_label: subtracted from all labels that are known.
     """
 
-    def __init__(self, source: Sequence, *, image_size: int):
+    def __init__(
+        self,
+        source: Sequence,
+        *,
+        image_size: tuple[int, int],
+        rows: np.ndarray | None = None,
+        first_label: int = 0,
+    ):
         self._source = source
-        self._shape = (image_size, image_size, 3)
+        self._shape = (*image_size, 3)
+        self._rows = np.arange(len(source)) if rows is None else rows
+        self._first_label = first_label
 
     def __len__(self) -> int:
-        return len(self._source)
+        return len(self._rows)
+
+    def select(self, rows: np.ndarray) -> "Faces":
+        """Some of these rows, int [M], in the given order."""
+        return Faces(
+            self._source,
+            image_size=self._shape[:2],
+            rows=self._rows[rows],
+            first_label=self._first_label,
+        )
+
+    def labels(self) -> np.ndarray:
+        """Labels int32 [N] of all rows; images stay encoded."""
+        labels = read_labels(self._source)[self._rows]
+        return np.where(labels < 0, labels, labels - self._first_label)
 
     def __getitem__(self, row: int) -> dict[str, np.ndarray]:
         """Return one row; raises ValueError if its image has another size."""
@@ -31,6 +94,7 @@ class Faces(Sequence):
 
     def __getitems__(self, rows: Sequence[int]) -> list[dict[str, np.ndarray]]:
         """Return several rows with one read per shard."""
+        rows = [int(self._rows[row]) for row in rows]
         encoded = self._source.__getitems__(rows)
         return [self._decode(row, e) for row, e in zip(rows, encoded, strict=True)]
 
@@ -41,11 +105,12 @@ class Faces(Sequence):
                 f"Faces: images must be {self._shape[0]} x {self._shape[1]} pixels; "
                 f"got {image.shape[0]} x {image.shape[1]} in row {row} (key "
                 f"{encoded['key'].item().decode(errors='replace')!r}); align the data "
-                "set or change data.image_size"
+                "set or change data.image_shape"
             )
+        label = encoded["label"].astype(np.int32)
         return {
             "image": image,
-            "label": encoded["label"].astype(np.int32),
+            "label": label if label < 0 else label - np.int32(self._first_label),
             "keypoints": encoded["keypoints"],
             "has_keypoints": encoded["has_keypoints"],
             "id": np.int32(row),
@@ -53,7 +118,7 @@ class Faces(Sequence):
 
 
 def read_labels(source: Sequence) -> np.ndarray:
-    """Labels int32 [N] of all rows, for `loader.balanced_rows`; images stay encoded."""
+    """Labels int32 [N] of all rows of an imported data set."""
     labels = []
     for start in range(0, len(source), 4096):
         rows = source.__getitems__(range(start, min(start + 4096, len(source))))

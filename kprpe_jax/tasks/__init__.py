@@ -3,10 +3,14 @@
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from kprpe_jax.tasks import classification, recognition
+from kprpe_jax.tasks import classification, face_recognition, recognition
 from kprpe_jax.tasks.task import Task
 
-TASKS = {"classification": classification.build, "recognition": recognition.build}
+TASKS = {
+    "classification": classification.build,
+    "recognition": recognition.build,
+    "face_recognition": face_recognition.build,
+}
 
 
 def build(config: ConfigDict, mesh: Mesh) -> Task:

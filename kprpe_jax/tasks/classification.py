@@ -3,6 +3,8 @@
 Source: KP-RPE, Fig. 1.
 """
 
+from functools import partial
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -73,6 +75,7 @@ def build(config: ConfigDict, mesh: Mesh) -> Task:
     return Task(
         init=init,
         loss=loss,
+        open_training=partial(digits.open_training, config),
         check_batch=digits.batch_check(config),
         evaluators=digits.evaluators(predict, config),
     )

@@ -1,10 +1,11 @@
-"""What the tasks on digits share: the check of their rows, and their evaluators."""
+"""What the tasks on digits share: rows, their check, and evaluators."""
 
 from collections.abc import Callable
 from functools import partial
 
 from ml_collections import ConfigDict
 
+from kprpe_jax.data import order
 from kprpe_jax.data.affnist import read_affnist
 from kprpe_jax.data.check import check_batch
 from kprpe_jax.data.store import open_split, read_all
@@ -17,6 +18,13 @@ from kprpe_jax.evaluation.conditions import (
     standard_conditions,
 )
 from kprpe_jax.tasks import inputs
+from kprpe_jax.tasks.task import TrainingRows
+
+
+def open_training(config: ConfigDict, seed: int) -> TrainingRows:
+    """The config's training split, shuffled."""
+    source = open_split(config.data.dir, config.data.name, config.data.train_split)
+    return TrainingRows(source, order.shuffled(len(source), seed=seed))
 
 
 def batch_check(config: ConfigDict) -> Callable[[dict], None]:

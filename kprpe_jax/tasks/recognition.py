@@ -3,71 +3,139 @@
 Source: KP-RPE, Sec. 4.1 and Supp. 2.1.
 """
 
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
 import jax
 from jax import Array
 from jax.sharding import Mesh, PartitionSpec
 from ml_collections import ConfigDict
 
+from kprpe_jax.losses.adaface import image_quality, initial_statistics
 from kprpe_jax.losses.class_centers import margin_softmax, padded_classes
 from kprpe_jax.losses.margin import make_margin, unit
 from kprpe_jax.tasks import digits, inputs
 from kprpe_jax.tasks.task import Task
 
+SHARDING_RULES = ((r"class_centers", PartitionSpec("class")),)
+NORMS = "embedding_norms"  # the collection of AdaFace's running statistics
+
 
 def build(config: ConfigDict, mesh: Mesh) -> Task:
-    """Build the task; see `Task`.
+    """Build the task on digits; see `Task`.
 
     Raises: ValueError: the model does not fit the canvas; unknown loss; no such data
       set.
     """
     inputs.check_model(config)
-    num_classes = config.data.num_classes
     model = inputs.make_vit(config.model, mesh)
-    model_inputs = inputs.example_inputs(config, mesh)
-    margin = make_margin(
-        config.loss.margin_kind,
-        margin=config.loss.margin,
-        scale=config.loss.scale,
-        gradient=config.loss.margin_gradient,
+    num_classes = config.data.num_classes
+
+    def predict(params, collections, images, keypoints):
+        embeddings = embed(model, params, collections, images, keypoints)
+        return unit(embeddings) @ unit(params["class_centers"][:num_classes]).T
+
+    return Task(
+        init=partial(init, config, model, inputs.example_inputs(config, mesh)),
+        loss=make_loss(
+            config, mesh, model, partial(inputs.training_inputs, config=config)
+        ),
+        open_training=partial(digits.open_training, config),
+        check_batch=digits.batch_check(config),
+        evaluators=digits.evaluators(predict, config),
+        sharding_rules=SHARDING_RULES,
     )
 
-    def init(rng: Array) -> dict:
-        params_rng, dropout_rng, centers_rng = jax.random.split(rng, 3)
-        rngs = {"params": params_rng, "dropout": dropout_rng}
-        variables = model.init(rngs, *model_inputs, train=True)
-        shape = (padded_classes(num_classes), config.model.output_dim)
-        centers = 0.01 * jax.random.normal(centers_rng, shape)
-        params = {"backbone": variables["params"], "class_centers": centers}
-        return {**variables, "params": params}
+
+def init(
+    config: ConfigDict, model: nn.Module, model_inputs: tuple[Array, ...], rng: Array
+) -> dict[str, Any]:
+    """Variables of the backbone with the class centres, and AdaFace's statistics.
+
+    Args:
+      config: reads data.num_classes, model.output_dim and loss.margin_kind.
+      model: the backbone.
+      model_inputs: that it is initialised with.
+      rng: key.
+    """
+    params_rng, dropout_rng, centers_rng = jax.random.split(rng, 3)
+    rngs = {"params": params_rng, "dropout": dropout_rng}
+    variables = model.init(rngs, *model_inputs, train=True)
+    shape = (padded_classes(config.data.num_classes), config.model.output_dim)
+    centers = 0.01 * jax.random.normal(centers_rng, shape)
+    params = {"backbone": variables["params"], "class_centers": centers}
+    if config.loss.margin_kind == "adaface":
+        variables = {**variables, NORMS: initial_statistics()}
+    return {**variables, "params": params}
+
+
+def make_loss(
+    config: ConfigDict,
+    mesh: Mesh,
+    model: nn.Module,
+    training_inputs: Callable[..., tuple[Array, ...]],
+) -> Callable[..., Any]:
+    """Build the `Task.loss` of margin softmax.
+
+    Args:
+      config: reads data.num_classes and loss: margin_kind, margin, scale,
+        margin_gradient, sample_rate (PartialFC), and for AdaFace concentration (h) and
+        norm_momentum (t_alpha).
+      mesh: holds the class centres.
+      model: the backbone.
+      training_inputs: (batch, rng) -> what the backbone reads, augmented.
+    Raises: ValueError: as `make_margin`.
+    """
+    num_classes, options = config.data.num_classes, config.loss
+    margin = make_margin(
+        options.margin_kind,
+        margin=options.margin,
+        scale=options.scale,
+        gradient=options.margin_gradient,
+    )
 
     def loss(params, collections, batch, rng, *, train):
-        place_rng, dropout_rng = jax.random.split(rng)
-        embeddings, collections = model.apply(
-            {"params": params["backbone"], **collections},
-            *inputs.training_inputs(batch, place_rng, config),
+        augment_rng, dropout_rng, noise_rng = jax.random.split(rng, 3)
+        norms = collections.get(NORMS)
+        own = {name: c for name, c in collections.items() if name != NORMS}
+        embeddings, own = model.apply(
+            {"params": params["backbone"], **own},
+            *training_inputs(batch, augment_rng),
             train=train,
-            mutable=list(collections),
+            mutable=list(own),
             rngs={"dropout": dropout_rng},
         )
+        quality = None
+        if norms is not None:
+            quality, norms = image_quality(
+                embeddings,
+                norms,
+                concentration=options.concentration,
+                t_alpha=options.norm_momentum,
+            )
+            own = {**own, NORMS: norms}
+        centers = params["class_centers"]
         result = margin_softmax(
             embeddings,
-            params["class_centers"],
+            centers,
             batch["label"],
             margin=margin,
             num_classes=num_classes,
             mesh=mesh,
+            quality=quality,
+            sample_rate=options.sample_rate,
+            noise=jax.random.uniform(noise_rng, (len(centers),)),
         )
-        return result.loss, (collections, {"accuracy": result.accuracy})
+        return result.loss, (own, {"accuracy": result.accuracy})
 
-    def predict(params, collections, images, keypoints):
-        variables = {"params": params["backbone"], **collections}
-        embeddings = unit(model.apply(variables, images, keypoints))
-        return embeddings @ unit(params["class_centers"][:num_classes]).T
+    return loss
 
-    return Task(
-        init=init,
-        loss=loss,
-        check_batch=digits.batch_check(config),
-        evaluators=digits.evaluators(predict, config),
-        sharding_rules=((r"class_centers", PartitionSpec("class")),),
-    )
+
+def embed(
+    model: nn.Module, params: Any, collections: Any, *model_inputs: Array
+) -> Array:
+    """Embeddings float32 [B, D] of a state's backbone, not normalised."""
+    own = {name: c for name, c in collections.items() if name != NORMS}
+    return model.apply({"params": params["backbone"], **own}, *model_inputs)

@@ -1,18 +1,32 @@
 """What the one training loop needs to know of a task."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
+import grain
 from jax.sharding import Mesh, PartitionSpec
 
 
+class TrainingRows(NamedTuple):
+    """What training reads.
+
+    Attributes:
+      source: rows with random access.
+      order: endless stream of row numbers (`data.order`).
+    """
+
+    source: Sequence
+    order: grain.MapDataset
+
+
 class Task(NamedTuple):
-    """A network with its loss and its evaluators.
+    """A network with its data, its loss and its evaluators.
 
     Attributes:
       init: rng key -> variables {"params": tree, other collections: trees}.
       loss: (params, collections, batch, rng, *, train) -> (float32 scalar, (new
         collections, metrics {name: float32 scalar})). Augmentation is part of it.
+      open_training: seed -> TrainingRows.
       check_batch: host batch -> None; raises ValueError, one sentence, for rows that
         the loss cannot take.
       evaluators: name -> (state, mesh) -> {metric: float}.
@@ -22,6 +36,7 @@ class Task(NamedTuple):
 
     init: Callable[..., Any]
     loss: Callable[..., Any]
+    open_training: Callable[[int], TrainingRows]
     check_batch: Callable[[dict], None]
     evaluators: dict[str, Callable[..., dict[str, float]]]
     sharding_rules: tuple[tuple[str, PartitionSpec], ...] = ()

@@ -5,7 +5,7 @@ import functools
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
 import jax
 import numpy as np
@@ -13,9 +13,9 @@ from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
 from kprpe_jax import tasks
-from kprpe_jax.data import loader, order
-from kprpe_jax.data.store import open_split, prepare_embedded
-from kprpe_jax.tasks.task import Task, run_evaluators
+from kprpe_jax.data import loader
+from kprpe_jax.data.store import prepare_embedded
+from kprpe_jax.tasks.task import Task, TrainingRows, run_evaluators
 from kprpe_jax.training import config as config_lib
 from kprpe_jax.training import mesh as mesh_lib
 from kprpe_jax.training.checkpoint import Checkpoints
@@ -34,7 +34,6 @@ def train(
     workdir: str | os.PathLike,
     *,
     task: Task | None = None,
-    source: Sequence | None = None,
 ) -> dict[str, float]:
     """Train to the end, from the last checkpoint in `workdir` if there is one.
 
@@ -45,7 +44,6 @@ def train(
       config: see `config.FIELDS` for what the loop reads.
       workdir: folder for checkpoints, metrics and the config; made if missing.
       task: what to train; by default `tasks.build` makes it from the config.
-      source: the training rows, random access; by default the config's split.
     Returns: the last evaluation, the last training metrics, and `step`: less than
       config.steps if SIGTERM stopped the run.
 
@@ -61,24 +59,22 @@ def train(
     mesh_lib.check_batch_size(batch_size, config.optimizer.accumulate_steps, mesh)
 
     # ---- data, task, optimiser ------------------------------------------------------
-    if source is None:
-        prepare_data(config)
-        data = config.data
-        source = open_split(data.dir, data.name, data.train_split)
     if task is None:
+        prepare_data(config)
         task = tasks.build(config, mesh)
     _check_evaluators(config, task)
+    rows = task.open_training(config.seed)
     optimizer = make_optimizer(
         config.optimizer,
         steps=config.steps,
-        steps_per_epoch=len(source) / batch_size,
+        steps_per_epoch=len(rows.source) / batch_size,
     )
 
     # ---- state, sharded; from a checkpoint or new -----------------------------------
     abstract = abstract_state(task, mesh, optimizer.transformation)
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
     start = _check_last_checkpoint(workdir, abstract)
-    batches = _open_batches(config, source, start)
+    batches = _open_batches(config, rows, start)
     ids, batch = _next_batch(batches, task, mesh)
     is_main = jax.process_index() == 0
     if is_main:
@@ -207,10 +203,10 @@ def _check_last_checkpoint(workdir: str | os.PathLike, abstract: TrainState) -> 
         return last
 
 
-def _open_batches(config: ConfigDict, source: Sequence, start: int) -> Iterator[dict]:
+def _open_batches(config: ConfigDict, rows: TrainingRows, start: int) -> Iterator[dict]:
     return loader.train_batches(
-        source,
-        order.shuffled(len(source), seed=config.seed),
+        rows.source,
+        rows.order,
         batch_size=config.data.batch_size,
         process_index=jax.process_index(),
         process_count=jax.process_count(),

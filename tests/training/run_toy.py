@@ -11,7 +11,5 @@ from tests.training import toy
 
 if __name__ == "__main__":
     bad_row = int(os.environ.get("TOY_BAD_ROW", "-1"))
-    loop.train = functools.partial(
-        loop.train, task=toy.make_task(), source=toy.Source(bad_row=bad_row)
-    )
+    loop.train = functools.partial(loop.train, task=toy.make_task(bad_row=bad_row))
     app.run(train.main, flags_parser=train.parse_flags)

@@ -20,7 +20,10 @@ PLAIN = toy.make_task(batch_norm=False)
 def train(workdir, *, task=PLAIN, bad_row=None, **overrides):
     overrides = {"mesh.data": 8, "steps": 6, "evals.every_steps": 3, **overrides}
     config = toy.make_config(**overrides)
-    return loop.train(config, workdir, task=task, source=toy.Source(bad_row=bad_row))
+    if bad_row is not None:
+        bad = toy.make_task(bad_row=bad_row)
+        task = task._replace(open_training=bad.open_training)
+    return loop.train(config, workdir, task=task)
 
 
 def rows_of(workdir):
@@ -73,7 +76,7 @@ def test_no_batch_is_read_or_put_twice(tmp_path, monkeypatch):
 
 def test_nan_stops_with_step_and_rows_and_keeps_the_checkpoint(tmp_path):
     cadence = {"checkpoint.every_steps": 1, "evals.every_steps": 100}
-    batches = loop._open_batches(toy.make_config(), toy.Source(), 0)
+    batches = loop._open_batches(toy.make_config(), PLAIN.open_training(0), 0)
     ids = [next(batches)["id"] for _ in range(4)]
     wanted = str(sorted(ids[3].tolist())).replace("[", r"\[").replace("]", r"\]")
     with pytest.raises(
@@ -87,7 +90,7 @@ def test_nan_stops_with_step_and_rows_and_keeps_the_checkpoint(tmp_path):
 
 def test_nan_between_checks_is_found_at_the_next(tmp_path):
     cadence = {"log.every_steps": 5, "evals.every_steps": 100}
-    batches = loop._open_batches(toy.make_config(), toy.Source(), 0)
+    batches = loop._open_batches(toy.make_config(), PLAIN.open_training(0), 0)
     ids = [next(batches)["id"] for _ in range(2)]
     with pytest.raises(loop.NonFiniteError, match=r"step 2, .*checkpoint: none yet"):
         train(tmp_path, bad_row=int(ids[1][0]), **cadence)

@@ -85,6 +85,7 @@ def test_same_ending_takes_the_longest_path():
             }
         },
         loss=None,
+        open_training=None,
         check_batch=None,
         evaluators={},
         sharding_rules=(("inner", P("fsdp")), ("^kernel", P("class"))),

@@ -127,7 +127,10 @@ def test_an_infinite_gradient_of_a_finite_loss_counts():
     def loss(params, collections, batch, rng, *, train):
         return jnp.sum(jnp.sqrt(params["w"])), (collections, {})  # slope inf at 0
 
-    task = toy.Task(lambda rng: {"params": {"w": jnp.zeros((2, 2))}}, loss, {}, ())
+    def init(rng):
+        return {"params": {"w": jnp.zeros((2, 2))}}
+
+    task = toy.make_task()._replace(init=init, loss=loss, sharding_rules=())
     state, step, mesh = setup(task)
     state, metrics = step(state, mesh_lib.put_batch(rows(), mesh))
     assert metrics["loss"] == 0
@@ -142,7 +145,7 @@ def test_rng_differs_by_step_and_micro_batch():
     def init(rng):
         return {"params": {"w": jnp.zeros((2, 2))}, "last": jnp.zeros(())}
 
-    task = toy.Task(init, loss, {}, ())
+    task = toy.make_task()._replace(init=init, loss=loss, sharding_rules=())
     state, step, mesh = setup(task, accumulate_steps=2)
     drawn = set()
     for _ in range(2):

@@ -9,7 +9,8 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 from ml_collections import ConfigDict
 
-from kprpe_jax.tasks.task import Task
+from kprpe_jax.data import order
+from kprpe_jax.tasks.task import Task, TrainingRows
 
 CLASSES = 4
 
@@ -57,7 +58,9 @@ class Net(nn.Module):
         return nn.Dense(CLASSES, name="head")(x)
 
 
-def make_task(*, batch_norm: bool = True, sharding_rules=None) -> Task:
+def make_task(
+    *, batch_norm: bool = True, sharding_rules=None, bad_row: int | None = None
+) -> Task:
     """Build the toy; without batch norm and dropout a loss is a mean over rows."""
     net = Net(batch_norm)
 
@@ -97,7 +100,17 @@ def make_task(*, batch_norm: bool = True, sharding_rules=None) -> Task:
 
     if sharding_rules is None:
         sharding_rules = (("head/kernel", P(None, "class")),)
-    return Task(init, loss, lambda batch: None, {"clean": evaluate}, sharding_rules)
+    source = Source(bad_row=bad_row)
+    return Task(
+        init=init,
+        loss=loss,
+        open_training=lambda seed: TrainingRows(
+            source, order.shuffled(len(source), seed=seed)
+        ),
+        check_batch=lambda batch: None,
+        evaluators={"clean": evaluate},
+        sharding_rules=sharding_rules,
+    )
 
 
 def make_config(**overrides) -> ConfigDict:

@@ -1,0 +1,57 @@
+"""Half of LFW's people to train, the other half to verify, aligned and misaligned.
+
+Too small a data set for the level that papers report, but real: judge how encodings
+compare. ARCHIVE holds aligned 112 x 112 photos as Name/Name_0001.jpg, POINTS their
+landmarks in pixels (an .npz with `names` and `points112`, or a CSV).
+
+python -m kprpe_jax.data.import_faces --kind tar --source ARCHIVE --name lfw \\
+    --data_dir data --landmarks POINTS --landmark_units pixel --landmark_array points112
+python train.py --config configs/lfw.py --workdir runs/lfw
+python train.py --config configs/lfw.py:rpe --workdir runs/lfw-rpe
+"""
+
+from ml_collections import ConfigDict
+
+from configs import digits_recognition
+from kprpe_jax.backbones.vit import PRESETS
+
+NUM_TRAINED = 2166  # of 4,333 people
+
+
+def get_config(position: str = "kprpe_multihead") -> ConfigDict:
+    """Configure a run with one of the encodings of `kprpe_jax.position.encoding`."""
+    config = digits_recognition.get_config(position)
+    config.task = "face_recognition"
+    config.backbone = "vit"
+    config.steps = 2000
+
+    del config.canvas, config.evals.repeats, config.evals.alphas
+    del config.data.test_split, config.data.affnist_file
+    config.data.name = "lfw"
+    config.data.num_classes = NUM_TRAINED
+    config.data.train_identities = (0, NUM_TRAINED)
+    config.data.image_shape = (112, 112, 3)
+    config.data.images_per_identity = 0  # > 0: so many of each person in a batch
+    config.data.repeat_probability = 0.1
+    config.data.batch_size = 64
+
+    config.augmentation = ConfigDict()
+    config.augmentation.preset = "kprpe"
+    config.augmentation.changes = ConfigDict()
+
+    face = dict(image_size=(112, 112), patch_size=14, width=192, depth=6, num_heads=6)
+    config.model.update(PRESETS["tiny"] | face)
+    config.model.output_dim = 128
+    config.optimizer.learning_rate = 1e-3
+    config.optimizer.warmup = 200.0
+    config.optimizer.position_factor = 1.0
+
+    config.evals.split = "train"  # the import has one; the people tell them apart
+    config.evals.identities = (NUM_TRAINED, 2 * NUM_TRAINED + 1)
+    config.evals.pairs = 3000
+    config.evals.severities = (0.5, 1.0)
+    config.evals.in_training = ("aligned", "misaligned_1")
+    config.evals.every_steps = 500
+    config.checkpoint.best_metric = "aligned/accuracy"
+    config.checkpoint.every_steps = 500
+    return config

@@ -1,0 +1,59 @@
+"""Pairs of images for verification, drawn where a data set has no official list."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Pairs(NamedTuple):
+    """Pairs of rows, genuine and impostor in turn, so that every fold has both.
+
+    Attributes:
+      first, second: int [P], rows.
+      same: bool [P].
+    """
+
+    first: np.ndarray
+    second: np.ndarray
+    same: np.ndarray
+
+
+def draw_pairs(labels: np.ndarray, *, count: int, seed: int) -> Pairs:
+    """Draw half genuine and half impostor pairs, every identity alike.
+
+    A genuine pair: an identity with at least two images, then two of its images. An
+    impostor pair: two identities, then an image of each.
+
+    Args:
+      labels: int [N] >= 0.
+      count: P, even.
+      seed: the same gives the same pairs.
+    Raises: ValueError: fewer than two identities, none with two images, an odd count.
+    """
+    people, starts, sizes = np.unique(
+        np.sort(labels), return_index=True, return_counts=True
+    )
+    several = np.flatnonzero(sizes > 1)
+    if len(people) < 2 or not several.size or count < 2 or count % 2:
+        raise ValueError(
+            "draw_pairs: there must be two identities, one of them with two images, "
+            f"and an even number of pairs; got {len(people)} identities, "
+            f"{several.size} with two images, and {count}; choose more rows"
+        )
+    order = np.argsort(labels, kind="stable")
+    rng = np.random.default_rng(seed)
+
+    def images(person: np.ndarray) -> np.ndarray:
+        return starts[person] + (rng.random(len(person)) * sizes[person]).astype(int)
+
+    half = count // 2
+    person = rng.choice(several, half)
+    one = images(person)
+    # A step of 1 .. size - 1 around the identity's images never meets the same one.
+    step = 1 + (rng.random(half) * (sizes[person] - 1)).astype(int)
+    two = starts[person] + (one - starts[person] + step) % sizes[person]
+    person = rng.integers(len(people), size=half)
+    other = (person + rng.integers(1, len(people), size=half)) % len(people)
+    first = np.stack([one, images(person)], axis=1).ravel()
+    second = np.stack([two, images(other)], axis=1).ravel()
+    return Pairs(order[first], order[second], np.tile([True, False], half))

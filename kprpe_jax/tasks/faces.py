@@ -1,0 +1,93 @@
+"""What face tasks share: rows, their check, augmentation, and verification."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from jax import Array
+from ml_collections import ConfigDict
+
+from kprpe_jax.data import order
+from kprpe_jax.data.augmentation.recipe import augment, make_recipe
+from kprpe_jax.data.check import check_batch
+from kprpe_jax.data.faces import Faces, open_faces
+from kprpe_jax.evaluation.conditions import Evaluator
+from kprpe_jax.evaluation.misaligned import Embed, make_evaluators
+from kprpe_jax.evaluation.pairs import draw_pairs
+from kprpe_jax.tasks.task import TrainingRows
+
+
+def open_training(config: ConfigDict, seed: int) -> TrainingRows:
+    """The config's training people: shuffled or identity-balanced, some rows repeated.
+
+    Reads data: dir, name, train_split, train_identities ((first, last), () = all),
+    image_shape, images_per_identity (0 = shuffled), repeat_probability.
+    """
+    data = config.data
+    source = _open(config, data.train_split, data.train_identities)
+    if data.images_per_identity:
+        rows = order.balanced(
+            source.labels(), images_per_identity=data.images_per_identity, seed=seed
+        )
+    else:
+        rows = order.shuffled(len(source), seed=seed)
+    if data.repeat_probability:
+        rows = order.repeated(rows, probability=data.repeat_probability, seed=seed)
+    return TrainingRows(source, rows)
+
+
+def _open(config: ConfigDict, split: str, identities: Sequence[int]) -> Faces:
+    data = config.data
+    return open_faces(
+        data.dir,
+        data.name,
+        split,
+        image_size=tuple(data.image_shape[:2]),
+        identities=tuple(identities) or None,
+    )
+
+
+def batch_check(config: ConfigDict) -> Callable[[dict], None]:
+    """`check_batch` with the sizes of the config's data."""
+    return partial(
+        check_batch,
+        num_classes=config.data.num_classes,
+        image_shape=tuple(config.data.image_shape),
+        num_keypoints=config.data.num_keypoints,
+    )
+
+
+def augmentation(
+    config: ConfigDict,
+) -> Callable[[dict[str, Array], Array], tuple[Array, Array]]:
+    """Build the augmentation that the config's section `augmentation` states.
+
+    Reads augmentation: preset, and changes of its parts (`make_recipe`).
+
+    Returns: (batch, rng) -> images float32 [B, H, W, 3] in [-1, 1], keypoints float32
+      [B, 5, 2].
+    Raises: ValueError: as `make_recipe`.
+    """
+    options = config.augmentation
+    recipe = make_recipe(options.preset, **options.changes.to_dict())
+
+    def augmented(batch: dict[str, Array], rng: Array) -> tuple[Array, Array]:
+        return augment(rng, batch["image"], batch["keypoints"], recipe)
+
+    return augmented
+
+
+def evaluators(embed: Embed, config: ConfigDict) -> dict[str, Evaluator]:
+    """Verification on people whom training does not see (`misaligned`).
+
+    Reads evals: split, identities ((first, last), () = all), pairs, batch_size,
+    severities. The pairs are drawn (`draw_pairs`).
+    """
+    evals = config.evals
+    source = _open(config, evals.split, evals.identities)
+    return make_evaluators(
+        embed,
+        source,
+        draw_pairs(source.labels(), count=evals.pairs, seed=0),
+        evals.severities,
+        batch_size=evals.batch_size,
+    )

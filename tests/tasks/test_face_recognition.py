@@ -1,0 +1,135 @@
+"""Recognition on an imported data set, with every loss and backbone."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from kprpe_jax import tasks
+from kprpe_jax.tasks import recognition
+from kprpe_jax.training import loop
+from kprpe_jax.training.evaluate import evaluate
+from kprpe_jax.training.mesh import make_mesh
+from tests.tasks import drawn_people, tiny
+
+
+def first_batch(task, rows=16):
+    source, order = task.open_training(0)
+    return tiny.batch_of(source, [order[place] for place in range(rows)])
+
+
+def test_trains_evaluates_and_learns(tmp_path):
+    config = drawn_people.make_config(
+        steps=30, **{"optimizer.learning_rate": 3e-3, "evals.in_training": ("aligned",)}
+    )
+    loop.train(config, tmp_path)
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").open()]
+    losses = [row["loss"] for row in rows if "loss" in row]
+    assert losses[-1] < 0.5 * losses[0]
+    results = evaluate(config, tmp_path, which="last")
+    assert results["aligned/pairs"] == 40
+    # Patterns of people whom it never saw: well above chance when they lie straight.
+    assert results["aligned/accuracy"] > 0.75
+    assert 0.4 < results["misaligned_1/accuracy"] <= 1
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"loss.margin_kind": "adaface", "loss.margin": 0.4},
+        {"loss.margin_kind": "arcface", "loss.sample_rate": 0.5},
+        {"augmentation.preset": "kprpe"},
+    ],
+    ids=str,
+)
+def test_losses_and_augmentation_have_finite_gradients(changes):
+    task = tasks.build(drawn_people.make_config(**changes), tiny.one_device())
+    variables = task.init(jax.random.key(0))
+    params = variables.pop("params")
+    batch = first_batch(task)
+
+    def loss(params, rng):
+        return task.loss(params, variables, batch, rng, train=True)
+
+    value, grads = jax.jit(jax.value_and_grad(loss, has_aux=True))(
+        params, jax.random.key(1)
+    )
+    assert np.isfinite(value[0])
+    assert all(np.isfinite(g).all() for g in jax.tree.leaves(grads))
+    new = value[1][0]
+    assert jax.tree.structure(new) == jax.tree.structure(variables)
+    if "adaface" in changes.values():  # the statistics moved, and are part of the state
+        old, moved = variables[recognition.NORMS], new[recognition.NORMS]
+        assert moved.mean != old.mean
+        assert moved.std != old.std
+
+
+def test_an_iresnet_reads_no_keypoints():
+    config = drawn_people.make_config()
+    fields = dict(
+        stage_sizes=(1, 1, 1, 1), image_size=(32, 32), output_dim=8, dtype="float32"
+    )
+    with config.unlocked():
+        config.backbone = "iresnet"
+        del config.model
+        config.model = fields
+    task = tasks.build(config, tiny.one_device())
+    variables = jax.eval_shape(task.init, jax.random.key(0))
+    assert variables["params"]["class_centers"].shape == (256, 8)
+    assert "stages_0_0" in variables["params"]["backbone"]
+
+
+def test_training_people_are_not_those_of_the_evaluators():
+    task = tasks.build(drawn_people.make_config(), tiny.one_device())
+    source, _ = task.open_training(0)
+    assert len(source) == 8 * drawn_people.IMAGES
+    assert set(source.labels()) == set(range(8))
+
+
+def test_identity_balanced_and_repeated_rows():
+    config = drawn_people.make_config(
+        **{"data.images_per_identity": 4, "data.repeat_probability": 0.0}
+    )
+    task = tasks.build(config, tiny.one_device())
+    labels = first_batch(task)["label"].reshape(4, 4)
+    assert (labels == labels[:, :1]).all()
+    config = drawn_people.make_config(**{"data.repeat_probability": 1.0})
+    task = tasks.build(config, tiny.one_device())
+    ids = first_batch(task)["id"].reshape(8, 2)
+    assert (ids[:, 0] == ids[:, 1]).all()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"backbone": "vgg"}, "backbone must be vit or iresnet; got 'vgg'"),
+        ({"model.image_size": (16, 16)}, r"that of .*\(32, 32\); got \(16, 16\)"),
+        ({"model.position_options.num_keypoints": 6}, r"1 \.\. .* = 5; got 6"),
+        ({"evals.identities": (20, 30)}, r"must lie in 20 \.\. 29; got 0 \.\. 11"),
+        ({"augmentation.preset": "strong"}, "got 'strong'"),
+        ({"data.image_shape": (16, 16, 3), "model.image_size": (16, 16)},
+         "images must be 16 x 16 pixels; got 32 x 32 in row"),
+    ],
+)  # fmt: skip
+def test_faults_are_one_sentence(changes, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        loop.train(drawn_people.make_config(**changes), tmp_path / "w")
+    assert not (tmp_path / "w").exists()
+
+
+@pytest.mark.slow
+def test_eight_devices_agree_with_one(tmp_path):
+    config = drawn_people.make_config(**{"model.activation": "gelu"})
+    task = tasks.build(config, tiny.one_device())
+    mesh = make_mesh({"data": 2, "fsdp": 2, "class": 2})
+    spread = tasks.build(config, mesh)
+    variables = task.init(jax.random.key(0))
+    params = variables.pop("params")
+    batch = first_batch(task)
+    rng = jax.random.key(1)
+    one, many = (
+        jax.jit(lambda p, t=t: t.loss(p, variables, batch, rng, train=True)[0])(params)
+        for t in (task, spread)
+    )
+    np.testing.assert_allclose(one, many, rtol=1e-5)
