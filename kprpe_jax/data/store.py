@@ -18,9 +18,14 @@ import tensorflow_datasets as tfds
 from array_record.python import array_record_module
 
 from kprpe_jax.data import builders
+from kprpe_jax.data.synthetic.builder import ARGUMENTS, SyntheticFaces
 
-# Name -> (TFDS builder, the arguments that it needs).
-BUILDERS = {"digits": (builders.Digits, ()), "mnist": (builders.Mnist, ("idx_dir",))}
+# Name -> (TFDS builder, the arguments that it needs, those that it can do without).
+BUILDERS = {
+    "digits": (builders.Digits, (), ()),
+    "mnist": (builders.Mnist, ("idx_dir",), ()),
+    "synthetic_faces": (SyntheticFaces, (), ARGUMENTS),
+}
 
 
 def prepare(name: str, data_dir: str | os.PathLike, **builder_args) -> str:
@@ -31,12 +36,14 @@ def prepare(name: str, data_dir: str | os.PathLike, **builder_args) -> str:
     finished.
 
     Args:
-      name: "digits" or "mnist".
+      name: "digits", "mnist" or "synthetic_faces".
       data_dir: the folder that holds all data sets; made if absent.
-      **builder_args: the builder's own, as `idx_dir` for "mnist".
+      **builder_args: the builder's own, as `idx_dir` for "mnist" or `num_identities`
+        for "synthetic_faces".
     Returns: the data set's folder.
     Raises: ValueError: unknown name, builder arguments missing or surplus (when
-      there is something to prepare), bad source files (see the builder).
+      there is something to prepare), bad source files (see the builder), drawn faces
+      that are there, but from other arguments.
     """
     if name not in BUILDERS:
         near = difflib.get_close_matches(name, BUILDERS, n=1)
@@ -44,12 +51,13 @@ def prepare(name: str, data_dir: str | os.PathLike, **builder_args) -> str:
             f"prepare: the data set must be one of {sorted(BUILDERS)}; got {name!r}; "
             + (f"did you mean {near[0]!r}?" if near else "choose one of these")
         )
-    builder_class, needed = BUILDERS[name]
+    builder_class, needed, optional = BUILDERS[name]
     folder = os.path.join(data_dir, name)
     path = os.path.join(folder, str(builder_class.VERSION))
     if _is_finished(path):
+        _check_same(path, {k: v for k, v in builder_args.items() if k in optional})
         return path
-    if set(builder_args) != set(needed):
+    if set(builder_args) - set(optional) != set(needed):
         raise ValueError(
             f"prepare: {name!r} is not in {os.fspath(data_dir)} yet and is prepared "
             f"from the arguments {list(needed)}; got {sorted(builder_args)}; give "
@@ -73,13 +81,27 @@ def prepare(name: str, data_dir: str | os.PathLike, **builder_args) -> str:
     return path
 
 
-def prepare_embedded(name: str, data_dir: str | os.PathLike) -> None:
+def prepare_embedded(name: str, data_dir: str | os.PathLike, **builder_args) -> None:
     """Write a data set that needs no files from the user, unless it is there.
 
-    Other data sets are left alone. Call it in one process only.
+    Other data sets are left alone. Call it in one process only. The arguments are those
+    of `prepare`.
     """
     if name in BUILDERS and not BUILDERS[name][1]:
-        prepare(name, data_dir)
+        prepare(name, data_dir, **builder_args)
+
+
+def _check_same(path: str, wanted: dict[str, object]) -> None:
+    """Raise ValueError unless a data set was made from the wanted arguments."""
+    if not wanted:
+        return
+    used = tfds.builder_from_directory(path).info.metadata
+    used = {key: used.get(key) for key in wanted}
+    if used != wanted:
+        raise ValueError(
+            f"prepare: {path} must have been made from {wanted}; it was from {used}; "
+            "delete it or choose another data_dir"
+        )
 
 
 class Source(Sequence):

@@ -10,6 +10,10 @@ from kprpe_jax.data.importers.dataset import features
 from kprpe_jax.data.synthetic.landmarks import NUM_LANDMARKS
 from kprpe_jax.data.synthetic.source import FaceSource
 
+ARGUMENTS = (
+    *("num_identities", "num_test_identities", "images_per_identity"),
+    *("seed", "difficulty", "size", "layout"),
+)
 _JPEG = {"quality": 95, "subsampling": 0}
 _READ_AT_ONCE = 256
 
