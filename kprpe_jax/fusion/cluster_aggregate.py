@@ -35,7 +35,8 @@ class ImageSets(NamedTuple):
     """Images of B persons, what fusion needs of them.
 
     Attributes:
-      features: [B, N, D], embeddings, not normalised.
+      features: [B, N, D], embeddings, not normalised; one of norm 0 counts as an image
+        like any other.
       statistics: [B, N, C, 2] of `style_statistics`.
       mask: bool [B, N]; what the others hold does not matter.
     """
@@ -225,7 +226,17 @@ class ClusterAggregate(nn.Module):
         return Assignment(map_, _no_padding(transformed, mask))
 
     def finalize(self, state: FusionState) -> Fused:
-        """Divide and aggregate."""
+        """Divide and aggregate.
+
+        Raises: ValueError: the state is of a model of other sizes.
+        """
+        shapes = [x.shape for x in state]
+        want = [x.shape for x in self.init_state(len(state.mass))]
+        if shapes != want:
+            raise ValueError(
+                "ClusterAggregate: the state must be of a model with these sizes; got "
+                f"{shapes}, needs {want}; finish a stream with the model that began it."
+            )
         clusters = sums.finalize(state, minimum_mass=self.minimum_mass)
         embeddings, importance = self.aggregation(clusters, self.centers)
         return Fused(embeddings, importance, clusters)

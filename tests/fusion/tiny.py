@@ -10,7 +10,8 @@ B, D, CHANNELS = 2, 6, 5
 
 
 def tiny_model(variant="paper", **fields):
-    sizes = dict(embed_dim=D, num_clusters=3, style_dim=4, norm_dim=4, num_heads=2)
+    sizes = dict(embed_dim=D, num_clusters=3, style_dim=4, norm_dim=4)
+    sizes |= dict(num_heads=2, depth=1, mixer_depth=1)
     return ClusterAggregate(**{**sizes, **VARIANTS[variant], **fields})
 
 
