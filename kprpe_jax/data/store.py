@@ -209,7 +209,7 @@ def _newest_version(data_dir: str, name: str) -> str:
                 f"; did you mean {near[0]!r}?"
                 if near
                 else f"; run python -m kprpe_jax.data.prepare --name {name} "
-                f"--data_dir {data_dir}"
+                f"--data_dir {data_dir}, or kprpe_jax.data.import_faces for faces"
             )
         )
     folder = os.path.join(data_dir, name)

@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from kprpe_jax.backbones.iresnet import IResNet
+from kprpe_jax.backbones.vit import ViT
 from kprpe_jax.tasks import faces, inputs, recognition
 from kprpe_jax.tasks.task import Task
 
@@ -48,7 +49,10 @@ def build(config: ConfigDict, mesh: Mesh) -> Task:
         init=partial(recognition.init, config, model, read(*examples)),
         loss=recognition.make_loss(config, mesh, model, training_inputs),
         open_training=partial(faces.open_training, config),
-        check_batch=faces.batch_check(config),
+        check_batch=faces.batch_check(
+            config,
+            needs_keypoints=isinstance(model, ViT) and model.uses_keypoints,
+        ),
         evaluators=faces.evaluators(embed, config),
         sharding_rules=recognition.SHARDING_RULES,
     )

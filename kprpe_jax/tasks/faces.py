@@ -1,8 +1,8 @@
 """What face tasks share: rows, their check, augmentation, and verification."""
 
 from collections.abc import Callable, Sequence
-from functools import partial
 
+import numpy as np
 from jax import Array
 from ml_collections import ConfigDict
 
@@ -46,14 +46,32 @@ def _open(config: ConfigDict, split: str, identities: Sequence[int]) -> Faces:
     )
 
 
-def batch_check(config: ConfigDict) -> Callable[[dict], None]:
-    """`check_batch` with the sizes of the config's data."""
-    return partial(
-        check_batch,
-        num_classes=config.data.num_classes,
-        image_shape=tuple(config.data.image_shape),
-        num_keypoints=config.data.num_keypoints,
-    )
+def batch_check(
+    config: ConfigDict, *, needs_keypoints: bool
+) -> Callable[[dict[str, np.ndarray]], None]:
+    """`check_batch` with the sizes of the config's data.
+
+    With `needs_keypoints` it also refuses rows whose keypoints are not known.
+    """
+    data = config.data
+
+    def check(batch: dict[str, np.ndarray]) -> None:
+        check_batch(
+            batch,
+            num_classes=data.num_classes,
+            image_shape=tuple(data.image_shape),
+            num_keypoints=data.num_keypoints,
+        )
+        unknown = batch["id"][~batch["has_keypoints"]]
+        if needs_keypoints and unknown.size:
+            raise ValueError(
+                f"config.model.position {config.model.position!r} needs the keypoints "
+                f"of every image; {unknown.size} rows of a batch have none, such as id "
+                f"{unknown[0]}; import the data set with --landmarks, or choose an "
+                "encoding without keypoints"
+            )
+
+    return check
 
 
 def augmentation(

@@ -9,6 +9,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 from jax import Array
 from jax.sharding import Mesh, PartitionSpec
 from ml_collections import ConfigDict
@@ -128,7 +129,10 @@ def make_loss(
             sample_rate=options.sample_rate,
             noise=jax.random.uniform(noise_rng, (len(centers),)),
         )
-        return result.loss, (own, {"accuracy": result.accuracy})
+        metrics = {"accuracy": result.accuracy}
+        if options.sample_rate < 1:
+            metrics["sampling_overflow"] = result.overflow.astype(jnp.float32)
+        return result.loss, (own, metrics)
 
     return loss
 

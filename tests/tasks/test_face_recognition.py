@@ -57,7 +57,8 @@ def test_losses_and_augmentation_have_finite_gradients(changes):
     )
     assert np.isfinite(value[0])
     assert all(np.isfinite(g).all() for g in jax.tree.leaves(grads))
-    new = value[1][0]
+    new, metrics = value[1]
+    assert ("sampling_overflow" in metrics) == ("loss.sample_rate" in changes)
     assert jax.tree.structure(new) == jax.tree.structure(variables)
     if "adaface" in changes.values():  # the statistics moved, and are part of the state
         old, moved = variables[recognition.NORMS], new[recognition.NORMS]
@@ -85,6 +86,21 @@ def test_training_people_are_not_those_of_the_evaluators():
     source, _ = task.open_training(0)
     assert len(source) == 8 * drawn_people.IMAGES
     assert set(source.labels()) == set(range(8))
+
+
+def test_a_keypoint_encoding_refuses_rows_without_keypoints():
+    for position, refused in (("kprpe_relative", True), ("rpe", False)):
+        config = drawn_people.make_config(**{"model.position": position})
+        task = tasks.build(config, tiny.one_device())
+        batch = first_batch(task)
+        task.check_batch(batch)
+        batch["has_keypoints"] = np.arange(16) != 5
+        if refused:
+            match = f"needs the keypoints .* 1 rows .* such as id {batch['id'][5]};"
+            with pytest.raises(ValueError, match=match):
+                task.check_batch(batch)
+        else:
+            task.check_batch(batch)
 
 
 def test_identity_balanced_and_repeated_rows():
