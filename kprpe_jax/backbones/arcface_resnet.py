@@ -1,0 +1,151 @@
+"""The ArcFace network for grey 128 x 128 faces, compared patch by patch."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.typing import DTypeLike
+
+from kprpe_jax.layers.batch_norm import BatchNorm
+
+WIDTHS = (64, 128, 256, 512)
+_GREY = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R 601 luma, as in OpenCV
+
+
+class SharedPRelu(nn.Module):
+    """Leaky ReLU with one learned slope for all channels."""
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """[..., C] -> [..., C]."""
+        slope = self.param("slope", nn.initializers.constant(0.25), (1,))
+        return jnp.where(x >= 0, x, x * slope.astype(x.dtype))
+
+
+class GreyUnit(nn.Module):
+    """Residual unit: norm, conv, norm, PReLU, strided conv, norm; PReLU of the sum.
+
+    Source: the official code. Both PReLUs of a unit have the same slope.
+    """
+
+    width: int
+    stride: int
+    dtype: DTypeLike
+
+    @nn.compact
+    def __call__(self, x: Array, train: bool) -> Array:
+        """[B, h, w, C] -> [B, h / stride, w / stride, width]."""
+
+        def norm(name: str, x: Array) -> Array:
+            return BatchNorm(name=name)(x, train=train).astype(self.dtype)
+
+        act = SharedPRelu(name="act")
+        conv = _conv(x.shape[-1], 3, 1, self.dtype, "conv1")
+        branch = act(norm("norm2", conv(norm("norm1", x))))
+        branch = _conv(self.width, 3, self.stride, self.dtype, "conv2")(branch)
+        branch = norm("norm3", branch)
+        if self.stride > 1 or x.shape[-1] != self.width:
+            conv = _conv(self.width, 1, self.stride, self.dtype, "shortcut_conv")
+            x = norm("shortcut_norm", conv(x))
+        return act(branch + x)
+
+
+class ArcFaceResNet(nn.Module):
+    """Images to embeddings; model C of Face-ViT, 18 layers.
+
+    Source: DeepFace-EMD, Sec. 3.2, and the official code. Only the luma of an image is
+    looked at.
+
+    Attributes:
+      stage_sizes: units of the four stages; the stem and the last three halve the map.
+      image_size: (height, width) in pixels, multiples of 16.
+      output_dim: D, size of the embedding.
+      dropout_rate: on the patch map.
+      dtype: compute type. Parameters, norm statistics and output are float32.
+    """
+
+    stage_sizes: tuple[int, int, int, int] = (2, 2, 2, 2)
+    image_size: tuple[int, int] = (128, 128)
+    output_dim: int = 512
+    dropout_rate: float = 0.5
+    dtype: DTypeLike = jnp.float32
+
+    def setup(self) -> None:
+        """Declare all parts."""
+        self.stem_conv = _conv(WIDTHS[0], 3, 1, self.dtype)
+        self.stem_norm = BatchNorm()
+        self.stem_act = SharedPRelu()
+        self.stages = [
+            [
+                GreyUnit(width, 1 if index or not stage else 2, self.dtype)
+                for index in range(size)
+            ]
+            for stage, (width, size) in enumerate(
+                zip(WIDTHS, self.stage_sizes, strict=True)
+            )
+        ]
+        self.norm = BatchNorm()
+        self.dropout = nn.Dropout(self.dropout_rate)
+        self.head = nn.Dense(self.output_dim, dtype=self.dtype)
+        self.head_norm = BatchNorm()
+
+    def __call__(self, images: Array, *, train: bool = False) -> Array:
+        """Embed.
+
+        Args:
+          images: [B, H, W, 3] RGB or [B, H, W, 1] grey, in [-1, 1].
+          train: batch statistics and dropout are on; needs the rng stream `dropout`.
+        Returns: float32 [B, output_dim], not normalised.
+        Raises: ValueError: image size or channels do not fit the model.
+        """
+        features = self.features(images, train=train)
+        return self.embed_features(features["patches"], train=train)
+
+    def features(self, images: Array, *, train: bool = False) -> dict[str, Array]:
+        """Feature maps.
+
+        Returns: `stage3` [B, H / 8, W / 8, 256]; `patches` [B, H / 16, W / 16, 512],
+          normalised and signed: the one for matching patch by patch.
+        """
+        size, fits = self.image_size, not any(side % 16 for side in self.image_size)
+        shapes = [(*size, channels) for channels in (1, 3)]
+        if images.ndim != 4 or images.shape[1:] not in shapes or not fits:
+            raise ValueError(
+                f"ArcFaceResNet: images must be [B, {size[0]}, {size[1]}, 3 or 1] with "
+                f"sides that are multiples of 16; got {images.shape}; resize them or "
+                "change model.image_size."
+            )
+        if images.shape[-1] == 3:
+            images = (images * _GREY).sum(-1, keepdims=True)
+        x = self.stem_conv(images.astype(self.dtype))
+        x = self.stem_act(self.stem_norm(x, train=train).astype(self.dtype))
+        x = nn.max_pool(x, (2, 2), strides=(2, 2))
+        maps = []
+        for units in self.stages:
+            for unit in units:
+                x = unit(x, train)
+            maps.append(x)
+        patches = self.norm(x, train=train).astype(self.dtype)
+        return {"stage3": maps[2], "patches": patches}
+
+    def embed_features(self, patches: Array, *, train: bool = False) -> Array:
+        """Last feature map to embeddings: float32 [B, output_dim]."""
+        x = self.dropout(patches, deterministic=not train)
+        # Channels first, as the official weights count their inputs.
+        x = self.head(x.transpose(0, 3, 1, 2).reshape(x.shape[0], -1))
+        return self.head_norm(x, train=train)
+
+
+def _conv(
+    width: int, size: int, stride: int, dtype: DTypeLike, name: str | None = None
+) -> nn.Conv:
+    return nn.Conv(
+        width,
+        (size, size),
+        strides=stride,
+        padding=size // 2,
+        use_bias=False,
+        kernel_init=nn.initializers.variance_scaling(2.0, "fan_out", "normal"),
+        dtype=dtype,
+        name=name,
+    )

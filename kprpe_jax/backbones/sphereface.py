@@ -1,0 +1,107 @@
+"""The 20-layer SphereFace network that CosFace trains: no norms, 112 x 96 faces."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import DTypeLike
+
+from kprpe_jax.backbones.iresnet import PRelu
+
+WIDTHS = (64, 128, 256, 512)
+
+
+class SphereUnit(nn.Module):
+    """Residual unit: conv, PReLU, conv, PReLU; plus the input."""
+
+    dtype: DTypeLike
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """[B, h, w, C] -> [B, h, w, C]."""
+        branch = x
+        for part in ("1", "2"):
+            conv = _conv(x.shape[-1], 1, self.dtype, bias=False, name=f"conv{part}")
+            branch = PRelu(name=f"act{part}")(conv(branch))
+        return x + branch
+
+
+class SphereFace(nn.Module):
+    """Images to embeddings.
+
+    Source: SphereFace (Liu et al., 2017), Table 2, as CosFace and DeepFace-EMD use it.
+
+    Attributes:
+      stage_sizes: units of the four stages; each stage starts by halving the map.
+      image_size: (height, width) in pixels, multiples of 16.
+      output_dim: D, size of the embedding.
+      dtype: compute type. Parameters and output are float32.
+    """
+
+    stage_sizes: tuple[int, int, int, int] = (1, 2, 4, 1)
+    image_size: tuple[int, int] = (112, 96)
+    output_dim: int = 512
+    dtype: DTypeLike = jnp.float32
+
+    def setup(self) -> None:
+        """Declare all parts."""
+        self.reductions = [_conv(width, 2, self.dtype, bias=True) for width in WIDTHS]
+        self.acts = [PRelu() for _ in WIDTHS]
+        self.stages = [
+            [SphereUnit(self.dtype) for _ in range(size)] for size in self.stage_sizes
+        ]
+        self.head = nn.Dense(self.output_dim, dtype=self.dtype)
+
+    def __call__(self, images: Array, *, train: bool = False) -> Array:
+        """Embed.
+
+        Args:
+          images: [B, H, W, 3] in [-1, 1].
+          train: changes nothing; all backbones take it.
+        Returns: float32 [B, output_dim], not normalised.
+        Raises: ValueError: image size or channels do not fit the model.
+        """
+        features = self.features(images, train=train)
+        return self.embed_features(features["patches"], train=train)
+
+    def features(self, images: Array, *, train: bool = False) -> dict[str, Array]:
+        """Feature maps.
+
+        Returns: `stage1` to `stage4`: [B, H / 2^s, W / 2^s, WIDTHS[s - 1]]; `patches`:
+          the last, for matching patch by patch.
+        """
+        fits = not any(side % 16 for side in self.image_size)
+        if images.ndim != 4 or images.shape[1:] != (*self.image_size, 3) or not fits:
+            raise ValueError(
+                f"SphereFace: images must be [B, {self.image_size[0]}, "
+                f"{self.image_size[1]}, 3] with sides that are multiples of 16; got "
+                f"{images.shape}; resize them or change model.image_size."
+            )
+        x, maps = images.astype(self.dtype), {}
+        parts = zip(self.reductions, self.acts, self.stages, strict=True)
+        for index, (reduction, act, units) in enumerate(parts, 1):
+            x = act(reduction(x))
+            for unit in units:
+                x = unit(x)
+            maps[f"stage{index}"] = x
+        return {**maps, "patches": x}
+
+    def embed_features(self, patches: Array, *, train: bool = False) -> Array:
+        """Last feature map to embeddings: float32 [B, output_dim]."""
+        # Channels first, as the official weights count their inputs.
+        x = patches.transpose(0, 3, 1, 2).reshape(patches.shape[0], -1)
+        return self.head(x).astype(jnp.float32)
+
+
+def _conv(
+    width: int, stride: int, dtype: DTypeLike, *, bias: bool, name: str | None = None
+) -> nn.Conv:
+    return nn.Conv(
+        width,
+        (3, 3),
+        strides=stride,
+        padding=1,
+        use_bias=bias,
+        kernel_init=nn.initializers.variance_scaling(2.0, "fan_out", "normal"),
+        dtype=dtype,
+        name=name,
+    )
