@@ -33,7 +33,7 @@ def test_prepare_reuses_what_is_there_without_its_sources(idx_dir, tmp_path):
         (
             "minst",
             {},
-            r"one of \['digits', 'mnist'\]; got 'minst'; did you mean 'mnist'",
+            r"'digits', 'mnist', .*; got 'minst'; did you mean 'mnist'",
         ),
         ("mnist", {}, r"from the arguments \['idx_dir'\]; got \[\]"),
         ("digits", {"idx_dir": "x"}, r"the arguments \[\]; got \['idx_dir'\]"),

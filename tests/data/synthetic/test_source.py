@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 
 from kprpe_jax.data import store
+from kprpe_jax.data.faces import open_faces
 from kprpe_jax.data.importers.decode import decode_rgb
 from kprpe_jax.data.loader import train_batches
+from kprpe_jax.data.order import shuffled
 from kprpe_jax.data.synthetic.source import FaceSource
 
 SMALL = {"images_per_identity": 3, "size": 32}
@@ -38,7 +40,8 @@ def test_later_people_are_the_same_by_number(source):
 
 
 def test_loader_reads_them(source):
-    batch = next(train_batches(source, batch_size=8, seed=0))
+    rows = shuffled(len(source), seed=0)
+    batch = next(train_batches(source, rows, batch_size=8))
     assert batch["image"].shape == (8, 32, 32, 3)
     np.testing.assert_array_equal(batch["label"], batch["id"] // 3)
 
@@ -69,6 +72,8 @@ def test_stored_rows_are_the_drawn_ones(source, tmp_path):
         for key in ("keypoints", "landmarks", "label", "quality"):
             np.testing.assert_array_equal(row[key], drawn[key])
         assert bool(row["has_keypoints"])
+    faces = open_faces(tmp_path, "synthetic_faces", "train", image_size=(32, 32))
+    np.testing.assert_array_equal(faces[7]["keypoints"], source[7]["keypoints"])
     store.prepare("synthetic_faces", tmp_path, **given)  # nothing to do
     with pytest.raises(ValueError, match=r"made from \{'num_identities': 5\}; it was"):
         store.prepare("synthetic_faces", tmp_path, num_identities=5)
