@@ -25,7 +25,7 @@ def test_round_trip(model, rng, copies):
     wrapped = {f"module.{name}": array for name, array in weights.items()}
     again = import_weights(model, wrapped, style_channels=CHANNELS)
     jax.tree.map(np.testing.assert_array_equal, again, variables)
-    model.apply(again, draw_sets(rng, 3))
+    jax.eval_shape(model.apply, again, draw_sets(rng, 3))
 
 
 def test_wrong_weights_are_described(model, rng):
