@@ -29,8 +29,9 @@ REDUCE_B: Branches = (
     ((256, 1, 1), (256, 3, 3), (256, 3, 3)),
 )
 STEM = (  # (width, kernel side, stride, padding, whether a max pool follows)
-    (32, 3, 2, "VALID", False), (32, 3, 1, "VALID", False), (64, 3, 1, "SAME", True),
-    (80, 1, 1, "VALID", False), (192, 3, 1, "VALID", False), (256, 3, 2, "VALID", False),
+    (32, 3, 2, "VALID", False), (32, 3, 1, "VALID", False),
+    (64, 3, 1, "SAME", True), (80, 1, 1, "VALID", False),
+    (192, 3, 1, "VALID", False), (256, 3, 2, "VALID", False),
 )  # fmt: skip
 
 

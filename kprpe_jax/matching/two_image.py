@@ -1,0 +1,204 @@
+"""Transformers that look at two faces at once, and their one-image counterparts.
+
+The networks of Face-ViT, Table 4.1: V and H1 are `OneImage`, H2 is `SameOrNot`, H2L is
+`TwoLinear`; C is `backbones.arcface_resnet`, whose patch map H1, H2 and H2L read. They
+take patches rather than images, so a gallery's patches are computed once, and the CNN
+is trained or, under `jax.lax.stop_gradient`, frozen by whoever calls both.
+
+Losses: `margin_softmax` of a `OneImage` embedding, or of `PairFeatures.trained` with
+the labels of the first images and then of the second (Eq. 4.7); `same_or_not_loss`.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import Array
+from jax.typing import ArrayLike
+
+from kprpe_jax.layers.batch_norm import BatchNorm
+from kprpe_jax.losses.margin import unit
+from kprpe_jax.matching.patch_encoder import Encoder
+
+HEAD_NORMS = ("layer", "batch")
+
+
+class PairFeatures(NamedTuple):
+    """Output of `TwoLinear`.
+
+    Attributes:
+      first, second: float32 [B, D], f_1 and f_2: the similarity is their cosine.
+      trained: float32 [2 B, D], what the margin loss reads: all first images, then all
+        second ones.
+    """
+
+    first: Array
+    second: Array
+    trained: Array
+
+
+class OneImage(nn.Module):
+    """One image at a time to an embedding: the normalised class token.
+
+    Source: Face-ViT, Table 4.1: V with learned patches, H1 with those of a CNN.
+
+    Attributes:
+      encoder: its width is that of the embedding.
+    """
+
+    encoder: Encoder
+
+    @nn.compact
+    def __call__(self, images: Array, *, train: bool = False) -> Array:
+        """Embed; `images` as `Encoder` takes one. Returns float32 [B, C]."""
+        tokens = self.encoder(images, train=train)
+        return _layer_norm("norm")(tokens.summary)
+
+
+class SameOrNot(nn.Module):
+    """Two images to two logits: other person, same person.
+
+    Source: Face-ViT, Sec. 4.4, H2.
+    """
+
+    encoder: Encoder
+
+    @nn.compact
+    def __call__(self, first: Array, second: Array, *, train: bool = False) -> Array:
+        """Compare; images as `Encoder` takes two. Returns float32 [B, 2]."""
+        tokens = self.encoder(first, second, train=train)
+        return nn.Dense(2, name="head")(_layer_norm("norm")(tokens.summary))
+
+
+class TwoLinear(nn.Module):
+    """Two images to a feature of each, which depends on the other image as well.
+
+    Source: Face-ViT, Eq. 4.5 and 4.6, H2L. Swapped images give other features.
+
+    Attributes:
+      encoder: its patches, all together, go through one linear layer per image.
+      output_dim: D, size of a feature.
+      head_norm: `layer`, as in the thesis; `batch`: batch norms instead, and a layer
+        norm that only the margin loss sees, as in the official code.
+      shared_head: one linear layer (and batch norm) for both images.
+    """
+
+    encoder: Encoder
+    output_dim: int = 512
+    head_norm: str = "layer"
+    shared_head: bool = False
+
+    @nn.compact
+    def __call__(
+        self, first: Array, second: Array, *, train: bool = False
+    ) -> PairFeatures:
+        """Compare; images as `Encoder` takes two.
+
+        Raises: ValueError: unknown `head_norm`; as `Encoder`.
+        """
+        if self.head_norm not in HEAD_NORMS:
+            raise ValueError(
+                f"TwoLinear: unknown head_norm {self.head_norm!r}; use one of "
+                f"{HEAD_NORMS}."
+            )
+        tokens = self.encoder(first, second, train=train)
+        options = dict(dtype=self.encoder.dtype)
+        numbers = ("",) if self.shared_head else ("1", "2")
+        heads = [nn.Dense(self.output_dim, **options, name=f"head{n}") for n in numbers]
+        if self.head_norm == "layer":
+            norms = [_layer_norm(f"norm{n}") for n in numbers]
+        else:
+            norms = [BatchNorm(name=f"norm{n}") for n in numbers]
+        features = []
+        for index, patches in enumerate(tokens.patches):
+            part = index % len(numbers)
+            x = heads[part](patches.reshape(len(patches), -1))
+            how = {} if self.head_norm == "layer" else dict(train=train)
+            features.append(norms[part](x, **how))
+        trained = jnp.concatenate(features)
+        if self.head_norm == "batch":
+            trained = _layer_norm("loss_norm")(trained)
+        return PairFeatures(*features, trained)
+
+
+def _layer_norm(name: str) -> nn.LayerNorm:
+    return nn.LayerNorm(epsilon=1e-5, dtype=jnp.float32, name=name)
+
+
+def same_or_not_loss(logits: Array, same: Array) -> Array:
+    """Binary cross entropy of H2 over a two-way softmax (Face-ViT, Sec. 4.4).
+
+    Args:
+      logits: float32 [B, 2], from `SameOrNot`.
+      same: bool [B].
+    Returns: float32 scalar, the mean.
+    """
+    labels = same.astype(jnp.int32)
+    return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+
+
+def same_probability(logits: Array) -> Array:
+    """How likely the pair is one person: float32 [B, 2] -> [B], for ranking."""
+    return nn.softmax(logits)[..., 1]
+
+
+def feature_similarity(features: PairFeatures) -> Array:
+    """Cosine of f_1 and f_2: float32 [B] in [-1, 1], 0 where one is zero."""
+    return (unit(features.first) * unit(features.second)).sum(-1)
+
+
+def score_candidates(
+    score: Callable[[Array, Array], Array],
+    queries: ArrayLike,
+    gallery: ArrayLike,
+    rows: np.ndarray,
+    *,
+    chunk: int = 8,
+) -> np.ndarray:
+    """Similarities of each query with its own candidates, for `two_stage.rank_again`.
+
+    Source: Face-ViT, Sec. 5.3.2: the 100 best by cosine again, mixed with alpha = 0.7.
+    Args:
+      score: jitted; patches [P, N, C] of the query, the same of the candidate -> [P].
+        The thesis does not say which image is the first; here the query is.
+      queries: [Q, N, C], host or device.
+      gallery: [G, N, C]; only what one chunk needs is on the device at a time.
+      rows: int [Q, k], from `two_stage.first_stage`; -1 = no candidate.
+      chunk: queries compared at once.
+    Returns: float32 [Q, k], -inf where there is no candidate.
+    Raises: ValueError: rows that are not there, a score that is not finite.
+    """
+    rows, size = np.asarray(rows), len(gallery)
+    if rows.size and not -1 <= rows.min() <= rows.max() < size:
+        raise ValueError(
+            f"score_candidates: rows must lie in [0, {size}), or be -1; got "
+            f"{rows.min()} to {rows.max()}; rank this gallery."
+        )
+    if not rows.size:
+        return np.zeros(rows.shape, np.float32)
+    scores: list[Array] = []
+    for part in _chunks(len(rows), chunk):
+        first = jnp.asarray(queries[np.repeat(part, rows.shape[1])])
+        second = jnp.asarray(gallery[np.maximum(rows[part], 0).ravel()])
+        jax.block_until_ready(scores[-1:])  # not more than two chunks in memory
+        scores.append(score(first, second))
+    result = np.concatenate([np.asarray(x) for x in scores])
+    result = result.reshape(-1, rows.shape[1])[: len(rows)].astype(np.float32)
+    bad = np.argwhere(~np.isfinite(result) & (rows >= 0))
+    if bad.size:
+        raise ValueError(
+            f"score_candidates: scores must be finite; got {len(bad)} that are not, "
+            f"the first of query {bad[0, 0]} and gallery row {rows[tuple(bad[0])]}; "
+            "find out which image made it."
+        )
+    return np.where(rows < 0, -np.inf, result)
+
+
+def _chunks(count: int, size: int) -> Iterator[np.ndarray]:
+    """Rows in parts of one size, so that one program serves all; the last is filled."""
+    for start in range(0, count, size):
+        yield np.minimum(np.arange(start, start + size), count - 1)
