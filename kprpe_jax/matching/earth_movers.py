@@ -55,8 +55,9 @@ def earth_movers(
 ) -> Match:
     """Earth mover's similarity of weighted sets of patches.
 
-    The result of a pair does not depend on the pairs beside it; it is differentiable in
-    all arrays. Where a side has no weight at all nothing moves: score 0, gradient 0.
+    The result of a pair does not depend on the pairs beside it, bit for bit; on the
+    size of the batch only as the order of sums does. All arrays have gradients.
+    Where a side has no weight at all nothing moves: score 0, gradient 0.
 
     Source: DeepFace-EMD, Sec. 3.1.4, Eqs. 3.1-3.5.
     Args:

@@ -150,7 +150,7 @@ def test_small_epsilon_gives_the_linear_programme(case):
         distance = (plan.flow * cost).sum((1, 2))
         allowed = plan.error * cost.max() + solver.epsilon
         assert (np.abs(distance - want[name]) <= allowed).all()
-        assert float(plan.error.max()) < 1e-3
+        assert float(plan.error.max()) < 1e-2
 
 
 @pytest.mark.parametrize("case", case_params("emd_zero"))

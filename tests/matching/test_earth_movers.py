@@ -52,7 +52,7 @@ def test_score_is_the_moved_weight_less_the_distance(rng):
 
 @pytest.mark.parametrize("weighting", ["apc", "sc"])
 def test_all_pairs_at_once_as_each_alone(rng, weighting):
-    """Bit for bit, and of unequal grids."""
+    """Up to the order of sums, which XLA chooses by the size of the batch."""
     query, gallery = make(rng, (2, 1), 6), make(rng, (1, 3), 4)
     compute = jax.jit(match_faces, static_argnames=("weighting", "solver"))
     options = dict(weighting=weighting, solver=KERNEL)
@@ -62,8 +62,8 @@ def test_all_pairs_at_once_as_each_alone(rng, weighting):
         pair = [Faces(*(x[at] for x in faces[:2]))
                 for faces, at in ((query, (q, 0)), (gallery, (0, g)))]  # fmt: skip
         alone = compute(*pair, **options)
-        np.testing.assert_array_equal(alone.score, together.score[q, g])
-        np.testing.assert_array_equal(alone.flow, together.flow[q, g])
+        np.testing.assert_allclose(alone.score, together.score[q, g], atol=2e-6)
+        np.testing.assert_allclose(alone.flow, together.flow[q, g], atol=2e-6)
 
 
 @pytest.mark.parametrize("gradient", ["implicit", "unrolled"])

@@ -1,5 +1,3 @@
-import itertools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,14 +7,18 @@ from ott.problems.linear.linear_problem import LinearProblem
 from ott.solvers.linear.sinkhorn import Sinkhorn
 from scipy.optimize import linprog
 
-from kprpe_jax.matching.sinkhorn import GRADIENTS, UNEQUAL, Solver, transport
+from kprpe_jax.matching.sinkhorn import Solver, transport
 from tests.quick import quick_jit
 
 KERNEL = Solver(domain="kernel")
 SOLVERS = [
     Solver(domain=domain, gradient=gradient, unequal=unequal, iterations=60)
-    for domain, gradient, unequal in itertools.product(
-        ("log", "kernel"), GRADIENTS, UNEQUAL
+    for domain, gradient, unequal in (
+        ("log", "implicit", "query"),
+        ("log", "unrolled", "partial"),
+        ("kernel", "implicit", "partial"),
+        ("kernel", "implicit", "query"),
+        ("kernel", "unrolled", "partial"),
     )
 ]
 run = quick_jit(transport, static_argnums=3)
@@ -33,6 +35,7 @@ def problems(rng, pairs, n, m, *, equal=True):
 def exact_distance(cost, a, b):
     """Eqs. 3.1-3.4 as a linear programme."""
     n, m = cost.shape
+    a, b = np.float64(a), np.float64(b)
     rows = np.kron(np.eye(n), np.ones(m))
     columns = np.kron(np.ones(n), np.eye(m))
     result = linprog(
@@ -47,7 +50,7 @@ def exact_distance(cost, a, b):
 def test_linear_programme_as_epsilon_goes_to_zero(rng, equal):
     cost, a, b = problems(rng, 3, 6, 4, equal=equal)
     a[1] *= 5  # either side is the lighter one
-    exact = [exact_distance(cost[i], a[i], b[i]) for i in range(3)]
+    exact = np.array([exact_distance(cost[i], a[i], b[i]) for i in range(3)])
     off = []
     for epsilon in (0.2, 0.03, 0.005):
         plan = run(cost, a, b, Solver(epsilon, 600, start_epsilon=0.5))
@@ -59,7 +62,7 @@ def test_linear_programme_as_epsilon_goes_to_zero(rng, equal):
 
 def test_flow_keeps_to_the_weights(rng):
     cost, a, b = problems(rng, 4, 6, 4, equal=False)
-    for solver in (Solver(), KERNEL):
+    for solver in (Solver(0.2), KERNEL._replace(epsilon=0.2)):
         flow, error = run(cost, a, b, solver)
         assert float(flow.min()) >= 0
         assert (flow.sum(2) <= a + 1e-5).all()
@@ -67,7 +70,7 @@ def test_flow_keeps_to_the_weights(rng):
         total = np.minimum(a.sum(1), b.sum(1))
         np.testing.assert_allclose(flow.sum((1, 2)), total, rtol=1e-5)
         assert float(error.max()) < 1e-4
-    query = run(cost, a, b, KERNEL._replace(unequal="query")).flow
+    query = run(cost, a, b, solver._replace(unequal="query")).flow
     np.testing.assert_allclose(query.sum(2), a, rtol=1e-5)
 
 
@@ -78,7 +81,9 @@ def test_same_as_ott_pair_by_pair(rng, solver):
     """With as many pairs as patches, where OTT outside of vmap mixes both up."""
     cost, a, b = problems(rng, 5, 5, 5)
     flow = run(cost, a, b, solver._replace(unequal="query")).flow
-    ott = Sinkhorn(threshold=0.0, min_iterations=7, max_iterations=7)
+    ott = Sinkhorn(
+        threshold=0.0, min_iterations=7, max_iterations=7, inner_iterations=7
+    )
     for row in range(5):
         geometry = Geometry(cost_matrix=jnp.asarray(cost[row]), epsilon=0.05)
         want = ott(LinearProblem(geometry, a=a[row], b=b[row])).matrix
@@ -92,8 +97,10 @@ def test_a_pair_does_not_depend_on_its_neighbours(rng, solver):
     cost[1:], a[3:] = 2 * cost[:0:-1], 0
     others = jax.jit(transport, static_argnums=3)(cost, a, b, solver)
     alone = jax.jit(transport, static_argnums=3)(cost[0], a[0], b[0], solver)
-    for plan in (others.flow[0], alone.flow):
-        np.testing.assert_array_equal(plan, together.flow[0])
+    np.testing.assert_array_equal(others.flow[0], together.flow[0])
+    np.testing.assert_array_equal(others.error[0], together.error[0])
+    # In a batch of another size XLA may add up in another order.
+    np.testing.assert_allclose(alone.flow, together.flow[0], atol=1e-6)
 
 
 def value_and_gradient(solver):
