@@ -206,7 +206,7 @@ def _layer(index: int) -> str:
 
 
 def _rows_first(encoder: Encoder) -> bool:
-    """Windows without overlap are flattened row, column, channel; others channel, ..."""
+    """Windows are flattened row, column, channel where they do not overlap."""
     return encoder.windows.size == encoder.windows.stride
 
 
