@@ -55,14 +55,13 @@ def misalign(
         affine.scaling(jnp.tile(1 + severity * scale, 2), center),
         affine.translation(severity * shift * size),
     )
-    # Black is -1: shifted, so that the zeros of the sampling mean black.
     moved = sampling.warp_affine(
-        images + 1, affine.invert(matrix), out_size=(height, width)
+        images, affine.invert(matrix), out_size=(height, width), outside=-1.0
     )
     points = affine.transform_keypoints(
         keypoints, matrix, in_size=(height, width), out_size=(height, width)
     )
-    return moved - 1, points
+    return moved, points
 
 
 def make_evaluators(

@@ -138,9 +138,18 @@ def resize_bilinear(
 
 
 def warp_affine(
-    images: jax.Array, matrices: jax.Array, *, out_size: tuple[int, int]
+    images: jax.Array,
+    matrices: jax.Array,
+    *,
+    out_size: tuple[int, int],
+    outside: float = 0.0,
 ) -> jax.Array:
-    """Warp images by affine maps, bilinearly, zeros outside.
+    """Warp images by affine maps, bilinearly.
+
+    `sample_bilinear` with "zeros", laid out for images of few channels whose gradient
+    nobody wants: a pixel and its three neighbours stand side by side, so that one
+    gather of 4 C numbers makes a pixel (5 to 16 times faster on a CPU with 3 channels
+    or 1; with 64, or in the backward pass, the other form is 3 times faster).
 
     Args:
       images: [B, H, W, C].
@@ -148,15 +157,37 @@ def warp_affine(
         coordinates of `affine`; pass `affine.invert` of the map that the content
         is to follow.
       out_size: (height, width) of the result.
+      outside: value around the image, which fades in over one pixel.
     Returns: float32 [B, height, width, C].
     """
-    height, width = out_size
-    y, x = jnp.meshgrid(
-        jnp.arange(height) + 0.5, jnp.arange(width) + 0.5, indexing="ij"
+    batch, height, width, channels = images.shape
+    y, x = jnp.meshgrid(*(jnp.arange(n) + 0.5 for n in out_size), indexing="ij")
+    centers = jnp.stack([x, y], axis=-1)  # [h, w, 2], pixel-edge coordinates
+    points = affine.apply(matrices[:, None], centers[None]) - 0.5  # [B, h, w, 2]
+    points = jnp.clip(points, -1, jnp.array([width, height], jnp.float32))
+    corner = jnp.floor(points)
+    x, y = jnp.split(points - corner, 2, axis=-1)  # 0..1 between the pixels
+    column, row = jnp.moveaxis(corner.astype(jnp.int32) + 1, -1, 0)
+
+    border = ((0, 0), (1, 2), (1, 2), (0, 0))
+    padded = jnp.pad(images.astype(jnp.float32), border, constant_values=outside)
+    neighbours = jnp.concatenate(
+        [
+            padded[:, i : i + height + 2, j : j + width + 2]
+            for i in (0, 1)
+            for j in (0, 1)
+        ],
+        axis=-1,
+    ).reshape(batch, -1, 4 * channels)
+    # The barriers keep the compiler from working out index and pixel anew for every
+    # number that it reads: 20 times slower on a CPU.
+    index = jax.lax.optimization_barrier(row * (width + 2) + column)
+    values = jnp.take_along_axis(
+        neighbours, index.reshape(batch, -1, 1), axis=1, mode="clip"
     )
-    centers = jnp.stack([x, y], axis=-1)  # [height, width, 2], pixel-edge coordinates
-    points = affine.apply(matrices[:, None], centers[None])  # [B, height, width, 2]
-    return sample_bilinear(images, points - 0.5)
+    values = jax.lax.optimization_barrier(values)
+    a, b, c, d = jnp.split(values.reshape(batch, *out_size, 4 * channels), 4, axis=-1)
+    return (1 - y) * ((1 - x) * a + x * b) + y * ((1 - x) * c + x * d)
 
 
 def _hold(x: jax.Array, high: int) -> jax.Array:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from kprpe_jax.geometry import affine
+from kprpe_jax.geometry.sampling import warp_affine
 
 FACE_MIRROR = (1, 0, 2, 4, 3)  # where each of the five points' mirror image stands
 
@@ -121,9 +122,12 @@ def warp(image: jax.Array, motion: Motion, settings: Spatial) -> jax.Array:
     if not settings.resamples:
         return flipped
 
-    return jax.lax.cond(
-        motion.moves, lambda: _sample(image, motion.matrix), lambda: flipped
-    )
+    def sampled() -> jax.Array:
+        inverse = affine.invert(motion.matrix)
+        size = image.shape[:2]
+        return warp_affine(image[None], inverse[None], out_size=size, outside=-1.0)[0]
+
+    return jax.lax.cond(motion.moves, sampled, lambda: flipped)
 
 
 def move_keypoints(
@@ -147,35 +151,3 @@ def move_keypoints(
         swapped, motion.matrix, in_size=size, out_size=size
     )
     return jnp.where(motion.flip | motion.moves, moved, keypoints)
-
-
-def _sample(image: jax.Array, matrix: jax.Array) -> jax.Array:
-    """Move one image [H, W, 3] bilinearly; black outside, fading in over one pixel.
-
-    `sampling.warp_affine` of one image, laid out for speed: a pixel and its three
-    neighbours stand side by side, so that one gather of 12 numbers makes a pixel.
-    """
-    height, width, channels = image.shape
-    y, x = jnp.meshgrid(
-        jnp.arange(height) + 0.5, jnp.arange(width) + 0.5, indexing="ij"
-    )
-    centers = jnp.stack([x, y], axis=-1)  # [H, W, 2], pixel-edge coordinates
-    points = affine.apply(affine.invert(matrix), centers) - 0.5
-    points = jnp.clip(points, -1, jnp.array([width, height]))
-    corner = jnp.floor(points)
-    x, y = jnp.split(points - corner, 2, axis=-1)  # 0..1 between the pixels
-    column, row = jnp.moveaxis(corner.astype(jnp.int32) + 1, -1, 0)
-    index = row * (width + 2) + column
-
-    border = ((1, 2), (1, 2), (0, 0))
-    padded = jnp.pad(image, border, constant_values=-1.0)
-    neighbours = jnp.concatenate(
-        [padded[:-1, :-1], padded[:-1, 1:], padded[1:, :-1], padded[1:, 1:]], axis=-1
-    ).reshape(-1, 4 * channels)
-    # The barriers keep the compiler from working out index and pixel anew for every
-    # number that it reads: 20 times slower on a CPU.
-    index = jax.lax.optimization_barrier(index)
-    values = neighbours.at[index].get(mode="promise_in_bounds")
-    values = jax.lax.optimization_barrier(values)
-    a, b, c, d = jnp.split(values, 4, axis=-1)
-    return (1 - y) * ((1 - x) * a + x * b) + y * ((1 - x) * c + x * d)

@@ -51,9 +51,9 @@ def test_warp_is_pillows_inside_the_old_picture(rng, seed):
 def test_warp_is_that_of_the_geometry_with_black_outside(rng):
     image = to_float(picture(rng, SIZE))
     motion = draw(jax.random.key(5), ALL, size=SIZE)
-    slow = quick_jit(sampling.warp_affine, static_argnames="out_size")
+    warp_zeros = quick_jit(sampling.warp_affine, static_argnames="out_size")
     inverse = affine.invert(motion.matrix)[None]
-    want = slow(image[None] + 1, inverse, out_size=SIZE)
+    want = warp_zeros(image[None] + 1, inverse, out_size=SIZE)
     np.testing.assert_allclose(warp(image, motion, ALL), want[0] - 1, atol=1e-5)
 
 
