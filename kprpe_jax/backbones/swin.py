@@ -131,7 +131,6 @@ class Swin(nn.Module):
             layers += [
                 WindowBlock(
                     num_heads=heads,
-                    plan=plan,
                     version="v2",
                     window=self.window,
                     offset_bias="none" if self.uses_keypoints else self.position,
@@ -139,7 +138,7 @@ class Swin(nn.Module):
                     mlp_dim=int((self.width << stage) * self.mlp_ratio),
                     dtype=self.dtype,
                 )
-                for plan in self.plans(stage)
+                for _ in range(self.depths[stage])
             ]
         self.layers = layers
         self.keypoint_bias = self._make_keypoint_bias()
@@ -201,12 +200,16 @@ class Swin(nn.Module):
         if self.uses_keypoints:
             biases = [bias for stage in self.bias(keypoints) for bias in stage]
         rates = np.linspace(0, self.drop_path_rate if train else 0.0, depth)
+        plans = [
+            plan for stage in range(len(self.depths)) for plan in self.plans(stage)
+        ]
         block = 0
         for layer in self.layers:
             if isinstance(layer, PatchMerging):
                 maps.append(layer(maps[-1]))
             else:
-                maps.append(layer(maps[-1], biases[block], float(rates[block])))
+                options = plans[block], biases[block], float(rates[block])
+                maps.append(layer(maps[-1], *options))
                 block += 1
         return maps
 

@@ -24,7 +24,6 @@ class WindowAttention(nn.Module):
 
     Attributes:
       num_heads: divides the width.
-      plan: how the map is cut.
       version: one of VERSIONS.
       window: that the table of offsets is made for.
       offset_bias: `table`, `continuous` or `none` (the bias comes in from outside).
@@ -33,7 +32,6 @@ class WindowAttention(nn.Module):
     """
 
     num_heads: int
-    plan: Windows
     version: str
     window: tuple[int, ...]
     offset_bias: str
@@ -41,16 +39,17 @@ class WindowAttention(nn.Module):
     dtype: DTypeLike
 
     @nn.compact
-    def __call__(self, maps: Array, bias: Array | None = None) -> Array:
+    def __call__(self, maps: Array, plan: Windows, bias: Array | None = None) -> Array:
         """Attend.
 
         Args:
           maps: [B, *grid, C].
+          plan: how the maps are cut.
           bias: float32 [B, windows, H, N, N] on the logits.
         Returns: [B, *grid, C] in `dtype`.
         """
         width = maps.shape[-1]
-        x = partition(maps, self.plan)
+        x = partition(maps, plan)
         dense = nn.Dense(3 * width, use_bias=False, dtype=self.dtype, name="qkv")
         offset = self.param("qkv_bias", nn.initializers.zeros, (3, width))
         if self.version == "v2":
@@ -78,16 +77,16 @@ class WindowAttention(nn.Module):
                 continuous=self.offset_bias == "continuous",
                 name="offset_bias",
             )
-            logits += table(self.plan.window)
+            logits += table(plan.window)
         if bias is not None:
             logits += bias
-        mask = pair_mask(self.plan, mask_padding=self.mask_padding)
+        mask = pair_mask(plan, mask_padding=self.mask_padding)
         if not mask.all():
             logits = jnp.where(mask[:, None], logits, -jnp.inf)
         attention = nn.softmax(logits).astype(self.dtype)
         out = jnp.einsum("bwhij,bwhjd->bwihd", attention, v)
         out = nn.Dense(width, dtype=self.dtype, name="proj")(out.reshape(x.shape))
-        return merge(out, self.plan)
+        return merge(out, plan)
 
 
 class WindowBlock(nn.Module):
@@ -97,7 +96,6 @@ class WindowBlock(nn.Module):
     """
 
     num_heads: int
-    plan: Windows
     version: str
     window: tuple[int, ...]
     offset_bias: str
@@ -107,12 +105,15 @@ class WindowBlock(nn.Module):
 
     @nn.compact
     def __call__(
-        self, maps: Array, bias: Array | None = None, drop_rate: float = 0.0
+        self,
+        maps: Array,
+        plan: Windows,
+        bias: Array | None = None,
+        drop_rate: float = 0.0,
     ) -> Array:
         """[B, *grid, C] -> [B, *grid, C]; `drop_rate` > 0 needs the rng `dropout`."""
         attention = WindowAttention(
             self.num_heads,
-            self.plan,
             self.version,
             self.window,
             self.offset_bias,
@@ -132,9 +133,9 @@ class WindowBlock(nn.Module):
             return drop_path(branch, drop_rate, self.make_rng("dropout"))
 
         if self.version == "v1":
-            maps += drop(attention(norm1(maps), bias))
+            maps += drop(attention(norm1(maps), plan, bias))
             return maps + drop(mlp(norm2(maps)))
-        maps += drop(norm1(attention(maps, bias)))
+        maps += drop(norm1(attention(maps, plan, bias)))
         return maps + drop(norm2(mlp(maps)))
 
 

@@ -1,12 +1,122 @@
-"""Gait metrics against stored outputs of the official code."""
+"""SwinGait and gait metrics against stored outputs of official code, in float32."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from kprpe_jax.backbones.swin_gait import SwinGait
 from kprpe_jax.evaluation.gait import gait_metrics, part_distances
-from tests.golden.golden import assert_close, case_params, load_case
+from kprpe_jax.interop.swin_gait import check_weights, import_weights
+from kprpe_jax.layers.parts import horizontal_pyramid, set_pooling
+from tests.golden.golden import (
+    assert_close,
+    case_params,
+    layout_params,
+    load_case,
+    load_layout,
+)
+from tests.quick import quick_jit
 
 pytestmark = pytest.mark.golden
+
+BOUND = 1e-4
+
+
+def model_of(options, image_size):
+    """Our network for the arguments of a case, official or put together."""
+    classes = options.get("SeparateBNNecks", options).get("class_num")
+    window = tuple(options.get("window_size", (3, 3, 5)))
+    if options.get("two_d"):
+        assert window[0] == 1
+        window = window[1:]
+    model = SwinGait(
+        classes, image_size, bins=tuple(options["bin_num"]), window=window,
+        mask_padding=False,
+    )  # fmt: skip
+    options = options.get("Backbone", options)
+    model = model.clone(
+        channels=tuple(options["channels"]),
+        stem_depths=tuple(options["layers"][:2]),
+        depths=tuple(options["layers"][2:]),
+    )
+    if "embed_dim" not in options:  # the official class has no choice there
+        return model
+    return model.clone(
+        map_size=tuple(options["upsample"]),
+        width=options["embed_dim"],
+        num_heads=tuple(options["num_heads"]),
+        part_dim=options["out_channels"],
+    )
+
+
+def weights_of(case):
+    """Stored weights, or those that the rule in the JSON makes."""
+    if not case.meta.get("generated"):
+        return case.arrays["param"]
+    rng, weights = np.random.default_rng(case.meta["weight_seed"]), {}
+    for name, shape, kind, p, q in case.meta["weight_table"]:
+        if kind == "normal":
+            drawn = p + q * rng.standard_normal(shape)
+        else:
+            drawn = rng.uniform(p, q, shape)
+        weights[name] = drawn.astype(np.float32)
+    for name, total in case.meta["weight_checks"].items():
+        assert weights[name].astype(np.float64).sum() == pytest.approx(total, abs=1e-6)
+    return weights
+
+
+@pytest.mark.parametrize("case", case_params("swingait"))
+def test_swin_gait(case):
+    case = load_case(case)
+    given, stored = case.arrays["in"], dict(case.arrays["out"])
+    model = model_of(case.meta["constructor_kwargs"], given["sils"].shape[2:])
+    variables = import_weights(model, weights_of(case))
+
+    def forward(variables, silhouettes):
+        mask = jnp.ones(silhouettes.shape[:2], bool)
+        maps = model.apply(variables, silhouettes, mask=mask, method="frame_maps")
+        return maps, model.apply(variables, silhouettes)
+
+    maps, output = quick_jit(forward)(variables, jnp.asarray(given["sils"]))
+    got = {
+        "embeddings": output.embeddings.swapaxes(1, 2),
+        "logits": output.logits.swapaxes(1, 2),
+        "layer2": maps.stem.transpose(0, 4, 1, 2, 3),
+        "ulayer": maps.resized.transpose(0, 4, 1, 2, 3),
+        "transformer": maps.tokens.transpose(0, 4, 1, 2, 3),
+    }
+    packed = stored.pop("embeddings_packed", None)
+    for key, want in stored.items():  # some hold the first channels or frames only
+        part = tuple(slice(n) for n in want.shape)
+        assert_close(got[key][part], want, BOUND, key)
+    if packed is not None:
+        got = embed_packed(model, variables, given["sils"], given["seqL"])
+        assert_close(got.swapaxes(1, 2), packed, BOUND, "embeddings_packed")
+
+
+def embed_packed(model, variables, silhouettes, lengths):
+    """All frames in one row, pooled by sequence; the 3D network mixes them before."""
+
+    def run(model, frames):
+        everything = jnp.ones((1, len(frames)), bool)
+        tokens = model.frame_maps(frames[None], mask=everything).tokens
+        rows = jnp.split(tokens, np.cumsum(lengths)[:-1], axis=1)
+        pooled = [set_pooling(row, jnp.ones(row.shape[:2], bool)) for row in rows]
+        parts = horizontal_pyramid(jnp.concatenate(pooled), model.bins)
+        return model.heads(parts, train=False)[0]
+
+    frames = jnp.asarray(silhouettes.reshape(-1, *silhouettes.shape[2:]))
+    return quick_jit(lambda *given: model.apply(*given, method=run))(variables, frames)
+
+
+@pytest.mark.parametrize("layout", layout_params("swingait"))
+def test_full_size_names(layout):
+    shapes = load_layout(layout)
+    classes = shapes["BNNecks.fc_bin"][-1]
+    window = (3, 5) if layout.startswith("swingait2d") else (3, 3, 5)
+    empty = np.zeros((), np.float32)
+    weights = {name: np.broadcast_to(empty, shape) for name, shape in shapes.items()}
+    check_weights(SwinGait(classes, window=window, mask_padding=False), weights)
 
 
 @pytest.mark.parametrize("metric", ["euclidean", "cosine"])

@@ -72,9 +72,9 @@ def continuous_table(params):
 def test_equals_loop(version, shifted):
     plan = plan_windows(GRID, WINDOW, shifted=shifted, cut=False)
     kind = "table" if version == "v1" else "continuous"
-    model = WindowAttention(HEADS, plan, version, WINDOW, kind, True, jnp.float32)
+    model = WindowAttention(HEADS, version, WINDOW, kind, True, jnp.float32)
     maps = jax.random.normal(jax.random.key(0), (1, *GRID, WIDTH))
-    params = jax.eval_shape(model.init, jax.random.key(1), maps)["params"]
+    params = jax.eval_shape(lambda: model.init(jax.random.key(1), maps, plan))["params"]
     rng = np.random.default_rng(2)
     params = jax.tree.map(
         lambda p: rng.normal(size=p.shape).astype(np.float32) / 2, params
@@ -84,7 +84,9 @@ def test_equals_loop(version, shifted):
         table = bias["table"].reshape(2 * WINDOW[0] - 1, 2 * WINDOW[1] - 1, HEADS)
     else:
         table = continuous_table(bias)
-    got = quick_jit(model.apply)({"params": params}, maps)[0]
+    got = quick_jit(lambda *given: model.apply(*given, plan))({"params": params}, maps)[
+        0
+    ]
     want = slow_attention(np.asarray(maps[0]), params, plan.shift, version, table)
     np.testing.assert_allclose(got, want, atol=2e-4)
 
@@ -93,14 +95,12 @@ def test_equals_loop(version, shifted):
 def test_gradient_is_finite_where_a_map_is_zero(mask_padding):
     """Queries and keys of zeros have no direction; padding is made of them."""
     plan = plan_windows(GRID, WINDOW, shifted=True, cut=False)
-    block = WindowBlock(
-        HEADS, plan, "v2", WINDOW, "continuous", mask_padding, 8, jnp.float32
-    )
+    block = WindowBlock(HEADS, "v2", WINDOW, "continuous", mask_padding, 8, jnp.float32)
     maps = jnp.zeros((1, *GRID, WIDTH))
-    variables = quick_jit(block.init)(jax.random.key(0), maps)
+    variables = quick_jit(lambda key: block.init(key, maps, plan))(jax.random.key(0))
 
     def total(variables, maps):
-        return block.apply(variables, maps).sum()
+        return block.apply(variables, maps, plan).sum()
 
     gradients = quick_jit(jax.grad(total, (0, 1)))(variables, maps)
     assert all(np.isfinite(g).all() for g in jax.tree.leaves(gradients))

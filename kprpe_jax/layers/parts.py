@@ -1,0 +1,82 @@
+"""Gait sequences to embeddings of body parts: pooling over time and strips, heads."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from kprpe_jax.layers.batch_norm import BatchNorm
+
+_KERNEL = nn.initializers.lecun_normal(in_axis=-2, out_axis=-1, batch_axis=0)
+
+
+def set_pooling(maps: Array, mask: Array) -> Array:
+    """Maximum over the valid frames, whatever their order.
+
+    Source: Chao et al., GaitSet, 2019, Sec. 3.2.
+    Args:
+      maps: [B, T, h, w, C].
+      mask: bool [B, T], True = valid.
+    Returns: [B, h, w, C]; 0 for a sequence without valid frame.
+    """
+    seen = mask[:, :, None, None, None]
+    highest = jnp.where(seen, maps, -jnp.inf).max(1)
+    return jnp.where(seen.any(1), highest, 0.0)
+
+
+def horizontal_pyramid(maps: Array, bins: tuple[int, ...]) -> Array:
+    """Mean plus maximum of horizontal strips.
+
+    Source: Fu et al., Horizontal pyramid matching, 2019, as GaitSet uses it.
+    Args:
+      maps: [B, h, w, C].
+      bins: strips of each level; each divides h.
+    Returns: [B, sum(bins), C], level by level from top to bottom.
+    Raises: ValueError: a level that does not divide the rows.
+    """
+    batch, rows, _, width = maps.shape
+    if any(rows % count for count in bins):
+        raise ValueError(
+            f"horizontal_pyramid: every level must divide the {rows} rows of the map; "
+            f"got {tuple(bins)}; change bins or map_size."
+        )
+    levels = [maps.reshape(batch, count, -1, width) for count in bins]
+    return jnp.concatenate([x.mean(2) + x.max(2) for x in levels], axis=1)
+
+
+class PartHeads(nn.Module):
+    """Per part a linear layer; for training a batch norm and class cosines (BNNeck).
+
+    Attributes:
+      part_dim: D.
+      num_classes: people of the training set.
+    """
+
+    part_dim: int
+    num_classes: int
+
+    @nn.compact
+    def __call__(self, parts: Array, *, train: bool) -> tuple[Array, Array]:
+        """Embeddings and logits.
+
+        Args:
+          parts: float32 [B, P, C].
+        Returns: float32 [B, P, D], before the norm, as sequences are compared; and
+          float32 [B, P, num_classes], cosines.
+        """
+        batch, count, width = parts.shape
+        kernel = self.param("kernel", _KERNEL, (count, width, self.part_dim))
+        shape = (count, self.part_dim, self.num_classes)
+        classes = self.param("classes", _KERNEL, shape)
+        embeddings = jnp.einsum("bpc,pcd->bpd", parts, kernel)
+        flat = embeddings.swapaxes(1, 2).reshape(batch, -1)  # as official norms store
+        normed = BatchNorm(name="norm")(flat, train=train)
+        normed = normed.reshape(batch, self.part_dim, count).swapaxes(1, 2)
+        normed = _unit(normed, -1)
+        return embeddings, jnp.einsum("bpd,pdk->bpk", normed, _unit(classes, 1))
+
+
+def _unit(x: Array, axis: int) -> Array:
+    """x / |x|; 0 with gradient 0 where x is 0."""
+    square = jnp.square(x).sum(axis, keepdims=True)
+    return x * jax.lax.rsqrt(jnp.where(square > 1e-24, square, jnp.inf))
