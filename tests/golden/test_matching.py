@@ -227,7 +227,7 @@ def assert_scores(ranking, scores, what):
     finite = np.isfinite(ranked)
     assert (np.isfinite(ranking.scores) == finite).all()
     assert_close(ranking.scores[finite], ranked[finite], BOUND, what)
-    gaps = np.diff(ranked, axis=1, prepend=np.inf, append=-np.inf)
+    gaps = np.diff(np.where(finite, ranked, -1e9), axis=1, prepend=1e9, append=-1e10)
     clear = (gaps[:, 1:] < -1e-5) & (gaps[:, :-1] < -1e-5) & finite
     assert (ranking.rows == order)[clear].all()
 

@@ -128,7 +128,7 @@ def test_by_patches_alone(queries, gallery):
     without = rank_by_patches(queries, gallery, ranks=SIZE, own_rows=own, **options)
     for q in range(COUNT):
         rest = [row for row in got.rows[q] if row != own[q]]
-        np.testing.assert_array_equal(without.rows[q], rest + [-1] * (own[q] >= 0))
+        np.testing.assert_array_equal(without.rows[q], rest + [-1] * int(own[q] >= 0))
 
 
 def test_sum_in_place_of_a_mixture(queries, gallery):
