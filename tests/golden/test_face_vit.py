@@ -1,7 +1,8 @@
 """The transformers of Face-ViT against stored outputs of the official code, float32.
 
 Relative to the largest value of each array, gradients to at least a hundredth of the
-largest one of the case, as in test_vit; sums over 64 tokens cost up to 1e-5.
+largest one of the case, as in test_vit. Sums in another order cost 4e-6 and 5e-6 of it
+in the shared cases.
 """
 
 from functools import partial
@@ -31,9 +32,9 @@ from tests.quick import quick_jit
 pytestmark = pytest.mark.golden
 
 VALUE_BOUND = 2e-5
-GRADIENT_BOUND = 1e-4
+GRADIENT_BOUND = 5e-5
 GRADIENT_FLOOR = 1e-2
-CNN_BOUND = 1e-4  # as in test_patch_backbones
+CNN_BOUND = 5e-5  # two networks, one after the other
 MARGIN = make_margin("arcface", margin=0.5, scale=64.0, angle="free")
 
 

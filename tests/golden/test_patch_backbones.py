@@ -1,7 +1,7 @@
 """The networks of DeepFace-EMD against stored outputs of the official code, float32.
 
-Values are relative to the largest of each array, as in test_iresnet; twenty layers of
-float32 sums in another order cost up to 2e-5 of it.
+Values are relative to the largest of each array: float32 sums in another order cost
+2.5e-6 of it in the shared cases, and the bound leaves room for others.
 """
 
 import jax
@@ -20,7 +20,7 @@ from tests.quick import quick_jit
 
 pytestmark = pytest.mark.golden
 
-BOUND = 1e-4
+BOUND = 2e-5
 
 
 def run(model, loaded, images):
