@@ -30,6 +30,7 @@ def turned_keypoints(size, degrees, scale):
     return affine.apply(matrix, points) / jnp.array(size[::-1], jnp.float32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(60, 80), (90, 50)])
 def test_a_face_comes_out_upright_at_the_template(size):
     keypoints = turned_keypoints(size, 30.0, 1.4)[None]
@@ -59,6 +60,7 @@ def test_outside_the_photo_is_black():
     np.testing.assert_array_equal(aligned.images, -np.ones((1, *SIZE, 3)))
 
 
+@pytest.mark.slow
 def test_gradients_to_keypoints_equal_finite_differences():
     y, x = np.meshgrid(np.arange(60.0), np.arange(60.0), indexing="ij")
     photo = jnp.asarray(np.stack([x, y, x + y], -1)[None] / 60, jnp.float32)
@@ -74,6 +76,7 @@ def test_gradients_to_keypoints_equal_finite_differences():
     assert not stopped.any()
 
 
+@pytest.mark.slow
 def test_degenerate_keypoints_are_finite(rng):
     keypoints = np.stack(
         [

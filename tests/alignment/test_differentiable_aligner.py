@@ -18,6 +18,7 @@ def make(rng, **fields):
     return model, random_variables(model, rng), photos
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("mixer_input", "channels"), [("raw", 15), ("decoded", 16)])
 def test_equal_weights_give_the_mean_face(rng, mixer_input, channels):
     model, variables, _ = make(rng, mixer_input=mixer_input)
@@ -57,6 +58,7 @@ def test_landmarks_are_those_of_the_photo_whatever_its_shape(rng):
     np.testing.assert_allclose(wide.images, whole.images, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_gradients_reach_the_photo_and_every_layer_through_the_landmarks(rng):
     model, variables, photos = make(rng)
 

@@ -25,6 +25,7 @@ def outputs_of(size, **fields):
     return jax.eval_shape(lambda: model.init_with_output(jax.random.key(0), images)[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(33, 50), (8000, 8000)])
 def test_as_many_outputs_as_anchors(size):
     heads = outputs_of(size, num_keypoints=3, dtype=jnp.bfloat16)

@@ -23,6 +23,7 @@ def built():
     return model, variables, images, keypoints
 
 
+@pytest.mark.slow
 def test_starts_without_bias_then_keypoints_matter(built):
     model, variables, images, keypoints = built
 
@@ -49,6 +50,7 @@ def test_starts_without_bias_then_keypoints_matter(built):
     assert jnp.abs(first - second).max() > 1e-4
 
 
+@pytest.mark.slow
 def test_training_step_is_finite_in_bfloat16(built):
     model, variables, images, keypoints = built
     model = model.clone(dtype=jnp.bfloat16)

@@ -51,6 +51,7 @@ def built():
     return model, variables, quick_jit(run), quick_jit(train)
 
 
+@pytest.mark.slow
 def test_padding_order_and_absent_frames_change_nothing(built):
     _, _, run, _ = built
     silhouettes, joints = sequences(3)
@@ -90,6 +91,7 @@ def test_frames_without_joints_are_finite_and_joints_matter(built):
     np.testing.assert_array_equal(same, without)
 
 
+@pytest.mark.slow
 def test_training_ignores_padding_and_is_finite(built):
     _, _, _, train = built
     silhouettes, joints = sequences(3)

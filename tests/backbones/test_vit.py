@@ -89,6 +89,7 @@ def loss_and_gradients(model, variables):
     return quick_jit(jax.value_and_grad(loss))(variables["params"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("position", POSITIONS)
 def test_scan_equals_unrolled(position):
     model = make(position, depth=2)
@@ -99,6 +100,7 @@ def test_scan_equals_unrolled(position):
     np.testing.assert_allclose(unrolled, scanned, rtol=1e-5, atol=2e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scan", [True, False])
 def test_remat_changes_nothing(scan):
     """Stochastic depth and token masking, too, must be redrawn alike."""
@@ -138,6 +140,7 @@ def test_bias_is_none_of_the_images_business():
         np.testing.assert_allclose(biases[0], biases[1], atol=1e-3)
 
 
+@pytest.mark.slow
 def test_bfloat16():
     """Eight bits of mantissa through three blocks: 3 % of the largest value."""
     model = make()

@@ -1,6 +1,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from kprpe_jax.evaluation.misaligned import misalign
 
@@ -13,6 +14,7 @@ def spots(points, size=48):
     return jnp.asarray(2 * light[..., None].repeat(3, -1) - 1, jnp.float32)
 
 
+@pytest.mark.slow
 def test_severity_zero_changes_nothing():
     points = np.full((3, 1, 2), 0.4, np.float32)
     images = spots(points)
@@ -21,6 +23,7 @@ def test_severity_zero_changes_nothing():
     np.testing.assert_allclose(keypoints, points, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_keypoints_follow_the_picture_and_differ_by_row():
     points = np.full((6, 1, 2), 0.42, np.float32)
     moved, keypoints = misalign(

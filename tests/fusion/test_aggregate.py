@@ -8,6 +8,7 @@ from kprpe_jax.fusion.state import Clusters
 SETS, M, N, D, WIDTH = 2, 3, 4, 6, 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("per_channel", [True, False])
 def test_result_is_a_convex_combination(rng, per_channel):
     """Eq. 6: f = sum_M P * F', P >= 0 of sum 1, so channels stay between clusters."""

@@ -65,6 +65,7 @@ def compiled(variant, train):
 MODES = [("paper", False), ("official", True)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("variant", "train"), MODES)
 def test_padding_never_changes_a_result(rng, variant, train):
     """Nor the running statistics, nor the gradients, even if it is not finite."""
@@ -81,6 +82,7 @@ def test_order_within_a_set_does_not_matter(rng):
     assert_same(fuse(sets), fuse(select(sets, rng.permutation(7))))
 
 
+@pytest.mark.slow
 def test_streams_equal_all_at_once_without_transformer(rng):
     """Any split and any order, where batch-mates do not matter."""
     model = tiny_model(depth=0)

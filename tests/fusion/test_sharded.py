@@ -19,6 +19,7 @@ from tests.quick import quick_jit
 TOLERANCE = dict(rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("depth", [0, 1])
 def test_eight_devices_equal_a_stream_of_eight_batches(rng, depth):
     """And, where images do not look at each other, one batch; with one sum."""

@@ -53,6 +53,7 @@ def test_equals_the_loop_inside_and_far_outside(rng, shape, padding, align):
     np.testing.assert_allclose(got, want, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("align", [False, True])
 @pytest.mark.parametrize("padding", sampling.PADDINGS)
 def test_gradients_equal_finite_differences(rng, padding, align):

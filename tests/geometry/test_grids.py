@@ -57,6 +57,7 @@ def test_composed_grids_are_one_affine_grid(rng, align):
     np.testing.assert_allclose(got, want, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("align", [False, True])
 def test_theta_shows_what_the_pixel_matrix_shows(rng, align):
     images = jnp.asarray(rng.normal(size=(2, 6, 9, 3)), jnp.float32)

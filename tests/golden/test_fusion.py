@@ -3,7 +3,6 @@
 Bounds are relative to the largest value of each array.
 """
 
-
 import jax
 import jax.numpy as jnp
 import numpy as np

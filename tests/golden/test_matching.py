@@ -176,6 +176,7 @@ def test_clipped_weights(case):
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", case_params("emd_twostage"))
 def test_two_stages(case):
     meta, given, want = arrays(case)

@@ -38,6 +38,7 @@ def random_weights(model, rng):
     return variables, export_weights(model, variables)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scan", [True, False])
 @pytest.mark.parametrize("rpe", ENCODINGS.values(), ids=ENCODINGS)
 def test_round_trip(rpe, scan, rng):

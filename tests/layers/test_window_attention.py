@@ -91,6 +91,7 @@ def test_equals_loop(version, shifted):
     np.testing.assert_allclose(got, want, atol=2e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mask_padding", [True, False])
 def test_gradient_is_finite_where_a_map_is_zero(mask_padding):
     """Queries and keys of zeros have no direction; padding is made of them."""

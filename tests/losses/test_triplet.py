@@ -50,6 +50,7 @@ def test_equals_loops(kind, margin):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", LOSSES)
 @pytest.mark.parametrize(
     "labels", [[0, 0, 0], [0, 1, 2], [-1, -1, -1], [0, 0, 1]], ids=str

@@ -28,6 +28,7 @@ def test_cosines_of_patches(rng):
     np.testing.assert_allclose(low, got, atol=2e-2)
 
 
+@pytest.mark.slow
 def test_moved_patches_are_found_again(rng):
     face = make(rng, (), 8).patches
     order = rng.permutation(8)
@@ -42,6 +43,7 @@ def test_moved_patches_are_found_again(rng):
     assert np.isfinite(distance)
 
 
+@pytest.mark.slow
 def test_score_is_the_moved_weight_less_the_distance(rng):
     query, gallery = (make(rng, (3,), n).patches for n in (5, 7))
     a, b = (rng.uniform(size=(3, n)).astype(np.float32) for n in (5, 7))

@@ -99,6 +99,7 @@ def test_density_counts_the_keypoints_inside():
     assert not jax.grad(lambda x: landmark_density(x, (2, 3))[0, 2])(keypoints).any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", WEIGHTINGS)
 def test_without_any_correlation_all_are_zero(faces, kind):
     """Opposite, and empty, images: zeros or uniform, with finite gradients."""

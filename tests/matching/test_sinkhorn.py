@@ -74,6 +74,7 @@ def test_flow_keeps_to_the_weights(rng):
     np.testing.assert_allclose(query.sum(2), a, rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "solver", [Solver(iterations=7), KERNEL._replace(iterations=7)]
 )
@@ -110,6 +111,7 @@ def value_and_gradient(solver):
     return quick_jit(jax.value_and_grad(similarity, (0, 1, 2)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("solver", SOLVERS, ids=lambda x: "-".join(map(str, x[2:5])))
 def test_gradient(rng, solver):
     """Against differences, and finite at all kinds of degenerate pairs."""

@@ -59,6 +59,7 @@ def slow_two_stage(cosine, patches, k, alpha, own=None):
     return sorted(rows[:k], key=lambda g: -mixed[g]) + rows[k:]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("alpha", [0.0, 0.7, 1.0])
 def test_against_sorted_lists(queries, gallery, alpha):
     cosine, patches = all_scores(queries, gallery)

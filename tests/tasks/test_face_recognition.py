@@ -19,6 +19,7 @@ def first_batch(task, rows=16):
     return tiny.batch_of(source, [order[place] for place in range(rows)])
 
 
+@pytest.mark.slow
 def test_trains_evaluates_and_learns(tmp_path):
     config = drawn_people.make_config(
         steps=30, **{"optimizer.learning_rate": 3e-3, "evals.in_training": ("aligned",)}
@@ -34,6 +35,7 @@ def test_trains_evaluates_and_learns(tmp_path):
     assert 0.4 < results["misaligned_1/accuracy"] <= 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [

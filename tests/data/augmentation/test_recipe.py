@@ -31,6 +31,7 @@ def batch(rng):
     return levels, rng.uniform(0.2, 0.8, (4, 5, 2)).astype(np.float32)
 
 
+@pytest.mark.slow
 def test_an_image_depends_on_its_own_key_alone(batch):
     images, points = batch
     keys = jax.random.split(jax.random.key(3), 4)
@@ -46,6 +47,7 @@ def test_an_image_depends_on_its_own_key_alone(batch):
     assert np.abs(changed[1:] - got[1:]).max() > 0.1
 
 
+@pytest.mark.slow
 def test_one_key_serves_batches_of_any_size_and_makes_its_images_differ(batch):
     images, points = batch
     same = np.repeat(images[:1], 4, axis=0)

@@ -15,6 +15,7 @@ from kprpe_jax.data.synthetic.sequences import draw_sequence
 PEOPLE = np.arange(16)
 
 
+@pytest.mark.slow
 def test_form(draw, ordinary):
     faces = draw(PEOPLE, 1, ordinary)
     assert faces.images.shape == (16, 112, 112, 3)
@@ -122,6 +123,7 @@ def test_free_faces_lie_anywhere_within_the_frame(draw):
     assert height.max() > 1.5 * height.min()
 
 
+@pytest.mark.slow
 def test_sequences_are_smooth_and_vary_in_quality(ordinary):
     film = jax.jit(draw_sequence, static_argnames=("num_frames", "size"))
     faces = jax.device_get(

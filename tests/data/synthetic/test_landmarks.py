@@ -42,6 +42,7 @@ def test_pupils_are_dark_between_bright_whites(draw):
             assert (brightness(faces, eye, dx=side) > pupil + 30).all()
 
 
+@pytest.mark.slow
 def test_lips_are_red_and_an_open_mouth_is_dark_inside(draw):
     faces = draw(PEOPLE, 0)
     middle = (faces.landmarks[:, 57] + faces.landmarks[:, 66]) / 2 * 112

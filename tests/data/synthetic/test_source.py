@@ -18,6 +18,7 @@ def source():
     return FaceSource(num_identities=4, **SMALL)
 
 
+@pytest.mark.slow
 def test_rows(source):
     assert len(source) == 12
     rows = source.__getitems__([7, 0, 7])
