@@ -38,6 +38,7 @@ def test_as_many_outputs_as_anchors(size):
     assert {h.dtype for h in heads} == {jnp.dtype(jnp.float32)}
 
 
+@pytest.mark.slow
 def test_one_pixel_and_training_are_finite(rng):
     model = RetinaFace(**TINY)
     images = jnp.asarray(rng.uniform(-1, 1, size=(2, 1, 1, 3)), jnp.float32)

@@ -75,6 +75,7 @@ def test_padding_order_and_absent_frames_change_nothing(built):
     assert np.isfinite(nothing.logits).all()
 
 
+@pytest.mark.slow
 def test_frames_without_joints_are_finite_and_joints_matter(built):
     _, _, run, _ = built
     silhouettes, joints = sequences(3)

@@ -147,6 +147,7 @@ def test_heads_do_not_see_padding(head, train, rng):
     jax.tree.map(np.testing.assert_array_equal, after, after_padded)
 
 
+@pytest.mark.slow
 def test_uncertainty_starts_equal_and_has_a_floor(rng):
     maps, mask = rng.normal(size=MAPS).astype(np.float32), np.ones((2, 4), bool)
     head = UncertaintyHead(7)
@@ -174,6 +175,7 @@ def rsa_oracle(params, maps, mask):
     return np.reshape(refined, (mask.sum(), *maps.shape[1:])).mean(0)
 
 
+@pytest.mark.slow
 def test_residual_self_attention(rng):
     maps = rng.normal(size=MAPS).astype(np.float32)
     mask = np.array([[1, 1, 1, 0], [0, 0, 0, 0]], bool)

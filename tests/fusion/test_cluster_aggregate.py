@@ -149,6 +149,7 @@ def test_one_image_is_itself(rng):
     assert (norms < np.linalg.norm(sets.features[:, 0], axis=-1)).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("variant", "train"), MODES)
 def test_degenerate_sets_are_finite(rng, variant, train):
     """A set without images becomes 0; zero and identical embeddings stay finite."""

@@ -69,6 +69,7 @@ def test_gradients_equal_finite_differences(rng, padding, align):
     check_grads(run, (image, grid), 1, ["rev"], 1e-2, 1e-2, eps=1e-2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("align", [False, True])
 @pytest.mark.parametrize("padding", sampling.PADDINGS)
 def test_identity_warp_is_the_image_with_finite_gradients(rng, padding, align):

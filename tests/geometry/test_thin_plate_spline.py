@@ -90,6 +90,7 @@ def test_gradients_equal_finite_differences_and_are_finite_at_control_points(war
         assert np.isfinite(gradient).all()
 
 
+@pytest.mark.slow
 def test_the_way_back_and_its_gradients(warp, rng):
     spline, displacements = warp
     places = jnp.asarray(rng.uniform(-1, 1, size=(2, 20, 2)), jnp.float32)

@@ -65,6 +65,7 @@ def weights_of(case):
     return weights
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", case_params("swingait"))
 def test_swin_gait(case):
     case = load_case(case)

@@ -35,6 +35,7 @@ def variables_of(model, shape):
     return jax.tree.map(lambda s: rng.normal(size=s.shape).astype(np.float32), shapes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_there_and_back(name):
     module, model, shape = CASES[name]

@@ -33,6 +33,7 @@ def test_pyramid_equals_loops():
         horizontal_pyramid(jnp.asarray(maps), (4,))
 
 
+@pytest.mark.slow
 def test_heads_keep_parts_apart():
     heads = PartHeads(part_dim=3, num_classes=2)
     parts = jax.random.normal(jax.random.key(0), (4, 2, 5))

@@ -22,6 +22,7 @@ CASES = [  # grid, window
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cut", [True, False])
 @pytest.mark.parametrize("shifted", [True, False])
 @pytest.mark.parametrize(("grid", "window"), CASES, ids=str)

@@ -52,6 +52,7 @@ def test_score_is_the_moved_weight_less_the_distance(rng):
     np.testing.assert_allclose(match.score, match.flow.sum((1, 2)) - cost, rtol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("weighting", ["apc", "sc"])
 def test_all_pairs_at_once_as_each_alone(rng, weighting):
     """Up to the order of sums, which XLA chooses by the size of the batch."""

@@ -78,6 +78,7 @@ def test_against_sorted_lists(queries, gallery, alpha):
     )
 
 
+@pytest.mark.slow
 def test_own_photo_is_not_found(gallery):
     """And where the gallery has no k others, the rest of the candidates is masked."""
     own = np.arange(SIZE)

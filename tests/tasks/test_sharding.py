@@ -76,6 +76,7 @@ def gathered_sizes(task_name, batch_size, mesh):
     return sorted(math.prod(map(int, shape.split(","))) for shape in shapes)
 
 
+@pytest.mark.slow
 def test_the_step_gathers_parameters_and_not_activations():
     mesh = mesh_lib.make_mesh({"data": 2, "fsdp": 2, "class": 2})
     sizes = gathered_sizes("classification", 32, mesh)

@@ -61,6 +61,7 @@ def test_one_key_serves_batches_of_any_size_and_makes_its_images_differ(batch):
     np.testing.assert_array_equal(half, got[:2])
 
 
+@pytest.mark.slow
 def test_side_by_side_as_on_accelerators_is_the_same_as_taking_turns(batch):
     images, points = batch
     keys = jax.random.split(jax.random.key(4), 4)
@@ -74,6 +75,7 @@ def test_side_by_side_as_on_accelerators_is_the_same_as_taking_turns(batch):
     np.testing.assert_allclose(moved[:, 0], wanted, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_probability_zero_is_the_image_bit_for_bit(batch):
     images, points = batch
     floats = images.astype(np.float32) / np.float32(127.5) - 1
@@ -105,6 +107,7 @@ def test_probability_one_is_always(batch):
     np.testing.assert_allclose(moved, want, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_parts_follow_one_another_as_the_recipe_lists_them(batch):
     images, points = batch
     recipe = make_recipe(
@@ -131,6 +134,7 @@ def test_steps_with_other_keys_and_images_do_not_compile_again(batch):
     assert step._cache_size() == 1
 
 
+@pytest.mark.slow
 def test_bfloat16_is_the_float32_result_of_the_rounded_image(batch):
     images, points = batch
     rounded = jnp.asarray(images / 127.5 - 1, jnp.bfloat16)

@@ -27,6 +27,7 @@ def test_form(draw, ordinary):
     assert all(np.isfinite(field).all() for field in faces.shot)
 
 
+@pytest.mark.slow
 def test_batch_composition_does_not_matter(draw, ordinary):
     faces = draw(PEOPLE, 5, ordinary)
     order = np.array([7, 3, 3, 0, *range(4, 16)])

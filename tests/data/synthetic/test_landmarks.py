@@ -33,6 +33,7 @@ def brightness(faces, number, dx=0.0, dy=0.0):
     return faces.images[rows, points[:, 1], points[:, 0]].mean(-1)
 
 
+@pytest.mark.slow
 def test_pupils_are_dark_between_bright_whites(draw):
     faces = draw(PEOPLE, 0)
     for eye in (81, 82):

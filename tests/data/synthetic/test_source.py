@@ -34,6 +34,7 @@ def test_rows(source):
         source[12]
 
 
+@pytest.mark.slow
 def test_later_people_are_the_same_by_number(source):
     later = FaceSource(num_identities=2, first_identity=2, **SMALL)
     np.testing.assert_array_equal(later[1]["image"], source[7]["image"])
