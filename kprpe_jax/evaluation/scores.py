@@ -12,7 +12,7 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from kprpe_jax.losses.margin import unit
+from kprpe_jax.layers.unit import unit
 
 
 @jax.jit

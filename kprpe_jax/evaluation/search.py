@@ -11,7 +11,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from kprpe_jax.evaluation.scores import finite
-from kprpe_jax.losses.margin import unit
+from kprpe_jax.layers.unit import unit
 
 NO_IDENTITY = np.iinfo(np.int32).min  # of rows that only fill up a block
 

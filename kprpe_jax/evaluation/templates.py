@@ -12,7 +12,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from kprpe_jax.evaluation.scores import finite
-from kprpe_jax.losses.margin import unit
+from kprpe_jax.layers.unit import unit
 
 WEIGHTS = ("norm", "equal")
 

@@ -10,9 +10,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from kprpe_jax.evaluation.landmark_score import score_weighted
+from kprpe_jax.fusion.landmark_score import score_weighted
 from kprpe_jax.layers.batch_norm import BatchNorm
-from kprpe_jax.losses.margin import unit
+from kprpe_jax.layers.unit import unit
 
 SMALLEST_VARIANCE = 1e-6
 

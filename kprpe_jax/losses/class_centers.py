@@ -14,12 +14,13 @@ import jax.numpy as jnp
 from jax import Array
 from jax.sharding import Mesh, PartitionSpec
 
+from kprpe_jax.layers.unit import unit
 from kprpe_jax.losses.class_sampling import (
     SampledClasses,
     num_slots,
     sample_classes,
 )
-from kprpe_jax.losses.margin import Margin, clip_cosine, margin_logits, unit
+from kprpe_jax.losses.margin import Margin, clip_cosine, margin_logits
 from kprpe_jax.training.mesh import AXES, BATCH_SPEC
 
 CENTER_MULTIPLE = 256

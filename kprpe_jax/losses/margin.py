@@ -189,16 +189,6 @@ def _sine(cosine: Array) -> Array:
     return kept + jax.lax.stop_gradient(exact - kept)
 
 
-def unit(x: Array, minimum_norm: float = 1e-8) -> Array:
-    """Divide by the L2 norm of the last axis, kept above `minimum_norm`.
-
-    Returns: float32, same shape; zero vectors stay zero, with finite gradients.
-    """
-    x = x.astype(jnp.float32)
-    squared = jnp.square(x).sum(-1, keepdims=True)
-    return x * jax.lax.rsqrt(jnp.maximum(squared, minimum_norm**2))
-
-
 def clip_cosine(cosine: Array) -> Array:
     """Clip to [-1, 1] against round-off; the gradient passes unchanged."""
     return cosine + jax.lax.stop_gradient(jnp.clip(cosine, -1.0, 1.0) - cosine)

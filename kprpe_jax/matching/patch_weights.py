@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from kprpe_jax.losses.margin import unit
+from kprpe_jax.layers.unit import unit
 
 WEIGHTINGS = (
     "uniform", "apc", "cc", "sc", "landmarks", "sc_distance", "apc_joint",

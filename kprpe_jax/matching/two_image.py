@@ -21,7 +21,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from kprpe_jax.layers.batch_norm import BatchNorm
-from kprpe_jax.losses.margin import unit
+from kprpe_jax.layers.unit import unit
 from kprpe_jax.matching.patch_encoder import Encoder
 
 HEAD_NORMS = ("layer", "batch")

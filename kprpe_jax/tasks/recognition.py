@@ -14,9 +14,10 @@ from jax import Array
 from jax.sharding import Mesh, PartitionSpec
 from ml_collections import ConfigDict
 
+from kprpe_jax.layers.unit import unit
 from kprpe_jax.losses.adaface import image_quality, initial_statistics
 from kprpe_jax.losses.class_centers import margin_softmax, padded_classes
-from kprpe_jax.losses.margin import make_margin, unit
+from kprpe_jax.losses.margin import make_margin
 from kprpe_jax.tasks import digits, inputs
 from kprpe_jax.tasks.task import Task
 

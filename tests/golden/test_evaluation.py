@@ -15,7 +15,6 @@ from kprpe_jax.evaluation.identification import (
     outcome_of_search,
     rank_accuracy,
 )
-from kprpe_jax.evaluation.landmark_score import landmark_score, score_weighted
 from kprpe_jax.evaluation.protocols import distractor_search
 from kprpe_jax.evaluation.roc import area_under_curve, roc_curve, tar_at_far
 from kprpe_jax.evaluation.scores import pair_distance, pair_similarity
@@ -28,7 +27,8 @@ from kprpe_jax.evaluation.verification import (
     fold_roc,
     fold_tar_at_far,
 )
-from kprpe_jax.losses.margin import unit
+from kprpe_jax.fusion.landmark_score import landmark_score, score_weighted
+from kprpe_jax.layers.unit import unit
 from tests.golden.golden import assert_close, case_params, load_case
 
 pytestmark = pytest.mark.golden

@@ -20,7 +20,8 @@ from kprpe_jax.interop.face_vit import (
     face_vit_from_official,
     import_weights,
 )
-from kprpe_jax.losses.margin import make_margin, margin_logits, unit
+from kprpe_jax.layers.unit import unit
+from kprpe_jax.losses.margin import make_margin, margin_logits
 from kprpe_jax.matching.earth_movers import match_faces
 from kprpe_jax.matching.patch_weights import Faces
 from kprpe_jax.matching.two_image import feature_similarity

@@ -23,7 +23,7 @@ from kprpe_jax.interop.caface import (
     import_weights,
     official_caface,
 )
-from kprpe_jax.losses.margin import unit
+from kprpe_jax.layers.unit import unit
 from tests.golden.golden import (
     assert_close,
     case_params,

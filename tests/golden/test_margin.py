@@ -11,10 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from kprpe_jax.layers.unit import unit
 from kprpe_jax.losses.adaface import NormStatistics, image_quality
 from kprpe_jax.losses.class_centers import margin_softmax
 from kprpe_jax.losses.class_sampling import num_slots, sample_classes
-from kprpe_jax.losses.margin import clip_cosine, make_margin, margin_logits, unit
+from kprpe_jax.losses.margin import clip_cosine, make_margin, margin_logits
 from kprpe_jax.training.mesh import make_mesh
 from tests.golden.golden import assert_close, case_params, load_case
 from tests.quick import quick_jit

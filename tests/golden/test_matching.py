@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from kprpe_jax.evaluation.retrieval import count_relevant, retrieval
-from kprpe_jax.losses.margin import unit
+from kprpe_jax.layers.unit import unit
 from kprpe_jax.matching.earth_movers import match_faces
 from kprpe_jax.matching.flow import (
     Correspondence,

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 from jax import Array
 
-from kprpe_jax.losses.margin import unit
+from kprpe_jax.layers.unit import unit
 
 DISTANCES = ("whole", "per_point")
 

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kprpe_jax.evaluation.landmark_score import landmark_score, score_weighted
+from kprpe_jax.fusion.landmark_score import landmark_score, score_weighted
 
 CANONICAL = np.array([[0.3, 0.4], [0.7, 0.4], [0.5, 0.6]], np.float32)
 

@@ -1,0 +1,15 @@
+"""Vectors of length one."""
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+
+def unit(x: Array, minimum_norm: float = 1e-8) -> Array:
+    """Divide by the L2 norm of the last axis, kept above `minimum_norm`.
+
+    Returns: float32, same shape; zero vectors stay zero, with finite gradients.
+    """
+    x = x.astype(jnp.float32)
+    squared = jnp.square(x).sum(-1, keepdims=True)
+    return x * jax.lax.rsqrt(jnp.maximum(squared, minimum_norm**2))
