@@ -7,6 +7,7 @@ from jax.typing import DTypeLike
 
 from kprpe_jax.backbones.iresnet import PRelu
 from kprpe_jax.layers.batch_norm import BatchNorm
+from kprpe_jax.layers.depthwise import DepthwiseConv
 
 # (expansion, width, units, stride of the first) of the bottlenecks, Table 1.
 STAGES = ((2, 64, 5, 2), (4, 128, 1, 2), (2, 128, 6, 1), (4, 128, 1, 2), (2, 128, 2, 1))
@@ -36,17 +37,18 @@ class ConvNorm(nn.Module):
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
         """[B, h, w, C] -> [B, h', w', width]."""
-        x = nn.Conv(
-            self.width,
-            self.size,
-            strides=self.stride,
-            padding=self.padding,
-            feature_group_count=x.shape[-1] if self.depthwise else 1,
-            use_bias=False,
-            kernel_init=nn.initializers.variance_scaling(2.0, "fan_out", "normal"),
-            dtype=self.dtype,
-            name="conv",
-        )(x)
+        options = dict(padding=self.padding, dtype=self.dtype, name="conv")
+        if self.depthwise:
+            x = DepthwiseConv(self.size, self.stride, **options)(x)
+        else:
+            x = nn.Conv(
+                self.width,
+                self.size,
+                strides=self.stride,
+                use_bias=False,
+                kernel_init=nn.initializers.variance_scaling(2.0, "fan_out", "normal"),
+                **options,
+            )(x)
         x = BatchNorm(name="norm")(x, train=train).astype(self.dtype)
         return PRelu(name="act")(x) if self.activate else x
 
