@@ -12,6 +12,7 @@ from kprpe_jax.fusion.cluster import ClusterNetwork
 from kprpe_jax.fusion.norm_embedding import NormEmbedding
 from kprpe_jax.fusion.state import Clusters, FusionState
 from kprpe_jax.fusion.style import StyleInputMaker
+from kprpe_jax.layers.unit import soft_unit
 
 VALUES = ("embeddings", "unit")
 STYLE_VALUES = ("keys", "transformed")
@@ -162,6 +163,10 @@ class ClusterAggregate(nn.Module):
             style_dim=self.style_dim + self.norm_dim,
         )
 
+    def merge(self, first: FusionState, second: FusionState) -> FusionState:
+        """State of both streams' images; `fusion.state.merge`."""
+        return sums.merge(first, second)
+
     def update(
         self, state: FusionState, sets: ImageSets, *, train: bool = False
     ) -> FusionState:
@@ -203,7 +208,7 @@ class ClusterAggregate(nn.Module):
         assignment = self.assign(features, style, mask, train=train)
         values = _no_padding(features, mask)
         if self.values == "unit":
-            values = _unit(values)
+            values = soft_unit(values)
         return sums.update(
             state, assignment.map, values, assignment.styles, row_sums=self.row_sums
         )
@@ -245,10 +250,3 @@ class ClusterAggregate(nn.Module):
 def _no_padding(x: Array, mask: Array) -> Array:
     """Zeros where the mask [B, N] is False, whatever [B, N, ...] holds there."""
     return jnp.where(jnp.expand_dims(mask, tuple(range(2, x.ndim))), x, 0)
-
-
-def _unit(x: Array) -> Array:
-    """As the official code: divided by the norm plus 1e-5; zeros stay zeros."""
-    x = x.astype(jnp.float32)
-    squared = jnp.square(x).sum(-1, keepdims=True)
-    return x / (jnp.sqrt(jnp.maximum(squared, 1e-24)) + 1e-5)

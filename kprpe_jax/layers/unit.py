@@ -13,3 +13,15 @@ def unit(x: Array, minimum_norm: float = 1e-8) -> Array:
     x = x.astype(jnp.float32)
     squared = jnp.square(x).sum(-1, keepdims=True)
     return x * jax.lax.rsqrt(jnp.maximum(squared, minimum_norm**2))
+
+
+def soft_unit(x: Array, added: float = 1e-5) -> Array:
+    """Divide by the L2 norm of the last axis plus a constant.
+
+    Source: the official code of Cluster and Aggregate.
+
+    Returns: float32, same shape, a little shorter than one; zero vectors stay zero.
+    """
+    x = x.astype(jnp.float32)
+    squared = jnp.square(x).sum(-1, keepdims=True)
+    return x / (jnp.sqrt(jnp.maximum(squared, 1e-24)) + added)

@@ -24,6 +24,11 @@ from kprpe_jax.interop.caface import (
     official_caface,
 )
 from kprpe_jax.layers.unit import unit
+from kprpe_jax.losses.set_fusion import (
+    cosine_distance,
+    permutation_loss,
+    template_loss,
+)
 from tests.golden.golden import (
     assert_close,
     case_params,
@@ -329,13 +334,11 @@ def training_step(model, groups):
 
 
 def official_losses(outputs, centers):
-    """Template and consistency loss; template loss of the prefixes alone."""
+    """Template and consistency loss; template loss of the prefixes alone.
 
-    def away(a, b):
-        a, b = (x / (jnp.linalg.norm(x, axis=-1, keepdims=True) + 1e-5) for x in (a, b))
-        return (1 - (a * b).sum(-1)).mean()
-
-    terms = {name: away(fused, centers) for name, fused in outputs.items()}
+    The official mean over all prefixes, and its second division by B.
+    """
+    terms = {name: template_loss(fused, centers) for name, fused in outputs.items()}
     halves = [
         jnp.mean(jnp.stack([v for k, v in terms.items() if k.startswith(f"agg{n}_")]))
         for n in (1, 2)
@@ -343,7 +346,25 @@ def official_losses(outputs, centers):
     memory, single = outputs["memory_aggregated"], outputs["single_aggregated"]
     whole = [terms["memory_aggregated"], terms["single_aggregated"]]
     template = sum(halves + whole) / 4
-    return template, away(memory, single) / len(memory), sum(halves) / 2
+    return template, permutation_loss(memory, single) / len(memory), sum(halves) / 2
+
+
+@pytest.mark.parametrize("case", case_params("caface_cossim"))
+def test_cosine_distance(case):
+    case = load_case(case)
+    given, want = case.arrays["in"], case.arrays["out"]
+    x, y = given["x"], given["y"]
+    distance = cosine_distance(x, y)
+    assert_close(distance, want["loss_rows"], 1e-6, "loss_rows")
+    assert_close(1 - distance, want["cos_rows"], 1e-6, "cos_rows")
+    assert_close(1 - distance.mean(), want["cos_mean"], 1e-6, "cos_mean")
+    assert_close(template_loss(x, y), want["loss_mean"], 1e-6, "loss_mean")
+    assert_close(permutation_loss(x, y), want["loss_mean"], 1e-6, "loss_mean")
+    grads = jax.grad(permutation_loss, (0, 1))(x, y)
+    for name, got in zip("xy", grads, strict=True):
+        assert_close(got, case.arrays["grad"][f"in::{name}"], BOUND, f"grad {name}")
+    only_x = jax.grad(template_loss)(x, y)
+    assert_close(only_x, case.arrays["grad"]["in::x"], BOUND, "grad x, y detached")
 
 
 @pytest.mark.slow
