@@ -42,8 +42,18 @@ def patch_similarity(query: Array, gallery: Array) -> Array:
             "patch_similarity: query and gallery must have as many channels; got "
             f"{query.shape[-1]} and {gallery.shape[-1]}; use one network for both."
         )
-    exact = jax.lax.Precision.HIGHEST
-    return jnp.einsum("...nc,...mc->...nm", unit(query), unit(gallery), precision=exact)
+    # The gallery is the larger side: its lengths divide the products, not the patches.
+    gallery = gallery.astype(jnp.float32)
+    square = jnp.square(gallery).sum(-1)
+    some = square > 0
+    length = jnp.where(some, jnp.sqrt(jnp.where(some, square, 1.0)), jnp.inf)
+    products = jnp.einsum(
+        "...nc,...mc->...nm",
+        unit(query),
+        gallery,
+        precision=jax.lax.Precision.HIGHEST,
+    )
+    return products / length[..., None, :]
 
 
 def earth_movers(
