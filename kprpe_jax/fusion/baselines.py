@@ -2,7 +2,12 @@
 
 Each is a weighted sum over the images whose weights say nothing about the other images'
 content, except `ResidualSelfAttention`. Padding has weight 0 whatever it holds. A set
-without images, or with weights that are all 0, becomes the zero vector.
+without images, or with weights that are all 0, becomes the zero vector. `weighted` has
+the same methods for streams.
+
+The papers of PFE, C-FAN and RSA were not at hand: of PFE the released code was, of the
+others the abstracts and what Cluster and Aggregate says of them. What is our reading is
+said with each.
 """
 
 import flax.linen as nn
@@ -10,6 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from kprpe_jax.fusion import weighted_state
 from kprpe_jax.fusion.landmark_score import score_weighted
 from kprpe_jax.layers.batch_norm import BatchNorm
 from kprpe_jax.layers.unit import unit
@@ -69,10 +75,11 @@ def landmark_score_weighted(
 
 
 def pfe(embeddings: Array, mask: Array, log_variances: Array) -> Array:
-    """Mean of Gaussians: each channel weighted by its precision.
+    """Mean of Gaussians: each channel weighted by its precision, 1 / sigma^2.
 
-    Source: Shi and Jain, Probabilistic Face Embeddings (ICCV 2019), Sec. 4.2: the
-    posterior mean given all images.
+    Source: Shi and Jain, Probabilistic Face Embeddings (ICCV 2019), as the common code
+    for it fuses: weights 1 / sigma^2 over their sum. That is the mean of the product
+    of the images' Gaussians.
 
     Args:
       embeddings: means [B, N, D]; made unit vectors, as there.
@@ -82,7 +89,6 @@ def pfe(embeddings: Array, mask: Array, log_variances: Array) -> Array:
     Raises: ValueError: sizes do not fit.
     """
     means = _valid("pfe", embeddings, mask, log_variances[..., 0])
-    # Precisions over their sum are a softmax, which cannot overflow.
     return _softmax_mean(unit(means), mask, -log_variances)
 
 
@@ -90,7 +96,8 @@ def cfan(embeddings: Array, mask: Array, qualities: Array) -> Array:
     """Mean weighted per channel by a softmax of qualities over the images.
 
     Source: Gong, Shi, Kalka and Jain, Component-wise Feature Aggregation Network (ICB
-    2019), Sec. 3.
+    2019): a learned quality for each component. That qualities become weights by a
+    softmax over the images is our reading.
 
     Args:
       embeddings: [B, N, D], as they are.
@@ -106,9 +113,11 @@ def cfan(embeddings: Array, mask: Array, qualities: Array) -> Array:
 class UncertaintyHead(nn.Module):
     """Log variance of every channel of an embedding, for `pfe`.
 
-    Source: Shi and Jain, Sec. 4.3: linear, norm, ReLU, linear, norm on the map that the
-    embedding is made from; the last norm has one scale and one shift for all channels,
-    1e-4 and -7 at first, so that training starts with equal certainty.
+    Source: the released code of Shi and Jain: linear, norm, ReLU, linear, norm on the
+    map that the embedding is made from; after the last norm there is one scale and one
+    shift for all channels, 1e-4 and -7 at first, so that training starts with equal
+    certainty; 1e-6 is added to the variance. Their norms keep 0.995 of the running
+    statistics and have epsilon 1e-3.
 
     Attributes:
       embed_dim: D.
@@ -126,11 +135,12 @@ class UncertaintyHead(nn.Module):
           train: use and collect batch statistics.
         Returns: float32 [B, N, D], at least log(1e-6).
         """
-        x = unit(_flat(maps, mask))
+        norm = dict(momentum=0.995, epsilon=1e-3)
+        x = _flat(maps, mask)
         x = nn.Dense(self.embed_dim, use_bias=False, name="linear1")(x)
-        x = nn.relu(BatchNorm(name="norm1")(x, mask, train=train))
+        x = nn.relu(BatchNorm(**norm, name="norm1")(x, mask, train=train))
         x = nn.Dense(self.embed_dim, use_bias=False, name="linear2")(x)
-        x = BatchNorm(affine=False, name="norm2")(x, mask, train=train)
+        x = BatchNorm(**norm, affine=False, name="norm2")(x, mask, train=train)
         scale = self.param("scale", nn.initializers.constant(1e-4), ())
         shift = self.param("shift", nn.initializers.constant(-7.0), ())
         return jnp.logaddexp(scale * x + shift, jnp.log(SMALLEST_VARIANCE))
@@ -139,8 +149,9 @@ class UncertaintyHead(nn.Module):
 class QualityHead(nn.Module):
     """Quality of every channel of an embedding, for `cfan`.
 
-    Source: Gong et al., Sec. 3: one linear layer and a norm on the map that the
-    embedding is made from.
+    Source: Gong et al.: a quality for each component, learned on top of a base network
+    that stays. One linear layer and a norm, on the map that the embedding is made from,
+    is our reading.
 
     Attributes:
       embed_dim: D.
@@ -158,11 +169,15 @@ class QualityHead(nn.Module):
 class ResidualSelfAttention(nn.Module):
     """Every place of every image looks at all places of all images (RSA).
 
-    Source: Liu et al., Permutation-invariant Feature Restructuring (ICCV 2019), as
-    Cluster and Aggregate, Sec. 4.3, compares with it: a residual non-local block on
-    feature maps, then the mean over the images. Memory grows with (N h w)^2, and there
-    is no state to stream with: of a set in batches, average the results. The factor of
-    the residual starts at 0, so that training starts at the plain mean.
+    Source: Liu et al., Permutation-invariant Feature Restructuring (ICCV 2019): the
+    features of a set are restructured by a residual self-attention over all of them,
+    to lift what tells people apart and drop what repeats itself; as Cluster and
+    Aggregate, Sec. 2 and 4.3, describes it, on feature maps, with memory that grows
+    with (N h w)^2. Our reading: one non-local block with softmax and dot products, then
+    the mean over the images. Their Gaussian similarity, several blocks, and the
+    alignment of probe and gallery that follows are left out. There is no state to
+    stream with: of a set in batches, average the results. The factor of the residual
+    starts at 0, so that training starts at the plain mean.
 
     Attributes:
       inner_dim: width of queries and keys.
@@ -170,7 +185,6 @@ class ResidualSelfAttention(nn.Module):
 
     inner_dim: int = 256
 
-    @nn.compact
     def __call__(self, maps: Array, mask: Array) -> Array:
         """Fuse.
 
@@ -180,7 +194,14 @@ class ResidualSelfAttention(nn.Module):
         Returns: float32 [B, h, w, C], a map for the head of the backbone, such as
           `IResNet.embed_features`; 0 for a set without images.
         """
-        sets, images, height, width, channels = maps.shape
+        refined = self.refine(maps, mask)
+        flat = _mean(refined.reshape(*mask.shape, -1), mask)
+        return flat.reshape(len(mask), *maps.shape[2:])
+
+    @nn.compact
+    def refine(self, maps: Array, mask: Array) -> Array:
+        """Each image's map with what it gets from all; [B, N, h, w, C] both ways."""
+        sets, _, height, width, channels = maps.shape
         x = jnp.where(mask[..., None, None, None], maps, 0).astype(jnp.float32)
         places = x.reshape(sets, -1, channels)
         queries = nn.Dense(self.inner_dim, name="query")(places)
@@ -188,11 +209,9 @@ class ResidualSelfAttention(nn.Module):
         values = nn.Dense(channels, name="value")(places)
         logits = jnp.einsum("bid,bjd->bij", queries, keys) * self.inner_dim**-0.5
         valid = jnp.repeat(mask, height * width, axis=1)[:, None]
-        attention = _masked_softmax(logits, valid, axis=-1)
+        attention = _masked_softmax(logits, valid)
         factor = self.param("factor", nn.initializers.zeros, ())
-        refined = places + factor * (attention @ values)
-        flat = _mean(refined.reshape(sets, images, -1), mask)
-        return flat.reshape(sets, height, width, channels)
+        return (places + factor * (attention @ values)).reshape(maps.shape)
 
 
 def _mean(values: Array, mask: Array) -> Array:
@@ -202,15 +221,16 @@ def _mean(values: Array, mask: Array) -> Array:
 
 
 def _softmax_mean(values: Array, mask: Array, logits: Array) -> Array:
-    weights = _masked_softmax(logits.astype(jnp.float32), mask[..., None], axis=1)
-    return (weights * values).sum(1)
+    sizes = dict(embed_dim=values.shape[-1], weight_dim=logits.shape[-1])
+    state = weighted_state.init_state(len(mask), **sizes)
+    state = weighted_state.update(state, values, logits, mask)
+    return weighted_state.finalize(state)
 
 
-def _masked_softmax(logits: Array, mask: Array, *, axis: int) -> Array:
+def _masked_softmax(logits: Array, mask: Array) -> Array:
     """Softmax over what is valid; 0 elsewhere, and all 0 where nothing is valid."""
     lowest = jnp.finfo(jnp.float32).min
-    weights = jax.nn.softmax(jnp.where(mask, logits, lowest), axis=axis)
-    return jnp.where(mask, weights, 0.0)
+    return jnp.where(mask, jax.nn.softmax(jnp.where(mask, logits, lowest)), 0.0)
 
 
 def _flat(maps: Array, mask: Array) -> Array:

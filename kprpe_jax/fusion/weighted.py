@@ -1,0 +1,117 @@
+"""The baselines as models of the same form as `ClusterAggregate`, for streams, too."""
+
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax import Array
+
+from kprpe_jax.fusion import weighted_state as sums
+from kprpe_jax.fusion.baselines import (
+    QualityHead,
+    ResidualSelfAttention,
+    UncertaintyHead,
+)
+from kprpe_jax.fusion.cluster_aggregate import ImageSets
+from kprpe_jax.fusion.weighted_state import WeightedState
+from kprpe_jax.layers.unit import unit
+
+METHODS = ("average", "norm_weighted", "pfe", "cfan", "rsa")
+
+
+class Weighted(NamedTuple):
+    """One embedding per set.
+
+    Attributes:
+      embeddings: float32 [B, D], not normalised; 0 for a set without images.
+    """
+
+    embeddings: Array
+
+
+class WeightedFusion(nn.Module):
+    """Sets of images to embeddings by a weighted mean, at once or in a stream.
+
+    The functions are those of `ClusterAggregate`. `pfe` and `cfan` estimate their
+    weights from the style statistics of an image rather than from its whole last
+    feature map, as their sources do, and `rsa` attends over embeddings rather than over
+    the places of feature maps: so all train from the same precomputed features, with
+    `fusion.baselines` for the full form. Only `rsa` lets the images of a batch see each
+    other; of a stream it takes the mean over all batches.
+
+    Attributes:
+      embed_dim: D.
+      method: of METHODS.
+    """
+
+    embed_dim: int = 512
+    method: str = "average"
+
+    def setup(self) -> None:
+        """Check the method, then declare its head, if it has one."""
+        if self.method not in METHODS:
+            raise ValueError(
+                f"WeightedFusion: unknown method {self.method!r}; use one of {METHODS}."
+            )
+        if self.method == "pfe":
+            self.head = UncertaintyHead(self.embed_dim)
+        elif self.method == "cfan":
+            self.head = QualityHead(self.embed_dim)
+        elif self.method == "rsa":
+            self.head = ResidualSelfAttention(self.embed_dim // 2)
+
+    def __call__(self, sets: ImageSets, *, train: bool = False) -> Weighted:
+        """Fuse all images of each set at once; see `ClusterAggregate`."""
+        state = self.init_state(len(sets.mask))
+        return self.finalize(self.update(state, sets, train=train))
+
+    def init_state(self, batch: int) -> WeightedState:
+        """State of sets without images."""
+        per_channel = self.method in ("pfe", "cfan")
+        return sums.init_state(
+            batch,
+            embed_dim=self.embed_dim,
+            weight_dim=self.embed_dim if per_channel else 1,
+        )
+
+    def update(
+        self, state: WeightedState, sets: ImageSets, *, train: bool = False
+    ) -> WeightedState:
+        """Add images to each set.
+
+        Raises: ValueError: sizes do not fit each other or the model.
+        """
+        values, log_weights = self.weigh(sets, train=train)
+        return sums.update(state, values, log_weights, sets.mask)
+
+    def merge(self, first: WeightedState, second: WeightedState) -> WeightedState:
+        """State of both streams' images."""
+        return sums.merge(first, second)
+
+    def finalize(self, state: WeightedState) -> Weighted:
+        """Divide."""
+        return Weighted(sums.finalize(state))
+
+    def weigh(self, sets: ImageSets, *, train: bool = False) -> tuple[Array, Array]:
+        """What is averaged, float32 [B, N, D], and log weights [B, N, D or 1]."""
+        features, mask = sets.features, sets.mask
+        if features.shape[-1] != self.embed_dim:
+            raise ValueError(
+                f"WeightedFusion: embeddings must have {self.embed_dim} channels; "
+                f"got {features.shape[-1]}; fuse embeddings of one backbone and set "
+                "embed_dim to their size."
+            )
+        features = jnp.where(mask[..., None], features, 0).astype(jnp.float32)
+        equal = jnp.zeros((*mask.shape, 1))
+        if self.method == "norm_weighted":
+            return features, equal
+        if self.method == "average":
+            return unit(features), equal
+        if self.method == "rsa":
+            refined = self.head.refine(unit(features)[:, :, None, None], mask)
+            return refined[:, :, 0, 0], equal
+        flat = sets.statistics.reshape(*mask.shape, 1, 1, -1)
+        estimate = self.head(flat, mask, train=train)
+        if self.method == "pfe":
+            return unit(features), -estimate
+        return features, estimate
