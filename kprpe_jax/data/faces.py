@@ -16,6 +16,7 @@ def open_faces(
     *,
     image_size: tuple[int, int],
     identities: tuple[int, int] | None = None,
+    points: str = "keypoints",
 ) -> "Faces":
     """Open a split of an imported data set, or some of its people.
 
@@ -24,7 +25,10 @@ def open_faces(
       image_size: (height, width) that every image must have.
       identities: (first, last): only rows whose label lies in first .. last - 1, and
         counted from 0 then; None = all rows. Every row is read once for it.
-    Raises: ValueError: as `open_split`; a data set without encoded faces; nobody there.
+      points: field of the rows that is read as their keypoints: "landmarks" gives the
+        84 of synthetic faces instead of five.
+    Raises: ValueError: as `open_split`; a data set without encoded faces, or without
+      such points; nobody there.
     """
     source = open_split(data_dir, name, split)
     if "has_keypoints" not in source[0]:
@@ -32,8 +36,13 @@ def open_faces(
             f"open_faces: {name} must be a data set of imported faces; got one with "
             f"{sorted(source[0])}; import it with python -m kprpe_jax.data.import_faces"
         )
+    if points not in source[0]:
+        raise ValueError(
+            f"open_faces: points must be a field of {name}; got {points!r}, and its "
+            f"rows have {sorted(source[0])}; choose keypoints"
+        )
     if identities is None:
-        return Faces(source, image_size=image_size)
+        return Faces(source, image_size=image_size, points=points)
     first, last = identities
     labels = read_labels(source)
     rows = np.flatnonzero((labels >= first) & (labels < last))
@@ -42,7 +51,9 @@ def open_faces(
             f"open_faces: some labels of {name} must lie in {first} .. {last - 1}; got "
             f"{labels.min()} .. {labels.max()}; change the identities"
         )
-    return Faces(source, image_size=image_size, rows=rows, first_label=first)
+    return Faces(
+        source, image_size=image_size, rows=rows, first_label=first, points=points
+    )
 
 
 class Faces(Sequence):
@@ -56,6 +67,7 @@ class Faces(Sequence):
       image_size: (H, W); the images must have it, resampling is a matter of alignment.
       rows: int [N], those of the source to show; None = all.
       first_label: subtracted from all labels that are known.
+      points: field of the source that becomes the keypoints, [K, 2].
     """
 
     def __init__(
@@ -65,11 +77,13 @@ class Faces(Sequence):
         image_size: tuple[int, int],
         rows: np.ndarray | None = None,
         first_label: int = 0,
+        points: str = "keypoints",
     ):
         self._source = source
         self._shape = (*image_size, 3)
         self._rows = np.arange(len(source)) if rows is None else rows
         self._first_label = first_label
+        self._points = points
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -81,6 +95,7 @@ class Faces(Sequence):
             image_size=self._shape[:2],
             rows=self._rows[rows],
             first_label=self._first_label,
+            points=self._points,
         )
 
     def labels(self) -> np.ndarray:
@@ -111,7 +126,7 @@ class Faces(Sequence):
         return {
             "image": image,
             "label": label if label < 0 else label - np.int32(self._first_label),
-            "keypoints": encoded["keypoints"],
+            "keypoints": encoded[self._points],
             "has_keypoints": encoded["has_keypoints"],
             "id": np.int32(row),
         }
