@@ -87,6 +87,7 @@ class IResNet(nn.Module):
       stage_sizes: units of the four stages, from PRESETS; each stage halves the map.
       image_size: (height, width) in pixels.
       output_dim: D, size of the embedding.
+      widths: channels of the four stages; the stem has those of the first.
       shortcut: of a strided unit that keeps its width: `subsample` takes every second
         pixel, `conv` is a convolution and a norm; see VARIANTS.
       head_affine: whether the last norm scales and shifts.
@@ -98,6 +99,7 @@ class IResNet(nn.Module):
     stage_sizes: tuple[int, int, int, int]
     image_size: tuple[int, int] = (112, 112)
     output_dim: int = 512
+    widths: tuple[int, int, int, int] = WIDTHS
     shortcut: str = "subsample"
     head_affine: bool = False
     dropout_rate: float = 0.4
@@ -110,7 +112,7 @@ class IResNet(nn.Module):
             raise ValueError(
                 f"IResNet: unknown shortcut {self.shortcut!r}; use one of {SHORTCUTS}."
             )
-        self.stem_conv = _conv(WIDTHS[0], 3, 1, self.dtype)
+        self.stem_conv = _conv(self.widths[0], 3, 1, self.dtype)
         self.stem_norm = BatchNorm()
         self.stem_act = PRelu()
         self.stages = [
@@ -124,7 +126,7 @@ class IResNet(nn.Module):
                 )
                 for index in range(size)
             ]
-            for width, size in zip(WIDTHS, self.stage_sizes, strict=True)
+            for width, size in zip(self.widths, self.stage_sizes, strict=True)
         ]
         self.norm = BatchNorm()
         self.dropout = nn.Dropout(self.dropout_rate)
@@ -156,7 +158,7 @@ class IResNet(nn.Module):
     def features(self, images: Array, *, train: bool = False) -> dict[str, Array]:
         """Feature maps after each stage, as set fusion uses them.
 
-        Returns: `stage1` to `stage4`: [B, H / 2^s, W / 2^s, WIDTHS[s - 1]].
+        Returns: `stage1` to `stage4`: [B, H / 2^s, W / 2^s, widths[s - 1]].
         """
         if images.ndim != 4 or images.shape[1:] != (*self.image_size, 3):
             raise ValueError(
