@@ -23,10 +23,14 @@ class Buckets:
       ids: int32 [N, N], row = query i, column = key j, tokens row-major;
         values in [0, num_buckets).
       num_buckets: rows of the bias table that `ids` reads.
+      axes: where rows and columns of the grid are told apart, ids of both axes, int32
+        [R, R] and [C, C], and how many there are of the second:
+        ids[i, j] = rows[i's row, j's row] * num_columns + columns[i's, j's column].
     """
 
     ids: np.ndarray
     num_buckets: int
+    axes: tuple[np.ndarray, np.ndarray, int] | None = None
 
 
 def piecewise_index(distance: np.ndarray, ratio: float) -> np.ndarray:
@@ -85,9 +89,10 @@ def compute_buckets(
     if not ratio > 0:
         raise ValueError(f"compute_buckets: ratio must be positive; got {ratio}.")
 
-    row, column = (axis.reshape(-1) for axis in np.indices(grid))
-    row_diff = row[:, None] - row[None, :]  # [N, N], query minus key
-    column_diff = column[:, None] - column[None, :]
+    row_diff, column_diff = (
+        np.arange(size)[:, None] - np.arange(size)
+        for size in grid  # query minus key
+    )
     beta = int(2 * ratio)
     side = 2 * beta + 1
 
@@ -95,21 +100,36 @@ def compute_buckets(
         return piecewise_index(distance, ratio) + beta
 
     if method == "product":
-        tables = [(index(row_diff) * side + index(column_diff), side**2)]
-    elif method == "cross":
-        tables = [(index(row_diff), side), (index(column_diff), side)]
-    else:
-        squared = (row_diff**2 + column_diff**2).astype(np.float32)
-        if method == "euclidean":
-            squared = np.round(np.sqrt(squared))
-        tables = [(index(squared), side)]
-    return tuple(_freeze(ids, num_buckets) for ids, num_buckets in tables)
+        return (_join_axes(index(row_diff), index(column_diff), side, side),)
+    if method == "cross":
+        return (
+            _join_axes(index(row_diff), np.zeros_like(column_diff), side, 1),
+            _join_axes(np.zeros_like(row_diff), index(column_diff), 1, side),
+        )
+    squared = _over_pairs(row_diff**2, column_diff**2).astype(np.float32)
+    if method == "euclidean":
+        squared = np.round(np.sqrt(squared))
+    return (Buckets(_freeze(index(squared)), side),)
 
 
-def _freeze(ids: np.ndarray, num_buckets: int) -> Buckets:
+def _join_axes(
+    rows: np.ndarray, columns: np.ndarray, num_rows: int, num_columns: int
+) -> Buckets:
+    axes = (_freeze(rows), _freeze(columns), num_columns)
+    ids = _freeze(_over_pairs(rows * num_columns, columns))
+    return Buckets(ids, num_rows * num_columns, axes)
+
+
+def _over_pairs(rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """Sum of a number per pair of rows and one per pair of columns: [N, N]."""
+    pairs = rows[:, None, :, None] + columns[None, :, None, :]
+    return pairs.reshape((rows.shape[0] * columns.shape[0],) * 2)
+
+
+def _freeze(ids: np.ndarray) -> np.ndarray:
     ids = np.ascontiguousarray(ids, np.int32)
     ids.setflags(write=False)  # the cache hands the same array to every caller
-    return Buckets(ids, num_buckets)
+    return ids
 
 
 def patch_centers(grid: Sequence[int]) -> np.ndarray:

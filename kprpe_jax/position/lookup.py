@@ -1,10 +1,9 @@
 """Read bias tables by bucket: table[..., d(i, j)], and the transposes of that read.
 
-A read through constant indices is a product with a constant 0/1 matrix, and its
-gradient is a sum over buckets. A table that all queries share is read by that very
-product: faster than a gather on two CPU cores, made for matrix units elsewhere, and it
-needs no scatter in the backward pass. A table with a row per query is gathered, and
-its gradient is the same sum over buckets, in place of the scatter of autodiff.
+A read through constant indices is linear, and its transpose is a sum over buckets: a
+product with constant 0/1 matrices. The reads here have that as their gradient, in place
+of the scatter that autodiff makes of a gather. Where buckets tell rows and columns of
+the grid apart, the sum goes over one axis after the other.
 
 Where the method has several tables (`cross`), their buckets lie side by side in the
 last axis and the reads add up.
@@ -21,7 +20,7 @@ from kprpe_jax.position.buckets import Buckets
 
 BucketSet = tuple[Buckets, ...]
 
-_EXACT = jax.lax.Precision.HIGHEST  # a read must not round the table
+_EXACT = jax.lax.Precision.HIGHEST  # neither a read nor a sum may round the table
 
 
 def num_buckets(buckets: BucketSet) -> int:
@@ -34,26 +33,71 @@ def membership(buckets: BucketSet) -> Array:
 
     Returns: float32 [num_buckets, N, N].
     """
-    return jnp.concatenate(
-        [
-            jnp.asarray(part.ids)[None] == jnp.arange(part.num_buckets)[:, None, None]
-            for part in buckets
-        ]
-    ).astype(jnp.float32)
+    return jnp.concatenate([_one_hot(part.ids, part.num_buckets) for part in buckets])
 
 
+def _one_hot(ids: np.ndarray, size: int) -> Array:
+    """[size, ...]: is the id k?"""
+    numbers = jnp.arange(size).reshape(-1, *[1] * ids.ndim)
+    return (jnp.asarray(ids) == numbers).astype(jnp.float32)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(1,))
 def lookup(table: Array, buckets: BucketSet) -> Array:
     """table[..., d(i, j)].
+
+    A gather, which the addition to the logits takes in; on TPUs, which are made for
+    products and not for gathers, a product with `membership`.
 
     Args:
       table: float32 [..., num_buckets].
       buckets: from `compute_buckets`.
     Returns: float32 [..., N, N].
     """
-    size = buckets[0].ids.shape[0]
-    pairs = membership(buckets).reshape(-1, size * size)
-    read = jnp.matmul(table, pairs, precision=_EXACT)
-    return read.reshape(*table.shape[:-1], size, size)
+    return jax.lax.platform_dependent(
+        table,
+        tpu=partial(_lookup_product, buckets=buckets),
+        default=partial(_lookup_gather, buckets=buckets),
+    )
+
+
+def _lookup_gather(table: Array, buckets: BucketSet) -> Array:
+    read, start = 0.0, 0
+    for part in buckets:
+        read += (
+            jnp.asarray(table).at[..., part.ids + start].get(mode="promise_in_bounds")
+        )
+        start += part.num_buckets
+    return read
+
+
+def _lookup_product(table: Array, buckets: BucketSet) -> Array:
+    return jnp.einsum("...k,kij->...ij", table, membership(buckets), precision=_EXACT)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(1,))
+def sum_pairs(values: Array, buckets: BucketSet) -> Array:
+    """Sum over queries and keys by bucket, the transpose of `lookup`.
+
+    Args:
+      values: float32 [..., N, N].
+      buckets: from `compute_buckets`.
+    Returns: float32 [..., num_buckets].
+    """
+    return jnp.concatenate([_sum_pairs(values, part) for part in buckets], -1)
+
+
+def _sum_pairs(values: Array, part: Buckets) -> Array:
+    einsum = partial(jnp.einsum, precision=_EXACT)
+    if part.axes is None:
+        return einsum("...ij,kij->...k", values, _one_hot(part.ids, part.num_buckets))
+    rows, columns, num_columns = part.axes
+    in_row = _one_hot(rows, part.num_buckets // num_columns)
+    in_column = _one_hot(columns, num_columns)
+    lead = values.shape[:-2]
+    values = values.reshape(*lead, *(len(rows), len(columns)) * 2)
+    by_row = einsum("...imjn,rij->...rmn", values, in_row)
+    return einsum("...rmn,cmn->...rc", by_row, in_column).reshape(*lead, -1)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(1,))
@@ -85,11 +129,14 @@ def sum_rows(values: Array, buckets: BucketSet) -> Array:
     return jnp.einsum("...ij,kij->...ik", values, membership(buckets), precision=_EXACT)
 
 
-lookup_rows.defvjp(
-    lambda table, buckets: (lookup_rows(table, buckets), None),
-    lambda buckets, _, cotangent: (sum_rows(cotangent, buckets),),
-)
-sum_rows.defvjp(
-    lambda values, buckets: (sum_rows(values, buckets), None),
-    lambda buckets, _, cotangent: (lookup_rows(cotangent, buckets),),
-)
+def _transposed(function, transpose) -> None:
+    """Make each of two linear maps the gradient of the other."""
+    for forward, backward in ((function, transpose), (transpose, function)):
+        forward.defvjp(
+            lambda x, buckets, f=forward: (f(x, buckets), None),
+            lambda buckets, _, cotangent, b=backward: (b(cotangent, buckets),),
+        )
+
+
+_transposed(lookup, sum_pairs)
+_transposed(lookup_rows, sum_rows)

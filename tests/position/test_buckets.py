@@ -54,6 +54,12 @@ def test_equal_to_loops(grid, method):
             assert part.num_buckets == (side**2 if method == "product" else side)
             assert part.ids.min() >= 0
             assert part.ids.max() < part.num_buckets
+            if part.axes:
+                by_row, by_column, size = part.axes
+                i, j = np.indices(part.ids.shape)
+                joined = by_row[i // grid[1], j // grid[1]] * size
+                joined += by_column[i % grid[1], j % grid[1]]
+                np.testing.assert_array_equal(part.ids, joined)
 
 
 def test_paper_size_and_direction():

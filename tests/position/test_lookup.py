@@ -3,19 +3,21 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
+from kprpe_jax.position import lookup as lookup_lib
 from kprpe_jax.position.buckets import compute_buckets
 from kprpe_jax.position.lookup import (
     lookup,
     lookup_rows,
     membership,
     num_buckets,
+    sum_pairs,
     sum_rows,
 )
 
 GRID, TOKENS = (2, 3), 6
 
 
-@pytest.fixture(params=["product", "cross"])
+@pytest.fixture(params=["product", "cross", "euclidean"])
 def buckets(request):
     return compute_buckets(GRID, request.param, 1.2)
 
@@ -36,6 +38,16 @@ def test_lookup(buckets, rng):
     for i, j, k in pairs(buckets):
         want[..., i, j] += table[..., k]
     np.testing.assert_allclose(lookup(table, buckets), want, rtol=1e-6, atol=1e-6)
+    on_tpu = lookup_lib._lookup_product(table, buckets)
+    np.testing.assert_allclose(on_tpu, want, rtol=1e-6, atol=1e-6)
+
+
+def test_sum_pairs(buckets, rng):
+    values = rng.normal(size=(2, 3, TOKENS, TOKENS)).astype(np.float32)
+    want = np.zeros((2, 3, num_buckets(buckets)), np.float32)
+    for i, j, k in pairs(buckets):
+        want[..., k] += values[..., i, j]
+    np.testing.assert_allclose(sum_pairs(values, buckets), want, rtol=1e-5, atol=1e-5)
 
 
 def test_lookup_rows(buckets, rng):
@@ -65,6 +77,7 @@ def test_gradients(buckets, rng):
     values = rng.normal(size=(2, TOKENS, TOKENS)).astype(np.float32)
     for function, argument in (
         (lookup, shared),
+        (sum_pairs, values),
         (lookup_rows, rows),
         (sum_rows, values),
     ):
@@ -72,13 +85,19 @@ def test_gradients(buckets, rng):
         check_grads(squared, (argument,), order=1, modes="rev", eps=0.1, rtol=1e-2)
 
 
-def test_gradient_of_rows_equals_autodiff(buckets, rng):
-    """The hand-written rule against the scatter that autodiff makes of a gather."""
-    table = rng.normal(size=(2, TOKENS, num_buckets(buckets))).astype(np.float32)
+@pytest.mark.parametrize(
+    ("read", "plain_read", "lead"),
+    [
+        (lookup, lookup_lib._lookup_gather, ()),
+        (lookup_rows, lookup_rows.__wrapped__, (TOKENS,)),
+    ],
+)
+def test_gradient_equals_autodiff(buckets, rng, read, plain_read, lead):
+    """The hand-written rules against the scatter that autodiff makes of a gather."""
+    table = rng.normal(size=(2, *lead, num_buckets(buckets))).astype(np.float32)
     weight = rng.normal(size=(2, TOKENS, TOKENS)).astype(np.float32)
-    gather = lookup_rows.__wrapped__
     ours, plain = (
         jax.grad(lambda t, f=f: (f(t, buckets) * weight).sum())(table)
-        for f in (lookup_rows, gather)
+        for f in (read, plain_read)
     )
     np.testing.assert_allclose(ours, plain, rtol=1e-5, atol=1e-6)
