@@ -1,10 +1,11 @@
 """The TFDS data set of embeddings and style, computed once, to train fusion from."""
 
+import contextlib
 import os
 import re
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -121,7 +122,8 @@ def write_features(
     if not sys.stderr.isatty():
         tfds.disable_progress_bar()
     config = tfds.download.DownloadConfig(try_download_gcs=False)
-    with tempfile.TemporaryDirectory() as unused:
+    # TFDS speaks of downloads; there are none.
+    with tempfile.TemporaryDirectory() as unused, contextlib.redirect_stdout(None):
         builder.download_and_prepare(download_dir=unused, download_config=config)
     return path
 
@@ -163,17 +165,28 @@ def read_features(
     source = open_split(data_dir, name, split)
     check_features(source, name)
     first, last = identities or (-(2**31), 2**31)
-    parts = []
-    for start in range(0, len(source), 4096):
-        rows = source.__getitems__(range(start, min(start + 4096, len(source))))
-        parts += [row for row in rows if first <= row["label"] < last]
-    if not parts:
+    rows = (
+        row
+        for start in range(0, len(source), 4096)
+        for row in source.__getitems__(range(start, min(start + 4096, len(source))))
+        if first <= row["label"] < last
+    )
+    found = collect(rows)
+    if found is None:
         raise ValueError(
             f"read_features: some labels of {name} must lie in {first} .. {last - 1}; "
             "got none; change the identities"
         )
+    return found
+
+
+def collect(rows: Iterable[dict[str, Any]]) -> FeatureRows | None:
+    """Stack rows; None if there are none."""
+    rows = list(rows)
+    if not rows:
+        return None
     columns = ("embedding", "statistics", "label", "photo")
-    return FeatureRows(*(np.stack([row[c] for row in parts]) for c in columns))
+    return FeatureRows(*(np.stack([row[c] for row in rows]) for c in columns))
 
 
 def check_features(source: Any, name: str) -> None:

@@ -7,7 +7,7 @@ What is degraded, and how, depends on the seed, the photo and the copy alone.
 """
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -16,7 +16,7 @@ import numpy as np
 from absl import app, flags, logging
 
 from kprpe_jax.data.augmentation.recipe import Recipe, augment, make_recipe
-from kprpe_jax.data.face_features import write_features
+from kprpe_jax.data.face_features import SPLITS, write_features
 from kprpe_jax.data.faces import open_faces
 from kprpe_jax.interop.extractor import KINDS, Extractor, open_extractor
 
@@ -24,7 +24,7 @@ from kprpe_jax.interop.extractor import KINDS, Extractor, open_extractor
 # come together; the strength of the blur is ours. Without flips: `clean` has these.
 DEGRADATION = dict(
     occlusion={"crop_prob": 0.3},
-    blur={"prob": 0.9, "weights": (0.1, 0.2, 0.7), "side": (0.06, 1.0)},
+    blur={"prob": 0.95, "weights": (0.1, 0.2, 0.7), "side": (0.05, 0.4)},
     photometric={"prob": 0.5, "kind": "jitter"},
 )
 
@@ -72,25 +72,24 @@ def choose_photos(
 
 def feature_rows(
     extractor: Extractor,
-    source: Sequence,
     *,
     copies: int,
     seed: int = 0,
     batch_size: int = 64,
     recipe: Recipe | None = None,
-) -> dict[str, Iterator[dict[str, Any]]]:
-    """Rows of both splits, computed as they are read.
+) -> Callable[[Any, Sequence], dict[str, Iterator[dict[str, Any]]]]:
+    """Compile a backbone: images to the rows of `face_features`.
 
     Args:
       extractor: the backbone.
-      source: rows with `image` uint8 [H, W, 3] and `label`.
       copies: degraded copies of each photo.
       seed: of the degradations.
       batch_size: images at once.
       recipe: of the degradations; None = `degradation()`.
+    Returns: (variables of the backbone, rows with `image` uint8 [H, W, 3] and `label`)
+      -> split -> its rows, computed as they are read.
     """
     recipe = degradation() if recipe is None else recipe
-    variables = jax.device_put(extractor.variables)
 
     @jax.jit
     def clean(variables, images):
@@ -106,7 +105,7 @@ def feature_rows(
         nothing = jnp.zeros((len(images), 0, 2))
         return extractor.extract(variables, augment(keys, images, nothing, recipe)[0])
 
-    def rows(split: str) -> Iterator[dict[str, Any]]:
+    def rows(split: str, variables: Any, source: Sequence) -> Iterator[dict[str, Any]]:
         for start in range(0, len(source), batch_size):
             photos = np.arange(start, min(start + batch_size, len(source)))
             read = source.__getitems__(photos)
@@ -128,7 +127,9 @@ def feature_rows(
                         "photo": np.int32(photo),
                     }
 
-    return {"clean": rows("clean"), "degraded": rows("degraded")}
+    return lambda variables, source: {
+        split: rows(split, variables, source) for split in SPLITS
+    }
 
 
 def _precompute() -> str:
@@ -157,9 +158,8 @@ def _precompute() -> str:
             f"{_MIN_IMAGES.value} photos among the identities; got none; change these"
         )
     options = dict(copies=_COPIES.value, seed=_SEED.value)
-    rows = feature_rows(
-        extractor, source.select(photos), batch_size=_BATCH_SIZE.value, **options
-    )
+    features = feature_rows(extractor, batch_size=_BATCH_SIZE.value, **options)
+    rows = features(jax.device_put(extractor.variables), source.select(photos))
     origin = dict(
         source=_SOURCE.value,
         split=_SPLIT.value,

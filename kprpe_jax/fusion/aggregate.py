@@ -90,6 +90,23 @@ def image_weights(
     return _share(jnp.einsum("bmn,bm->bn", assignment, importance.mean(-1)))
 
 
+def assignment_entropy(assignment: Array) -> Array:
+    """How evenly the images of a set share each cluster.
+
+    Source: Cluster and Aggregate, Supp. E; the mean over the clusters that its text
+    names, where its formula has the sum.
+
+    Args:
+      assignment: A [B, M, N]; 0 for padding.
+    Returns: float32 [B], in nats: log of the number of images where all count the same,
+      0 where each cluster has one image, or the set none.
+    """
+    share = _share(assignment)
+    positive = share > 0
+    logs = jnp.where(positive, jnp.log(jnp.where(positive, share, 1.0)), 0.0)
+    return -(share * logs).sum(-1).mean(-1)
+
+
 def _share(x: Array) -> Array:
     """Divide by the sum of the last axis; zeros stay zeros."""
     return x / jnp.maximum(x.sum(-1, keepdims=True), 1e-12)
