@@ -230,6 +230,10 @@ class ClusterAggregate(nn.Module):
             return Assignment(map_, keys)
         return Assignment(map_, _no_padding(transformed, mask))
 
+    def assignment(self, sets: ImageSets) -> Assignment:
+        """Assignment of images that see each other, for pictures and statistics."""
+        return self.assign(sets.features, self.style(sets), sets.mask)
+
     def finalize(self, state: FusionState) -> Fused:
         """Divide and aggregate.
 

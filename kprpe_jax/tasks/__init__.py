@@ -3,13 +3,19 @@
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from kprpe_jax.tasks import classification, face_recognition, recognition
+from kprpe_jax.tasks import (
+    classification,
+    face_recognition,
+    recognition,
+    set_fusion,
+)
 from kprpe_jax.tasks.task import Task
 
 TASKS = {
     "classification": classification.build,
     "recognition": recognition.build,
     "face_recognition": face_recognition.build,
+    "set_fusion": set_fusion.build,
 }
 
 

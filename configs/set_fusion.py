@@ -1,0 +1,112 @@
+"""CAFace on the features of LFW's people, half of them to train, others to evaluate.
+
+ARCHIVE holds aligned 112 x 112 photos as Name/Name_0001.jpg, WEIGHTS those of
+MobileFaceNet. The two halves share nobody:
+
+python -m kprpe_jax.data.import_faces --kind tar --source ARCHIVE --name lfw
+python -m kprpe_jax.data.precompute --source lfw --name lfw_train --weights WEIGHTS \\
+    --identities 0,2166 --min_images 2 --max_images 40 --copies 4
+python -m kprpe_jax.data.precompute --source lfw --name lfw_probes --weights WEIGHTS \\
+    --identities 2166,4333 --min_images 16 --max_images 40 --copies 6
+python train.py --config configs/set_fusion.py --workdir runs/set_fusion
+python train.py --config configs/set_fusion.py:cfan --workdir runs/cfan
+"""
+
+from ml_collections import ConfigDict
+
+from kprpe_jax.data.precompute import DEGRADATION
+
+
+def get_config(method: str = "cluster_aggregate") -> ConfigDict:
+    """Configure a run of CAFace, or of one of `kprpe_jax.fusion.weighted.METHODS`."""
+    config = ConfigDict()
+    config.task = "set_fusion"
+    config.seed = 0
+    config.steps = 600
+
+    config.data = ConfigDict()
+    config.data.dir = "data"
+    config.data.features = "lfw_train"
+    config.data.input = "features"  # or pixels: from images, through the backbone
+    config.data.in_memory = True
+    config.data.name = ""  # pixels: the data set of images
+    config.data.train_split = "train"  # pixels
+    config.data.train_identities = ()  # (first, last); () = all
+    config.data.images_per_set = 16  # the largest N; drawn from 2 on
+    config.data.padded_sizes = (8, 16)  # a step's sets are padded to one of these
+    config.data.batch_size = 64 * 2 * 16  # images: 64 people, two sets, 16 in each
+    config.data.num_threads = 1
+    config.data.num_workers = 0
+
+    config.backbone = ConfigDict()  # pixels
+    config.backbone.kind = "mobilefacenet"
+    config.backbone.weights = ""
+    config.backbone.taps = ()  # () = the usual ones
+    config.backbone.trained = False
+
+    config.augmentation = ConfigDict()  # pixels; features are degraded already
+    config.augmentation.preset = "none"
+    config.augmentation.changes = ConfigDict(DEGRADATION)
+
+    config.fusion = ConfigDict()
+    config.fusion.method = method
+    config.fusion.variant = "paper"  # or official: see `fusion.cluster_aggregate`
+    config.fusion.num_clusters = 4
+    config.fusion.style_dim = 64
+    config.fusion.norm_dim = 64
+    config.fusion.depth = 2
+    config.fusion.num_heads = 8
+    config.fusion.mixer_depth = 2
+    config.fusion.per_channel = True
+    config.fusion.drop_path_rate = 0.1
+
+    config.loss = ConfigDict()
+    config.loss.centers = "means"  # or a file with the classifier's weights
+    config.loss.permutation_weight = 1.0
+
+    # The paper's, with the drops after the same shares of a shorter run.
+    config.optimizer = ConfigDict()
+    config.optimizer.name = "adamw"
+    config.optimizer.learning_rate = 1e-3
+    config.optimizer.end_learning_rate = 0.0
+    config.optimizer.schedule = "step"
+    config.optimizer.schedule_unit = "steps"
+    config.optimizer.warmup = 0.0
+    config.optimizer.power = 1.0
+    config.optimizer.boundaries = (360, 540)
+    config.optimizer.step_factor = 0.1
+    config.optimizer.weight_decay = 5e-4
+    config.optimizer.b1 = 0.9
+    config.optimizer.b2 = 0.999
+    config.optimizer.momentum = 0.9
+    config.optimizer.clip_norm = 0.0
+    config.optimizer.position_factor = 1.0
+    config.optimizer.accumulate_steps = 1
+
+    config.mesh = ConfigDict()
+    config.mesh.data = -1
+    config.mesh.fsdp = 1
+    config.mesh["class"] = 1
+
+    config.checkpoint = ConfigDict()
+    config.checkpoint.every_steps = 200
+    config.checkpoint.keep_last = 1
+    config.checkpoint.best_metric = ""
+    config.checkpoint.best_mode = "max"
+
+    config.log = ConfigDict()
+    config.log.every_steps = 50
+
+    config.evals = ConfigDict()
+    config.evals.every_steps = 200
+    config.evals.in_training = ("probes",)
+    config.evals.features = "lfw_probes"
+    config.evals.split = "train"  # of data.name, where the backbone is trained
+    config.evals.identities = ()
+    config.evals.copies = 6  # where the backbone is trained
+    config.evals.sizes = (1, 4, 16, 64)
+    config.evals.repeats = 8  # probes of each person
+    config.evals.batch_images = 256  # N'
+    config.evals.entropy_sets = 64  # of them, for the entropy of the assignment
+    config.evals.batch_size = 64  # images through the backbone at once
+    return config

@@ -1,0 +1,173 @@
+"""Fusion models and the states of streams in files.
+
+Both are plain arrays with texts beside them (safetensors, NumPy archives without
+pickles): nothing in them is ever executed.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import flax
+import flax.linen as nn
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from kprpe_jax.fusion.cluster_aggregate import ClusterAggregate
+from kprpe_jax.fusion.weighted import WeightedFusion
+
+MODELS = {"ClusterAggregate": ClusterAggregate, "WeightedFusion": WeightedFusion}
+
+
+class FusionFile(NamedTuple):
+    """A fusion model with its weights.
+
+    Attributes:
+      model: `ClusterAggregate` or `WeightedFusion`.
+      variables: its weights and running statistics.
+      backbone: fingerprint of the backbone whose features it fuses
+        (`interop.extractor`); "" = unknown.
+      fingerprint: text that changes with any of the others.
+    """
+
+    model: nn.Module
+    variables: Any
+    backbone: str
+    fingerprint: str
+
+
+def save_model(
+    path: str | os.PathLike, model: nn.Module, variables: Any, *, backbone: str
+) -> FusionFile:
+    """Write a fusion model to a .safetensors file, in one move.
+
+    Args:
+      path: of the file.
+      model, variables, backbone: of `FusionFile`.
+    Returns: what `load_model` will give.
+    """
+    path = pathlib.Path(path)
+    arrays = {
+        name: np.ascontiguousarray(array)
+        for name, array in flax.traverse_util.flatten_dict(
+            flax.core.unfreeze(variables), sep="/"
+        ).items()
+    }
+    fields = {
+        field.name: getattr(model, field.name)
+        for field in dataclasses.fields(model)
+        if field.name not in ("name", "parent")
+    }
+    described = json.dumps([type(model).__name__, fields], sort_keys=True)
+    partial = path.with_name(path.name + ".partial")
+    metadata = {"model": described, "backbone": backbone}
+    # A model without weights, such as the average, needs something in its file.
+    save_file(arrays or {"none": np.zeros(0, np.float32)}, partial, metadata)
+    partial.replace(path)
+    return load_model(path)
+
+
+def load_model(path: str | os.PathLike) -> FusionFile:
+    """Read a fusion model.
+
+    Raises: ValueError: no such file; a file of something else.
+    """
+    try:
+        with safe_open(path, framework="np") as file:
+            metadata = file.metadata() or {}
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        kind, fields = json.loads(metadata["model"])
+        model = MODELS[kind](**fields)
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"load_model: {os.fspath(path)} must be a fusion model written by "
+            f"save_model; reading it failed ({_first_line(error)}); make one with "
+            "python -m kprpe_jax.tasks.export_fusion"
+        ) from error
+    arrays.pop("none", None)
+    digest = hashlib.sha256((metadata["model"] + metadata["backbone"]).encode())
+    for name in sorted(arrays):
+        digest.update(name.encode() + arrays[name].tobytes())
+    variables = flax.traverse_util.unflatten_dict(arrays, sep="/")
+    return FusionFile(model, variables, metadata["backbone"], digest.hexdigest()[:16])
+
+
+class Stream(NamedTuple):
+    """A stream of one person's images, so far.
+
+    Attributes:
+      state: of the model, of one set.
+      images: how many there were.
+    """
+
+    state: Any
+    images: int
+
+
+def save_stream(path: str | os.PathLike, stream: Stream, file: FusionFile) -> None:
+    """Write a stream's state to an .npz file, in one move.
+
+    Args:
+      path: of the file.
+      stream: of one set.
+      file: the model that the state is of.
+    """
+    path = pathlib.Path(path)
+    partial = path.with_name(path.name + ".partial")
+    arrays = {f"state_{n}": np.asarray(x) for n, x in enumerate(stream.state)}
+    with partial.open("wb") as out:
+        np.savez(out, **arrays, images=np.int64(stream.images), model=file.fingerprint)
+    partial.replace(path)
+
+
+def load_stream(path: str | os.PathLike, file: FusionFile) -> Stream:
+    """Read a stream's state, to go on with it.
+
+    Args:
+      path: of the file.
+      file: the model to go on with.
+    Raises: ValueError: no such file; a file of something else; the state of another
+      model, or one with another number of clusters, or of other sizes.
+    """
+    empty = file.model.init_state(1)
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays: Mapping[str, np.ndarray] = dict(archive)
+        state = [arrays[f"state_{n}"] for n in range(len(empty))]
+        images, owner = int(arrays["images"]), str(arrays["model"])
+    except (OSError, KeyError, ValueError, EOFError) as error:
+        raise ValueError(
+            f"load_stream: {os.fspath(path)} must be a stream's state written by "
+            f"save_stream; reading it failed ({_first_line(error)}); begin the stream "
+            "anew"
+        ) from error
+    got, want = [x.shape for x in state], [x.shape for x in empty]
+    if got != want:
+        raise ValueError(
+            f"load_stream: {os.fspath(path)} must be the state of a model with these "
+            f"sizes, {want}; got {got}{_other_clusters(got, want)}; go on with the "
+            "model that began the stream, or begin it anew"
+        )
+    if owner != file.fingerprint:
+        raise ValueError(
+            f"load_stream: {os.fspath(path)} must be of the model {file.fingerprint}; "
+            f"it is of {owner}; go on with the model that began the stream, or begin "
+            "it anew"
+        )
+    return Stream(type(empty)(*state), images)
+
+
+def _other_clusters(got: list[tuple], want: list[tuple]) -> str:
+    if len(got[0]) == len(want[0]) == 3 and got[0][1] != want[0][1]:
+        return f", {got[0][1]} clusters and not {want[0][1]}"
+    return ""
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip().split("\n")[0]
+    return text[:160] or type(error).__name__

@@ -1,0 +1,320 @@
+"""The data of set fusion: features, or images and a backbone."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from kprpe_jax.data import order
+from kprpe_jax.data.augmentation.recipe import augment, make_recipe
+from kprpe_jax.data.face_features import (
+    FeatureRows,
+    check_features,
+    collect,
+    read_features,
+)
+from kprpe_jax.data.faces import open_faces
+from kprpe_jax.data.precompute import feature_rows
+from kprpe_jax.data.store import open_split, read_all
+from kprpe_jax.evaluation.conditions import Evaluator
+from kprpe_jax.evaluation.probe_sizes import draw_probes, probe_results
+from kprpe_jax.fusion.aggregate import assignment_entropy
+from kprpe_jax.fusion.cluster_aggregate import ClusterAggregate, ImageSets
+from kprpe_jax.interop.extractor import Extractor, Features, open_extractor
+from kprpe_jax.interop.state_dict import load_state_dict
+from kprpe_jax.losses.set_fusion import class_means
+from kprpe_jax.tasks.task import TrainingRows
+
+INPUTS = ("features", "pixels")
+READ = ("embedding", "statistics", "image", "label")  # of a row, by the loss
+
+
+class SetData(NamedTuple):
+    """Everything about the data of a set fusion run.
+
+    Attributes:
+      sizes: D and C.
+      centers: f_GT, float32 [K, D].
+      open_training: seed -> TrainingRows, 2 images_per_set rows of a person in turn.
+      check_batch: of `Task`.
+      features_of: (params, collections, rows, rng) -> Features.
+      extractor: the backbone; None where features are read.
+    """
+
+    sizes: tuple[int, int]
+    centers: np.ndarray
+    open_training: Callable[[int], TrainingRows]
+    check_batch: Callable[[dict], None]
+    features_of: Callable[..., Features]
+    extractor: Extractor | None
+
+
+def open_data(config: ConfigDict, mesh: Mesh) -> SetData:
+    """Open what the config's sections `data` and `backbone` name.
+
+    Reads data: dir, features (a data set of `data.precompute`: the class centres come
+    from its clean photos, and with the input `features` the training rows from its
+    degraded ones), in_memory, input, train_identities ((first, last), () = all),
+    images_per_set, padded_sizes, batch_size; with the input `pixels` also name and
+    train_split (images of the same people), and backbone: kind, weights, taps, trained;
+    augmentation: preset, changes. loss.centers: `means`, or a file with one array
+    [K, D], such as a classifier's weights.
+
+    Raises: ValueError: see `set_fusion.build`.
+    """
+    data = config.data
+    if data.input not in INPUTS:
+        raise ValueError(
+            f"config.data.input must be one of {', '.join(INPUTS)}; got {data.input!r}."
+        )
+    _check_sizes(config, mesh)
+    clean = read_features(data.dir, data.features, "clean")
+    centers = _centers(config, clean)
+    sizes = clean.embeddings.shape[1], clean.statistics.shape[1]
+    if data.input == "features":
+        source = open_split(data.dir, data.features, "degraded")
+        check_features(source, data.features)
+        labels = np.repeat(clean.labels, len(source) // len(clean.labels))
+        source = read_all(source) if data.in_memory else source
+        extractor, features_of = None, _stored_features
+    else:
+        extractor = _open_backbone(config, sizes)
+        source = open_faces(
+            data.dir, data.name, data.train_split, image_size=extractor.image_size
+        )
+        labels, features_of = source.labels(), _computed_features(config, extractor)
+    first, last = tuple(data.train_identities) or (0, 2**31 - 1)
+    labels = np.where((labels >= first) & (labels < last), labels, -1)
+    return SetData(
+        sizes=sizes,
+        centers=centers,
+        open_training=lambda seed: TrainingRows(
+            source,
+            order.balanced(
+                labels, images_per_identity=2 * data.images_per_set, seed=seed
+            ),
+        ),
+        check_batch=_batch_check(config, centers),
+        features_of=features_of,
+        extractor=extractor,
+    )
+
+
+def backbone_variables(params: Any, collections: Any) -> dict[str, Any]:
+    """The backbone's variables: collection `backbone`, and parameters if trained."""
+    trained = {"params": params["backbone"]} if "backbone" in params else {}
+    return {**collections["backbone"], **trained}
+
+
+def _check_sizes(config: ConfigDict, mesh: Mesh) -> None:
+    data = config.data
+    largest, padded = data.images_per_set, tuple(data.padded_sizes)
+    if largest < 2 or sorted(set(padded)) != list(padded) or padded[-1:] != (largest,):
+        raise ValueError(
+            "config.data.padded_sizes must rise and end with config.data.images_per_"
+            f"set, which is at least 2; got {padded} and {largest}; change one of them."
+        )
+    rows = 2 * largest * mesh.size * config.optimizer.accumulate_steps
+    if data.batch_size % rows or config.optimizer.accumulate_steps > 1:
+        raise ValueError(
+            "config.data.batch_size counts images and must be a multiple of 2 x "
+            f"images_per_set x devices = {rows}, without optimizer.accumulate_steps; "
+            f"got {data.batch_size}; take a multiple."
+        )
+
+
+def _centers(config: ConfigDict, clean: FeatureRows) -> np.ndarray:
+    if config.loss.centers == "means":
+        count = int(clean.labels.max()) + 1
+        means = class_means(clean.embeddings, clean.labels, num_classes=count)
+        return np.asarray(means)
+    arrays = list(load_state_dict(config.loss.centers).values())
+    wanted = clean.embeddings.shape[1]
+    if len(arrays) != 1 or arrays[0].ndim != 2 or arrays[0].shape[1] != wanted:
+        raise ValueError(
+            f"config.loss.centers: {config.loss.centers} must hold one array of class "
+            f"centres [K, {wanted}]; got {[a.shape for a in arrays]}; save the "
+            "classifier's weights alone, or use means."
+        )
+    return arrays[0]
+
+
+def _open_backbone(config: ConfigDict, sizes: tuple[int, int]) -> Extractor:
+    options = config.backbone
+    extractor = open_extractor(options.kind, options.weights, taps=options.taps)
+    if extractor.sizes() != sizes:
+        raise ValueError(
+            f"config.backbone must give the features of {config.data.features}, D and "
+            f"C of {sizes}; got {extractor.sizes()}; precompute with this backbone."
+        )
+    return extractor
+
+
+def _stored_features(params: Any, collections: Any, rows: dict, rng: Array) -> Features:
+    del params, collections, rng
+    return Features(rows["embedding"], rows["statistics"])
+
+
+def _computed_features(
+    config: ConfigDict, extractor: Extractor
+) -> Callable[..., Features]:
+    options = config.augmentation
+    recipe = make_recipe(options.preset, **options.changes.to_dict())
+
+    def features_of(params, collections, rows, rng):
+        images = rows["image"]
+        images, _ = augment(rng, images, jnp.zeros((len(images), 0, 2)), recipe)
+        variables = backbone_variables(params, collections)
+        features = extractor.extract(variables, images)
+        if config.backbone.trained:
+            return features
+        return jax.lax.stop_gradient(features)
+
+    return features_of
+
+
+def _batch_check(config: ConfigDict, centers: np.ndarray) -> Callable[[dict], None]:
+    per_person = 2 * config.data.images_per_set
+    known = np.abs(centers).sum(-1) > 0
+
+    def check(batch: dict[str, np.ndarray]) -> None:
+        labels, ids = batch["label"], batch["id"]
+        if len(set(map(tuple, labels.reshape(-1, per_person).T))) > 1:
+            raise ValueError(
+                f"set_fusion: {per_person} rows in turn must show one person; the "
+                f"batch of id {ids[0]} does not; change data.images_per_set or the data"
+            )
+        bad = ~known[np.clip(labels, 0, len(known) - 1)] | (labels >= len(known))
+        if bad.any():
+            raise ValueError(
+                "set_fusion: everyone in the batch must have a class centre; label "
+                f"{labels[bad][0]} (id {ids[bad][0]}) has none; precompute the "
+                "features of all training people"
+            )
+        if "embedding" in batch:
+            fields = batch["embedding"], batch["statistics"].reshape(len(ids), -1)
+            finite = np.logical_and(*(np.isfinite(x).all(-1) for x in fields))
+            if not finite.all():
+                raise ValueError(
+                    "set_fusion: features must be finite; those of the rows with id "
+                    f"{ids[~finite][:5].tolist()} are not; precompute them again"
+                )
+
+    return check
+
+
+def evaluators(
+    config: ConfigDict,
+    model: nn.Module,
+    data: SetData,
+    fusion_variables: Callable[[Any], Any],
+) -> dict[str, Evaluator]:
+    """Evaluator `probes`: growing probes of people whom training does not see.
+
+    Reads evals: features (a data set of `data.precompute`), identities ((first, last),
+    () = all), sizes, repeats (probes of each person), batch_images (N') and
+    entropy_sets (largest probes whose mean assignment entropy is told). Each person's
+    first clean photo is enrolled; degraded copies of the other photos are drawn for the
+    probes, from people with enough of them. A backbone that is trained computes their
+    features anew: then evals.features only tells the people, and data.name has the
+    images.
+    """
+    evals = config.evals
+    identities = tuple(evals.identities) or None
+    stored: dict[str, FeatureRows] = {}
+
+    @jax.jit
+    def entropy(variables: Any, sets: ImageSets) -> Array:
+        assignment = model.apply(variables, sets, method="assignment")
+        return assignment_entropy(assignment.map).mean()
+
+    def features(state: Any) -> dict[str, FeatureRows]:
+        if data.extractor is not None and config.backbone.trained:
+            return _embed_anew(config, data.extractor, state)
+        if not stored:
+            for split in ("clean", "degraded"):
+                stored[split] = read_features(
+                    config.data.dir, evals.features, split, identities=identities
+                )
+        return stored
+
+    def probes(state: Any, mesh: Mesh) -> dict[str, float]:
+        del mesh
+        rows, variables = features(state), fusion_variables(state)
+        gallery, images = enrol(rows["clean"], rows["degraded"], size=max(evals.sizes))
+        drawn = draw_probes(
+            images.labels, size=max(evals.sizes), repeats=evals.repeats, seed=0
+        )
+        results = probe_results(
+            model,
+            variables,
+            images.embeddings,
+            images.statistics,
+            drawn,
+            gallery.embeddings,
+            gallery.labels,
+            sizes=evals.sizes,
+            fars=(1e-3,),
+            batch_images=evals.batch_images,
+        )
+        metrics = {f"rank1_{n}": r.rank1 for n, r in results.items()}
+        metrics |= {f"tar_at_far_1e-3_{n}": float(r.tar[0]) for n, r in results.items()}
+        if isinstance(model, ClusterAggregate):
+            chosen = drawn.rows[: evals.entropy_sets]
+            sets = ImageSets(
+                images.embeddings[chosen],
+                images.statistics[chosen],
+                np.ones(chosen.shape, bool),
+            )
+            metrics["entropy"] = float(entropy(variables, sets))
+        return metrics
+
+    return {"probes": probes}
+
+
+def enrol(
+    clean: FeatureRows, degraded: FeatureRows, *, size: int
+) -> tuple[FeatureRows, FeatureRows]:
+    """Split photos: the first of each person for the gallery, the others for probes.
+
+    Args:
+      clean, degraded: both splits of the same people, `photo` the same in both.
+      size: probe images that a person must have.
+    Returns: clean rows, one per person; degraded rows of other photos, of the people
+      who have at least `size` of them.
+    Raises: ValueError: nobody has.
+    """
+    _, first = np.unique(clean.labels, return_index=True)
+    gallery = clean.select(first)
+    images = degraded.select(~np.isin(degraded.photos, gallery.photos))
+    people, counts = np.unique(images.labels, return_counts=True)
+    images = images.select(np.isin(images.labels, people[counts >= size]))
+    if not len(images.labels):
+        raise ValueError(
+            f"enrol: someone must have {size} degraded photos besides the first; got "
+            f"at most {counts.max(initial=0)}; precompute more copies, or take smaller "
+            "evals.sizes"
+        )
+    return gallery, images
+
+
+def _embed_anew(
+    config: ConfigDict, extractor: Extractor, state: Any
+) -> dict[str, FeatureRows]:
+    data, evals = config.data, config.evals
+    source = open_faces(
+        data.dir,
+        data.name,
+        evals.split,
+        image_size=extractor.image_size,
+        identities=tuple(evals.identities) or None,
+    )
+    rows = feature_rows(extractor, copies=evals.copies, batch_size=evals.batch_size)
+    made = rows(backbone_variables(state.params, state.collections), source)
+    return {split: collect(part) for split, part in made.items()}

@@ -1,0 +1,193 @@
+"""Set fusion: two sets of images of each person, fused alone, in a stream, and at once.
+
+Source: Cluster and Aggregate, Sec. 3.2 and Supp. A.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from kprpe_jax.fusion.cluster_aggregate import VARIANTS, ClusterAggregate, ImageSets
+from kprpe_jax.fusion.weighted import METHODS, WeightedFusion
+from kprpe_jax.interop.extractor import Features
+from kprpe_jax.losses.set_fusion import permutation_loss, template_loss
+from kprpe_jax.tasks import image_sets
+from kprpe_jax.tasks.task import Task
+
+BACKBONE = "backbone"  # the collection, or the parameters, of the backbone
+SETS = 2  # of each person
+
+
+def build(config: ConfigDict, mesh: Mesh) -> Task:
+    """Build the task; see `Task`.
+
+    Raises: ValueError: unknown method or input; sizes that do not fit; no such data
+      set, people, weights or class centres.
+    """
+    data = image_sets.open_data(config, mesh)
+    model = make_model(config.fusion, embed_dim=data.sizes[0])
+    centers = jnp.asarray(data.centers)
+    frozen = config.data.input == "features" or not config.backbone.trained
+
+    def init(rng: Array) -> dict[str, Any]:
+        sets = ImageSets(
+            jnp.zeros((1, 2, data.sizes[0])),
+            jnp.zeros((1, 2, data.sizes[1], 2)),
+            jnp.ones((1, 2), bool),
+        )
+        variables = dict(model.init(rng, sets))
+        params = {"fusion": variables.pop("params", {})}
+        if data.extractor is None:
+            return {**variables, "params": params}
+        backbone = jax.tree.map(jnp.asarray, dict(data.extractor.variables))
+        if not frozen:
+            params[BACKBONE] = backbone.pop("params")
+        return {**variables, "params": params, BACKBONE: backbone}
+
+    return Task(
+        init=init,
+        loss=make_loss(config, model, centers, data.features_of),
+        open_training=data.open_training,
+        check_batch=data.check_batch,
+        evaluators=image_sets.evaluators(config, model, data, fusion_variables),
+    )
+
+
+def make_model(options: ConfigDict, *, embed_dim: int) -> nn.Module:
+    """Build what the config's section `fusion` names.
+
+    Args:
+      options: method (`cluster_aggregate`, or one of `weighted.METHODS`), variant and
+        fields of ClusterAggregate.
+      embed_dim: D.
+    Raises: ValueError: unknown method or variant.
+    """
+    if options.method in METHODS:
+        return WeightedFusion(embed_dim, options.method)
+    if options.method != "cluster_aggregate" or options.variant not in VARIANTS:
+        raise ValueError(
+            "config.fusion.method must be cluster_aggregate or one of "
+            f"{', '.join(METHODS)}, and variant one of {', '.join(VARIANTS)}; got "
+            f"{options.method!r} and {options.variant!r}."
+        )
+    fields = options.to_dict()
+    del fields["method"], fields["variant"]
+    return ClusterAggregate(embed_dim=embed_dim, **VARIANTS[options.variant], **fields)
+
+
+def make_loss(
+    config: ConfigDict,
+    model: nn.Module,
+    centers: Array,
+    features_of: Callable[..., Features],
+) -> Callable[..., Any]:
+    """Build the `Task.loss` of Eq. 11.
+
+    N is drawn in the step, the same for all sets of it, and the sets are padded to the
+    next of `data.padded_sizes`: these are branches of one compiled program, of which a
+    step runs one.
+
+    Args:
+      config: reads data: images_per_set (the largest N), padded_sizes; and
+        loss.permutation_weight (lambda_p; the official code's 1 is 1 / persons).
+      model: `ClusterAggregate` or `WeightedFusion`.
+      centers: f_GT [C, D].
+      features_of: (params, collections, rows, rng) -> their Features.
+    """
+    largest, sizes = config.data.images_per_set, tuple(config.data.padded_sizes)
+    weight = config.loss.permutation_weight
+
+    def at_size(size, params, collections, batch, number, rng, *, train):
+        feature_rng, dropout_rng = jax.random.split(rng)
+        rows = {
+            name: x.reshape(-1, SETS, largest, *x.shape[1:])[:, :, :size]
+            for name, x in batch.items()
+        }
+        persons = len(rows["label"])
+        flat = {name: x.reshape(-1, *x.shape[3:]) for name, x in rows.items()}
+        features = features_of(params, collections, flat, feature_rng)
+        mask = jnp.broadcast_to(jnp.arange(size) < number, (persons, SETS, size))
+        sets = ImageSets(
+            *(x.reshape(*mask.shape, *x.shape[1:]) for x in features), mask
+        )
+        own = {n: c for n, c in collections.items() if n != BACKBONE}
+        fused, own = fuse_pairs(
+            model, {"params": params["fusion"], **own}, sets, dropout_rng, train=train
+        )
+        wanted = centers[rows["label"][:, 0, 0]]
+        template = template_loss(
+            jnp.concatenate(list(fused.values())),
+            jnp.concatenate([wanted] * len(fused)),
+        )
+        permutation = permutation_loss(fused["streamed"], fused["at_once"])
+        metrics = {"template": template, "permutation": permutation}
+        return template + weight * permutation, ({**collections, **own}, metrics)
+
+    def loss(params, collections, batch, rng, *, train):
+        size_rng, rng = jax.random.split(rng)
+        number = jax.random.randint(size_rng, (), 2, largest + 1)
+        branch = jnp.searchsorted(jnp.array(sizes), number)
+        branches = [partial(at_size, size, train=train) for size in sizes]
+        used = {n: x for n, x in batch.items() if n in image_sets.READ}
+        return jax.lax.switch(branch, branches, params, collections, used, number, rng)
+
+    return loss
+
+
+def fuse_pairs(
+    model: nn.Module, variables: Any, sets: ImageSets, rng: Array, *, train: bool
+) -> tuple[dict[str, Array], dict[str, Any]]:
+    """Fuse two sets of each person alone, one after the other, and both at once.
+
+    The second set's assignment does not depend on the state that it joins, so that the
+    stream is the merged states of the two.
+
+    Args:
+      model, variables: of the fusion.
+      sets: [P, 2, N, ...].
+      rng: of drop paths.
+      train: batch statistics and drop paths are on.
+    Returns: `first`, `second`, `streamed` and `at_once`, float32 [P, D] each; the
+      collections afterwards.
+    """
+    persons, count, images = sets.mask.shape
+    params = {"params": variables["params"]}
+    own = {name: c for name, c in variables.items() if name != "params"}
+
+    def update(own, sets, rng):
+        return model.apply(
+            {**params, **own},
+            model.init_state(len(sets.mask)),
+            sets,
+            train=train,
+            method="update",
+            mutable=list(own),
+            rngs={"dropout": rng},
+        )
+
+    first_rng, second_rng = jax.random.split(rng)
+    alone = ImageSets(*(x.reshape(-1, *x.shape[2:]) for x in sets))
+    states, own = update(own, alone, first_rng)
+    joined = ImageSets(
+        *(x.reshape(persons, count * images, *x.shape[3:]) for x in sets)
+    )
+    at_once, own = update(own, joined, second_rng)
+    first, second = (jax.tree.map(lambda x, n=n: x[n::count], states) for n in (0, 1))
+    parts = [first, second, model.merge(first, second), at_once]
+    together = jax.tree.map(lambda *x: jnp.concatenate(x), *parts)
+    fused = model.apply({**params, **own}, together, method="finalize").embeddings
+    names = ("first", "second", "streamed", "at_once")
+    return dict(zip(names, jnp.split(fused, len(names)), strict=True)), own
+
+
+def fusion_variables(state: Any) -> dict[str, Any]:
+    """A training state's variables of the fusion model."""
+    own = {name: c for name, c in state.collections.items() if name != BACKBONE}
+    return {"params": state.params["fusion"], **own}
