@@ -128,6 +128,18 @@ def write_features(
     return path
 
 
+def read_origin(data_dir: str | os.PathLike, name: str) -> dict[str, Any]:
+    """What a data set of features is of: its metadata, and embed_dim, D.
+
+    Raises: ValueError: as `open_split`; a data set of something else.
+    """
+    source = open_split(data_dir, name, "clean")
+    check_features(source, name)
+    folder = os.path.join(data_dir, name, str(FaceFeatures.VERSION))
+    metadata = tfds.builder_from_directory(folder).info.metadata or {}
+    return {**metadata, "embed_dim": len(source[0]["embedding"])}
+
+
 class FeatureRows(NamedTuple):
     """Features in memory.
 

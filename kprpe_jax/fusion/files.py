@@ -87,7 +87,7 @@ def load_model(path: str | os.PathLike) -> FusionFile:
         raise ValueError(
             f"load_model: {os.fspath(path)} must be a fusion model written by "
             f"save_model; reading it failed ({_first_line(error)}); make one with "
-            "python -m kprpe_jax.tasks.export_fusion"
+            "python -m kprpe_jax.export_fusion"
         ) from error
     arrays.pop("none", None)
     digest = hashlib.sha256((metadata["model"] + metadata["backbone"]).encode())

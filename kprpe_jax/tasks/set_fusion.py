@@ -18,7 +18,7 @@ from kprpe_jax.fusion.cluster_aggregate import VARIANTS, ClusterAggregate, Image
 from kprpe_jax.fusion.weighted import METHODS, WeightedFusion
 from kprpe_jax.interop.extractor import Features
 from kprpe_jax.losses.set_fusion import permutation_loss, template_loss
-from kprpe_jax.tasks import image_sets
+from kprpe_jax.tasks import growing_probes, image_sets
 from kprpe_jax.tasks.task import Task
 
 BACKBONE = "backbone"  # the collection, or the parameters, of the backbone
@@ -56,7 +56,7 @@ def build(config: ConfigDict, mesh: Mesh) -> Task:
         loss=make_loss(config, model, centers, data.features_of),
         open_training=data.open_training,
         check_batch=data.check_batch,
-        evaluators=image_sets.evaluators(config, model, data, fusion_variables),
+        evaluators=growing_probes.evaluators(config, model, data, fusion_variables),
     )
 
 

@@ -1,0 +1,261 @@
+"""Pictures or videos of people in, one embedding file per person out.
+
+    python -m kprpe_jax.enroll --people FOLDER --output embeddings \\
+        --fusion fusion.safetensors --weights mobilefacenet.npz
+
+FOLDER holds a folder of aligned faces (JPEG, PNG) or a video file for each person.
+Images are read and fused in batches: memory does not grow with their number. With
+--keep_state a stream can go on another day: run it again on new images, with
+--resume.
+"""
+
+import json
+import pathlib
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import app, flags, logging
+from safetensors.numpy import save_file
+
+from kprpe_jax.data.importers.decode import decode_rgb
+from kprpe_jax.fusion.cluster_aggregate import ImageSets
+from kprpe_jax.fusion.files import (
+    FusionFile,
+    Stream,
+    load_model,
+    load_stream,
+    save_stream,
+)
+from kprpe_jax.interop.extractor import KINDS, Extractor, open_extractor
+from kprpe_jax.layers.unit import unit
+
+IMAGES = (".jpg", ".jpeg", ".png")
+VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm")
+FORMATS = ("npz", "safetensors")
+
+_PEOPLE = flags.DEFINE_string("people", None, "Folder: a folder or video a person.")
+_OUTPUT = flags.DEFINE_string("output", "embeddings", "Folder of the files.")
+_FUSION = flags.DEFINE_string("fusion", None, "File of `export_fusion`.")
+_BACKBONE = flags.DEFINE_enum("backbone", "mobilefacenet", KINDS, "Backbone.")
+_WEIGHTS = flags.DEFINE_string("weights", None, "File of its weights.")
+_TAPS = flags.DEFINE_list("taps", [], "Maps for the style; default of the backbone.")
+_BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "Images at once (N').", 1)
+_FORMAT = flags.DEFINE_enum("format", "npz", FORMATS, "Of the embedding files.")
+_KEEP_STATE = flags.DEFINE_bool("keep_state", False, "Write PERSON.state.npz, too.")
+_RESUME = flags.DEFINE_bool("resume", False, "Go on from PERSON.state.npz where it is.")
+
+Step = Callable[[Any, np.ndarray, np.ndarray], Any]
+
+
+def read_person(path: pathlib.Path, size: tuple[int, int]) -> Iterator[np.ndarray]:
+    """The images of a person, uint8 [H, W, 3], one after the other.
+
+    Args:
+      path: folder of images, in order of their names, or a video file.
+      size: (H, W) that all must have.
+    Raises: ValueError: an image that cannot be read, or has another size; a video that
+      cannot be opened.
+    """
+    if path.is_dir():
+        files = sorted(f for f in path.iterdir() if f.suffix.lower() in IMAGES)
+        frames = ((str(f), decode_rgb(f.read_bytes())) for f in files)
+    else:
+        frames = _frames(path)
+    for name, image in frames:
+        if image.shape != (*size, 3):
+            raise ValueError(
+                f"enroll: faces must be aligned, {size[0]} x {size[1]} pixels; got "
+                f"{image.shape[0]} x {image.shape[1]} in {name}; align them first"
+            )
+        yield image
+
+
+def _frames(path: pathlib.Path) -> Iterator[tuple[str, np.ndarray]]:
+    import cv2  # a folder of pictures needs no video decoder
+
+    video = cv2.VideoCapture(str(path))
+    if not video.isOpened():
+        raise ValueError(f"enroll: {path} must be a video; no decoder opens it")
+    try:
+        number = 0
+        while (read := video.read())[0]:
+            yield f"{path}, frame {number}", read[1][:, :, ::-1]  # BGR
+            number += 1
+    finally:
+        video.release()
+
+
+def make_step(extractor: Extractor, file: FusionFile) -> Step:
+    """Compile: (state, images uint8 [N, H, W, 3], mask bool [N]) -> next state.
+
+    Raises: ValueError: the fusion model is of another backbone, or of other sizes.
+    """
+    if file.backbone and file.backbone != extractor.fingerprint:
+        raise ValueError(
+            f"enroll: the fusion model is of the backbone {file.backbone}; got "
+            f"{extractor.fingerprint} ({extractor.kind}); take the weights and taps "
+            "that its features were computed with"
+        )
+    embed_dim = extractor.sizes()[0]
+    if embed_dim != file.model.embed_dim:
+        raise ValueError(
+            f"enroll: the fusion model needs embeddings of {file.model.embed_dim} "
+            f"channels; {extractor.kind} gives {embed_dim}; take its own backbone"
+        )
+
+    @jax.jit
+    def step(backbone, fusion, state, images, mask):
+        features = extractor.extract(backbone, images.astype(jnp.float32) / 127.5 - 1)
+        sets = ImageSets(*(x[None] for x in features), mask[None])
+        return file.model.apply(fusion, state, sets, method="update")
+
+    backbone, fusion = jax.device_put((extractor.variables, file.variables))
+    return lambda state, images, mask: step(backbone, fusion, state, images, mask)
+
+
+def go_on(
+    stream: Stream, images: Iterator[np.ndarray], step: Step, *, batch_size: int
+) -> Stream:
+    """Add images to a stream, in batches of one size.
+
+    Args:
+      stream: of one set.
+      images: uint8 [H, W, 3] each.
+      step: of `make_step`.
+      batch_size: N'; the last batch is padded.
+    """
+    state, count = stream
+    batch: list[np.ndarray] = []
+
+    def add(state: Any) -> Any:
+        padded = np.resize(batch, (batch_size, *batch[0].shape))
+        return step(state, padded, np.arange(batch_size) < len(batch))
+
+    for image in images:
+        batch.append(image)
+        count += 1
+        if len(batch) == batch_size:
+            state = add(state)
+            batch = []
+    return Stream(add(state) if batch else state, count)
+
+
+def write_embedding(
+    path: pathlib.Path, stream: Stream, file: FusionFile, *, person: str
+) -> None:
+    """Write `embedding`, float32 [D], of unit length, with what it is of.
+
+    Args:
+      path: .npz or .safetensors file, written in one move.
+      stream: of one set with images.
+      file: the model of its state.
+      person: name.
+    """
+    fused = file.model.apply(file.variables, stream.state, method="finalize")
+    embedding = np.asarray(unit(fused.embeddings)[0])
+    about = {"person": person, "images": stream.images, "model": file.fingerprint}
+    partial = path.with_name(path.name + ".partial")
+    if path.suffix == ".npz":
+        with partial.open("wb") as out:
+            np.savez(out, embedding=embedding, about=json.dumps(about))
+    else:
+        text = {name: str(value) for name, value in about.items()}
+        save_file({"embedding": embedding}, partial, text)
+    partial.replace(path)
+
+
+def enroll(
+    people: pathlib.Path,
+    output: pathlib.Path,
+    extractor: Extractor,
+    file: FusionFile,
+    *,
+    batch_size: int = 64,
+    suffix: str = "npz",
+    keep_state: bool = False,
+    resume: bool = False,
+) -> dict[str, int]:
+    """Enrol everyone in a folder.
+
+    Args:
+      people: holds a folder of images or a video for each person.
+      output: folder of the files; made if absent.
+      extractor, file: the backbone, and the fusion model of its features.
+      batch_size: N'.
+      suffix: of FORMATS.
+      keep_state: write each stream's state, too.
+      resume: go on with the states that are there.
+    Returns: images of each person's embedding.
+    Raises: ValueError: nobody there; a person without images; see `read_person`,
+      `make_step` and `load_stream`. Who came before has a file then.
+    """
+    found = [
+        path
+        for path in sorted(people.iterdir() if people.is_dir() else ())
+        if path.is_dir() or path.suffix.lower() in VIDEOS
+    ]
+    if not found:
+        raise ValueError(
+            f"enroll: {people} must hold a folder of images or a video for each "
+            "person; got none"
+        )
+    step = make_step(extractor, file)
+    output.mkdir(parents=True, exist_ok=True)
+    counts = {}
+    for path in found:
+        person = path.name if path.is_dir() else path.stem
+        if person in counts:
+            raise ValueError(
+                f"enroll: {people} must hold one folder or video for {person}; got "
+                "two; join them"
+            )
+        state_path = output / f"{person}.state.npz"
+        stream = Stream(file.model.init_state(1), 0)
+        if resume and state_path.exists():
+            stream = load_stream(state_path, file)
+        images = read_person(path, extractor.image_size)
+        stream = go_on(stream, images, step, batch_size=batch_size)
+        if not stream.images:
+            raise ValueError(
+                f"enroll: {path} must hold images ({', '.join(IMAGES)}); got none; add "
+                "some, or take it away"
+            )
+        write_embedding(output / f"{person}.{suffix}", stream, file, person=person)
+        if keep_state:
+            save_stream(state_path, stream, file)
+        counts[person] = stream.images
+    return counts
+
+
+def main(argv: list[str]) -> None:
+    """Enrol whom the flags name and say what came of it."""
+    logging.set_verbosity(logging.WARNING)
+    try:
+        if argv[1:]:
+            raise ValueError(
+                f"enroll: everything is given by flags; got {argv[1:]}; see --help"
+            )
+        counts = enroll(
+            pathlib.Path(_PEOPLE.value),
+            pathlib.Path(_OUTPUT.value),
+            open_extractor(_BACKBONE.value, _WEIGHTS.value, taps=_TAPS.value),
+            load_model(_FUSION.value),
+            batch_size=_BATCH_SIZE.value,
+            suffix=_FORMAT.value,
+            keep_state=_KEEP_STATE.value,
+            resume=_RESUME.value,
+        )
+    except ValueError as e:
+        sys.exit(f"error: {e}")
+    for person, count in counts.items():
+        sys.stdout.write(f"{person}: {count} images\n")
+    sys.stdout.write(f"{len(counts)} embeddings in {_OUTPUT.value}\n")
+
+
+if __name__ == "__main__":
+    flags.mark_flags_as_required(["people", "fusion", "weights"])
+    app.run(main)
