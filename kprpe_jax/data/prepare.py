@@ -1,29 +1,46 @@
 """Prepare a data set on disk: `python -m kprpe_jax.data.prepare --name digits`.
 
 `--name mnist --idx_dir FOLDER` reads MNIST's four IDX files from a folder.
+`--name synthetic_faces --num_identities 1000 --images_per_identity 50` draws faces.
 """
 
 import sys
+from typing import Any
 
 from absl import app, flags, logging
 
 from kprpe_jax.data import store
+from kprpe_jax.data.synthetic.builder import ARGUMENTS
+from kprpe_jax.data.synthetic.nuisance import LAYOUTS
 
-_NAME = flags.DEFINE_string("name", "digits", "Data set: digits or mnist.")
+_NAME = flags.DEFINE_string("name", "digits", "digits, mnist or synthetic_faces.")
 _DATA_DIR = flags.DEFINE_string("data_dir", "data", "Folder of all data sets.")
-_IDX_DIR = flags.DEFINE_string("idx_dir", None, "mnist: folder of the IDX files.")
+flags.DEFINE_string("idx_dir", None, "mnist: folder of the IDX files.")
+_FACES = "synthetic_faces: "
+flags.DEFINE_integer("num_identities", None, _FACES + "people to train on (200).")
+flags.DEFINE_integer(
+    "num_test_identities", None, _FACES + "others, of the split test (50)."
+)
+flags.DEFINE_integer("images_per_identity", None, _FACES + "pictures of each (20).")
+flags.DEFINE_integer("seed", None, _FACES + "of all people and pictures (0).")
+flags.DEFINE_float(
+    "difficulty", None, _FACES + "0 = clean, 1 = ordinary (default), 2 = hard."
+)
+flags.DEFINE_integer("size", None, _FACES + "side in pixels (112).")
+flags.DEFINE_enum(
+    "layout", None, LAYOUTS, _FACES + "aligned (default) or anywhere in the frame."
+)
 
 
 def main(argv: list[str]) -> None:
     """Prepare the data set that the flags name and say where it is."""
     logging.set_verbosity(logging.WARNING)
-    builder_args = {} if _IDX_DIR.value is None else {"idx_dir": _IDX_DIR.value}
     try:
         if argv[1:]:
             raise ValueError(
                 f"prepare: everything is given by flags; got {argv[1:]}; see --help"
             )
-        path = store.prepare(_NAME.value, _DATA_DIR.value, **builder_args)
+        path = store.prepare(_NAME.value, _DATA_DIR.value, **_builder_args())
         counts = {
             split: len(store.open_split(_DATA_DIR.value, _NAME.value, split))
             for split in ("train", "test")
@@ -32,6 +49,12 @@ def main(argv: list[str]) -> None:
         sys.exit(f"error: {e}")
     rows = ", ".join(f"{split} {count} rows" for split, count in counts.items())
     sys.stdout.write(f"{_NAME.value}: {rows}; in {path}\n")
+
+
+def _builder_args() -> dict[str, Any]:
+    """Arguments of the data set's builder, those that were given."""
+    given = {name: flags.FLAGS[name].value for name in ("idx_dir", *ARGUMENTS)}
+    return {name: value for name, value in given.items() if value is not None}
 
 
 if __name__ == "__main__":

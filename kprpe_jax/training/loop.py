@@ -171,9 +171,15 @@ def train(
 
 
 def prepare_data(config: ConfigDict) -> None:
-    """Write an embedded data set that is not there yet; the others wait for one."""
+    """Write an embedded data set that is not there yet; the others wait for one.
+
+    Its arguments are the config's section data.builder, if there is one.
+
+    Raises: ValueError: as `store.prepare`, such as a data set from other arguments.
+    """
+    arguments = config.data.get("builder", {})
     if jax.process_index() == 0:
-        prepare_embedded(config.data.name, config.data.dir)
+        prepare_embedded(config.data.name, config.data.dir, **arguments)
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices("prepare_data")
 

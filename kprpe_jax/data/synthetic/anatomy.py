@@ -125,17 +125,30 @@ def dome_slopes(x: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array]:
     return -inside * u / _DOME[0], -inside * v / _DOME[1]
 
 
-def relief(face: Identity, x: jax.Array, y: jax.Array) -> jax.Array:
-    """What shading sees besides `depth`: sockets, cheekbones, folds, lips, chin."""
-    ax = jnp.abs(x)
-    socket = bump((ax - face.eye_x + 2) / 9, (y - face.eye_y + 3.5) / 6.5)
-    bag = bump((ax - face.eye_x + 1) / 7, (y - face.eye_y - 7) / 2.5)
-    cheek = bump((ax - 25) / 11, (y - face.nose_y + 3) / 10)
-    wing = bump((ax - face.nose_width + 1.5) / 2.6, (y - face.nose_y - 1.5) / 3)
+def relief_slopes(
+    face: Identity, x: jax.Array, y: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Slopes along x and y of what shading sees besides `depth`.
+
+    The relief is a sum of bumps, the same on both sides: sockets, bags, cheekbones,
+    wings of the nose, the hollow below the lip, the lip, the chin, the philtrum.
+    """
     lower = face.mouth_y + face.mouth_bow + 0.75 * face.mouth_open + face.lip_lower
-    under_lip = bump(x / 9, (y - lower - 2.5) / 3)
-    lip = bump(x / 10, (y - lower + 2.5) / 2.5)
-    chin = bump(x / 9, (y - face.chin_y + 7) / 6)
-    philtrum = bump(x / 1.8, (y - face.nose_y - 11) / 4)
-    upper_face = 1.2 * face.eye_bags * bag - 5.0 * socket + 3.5 * cheek + 3.0 * wing
-    return upper_face - 1.6 * under_lip + 1.5 * lip + 2.5 * chin - 0.8 * philtrum
+    hills = (  # height, middle, half widths along x and y
+        (-5.0, face.eye_x - 2, face.eye_y - 3.5, 9, 6.5),
+        (1.2 * face.eye_bags, face.eye_x - 1, face.eye_y + 7, 7, 2.5),
+        (3.5, 25, face.nose_y - 3, 11, 10),
+        (3.0, face.nose_width - 1.5, face.nose_y + 1.5, 2.6, 3),
+        (-1.6, 0, lower + 2.5, 9, 3),
+        (1.5, 0, lower - 2.5, 10, 2.5),
+        (2.5, 0, face.chin_y - 7, 9, 6),
+        (-0.8, 0, face.nose_y + 11, 1.8, 4),
+    )
+    ax = jnp.abs(x)
+    across = down = 0.0
+    for height, middle_x, middle_y, width_x, width_y in hills:
+        u, v = (ax - middle_x) / width_x, (y - middle_y) / width_y
+        part = 1 / (1 + u * u + v * v)
+        steep = -4 * height * part * part * part  # of a bump, over u and v
+        across, down = across + steep / width_x * u, down + steep / width_y * v
+    return jnp.sign(x) * across, down

@@ -22,19 +22,20 @@ class SyntheticFaces(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     """Drawn faces, stored as JPEG: people to train on, and others to test on.
 
     Rows have the fields of `importers.dataset.features`, with the landmarks float32
-    [84, 2] and the quality float32 in addition; they stand in order of identity. The
-    metadata hold the arguments.
+    [84, 2] and the quality float32 in addition; they stand in order of identity. Labels
+    are the people's numbers: no label means two people, and those of the split "test"
+    begin where "train" ends. The metadata hold the arguments.
 
     Args:
-      num_identities: people of the split "train".
-      num_test_identities: others, of the split "test".
+      num_identities: people of the split "train", 0 .. num_identities - 1.
+      num_test_identities: others, of the split "test", numbered on.
       images_per_identity: pictures of each.
       seed, difficulty, size, layout: of `FaceSource`.
       **kwargs: of the TFDS builder.
     Raises: ValueError: arguments that FaceSource refuses.
     """
 
-    VERSION = tfds.core.Version("1.0.0")
+    VERSION = tfds.core.Version("2.0.0")
 
     def __init__(
         self,

@@ -3,51 +3,67 @@
 import jax
 import jax.numpy as jnp
 
-from kprpe_jax.data.synthetic.canvas import byte, hash_bits
+from kprpe_jax.data.synthetic.canvas import byte, hash_bits, unpack
 from kprpe_jax.data.synthetic.nuisance import Shot
 
 
-def degrade(image: jax.Array, shot: Shot) -> jax.Array:
+def degrade(packed: jax.Array, shot: Shot) -> jax.Array:
     """Blur, sample down and up, add noise, crop.
 
-    Blur and resolution act along x and y alike, so each is one matrix [S, S], and so
-    is their product.
-
     Args:
-      image: float32 [3, S, S] in 0..1.
+      packed: int32 [S, S], from `draw`.
       shot: scalars.
     Returns: float32 [3, S, S] in 0..1; the lost part is black.
     """
-    size = image.shape[-1]
-    operator = _resolution(shot.resolution, size) @ _blur(shot.blur * size / 112, size)
-    image = jnp.einsum("yv,cvu,xu->cyx", operator, image, operator)
+    size = packed.shape[-1]
+    soft = (shot.blur > 0) | (shot.resolution < 1)
+    # The compiler fuses nothing across a condition. Unpacked outside, each pixel would
+    # be drawn again for all that reads it.
+    image = jax.lax.cond(
+        soft,
+        lambda packed: _soften(unpack(packed), shot),
+        lambda packed: unpack(packed),
+        packed,
+    )
     image = jnp.clip(image + shot.noise * _noise(shot.grain, size), 0, 1)
     place = (jnp.arange(size) + 0.5) / size
     return image * (_kept(place, shot.crop_y)[:, None] * _kept(place, shot.crop_x))
 
 
-def is_damaged(shot: Shot) -> jax.Array:
-    """Whether `degrade` changes anything, bool [...]."""
-    cropped = (shot.crop_x != 0) | (shot.crop_y != 0)
-    return cropped | (shot.blur > 0) | (shot.noise > 0) | (shot.resolution < 1)
+def _soften(image: jax.Array, shot: Shot) -> jax.Array:
+    """Blur and resolution act along x and y alike, as one matrix."""
+    size = image.shape[-1]
+    weights = _weights(shot.blur * size / 112, shot.resolution, size)
+
+    def along_rows(image: jax.Array) -> jax.Array:
+        # One tall product: quicker than one for each channel.
+        return (image.reshape(3 * size, size) @ weights.T).reshape(3, size, size)
+
+    return along_rows(along_rows(image).swapaxes(1, 2)).swapaxes(1, 2)
 
 
-def _blur(sigma: jax.Array, size: int) -> jax.Array:
-    """Gaussian of sigma pixels; at the border the weights are scaled up."""
-    place = jnp.arange(size, dtype=jnp.float32)
-    distance = (place[:, None] - place) / jnp.maximum(sigma, 0.01)
-    weights = jnp.exp(-0.5 * distance * distance)
-    return weights / weights.sum(1, keepdims=True)
+def _weights(sigma: jax.Array, share: jax.Array, size: int) -> jax.Array:
+    """Blur by sigma pixels, keep round(share * size) of them, and interpolate these.
 
-
-def _resolution(share: jax.Array, size: int) -> jax.Array:
-    """Sample down to round(share * size) pixels and up again, bilinearly."""
+    Each pixel kept is a Gaussian mean, as wide as the blur and the tent that bilinear
+    sampling takes together; at the border the weights are scaled up.
+    """
     count = jnp.maximum(jnp.round(share * size), 2)
-    place = (jnp.arange(size) + 0.5) * (count / size) - 0.5
-    place = jnp.clip(place, 0, count - 1)
-    up = jnp.maximum(1 - jnp.abs(place[:, None] - jnp.arange(size)), 0)  # [S, few]
-    down = up / jnp.maximum(up.sum(0), 1e-6)  # unused columns stay zero
-    return up @ down.T
+    cell = size / count
+    width = jnp.sqrt(sigma * sigma + (cell * cell - 1) / 6)
+    pixel = jnp.arange(size, dtype=jnp.float32)
+
+    def kept(number: jax.Array) -> jax.Array:
+        center = (number + 0.5) * cell - 0.5
+        distance = (center[:, None] - pixel) / jnp.maximum(width, 0.05)
+        weights = jnp.exp(-0.5 * distance * distance)
+        return weights / weights.sum(1, keepdims=True)
+
+    place = jnp.clip((pixel + 0.5) / cell - 0.5, 0, count - 1)
+    first = jnp.floor(place)
+    share = (place - first)[:, None]
+    second = jnp.minimum(first + 1, count - 1)
+    return (1 - share) * kept(first) + share * kept(second)
 
 
 def _noise(grain: jax.Array, size: int) -> jax.Array:

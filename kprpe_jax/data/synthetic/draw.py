@@ -4,6 +4,8 @@ Every layer is a formula of the pixel's place on the face, so a picture of any s
 pose is drawn directly, without a texture or a warp.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
@@ -65,12 +67,11 @@ def _look(pose: Pose, shot: Shot, frame_x: jax.Array, frame_y: jax.Array) -> Vie
     """Find what the pixels look at, and how the relief is lit there."""
     x, y = to_face(pose, frame_x, frame_y)
 
-    def height(x: jax.Array, y: jax.Array) -> jax.Array:
-        return anatomy.depth(pose.face, x, y) + anatomy.relief(pose.face, x, y)
-
     one, zero = jnp.ones_like(x), jnp.zeros_like(x)
-    slope_x = jax.jvp(height, (x, y), (one, zero))[1]
-    slope_y = jax.jvp(height, (x, y), (zero, one))[1]
+    depth = functools.partial(anatomy.depth, pose.face)
+    slope_x, slope_y = anatomy.relief_slopes(pose.face, x, y)
+    slope_x += jax.jvp(depth, (x, y), (one, zero))[1]
+    slope_y += jax.jvp(depth, (x, y), (zero, one))[1]
 
     # The light stays where it is while the head turns.
     m = pose.linear

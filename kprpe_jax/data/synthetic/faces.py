@@ -13,8 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from kprpe_jax.data.synthetic import anatomy, nuisance
-from kprpe_jax.data.synthetic.canvas import unpack
-from kprpe_jax.data.synthetic.degrade import degrade, is_damaged
+from kprpe_jax.data.synthetic.degrade import degrade
 from kprpe_jax.data.synthetic.draw import draw
 from kprpe_jax.data.synthetic.identity import (
     Identity,
@@ -23,7 +22,7 @@ from kprpe_jax.data.synthetic.identity import (
 )
 from kprpe_jax.data.synthetic.landmarks import KEYPOINTS, landmarks
 from kprpe_jax.data.synthetic.nuisance import Severity, Shot
-from kprpe_jax.data.synthetic.pose import make_pose, to_frame
+from kprpe_jax.data.synthetic.pose import Pose, make_pose, to_frame
 
 
 class Faces(NamedTuple):
@@ -101,22 +100,25 @@ def render(
       size: S, pixels.
     """
 
-    def one(person: Identity, shot: Shot) -> tuple[jax.Array, jax.Array]:
+    def pose_and_points(person: Identity, shot: Shot) -> tuple[Pose, jax.Array]:
         face = anatomy.express(person, shot)
         pose = make_pose(person, face, shot)
-        return draw(pose, shot, size=size), to_frame(pose, landmarks(face)) / 112
+        return pose, to_frame(pose, landmarks(face)) / 112
+
+    def picture(pose: Pose, shot: Shot) -> jax.Array:
+        image = degrade(draw(pose, shot, size=size), shot)
+        return jnp.round(image * 255).astype(jnp.uint8).transpose(1, 2, 0)
 
     identity = jnp.asarray(identity, jnp.int32)
     people = jax.vmap(lambda i: draw_identity(seed, i))(identity)
-    packed, points = jax.vmap(one)(people, shot)
-    # Spares clean batches the work. It also keeps the compiler from drawing each pixel
-    # once for each channel after all: it fuses nothing across a condition.
-    images = jax.lax.cond(
-        is_damaged(shot).any(),
-        lambda: jax.vmap(degrade)(jax.vmap(unpack)(packed), shot),
-        lambda: jax.vmap(unpack)(packed),
+    poses, points = jax.vmap(pose_and_points)(people, shot)
+    # In turn, a face stays in a CPU's cache, and a sharp one is not softened.
+    images = jax.lax.platform_dependent(
+        poses,
+        shot,
+        cpu=lambda *batch: jax.lax.map(lambda args: picture(*args), batch),
+        default=jax.vmap(picture),
     )
-    images = jnp.round(images * 255).astype(jnp.uint8).transpose(0, 2, 3, 1)
     return Faces(
         *(images, points[:, KEYPOINTS], points),
         *(identity, nuisance.quality(shot), shot),

@@ -16,9 +16,9 @@ class FaceSource(Sequence):
     """Faces drawn when they are read, with the access of `store.Source`.
 
     Row i is picture i % images_per_identity of person first_identity + i //
-    images_per_identity. Its fields: image uint8 [S, S, 3]; label int32, from 0;
-    keypoints float32 [5, 2] and landmarks float32 [84, 2], fractions of width and
-    height; quality float32; id int32, the row's number.
+    images_per_identity. Its fields: image uint8 [S, S, 3]; label int32, the person's
+    number; keypoints float32 [5, 2] and landmarks float32 [84, 2], fractions of width
+    and height; quality float32; id int32, the row's number.
 
     Args:
       num_identities: people.
@@ -79,13 +79,14 @@ class FaceSource(Sequence):
     def _draw(self, ids: np.ndarray) -> list[dict[str, np.ndarray]]:
         # Always the same number of faces: another would be another program.
         padded = np.resize(ids, _CHUNK)
-        label, index = (
+        place, index = (
             part.astype(np.int32) for part in divmod(padded, self._counts[1])
         )
+        label = np.int32(self._first_identity) + place
         faces = jax.device_get(
             _drawer(**self._form)(
                 np.uint32(self._seed),
-                self._first_identity + label,
+                label,
                 index,
                 self._severity,
             )
@@ -110,7 +111,9 @@ def _drawer(size: int, layout: str):
     draw = jax.jit(
         lambda seed, identity, index, severity: draw_faces(
             seed, identity, index, severity=severity, size=size, layout=layout
-        )
+        ),
+        # Quicker by a tenth where the processor has such registers.
+        compiler_options={"xla_cpu_prefer_vector_width": 512},
     )
 
     def on_cpu(*args):

@@ -38,7 +38,7 @@ def test_rows(source):
 def test_later_people_are_the_same_by_number(source):
     later = FaceSource(num_identities=2, first_identity=2, **SMALL)
     np.testing.assert_array_equal(later[1]["image"], source[7]["image"])
-    assert int(later[1]["label"]) == 0
+    assert int(later[1]["label"]) == 2  # no other person's label
 
 
 def test_loader_reads_them(source):
@@ -66,7 +66,8 @@ def test_stored_rows_are_the_drawn_ones(source, tmp_path):
     store.prepare("synthetic_faces", tmp_path, **given)
     train = store.open_split(tmp_path, "synthetic_faces", "train")
     assert len(train) == 12
-    assert len(store.open_split(tmp_path, "synthetic_faces", "test")) == 6
+    test = store.open_split(tmp_path, "synthetic_faces", "test")
+    assert [int(row["label"]) for row in test] == [4, 4, 4, 5, 5, 5]
     for number in (0, 7, 11):
         row, drawn = train[number], source[number]
         image = decode_rgb(row["image"].item())
