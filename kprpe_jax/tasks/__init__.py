@@ -6,6 +6,7 @@ from ml_collections import ConfigDict
 from kprpe_jax.tasks import (
     classification,
     face_recognition,
+    joint_alignment,
     recognition,
     set_fusion,
 )
@@ -16,6 +17,7 @@ TASKS = {
     "recognition": recognition.build,
     "face_recognition": face_recognition.build,
     "set_fusion": set_fusion.build,
+    "joint_alignment": joint_alignment.build,
 }
 
 

@@ -1,0 +1,92 @@
+"""Balanced alignment on drawn faces: recognition and alignment learned together.
+
+Drawn faces with 84 landmarks of 200 people, turned, scaled and shifted at random; 50
+others to test on. Source: Balanced Alignment, Secs. 4 and 5.
+
+    python train.py --config configs/balanced_alignment.py --workdir runs/tps
+    python train.py --config configs/balanced_alignment.py:affine2d --workdir runs/2d
+
+`config.alignment.strength` is the paper's lambda. The argument is one of the methods of
+`kprpe_jax.alignment.aligned_backbone`. A network of the paper's size: take
+`kprpe_jax.backbones.iresnet.PRESETS["ir34"]`, widths (64, 128, 256, 512) and SGD as in
+Sec. 5.1.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import digits_recognition
+
+IRIS_NOSE_MOUTH = (81, 82, 30, 48, 54)  # of the 84 landmarks
+
+
+def get_config(method: str = "tps") -> ConfigDict:
+    """Configure a run with one of the methods."""
+    config = digits_recognition.get_config()
+    config.task = "joint_alignment"
+    config.backbone = "iresnet"
+    config.steps = 1000
+
+    del config.canvas, config.evals.repeats, config.evals.alphas
+    del config.data.test_split, config.data.affnist_file
+    config.data.name = "synthetic_faces"
+    config.data.points = "landmarks"  # or keypoints: five
+    config.data.num_keypoints = 84
+    config.data.num_classes = 200
+    config.data.train_identities = ()
+    config.data.image_shape = (112, 112, 3)
+    config.data.batch_size = 64
+
+    config.alignment = ConfigDict()
+    config.alignment.method = method
+    config.alignment.strength = 3.0  # lambda of Eq. 5; 0 = a plain spatial transformer
+    config.alignment.after = "stem_act"  # stage 0 of an iResNet; or input
+    config.alignment.control = (8, 8)  # rows and columns of control points
+    config.alignment.points = IRIS_NOSE_MOUTH
+    config.alignment.template = "frontal"  # or the .npz file of another run
+    config.alignment.learn_template = True
+    config.alignment.learn_weights = True
+    # ResNet-18's mean over places learns more slowly where things are.
+    config.alignment.localization = ConfigDict(dict(blocks=2, pool="flatten"))
+
+    config.augmentation = ConfigDict()
+    config.augmentation.preset = "none"
+    config.augmentation.changes = ConfigDict(
+        dict(
+            spatial=dict(
+                flip_prob=0.5,
+                rotation_prob=1.0,
+                rotation_degrees=30.0,
+                scale_prob=1.0,
+                scale=(0.75, 1.25),
+                translation_prob=1.0,
+                translation=0.2,
+            )
+        )
+    )
+
+    config.model = ConfigDict()
+    config.model.stage_sizes = (1, 1, 1, 1)
+    config.model.widths = (16, 32, 64, 128)
+    config.model.image_size = (112, 112)
+    config.model.output_dim = 128
+    config.model.dropout_rate = 0.0
+    config.model.dtype = "float32"
+
+    config.loss.margin_kind = "cosface"  # AM-Softmax
+    config.loss.margin = 0.35
+    config.loss.scale = 64.0
+
+    config.optimizer.learning_rate = 2e-3
+    config.optimizer.warmup = 50.0
+    config.optimizer.position_factor = 1.0
+
+    config.evals.split = "test"
+    config.evals.identities = ()
+    config.evals.pairs = 2000
+    config.evals.severities = (1.0,)
+    config.evals.batch_size = 100
+    config.evals.in_training = ("aligned", "misaligned_1")
+    config.evals.every_steps = 500
+    config.checkpoint.best_metric = "misaligned_1/rank_1"
+    config.checkpoint.every_steps = 500
+    return config

@@ -1,0 +1,61 @@
+"""Templates of any number of landmarks: where an aligned face has them."""
+
+import os
+import zipfile
+
+import numpy as np
+
+_FRONTAL = 0.1  # largest shift of the nose, in distances of the eyes
+
+
+def frontal_template(landmarks: np.ndarray, points: tuple[int, ...]) -> np.ndarray:
+    """Mean landmarks of the frontal faces.
+
+    Source: Balanced Alignment, Secs. 3.1 and 5.3, where faces are frontal whose yaw is
+      known to be within 15 degrees. Here those are, whose nose lies midway between the
+      eyes, to a tenth of their distance.
+    Args:
+      landmarks: [N, S, 2], of aligned faces, as fractions of the image.
+      points: which of them are the left eye, the right eye and the nose, first.
+    Returns: float32 [S, 2]; the mean of all faces where none is frontal.
+    Raises: ValueError: another shape, or no face.
+    """
+    faces = np.asarray(landmarks, np.float64)
+    if faces.ndim != 3 or faces.shape[-1] != 2 or not len(faces):
+        raise ValueError(
+            "frontal_template: landmarks must be [N, S, 2] of at least one face; got "
+            f"{faces.shape}; give those of the training images"
+        )
+    left, right, nose = (faces[:, i] for i in points[:3])
+    across = right - left
+    length = np.maximum(np.square(across).sum(-1), 1e-12)
+    shift = ((nose - (left + right) / 2) * across).sum(-1) / length
+    frontal = np.abs(shift) < _FRONTAL
+    return faces[frontal if frontal.any() else slice(None)].mean(0).astype(np.float32)
+
+
+def read_template(path: str | os.PathLike, count: int) -> np.ndarray:
+    """Read a template that was written before.
+
+    Args:
+      path: .npz archive with `template` [S, 2], fractions of the image.
+      count: S.
+    Returns: float32 [S, 2].
+    Raises: ValueError: no such file or array, another number of points, or values that
+      are not finite.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            template = archive["template"].astype(np.float32)
+    except (KeyError, ValueError, OSError, zipfile.BadZipFile) as error:
+        raise ValueError(
+            f"read_template: {path} must hold an array 'template'; got "
+            f"{str(error).splitlines()[0]}; give the template.npz of a run"
+        ) from error
+    if template.shape != (count, 2) or not np.isfinite(template).all():
+        raise ValueError(
+            f"read_template: the template in {path} must be finite and [{count}, 2] as "
+            f"the data's landmarks are; got {template.shape}; give one of the same "
+            "landmarks"
+        )
+    return template

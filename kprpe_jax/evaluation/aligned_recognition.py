@@ -1,0 +1,114 @@
+"""Recognition by a network that aligns faces itself, and how strongly it does.
+
+Source: Balanced Alignment, Figs. 3 and 7: rank-1 against ANME (Eq. 1).
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.sharding import Mesh
+
+from kprpe_jax.data.faces import Faces
+from kprpe_jax.data.loader import eval_batches
+from kprpe_jax.evaluation.alignment_strength import alignment_nme
+from kprpe_jax.evaluation.conditions import Evaluator
+from kprpe_jax.evaluation.identification import outcome_of_scores, rank_accuracy
+from kprpe_jax.evaluation.misaligned import misalign
+from kprpe_jax.evaluation.pairs import Pairs
+from kprpe_jax.evaluation.scores import pair_distance
+from kprpe_jax.evaluation.verification import fold_accuracy
+from kprpe_jax.training.mesh import put_batch, replicated
+
+# (params, collections, images, landmarks) -> embeddings [B, D], aligned landmarks
+Forward = Callable[[Any, Any, Array, Array], tuple[Array, Array]]
+
+
+def make_evaluators(
+    forward: Forward,
+    source: Faces,
+    pairs: Pairs,
+    severities: Sequence[float],
+    *,
+    eyes: tuple[int, int],
+    batch_size: int,
+) -> dict[str, Evaluator]:
+    """Build evaluators: `aligned`, and `misaligned_S` for each severity S.
+
+    How a row is misaligned depends on the row and the batch size alone.
+
+    Args:
+      forward: the network; landmarks as fractions, before and after its warp.
+      source: decoded rows with landmarks for keypoints.
+      pairs: of rows, for verification.
+      severities: of `misalign`.
+      eyes: the pupils among the landmarks.
+      batch_size: rows of the global batch; the last one is padded.
+    Returns: name -> function (state, mesh) -> `accuracy` of 10-fold verification;
+      `rank_1`, the first image of each person being the gallery and all others probes;
+      `anme`; `anme_before`, of the images as they come; `count` of images.
+    """
+    labels = source.labels()
+
+    @jax.jit
+    def run(params, collections, batch, rng, severity):
+        images = batch["image"].astype(jnp.float32) / 127.5 - 1
+        images, landmarks = misalign(rng, images, batch["keypoints"], severity)
+        return *forward(params, collections, images, landmarks), landmarks
+
+    def evaluate(severity: float, state: Any, mesh: Mesh) -> dict[str, float]:
+        gather = jax.jit(lambda x: x, out_shardings=replicated(mesh))
+        batches = eval_batches(
+            source,
+            batch_size=batch_size,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+        )
+        parts = []
+        for index, batch in enumerate(batches):
+            rng = jax.random.fold_in(jax.random.key(0), index)
+            args = (put_batch(batch, mesh), rng, jnp.float32(severity))
+            parts.append(gather(run(state.params, state.collections, *args)))
+        embeddings, after, before = (
+            np.concatenate(part)[: len(source)]
+            for part in zip(*jax.device_get(parts), strict=True)
+        )
+        distance = pair_distance(embeddings[pairs.first], embeddings[pairs.second])
+        height, width = source[0]["image"].shape[:2]
+        return {
+            "accuracy": fold_accuracy(np.asarray(distance), pairs.same).mean,
+            "rank_1": rank_1(embeddings, labels),
+            "anme": alignment_nme(after * (width, height), eyes=eyes),
+            "anme_before": alignment_nme(before * (width, height), eyes=eyes),
+            "count": len(source),
+        }
+
+    names = {"aligned": 0.0, **{f"misaligned_{s:g}": s for s in severities}}
+    return {name: partial(evaluate, severity) for name, severity in names.items()}
+
+
+def rank_1(embeddings: np.ndarray, labels: np.ndarray) -> float:
+    """Share of probes whose nearest gallery image is of the same person.
+
+    Args:
+      embeddings: [N, D], not normalised.
+      labels: int [N]; each person's first row is the gallery, the others are probes.
+    Raises: ValueError: nobody has two images.
+    """
+    _, gallery = np.unique(labels, return_index=True)
+    probes = np.setdiff1d(np.arange(len(labels)), gallery)
+    if not len(probes):
+        raise ValueError(
+            f"rank_1: someone must have two images; got {len(labels)} images of as "
+            "many people; give more rows"
+        )
+    norms = np.maximum(np.linalg.norm(embeddings, axis=-1, keepdims=True), 1e-12)
+    unit = embeddings / norms
+    outcome = outcome_of_scores(
+        unit[probes] @ unit[gallery].T, labels[probes][:, None] == labels[gallery]
+    )
+    return float(rank_accuracy(outcome, [1])[0])

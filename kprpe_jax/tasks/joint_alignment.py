@@ -1,0 +1,245 @@
+"""Recognition and alignment learned together, the alignment as strong as wished.
+
+Source: Balanced Alignment, Sec. 4 (Eq. 5) and Sec. 5.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from kprpe_jax.alignment import warps
+from kprpe_jax.alignment.aligned_backbone import AlignedBackbone
+from kprpe_jax.alignment.template import frontal_template, read_template
+from kprpe_jax.backbones.vit import ViT
+from kprpe_jax.data import order
+from kprpe_jax.data.augmentation.recipe import augment, make_recipe
+from kprpe_jax.data.augmentation.spatial import FACE_MIRROR
+from kprpe_jax.data.faces import Faces, open_faces
+from kprpe_jax.data.store import open_split
+from kprpe_jax.data.synthetic.landmarks import MIRROR
+from kprpe_jax.evaluation.aligned_recognition import make_evaluators
+from kprpe_jax.evaluation.conditions import Evaluator
+from kprpe_jax.evaluation.pairs import draw_pairs
+from kprpe_jax.losses.alignment import alignment_loss
+from kprpe_jax.losses.class_centers import margin_softmax
+from kprpe_jax.losses.margin import make_margin
+from kprpe_jax.tasks import face_recognition, faces, recognition
+from kprpe_jax.tasks.task import Task, TrainingRows
+
+_MIRRORS = {5: FACE_MIRROR, len(MIRROR): tuple(MIRROR.tolist())}
+_FIRST_LOGIT = 2.2  # of the weights of the landmarks, which start at 0.9
+FRONTAL = "frontal"
+
+
+def build(config: ConfigDict, mesh: Mesh) -> Task:
+    """Build the task; see `Task`.
+
+    Reads alignment: strength (lambda of Eq. 5), method, after, control and localization
+    of `AlignedBackbone`; points (eyes, nose and mouth corners among the landmarks);
+    template ("frontal" or an .npz file), learn_template, learn_weights.
+
+    Raises: ValueError: as `face_recognition.build`; an unknown method; flips of
+      landmarks whose mirror images are not known; a template of other landmarks.
+    """
+    data, options = config.data, config.alignment
+    if tuple(config.model.image_size) != tuple(data.image_shape[:2]):
+        raise ValueError(
+            "config.model.image_size must be that of config.data.image_shape, "
+            f"{tuple(data.image_shape[:2])}; got {tuple(config.model.image_size)}; "
+            "change one of them."
+        )
+    template = make_template(config)
+    backbone, read = face_recognition.make_backbone(config, mesh)
+    model = AlignedBackbone(
+        backbone,
+        method=options.method,
+        after=options.after,
+        control=tuple(options.control),
+        template=tuple(map(tuple, template.tolist())),
+        points=tuple(options.points),
+        localization=options.localization.to_dict(),
+        carry=isinstance(backbone, ViT) and backbone.uses_keypoints,
+    )
+    five = np.array(options.points)
+
+    def model_inputs(images: Array, landmarks: Array) -> tuple[Array, ...]:
+        images, *keypoints = read(images, landmarks[:, five])
+        return images, landmarks, *keypoints
+
+    def forward(params, collections, images, landmarks):
+        variables = {"params": params["backbone"], **collections}
+        result = model.apply(variables, *model_inputs(images, landmarks))
+        return result.embeddings, warps.carry_keypoints(result.warp, landmarks)
+
+    examples = (
+        jnp.zeros((mesh.size, *data.image_shape)),
+        jnp.tile(template, (mesh.size, 1, 1)),
+    )
+    return Task(
+        init=partial(_init, config, model, model_inputs(*examples)),
+        loss=_make_loss(config, mesh, model, model_inputs, template),
+        open_training=partial(_open_training, config),
+        check_batch=faces.batch_check(config, needs_keypoints=False),
+        evaluators=_evaluators(forward, config),
+        sharding_rules=recognition.SHARDING_RULES,
+    )
+
+
+def make_template(config: ConfigDict) -> np.ndarray:
+    """The template that learning starts from, float32 [S, 2], fractions of the image.
+
+    Raises: ValueError: as `read_template`.
+    """
+    data, options = config.data, config.alignment
+    if options.template != FRONTAL:
+        return read_template(options.template, data.num_keypoints)
+    rows = open_split(data.dir, data.name, data.train_split)
+    first, last = data.train_identities or (0, np.iinfo(np.int32).max)
+    shapes = [
+        row[data.points]
+        for start in range(0, len(rows), 4096)
+        for row in rows.__getitems__(range(start, min(start + 4096, len(rows))))
+        if first <= row["label"] < last
+    ]
+    return frontal_template(np.stack(shapes), tuple(options.points))
+
+
+def learned_template(params: Any, template: np.ndarray) -> np.ndarray:
+    """The template of a state, [S, 2]; `template` where it is not learned."""
+    return template + params.get("alignment", {}).get("template_keypoints", 0.0)
+
+
+def landmark_weights(params: Any, count: int) -> Array:
+    """The weights alpha of a state, [S]; ones where they are not learned."""
+    logits = params.get("alignment", {}).get("weight_logits")
+    return jnp.ones(count) if logits is None else jax.nn.sigmoid(logits)
+
+
+def _init(
+    config: ConfigDict,
+    model: AlignedBackbone,
+    model_inputs: tuple[Array, ...],
+    rng: Array,
+) -> dict[str, Any]:
+    variables = recognition.init(config, model, model_inputs, rng)
+    count, own = config.data.num_keypoints, {}
+    # As a distance from the first one: nothing pulls it towards the corner. Its name
+    # keeps it from weight decay.
+    if config.alignment.learn_template:
+        own["template_keypoints"] = jnp.zeros((count, 2))
+    if config.alignment.learn_weights:
+        own["weight_logits"] = jnp.full(count, _FIRST_LOGIT)
+    params = {**variables["params"], **({"alignment": own} if own else {})}
+    return {**variables, "params": params}
+
+
+def _make_loss(
+    config: ConfigDict,
+    mesh: Mesh,
+    model: AlignedBackbone,
+    model_inputs: Callable[..., tuple[Array, ...]],
+    template: np.ndarray,
+) -> Callable[..., Any]:
+    """Build the `Task.loss`: L_fr + lambda L_align, Eq. 5."""
+    options, num_classes = config.loss, config.data.num_classes
+    margin = make_margin(
+        options.margin_kind,
+        margin=options.margin,
+        scale=options.scale,
+        gradient=options.margin_gradient,
+    )
+    augmented = _augmentation(config)
+
+    def loss(params, collections, batch, rng, *, train):
+        augment_rng, dropout_rng = jax.random.split(rng)
+        images, landmarks = augmented(batch, augment_rng)
+        result, collections = model.apply(
+            {"params": params["backbone"], **collections},
+            *model_inputs(images, landmarks),
+            train=train,
+            mutable=list(collections),
+            rngs={"dropout": dropout_rng},
+        )
+        recognized = margin_softmax(
+            result.embeddings,
+            params["class_centers"],
+            batch["label"],
+            margin=margin,
+            num_classes=num_classes,
+            mesh=mesh,
+        )
+        points = 2 * learned_template(params, template) - 1
+        points = jnp.broadcast_to(points, landmarks.shape)
+        aligned = alignment_loss(
+            (result.warp.to_input(points) + 1) / 2,
+            landmarks,
+            landmark_weights(params, len(template)),
+        )
+        metrics = {
+            "accuracy": recognized.accuracy,
+            "recognition_loss": recognized.loss,
+            "alignment_loss": aligned.total,
+            "alignment_pixels": aligned.distance,
+        }
+        strength = config.alignment.strength
+        total = recognized.loss
+        if strength:  # at 0 a warp that went wild must not reach the loss as 0 * NaN
+            total += strength * aligned.total
+        return total, (collections, metrics)
+
+    return loss
+
+
+def _augmentation(config: ConfigDict) -> Callable[..., tuple[Array, Array]]:
+    options, count = config.augmentation, config.data.num_keypoints
+    recipe = make_recipe(options.preset, **options.changes.to_dict())
+    if count not in _MIRRORS and recipe.spatial.flip_prob > 0:
+        raise ValueError(
+            f"config.augmentation: the mirror images of {count} landmarks are not known"
+            f" (of {sorted(_MIRRORS)} they are), so nothing can be flipped; set "
+            "changes.spatial.flip_prob to 0"
+        )
+    mirror = _MIRRORS.get(count, tuple(range(count)))
+
+    def augmented(batch: dict[str, Array], rng: Array) -> tuple[Array, Array]:
+        return augment(rng, batch["image"], batch["keypoints"], recipe, mirror=mirror)
+
+    return augmented
+
+
+def _open(config: ConfigDict, split: str, identities: tuple[int, ...]) -> Faces:
+    data = config.data
+    return open_faces(
+        data.dir,
+        data.name,
+        split,
+        image_size=tuple(data.image_shape[:2]),
+        identities=tuple(identities) or None,
+        points=data.points,
+    )
+
+
+def _open_training(config: ConfigDict, seed: int) -> TrainingRows:
+    source = _open(config, config.data.train_split, config.data.train_identities)
+    return TrainingRows(source, order.shuffled(len(source), seed=seed))
+
+
+def _evaluators(forward, config: ConfigDict) -> dict[str, Evaluator]:
+    """Those of `aligned_recognition` on people whom training does not see."""
+    evals = config.evals
+    source = _open(config, evals.split, evals.identities)
+    return make_evaluators(
+        forward,
+        source,
+        draw_pairs(source.labels(), count=evals.pairs, seed=0),
+        evals.severities,
+        eyes=tuple(config.alignment.points[:2]),
+        batch_size=evals.batch_size,
+    )
