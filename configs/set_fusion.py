@@ -14,7 +14,7 @@ python train.py --config configs/set_fusion.py:cfan --workdir runs/cfan
 
 from ml_collections import ConfigDict
 
-from kprpe_jax.data.precompute import DEGRADATION
+from kprpe_jax.data.feature_rows import DEGRADATION
 
 
 def get_config(method: str = "cluster_aggregate") -> ConfigDict:

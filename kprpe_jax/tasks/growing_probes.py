@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from kprpe_jax.data.face_features import FeatureRows, collect, read_features
 from kprpe_jax.data.faces import open_faces
-from kprpe_jax.data.precompute import feature_rows
+from kprpe_jax.data.feature_rows import feature_rows
 from kprpe_jax.evaluation.conditions import Evaluator
 from kprpe_jax.evaluation.probe_sizes import draw_probes, probe_results
 from kprpe_jax.fusion.aggregate import assignment_entropy
