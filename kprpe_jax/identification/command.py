@@ -1,0 +1,79 @@
+"""What the commands share: which network, which gallery, errors as one sentence."""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+
+from kprpe_jax.identification.encoder import (
+    Encoder,
+    mobilefacenet_encoder,
+    run_encoder,
+)
+from kprpe_jax.identification.photos import Prepare, aligned_photos, detected_photos
+from kprpe_jax.training.config import load_config, split_overrides
+
+
+def make_parser(description: str) -> argparse.ArgumentParser:
+    """A parser with what every command needs."""
+    parser = argparse.ArgumentParser(
+        description=description.split("\n")[0], allow_abbrev=False
+    )
+    add = parser.add_argument
+    add("--gallery", required=True, help="file of the gallery")
+    add("--photos", help="the photos")
+    add("--weights", help="weights of MobileFaceNet; or give --config and --workdir")
+    add("--config", help="config of a run on faces, path.py[:arg]")
+    add("--workdir", help="folder of that run")
+    add("--checkpoint", default="best", help="of the run: best, last or a step")
+    add("--detector", help="weights of RetinaFace; without, photos must be aligned")
+    return parser
+
+
+def run(
+    parser: argparse.ArgumentParser,
+    body: Callable[[argparse.Namespace], None],
+    arguments: Sequence[str] | None = None,
+) -> None:
+    """Parse the arguments and run a command.
+
+    A ValueError is the user's fault: its sentence goes to stderr, the exit code is 2.
+
+    Args:
+      parser: from `make_parser`.
+      body: what the command does.
+      arguments: of the command line, `sys.argv[1:]` by default.
+    """
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    rest, overrides = split_overrides(["", *given])
+    options = parser.parse_args(rest[1:])
+    options.overrides = overrides
+    try:
+        body(options)
+    except ValueError as error:
+        sys.stderr.write(f"error: {error}\n")
+        sys.exit(2)
+
+
+def read_encoder(options: argparse.Namespace) -> Encoder:
+    """Load the network that the options name.
+
+    Raises: ValueError: none or two are named; as `mobilefacenet_encoder` and
+      `run_encoder`.
+    """
+    is_run = options.config is not None and options.workdir is not None
+    if (options.weights is not None) == is_run:
+        raise ValueError(
+            "the command needs one network: --weights file, or --config path.py and "
+            "--workdir folder"
+        )
+    if options.weights is not None:
+        return mobilefacenet_encoder(options.weights)
+    config = load_config(options.config, options.overrides)
+    return run_encoder(config, options.workdir, which=options.checkpoint)
+
+
+def read_prepare(options: argparse.Namespace, encoder: Encoder) -> Prepare:
+    """How photos become faces."""
+    if options.detector is None:
+        return aligned_photos(encoder)
+    return detected_photos(encoder, options.detector)

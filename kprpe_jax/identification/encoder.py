@@ -1,0 +1,155 @@
+"""Which network looks at the faces of a gallery, and its fingerprint."""
+
+import hashlib
+import os
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from kprpe_jax.backbones.iresnet import IResNet
+from kprpe_jax.interop.mobilefacenet import import_weights, published_mobilefacenet
+from kprpe_jax.matching.patch_weights import Faces
+from kprpe_jax.tasks import face_recognition
+from kprpe_jax.tasks.recognition import NORMS, SHARDING_RULES
+from kprpe_jax.tasks.recognition import init as recognition_init
+from kprpe_jax.tasks.task import Task
+from kprpe_jax.training import mesh as mesh_lib
+from kprpe_jax.training.checkpoint import restore_for_eval
+from kprpe_jax.training.sharding import flatten_with_paths
+from kprpe_jax.training.state import abstract_state
+
+
+class Encoder(NamedTuple):
+    """A network with its weights.
+
+    Attributes:
+      name: what it is, in words.
+      fingerprint: hexadecimal, of the architecture and every weight: embeddings of two
+        encoders may be compared only where it is the same.
+      image_size: (height, width) of the aligned faces that it reads.
+      grid: (rows, columns) of the patches.
+      embed: images [B, H, W, 3] in [-1, 1] and keypoints [B, 5, 2] -> Faces with
+        embeddings [B, D] and patches [B, N, C], float32; compiled by the caller.
+    """
+
+    name: str
+    fingerprint: str
+    image_size: tuple[int, int]
+    grid: tuple[int, int]
+    embed: Callable[[Array, Array], Faces]
+
+
+def mobilefacenet_encoder(weights: str | os.PathLike) -> Encoder:
+    """MobileFaceNet with published weights: 112 x 96 faces, 7 x 6 patches of 512.
+
+    Raises: ValueError: no such file, or other weights.
+    """
+    if not os.path.isfile(weights):
+        raise ValueError(
+            f"mobilefacenet_encoder: {os.fspath(weights)} is not a file; name the "
+            "weights of MobileFaceNet."
+        )
+    model = published_mobilefacenet()
+    variables = import_weights(model, weights)
+
+    def embed(images: Array, keypoints: Array) -> Faces:
+        del keypoints
+        maps = model.apply(variables, images, method="features")["conv3"]
+        embeddings = model.apply(variables, maps, method="embed_features")
+        return Faces(embeddings, _patches(maps))
+
+    size = model.image_size
+    return Encoder(
+        "mobilefacenet",
+        fingerprint(repr(model), variables),
+        size,
+        (size[0] // 16, size[1] // 16),
+        embed,
+    )
+
+
+def run_encoder(
+    config: ConfigDict, workdir: str | os.PathLike, *, which: int | str = "best"
+) -> Encoder:
+    """The backbone of a face recognition run: tokens of a ViT, last map of an iResNet.
+
+    Args:
+      config: of the run.
+      workdir: its folder.
+      which: a step, "last" or "best".
+    Raises: ValueError: a run of another task, no such checkpoint.
+    """
+    if config.task != "face_recognition":
+        raise ValueError(
+            "run_encoder: config.task must be face_recognition; got "
+            f"{config.task!r}; give the config of a run on faces."
+        )
+    one = mesh_lib.make_mesh(dict.fromkeys(mesh_lib.AXES, 1), jax.devices()[:1])
+    model, read = face_recognition.make_backbone(config, one)
+    size = tuple(config.model.image_size)
+    examples = read(
+        jnp.zeros((1, *size, 3)), jnp.zeros((1, config.data.num_keypoints, 2))
+    )
+    init = partial(recognition_init, config, model, examples)
+    variables = _restore(config, workdir, which, init, one)
+
+    def embed(images: Array, keypoints: Array) -> Faces:
+        inputs = read(images, keypoints)
+        if isinstance(model, IResNet):
+            maps = model.apply(variables, *inputs, method="features")["stage4"]
+            embeddings = model.apply(variables, maps, method="embed_features")
+            return Faces(embeddings, _patches(maps))
+        tokens = model.apply(variables, *inputs, method="tokens")[-1]
+        embeddings = model.apply(variables, tokens, method="embed_tokens")
+        return Faces(embeddings, tokens.astype(jnp.float32))
+
+    side = 16 if isinstance(model, IResNet) else config.model.patch_size
+    return Encoder(
+        f"{config.backbone} of {os.path.basename(os.path.abspath(workdir))}",
+        fingerprint(f"{config.backbone} {config.model.to_json()}", variables),
+        size,
+        (size[0] // side, size[1] // side),
+        embed,
+    )
+
+
+def fingerprint(architecture: str, variables: dict[str, Any]) -> str:
+    """SHA-256 of an architecture in words and of all arrays, in hexadecimal."""
+    digest = hashlib.sha256(architecture.encode())
+    for path, leaf in sorted(flatten_with_paths(variables).items()):
+        leaf = np.ascontiguousarray(leaf)
+        digest.update(f"{path} {leaf.dtype} {leaf.shape}".encode())
+        digest.update(leaf.tobytes())
+    return digest.hexdigest()
+
+
+def _patches(maps: Array) -> Array:
+    return maps.reshape(len(maps), -1, maps.shape[-1]).astype(jnp.float32)
+
+
+def _restore(
+    config: ConfigDict,
+    workdir: str | os.PathLike,
+    which: int | str,
+    init: Callable[..., Any],
+    mesh: Mesh,
+) -> dict[str, Any]:
+    """Variables of a run's backbone; the run's data set is not needed."""
+    nothing = dict.fromkeys(("loss", "open_training", "check_batch"))
+    task = Task(init, **nothing, evaluators={}, sharding_rules=SHARDING_RULES)
+    state = restore_for_eval(
+        workdir,
+        which,
+        abstract_state(task, mesh),
+        metric=config.checkpoint.best_metric,
+        mode=config.checkpoint.best_mode,
+    )
+    own = {name: c for name, c in state.collections.items() if name != NORMS}
+    return {"params": state.params["backbone"], **own}

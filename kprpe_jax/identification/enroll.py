@@ -1,0 +1,173 @@
+"""Enrol people: a folder of each one's photos into a gallery on disk.
+
+    python -m kprpe_jax.identification.enroll --gallery people.gallery \
+        --photos folder --weights mobilefacenet.npz --detector retinaface.npz
+
+A killed enrolment goes on when the same command is run again: photos that are there
+already are passed over. With --remove people leave; nothing else is done.
+"""
+
+import argparse
+import hashlib
+import sys
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from kprpe_jax.data.importers.dataset import ON_BAD
+from kprpe_jax.data.importers.image_folder import open_image_folder
+from kprpe_jax.data.importers.record import Bad, Record, Source
+from kprpe_jax.identification.command import (
+    make_parser,
+    read_encoder,
+    read_prepare,
+    run,
+)
+from kprpe_jax.identification.encoder import Encoder
+from kprpe_jax.identification.gallery import Entry, Gallery, Model
+from kprpe_jax.identification.packing import KINDS
+from kprpe_jax.identification.photos import Prepare, embed_faces
+
+BATCH = 32  # photos of a transaction
+
+
+class Enrolled(NamedTuple):
+    """What an enrolment did.
+
+    Attributes:
+      added: photos that are new.
+      known: photos that were there.
+      bad: name -> why a photo was left out.
+    """
+
+    added: int
+    known: int
+    bad: dict[str, str]
+
+
+def describe_model(encoder: Encoder, patches: str) -> Model:
+    """What a gallery of this encoder says about itself; one face is embedded."""
+    height, width = encoder.image_size
+    blank = np.zeros((height, width, 3), np.float32), np.zeros((5, 2), np.float32)
+    faces = embed_faces(encoder)([blank])
+    return Model(
+        encoder.name,
+        encoder.fingerprint,
+        faces.embeddings.shape[-1],
+        encoder.grid,
+        faces.patches.shape[-1],
+        patches,
+    )
+
+
+def enroll(
+    gallery: Gallery,
+    source: Source,
+    encoder: Encoder,
+    prepare: Prepare,
+    *,
+    on_bad: str = "fail",
+) -> Enrolled:
+    """Add the photos of a source to a gallery, a batch at a time.
+
+    Args:
+      gallery: open, of this encoder.
+      source: `Record.identity` is the person's name.
+      encoder: the network.
+      prepare: how a photo becomes a face.
+      on_bad: at a photo that cannot be read or shows no face: `fail`, or `skip` it.
+    Raises: ValueError: a bad photo with `fail`; a name or a file that is there under
+      another one. Batches before it stay.
+    """
+    embed, bad, known, added = embed_faces(encoder), {}, 0, 0
+    batch: list[tuple[Record, str, tuple]] = []
+
+    def flush() -> None:
+        faces = embed([face for _, _, face in batch])
+        rows = zip(batch, faces.embeddings, faces.patches, strict=True)
+        gallery.add(
+            [
+                Entry(str(record.identity), record.key, digest, embedding, patches)
+                for (record, digest, _), embedding, patches in rows
+            ]
+        )
+        batch.clear()
+
+    for record, digest, face in _faces(source, prepare, gallery):
+        if isinstance(face, str):
+            if on_bad == "fail":
+                raise ValueError(
+                    f"enroll: {record.key}: {face}; or leave such photos out with "
+                    "--on_bad skip"
+                )
+            bad[record.key] = face
+        elif face is None:
+            known += 1
+        else:
+            batch.append((record, digest, face))
+            added += 1
+        if len(batch) == BATCH:
+            flush()
+    if batch:
+        flush()
+    return Enrolled(added, known, bad)
+
+
+def _faces(
+    source: Source, prepare: Prepare, gallery: Gallery
+) -> Iterator[tuple[Record | Bad, str, tuple | str | None]]:
+    """Each photo, its digest and its face; why there is none; None: it is there."""
+    for record in source.read(0):
+        if isinstance(record, Bad):
+            yield record, "", record.reason
+            continue
+        digest = hashlib.sha256(record.image).hexdigest()
+        there = gallery.photo_with(digest) == record.key
+        yield record, digest, None if there else prepare(record.image)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command."""
+    parser = make_parser(__doc__)
+    add = parser.add_argument
+    add("--patches", choices=KINDS, default="bfloat16", help="how patches are kept")
+    add("--on_bad", choices=ON_BAD, default="fail", help="at a photo without a face")
+    add("--remove", default="", help="people to remove, separated by commas")
+    run(parser, _main, arguments)
+
+
+def _main(options: argparse.Namespace) -> None:
+    if bool(options.photos) == bool(options.remove):
+        raise ValueError(
+            "enroll needs either --photos, a folder per person, or --remove names"
+        )
+    if options.remove:
+        _remove(options.gallery, options.remove.split(","))
+        return
+    source = open_image_folder(options.photos)
+    encoder = read_encoder(options)
+    prepare = read_prepare(options, encoder)
+    model = describe_model(encoder, options.patches)
+    with Gallery(options.gallery, create=model) as gallery:
+        done = enroll(gallery, source, encoder, prepare, on_bad=options.on_bad)
+        for name, reason in done.bad.items():
+            sys.stderr.write(f"left out: {name}: {reason}\n")
+        sys.stdout.write(
+            f"{done.added} photos added, {done.known} were there, {len(done.bad)} left "
+            f"out; {options.gallery} holds {len(gallery)} photos of "
+            f"{len(gallery.people())} people\n"
+        )
+
+
+def _remove(path: str, names: Sequence[str]) -> None:
+    with Gallery(path) as gallery:
+        count = gallery.remove_people(names)
+        sys.stdout.write(
+            f"removed: {len(names)} people, {count} photos; {len(gallery)} photos "
+            "remain\n"
+        )
+
+
+if __name__ == "__main__":
+    main()
