@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from kprpe_jax.losses.margin import unit
+from kprpe_jax.layers.unit import unit
 
 
 def attack_embeddings(
