@@ -57,7 +57,7 @@ def projective_warp(parameters: jax.Array) -> Warp:
       parameters: [B, 8], from output to input, as `grids.apply_projective` takes them.
     """
     return Warp(
-        lambda size: grids.projective_grid(parameters[:, None], size),
+        lambda size: grids.projective_grid(parameters, size),
         functools.partial(grids.apply_projective, parameters),
         lambda points: grids.apply_projective(
             grids.invert_projective(parameters), points

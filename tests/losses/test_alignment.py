@@ -1,0 +1,61 @@
+"""L_align against Eqs. 2-4 written out, and what it says about the weights."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from kprpe_jax.losses.alignment import PIXELS, alignment_loss
+
+
+def oracle(warped, landmarks, weights):
+    """Eqs. 3 and 4, term by term."""
+    faces, count = warped.shape[:2]
+    total = 0.0
+    for i in range(faces):
+        for s in range(count):
+            difference = (warped[i, s] - landmarks[i, s]) * PIXELS
+            total += weights[s] * np.sqrt((difference**2).sum())
+    return total / (faces * count), sum((1 - a) ** 2 for a in weights)
+
+
+def test_equals_the_equations(rng):
+    warped, landmarks = rng.random((2, 3, 4, 2)).astype(np.float32)
+    weights = rng.random(4).astype(np.float32)
+    got = alignment_loss(warped, landmarks, weights)
+    points, regularization = oracle(warped, landmarks, weights)
+    np.testing.assert_allclose(got.landmarks, points, rtol=1e-5)
+    np.testing.assert_allclose(got.regularization, regularization, rtol=1e-5)
+    np.testing.assert_allclose(got.total, points + regularization, rtol=1e-5)
+    distance = np.linalg.norm(warped - landmarks, axis=-1).mean() * 112
+    np.testing.assert_allclose(got.distance, distance, rtol=1e-5)
+
+
+def test_best_weights_are_those_of_the_docstring(rng):
+    landmarks = np.zeros((2, 5, 2), np.float32)
+    warped = landmarks + rng.random((5, 1)) / 10
+    distance = np.linalg.norm(warped[0], axis=-1) * 112
+    best = (1 - distance / 10).astype(np.float32)
+    slope = jax.grad(lambda a: alignment_loss(warped, landmarks, a).total)(best)
+    np.testing.assert_allclose(slope, 0, atol=1e-5)
+
+
+def test_points_that_are_met_have_a_finite_gradient():
+    points = jnp.full((2, 3, 2), 0.5)
+    value, grads = jax.value_and_grad(
+        lambda p: alignment_loss(p, points, jnp.ones(3)).total
+    )(points)
+    assert value == 0
+    np.testing.assert_array_equal(grads, 0)
+
+
+def test_bfloat16_points_are_measured_in_float32():
+    points = jnp.full((1, 3, 2), 0.5, jnp.bfloat16)
+    got = alignment_loss(points, points + jnp.bfloat16(0.125), jnp.ones(3))
+    assert got.total.dtype == jnp.float32
+    np.testing.assert_allclose(got.total, 112 * 0.125 * 2**0.5, rtol=1e-5)
+
+
+def test_other_landmarks_are_refused():
+    with pytest.raises(ValueError, match=r"got \(1, 3, 2\), \(1, 4, 2\) and \(3,\)"):
+        alignment_loss(jnp.zeros((1, 3, 2)), jnp.zeros((1, 4, 2)), jnp.ones(3))
