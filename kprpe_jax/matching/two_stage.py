@@ -6,33 +6,21 @@ chunk needs is on the device at a time. A pair's score is the same in whatever c
 
 from collections.abc import Iterator
 from functools import partial
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.typing import ArrayLike
 
-from kprpe_jax.evaluation.search import search
 from kprpe_jax.matching.earth_movers import match_faces
+from kprpe_jax.matching.nearest import ExactIndex, Index, Ranking, check_search
 from kprpe_jax.matching.patch_weights import Faces
 from kprpe_jax.matching.sinkhorn import Solver
 
 # Weights that sum to 1 on both sides need nothing more.
 FAST = Solver(domain="kernel", unequal="query")
-
-
-class Ranking(NamedTuple):
-    """Gallery rows in the order of similarity to each query.
-
-    Attributes:
-      rows: int32 [Q, ranks], of the gallery; -1 where there is no further one.
-      scores: float32 [Q, ranks], -inf where there is none.
-    """
-
-    rows: np.ndarray
-    scores: np.ndarray
 
 
 def two_stage(
@@ -46,6 +34,8 @@ def two_stage(
     own_rows: ArrayLike | None = None,
     ranks: int | None = None,
     chunk: int = 8,
+    index: Index | None = None,
+    mesh: Mesh | None = None,
 ) -> Ranking:
     """Rank the gallery by cosine and the k best again by patches.
 
@@ -62,7 +52,11 @@ def two_stage(
         found; -1 = none.
       ranks: length of the ranking, k or more; ranks after k keep the order and scores
         of the first stage.
-      chunk: queries compared at once: chunk * k * N * (C + a few M) * 4 bytes.
+      chunk: queries compared at once: chunk * k * N * (C + a few M) * 4 bytes; with a
+        mesh a multiple of its devices.
+      index: of the gallery's embeddings, made once for many calls; None: exact, made
+        for this call.
+      mesh: its devices share the first stage by gallery rows, the second by queries.
     Returns: the ranking.
     Raises: ValueError: as `first_stage` and `second_stage`; alpha out of range.
     """
@@ -73,10 +67,12 @@ def two_stage(
     ranks = k if ranks is None else ranks
     if ranks < k:
         raise ValueError(f"two_stage: ranks must be at least k, {k}; got {ranks}.")
-    first = first_stage(queries, gallery, ranks=ranks, own_rows=own_rows)
+    first = first_stage(
+        queries, gallery, ranks=ranks, own_rows=own_rows, index=index, mesh=mesh
+    )
     patches = second_stage(
         queries, gallery, first.rows[:, :k],
-        weighting=weighting, solver=solver, chunk=chunk,
+        weighting=weighting, solver=solver, chunk=chunk, mesh=mesh,
     )  # fmt: skip
     return rank_again(first, patches, alpha)
 
@@ -87,11 +83,13 @@ def first_stage(
     *,
     ranks: int,
     own_rows: ArrayLike | None = None,
+    index: Index | None = None,
+    mesh: Mesh | None = None,
 ) -> Ranking:
-    """Gallery rows by the cosine of their embeddings, exact.
+    """Gallery rows by the cosine of their embeddings.
 
     Args:
-      queries, gallery, own_rows: as `two_stage`.
+      queries, gallery, own_rows, index, mesh: as `two_stage`.
       ranks: at most the size of the gallery.
     Raises: ValueError: a query without a face, embeddings that are not finite or of
       another width, more ranks than gallery rows.
@@ -108,14 +106,19 @@ def first_stage(
             f"first_stage: every query must show a face; got an embedding of zeros for "
             f"query {faceless[0]} and {faceless.size - 1} more; leave these out."
         )
-    found = search(
-        embeddings, np.zeros(len(embeddings), np.int32),
-        gallery.embeddings, np.zeros(size, np.int32),  # identities do not matter here
-        k=ranks if own_rows is None else min(ranks + 1, max(size, ranks)),
-    )  # fmt: skip
+    index = ExactIndex(gallery.embeddings, mesh=mesh) if index is None else index
+    if len(index) != size:
+        raise ValueError(
+            f"first_stage: index must be of this gallery of {size} rows; got one of "
+            f"{len(index)}; make it from its embeddings."
+        )
+    check_search("first_stage", embeddings, gallery.embeddings, ranks)
+    found = index.search(
+        embeddings, ranks if own_rows is None else min(ranks + 1, size)
+    )
     if own_rows is None:
         return Ranking(found.rows, found.scores)
-    own = found.rows == np.asarray(own_rows)[:, None]
+    own = (found.rows == np.asarray(own_rows)[:, None]) & (found.rows >= 0)
     order = np.argsort(own, axis=1, kind="stable")[:, :ranks]
     rows = np.where(own, -1, found.rows)
     scores = np.where(own, -np.inf, found.scores)
@@ -130,16 +133,22 @@ def second_stage(
     weighting: str = "apc",
     solver: Solver = FAST,
     chunk: int = 8,
+    mesh: Mesh | None = None,
 ) -> np.ndarray:
     """Earth mover's similarities of each query with its own candidates.
 
     Args:
-      queries, gallery, weighting, solver, chunk: as `two_stage`.
+      queries, gallery, weighting, solver, chunk, mesh: as `two_stage`.
       rows: int [Q, k], gallery rows; -1 = no candidate.
     Returns: float32 [Q, k], -inf where there is no candidate.
     Raises: ValueError: rows that are not there, patches that are not finite, settings
       or shapes that do not fit.
     """
+    if mesh is not None and chunk % mesh.size:
+        raise ValueError(
+            f"second_stage: chunk must be a multiple of the {mesh.size} devices of the "
+            f"mesh; got {chunk}."
+        )
     rows, size = np.asarray(rows), len(gallery.patches)
     if rows.size and not -1 <= rows.min() <= rows.max() < size:
         raise ValueError(
@@ -150,9 +159,9 @@ def second_stage(
         return np.zeros(rows.shape, np.float32)
     scores: list[Array] = []
     for part in _chunks(len(rows), chunk):
-        candidates = _take(gallery, np.maximum(rows[part], 0))
+        candidates = _take(gallery, np.maximum(rows[part], 0), mesh)
         jax.block_until_ready(scores[-1:])  # not more than two chunks in memory
-        query = _take(queries, part[:, None])
+        query = _take(queries, part[:, None], mesh)
         scores.append(_scores(query, candidates, weighting, solver))
     result = np.concatenate([np.asarray(x) for x in scores])[: len(rows)]
     _check(result, rows)
@@ -243,8 +252,14 @@ def _chunks(count: int, size: int) -> Iterator[np.ndarray]:
         yield np.minimum(np.arange(start, start + size), count - 1)
 
 
-def _take(faces: Faces, rows: np.ndarray) -> Faces:
-    return Faces(*(None if x is None else jnp.asarray(x[rows]) for x in faces))
+def _take(faces: Faces, rows: np.ndarray, mesh: Mesh | None = None) -> Faces:
+    """Rows of all arrays; with a mesh its devices share the leading axis."""
+    taken = (None if x is None else jnp.asarray(x[rows]) for x in faces)
+    if mesh is None:
+        return Faces(*taken)
+    return jax.device_put(
+        Faces(*taken), NamedSharding(mesh, PartitionSpec(mesh.axis_names))
+    )
 
 
 def _check(scores: np.ndarray, rows: np.ndarray, queries: np.ndarray | None = None) -> (

@@ -173,5 +173,5 @@ def test_images_that_cannot_be_compared(queries, gallery):
         rank_by_patches(queries, broken, ranks=4, solver=QUICK, chunk=2)
     broken = gallery._replace(embeddings=gallery.embeddings.copy())
     broken.embeddings[7] = np.inf
-    with pytest.raises(ValueError, match="search: values must be finite; .* row 7"):
+    with pytest.raises(ValueError, match="ExactIndex: values must be finite; .* row 7"):
         two_stage(queries, broken, k=4)
