@@ -22,7 +22,7 @@ def get_config(method: str = "cluster_aggregate") -> ConfigDict:
     config = ConfigDict()
     config.task = "set_fusion"
     config.seed = 0
-    config.steps = 600
+    config.steps = 400
 
     config.data = ConfigDict()
     config.data.dir = "data"
@@ -34,7 +34,7 @@ def get_config(method: str = "cluster_aggregate") -> ConfigDict:
     config.data.train_identities = ()  # (first, last); () = all
     config.data.images_per_set = 16  # the largest N; drawn from 2 on
     config.data.padded_sizes = (8, 16)  # a step's sets are padded to one of these
-    config.data.batch_size = 64 * 2 * 16  # images: 64 people, two sets, 16 in each
+    config.data.batch_size = 32 * 2 * 16  # images: 32 people, two sets, 16 in each
     config.data.num_threads = 1
     config.data.num_workers = 0
 
@@ -73,7 +73,7 @@ def get_config(method: str = "cluster_aggregate") -> ConfigDict:
     config.optimizer.schedule_unit = "steps"
     config.optimizer.warmup = 0.0
     config.optimizer.power = 1.0
-    config.optimizer.boundaries = (360, 540)
+    config.optimizer.boundaries = (240, 360)
     config.optimizer.step_factor = 0.1
     config.optimizer.weight_decay = 5e-4
     config.optimizer.b1 = 0.9
@@ -89,7 +89,7 @@ def get_config(method: str = "cluster_aggregate") -> ConfigDict:
     config.mesh["class"] = 1
 
     config.checkpoint = ConfigDict()
-    config.checkpoint.every_steps = 200
+    config.checkpoint.every_steps = 400
     config.checkpoint.keep_last = 1
     config.checkpoint.best_metric = ""
     config.checkpoint.best_mode = "max"
@@ -98,13 +98,13 @@ def get_config(method: str = "cluster_aggregate") -> ConfigDict:
     config.log.every_steps = 50
 
     config.evals = ConfigDict()
-    config.evals.every_steps = 200
+    config.evals.every_steps = 50
     config.evals.in_training = ("probes",)
     config.evals.features = "lfw_probes"
     config.evals.split = "train"  # of data.name, where the backbone is trained
     config.evals.identities = ()
     config.evals.copies = 6  # where the backbone is trained
-    config.evals.sizes = (1, 4, 16, 64)
+    config.evals.sizes = (16,)
     config.evals.repeats = 8  # probes of each person
     config.evals.batch_images = 256  # N'
     config.evals.entropy_sets = 64  # of them, for the entropy of the assignment

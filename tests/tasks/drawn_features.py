@@ -86,5 +86,3 @@ def batch_of(task) -> dict[str, np.ndarray]:
     source, order = task.open_training(0)
     found = source.__getitems__([int(order[i]) for i in range(64)])
     return {key: np.stack([row[key] for row in found]) for key in found[0]}
-
-
