@@ -1,0 +1,173 @@
+"""What fusion costs beside the backbone, and a stream of a million features.
+
+    python -m benchmarks.set_fusion [--backbone mobilefacenet] [--images 1000000]
+
+The paper's Table 5: relative speed of fusion for N = 16 ... 512, of a network of the
+official size behind an IResNet-101. Weights are random; speed does not depend on them.
+Appends lines to benchmarks/results/.
+"""
+
+import resource
+import sys
+import time
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import app, flags
+
+from benchmarks import harness
+from kprpe_jax.fusion.cluster_aggregate import ImageSets
+from kprpe_jax.fusion.weighted import WeightedFusion
+from kprpe_jax.interop.caface import STYLE_CHANNELS, official_caface
+from kprpe_jax.interop.iresnet import OFFICIAL, official_iresnet
+from kprpe_jax.interop.mobilefacenet import published_mobilefacenet
+
+SIZES = (16, 32, 64, 256, 512)
+METHODS = ("cluster_aggregate", "pfe", "cfan", "rsa")
+EMBED_DIM = 512
+
+_BACKBONE = flags.DEFINE_enum(
+    "backbone", "mobilefacenet", ["mobilefacenet", *OFFICIAL], "To compare with."
+)
+_BATCH_SIZE = flags.DEFINE_integer("batch_size", 16, "Images of the backbone at once.")
+_ROUNDS = flags.DEFINE_integer("rounds", 5, "Timed calls of each variant.")
+_IMAGES = flags.DEFINE_integer("images", 1_000_000, "Of the stream; 0 = no stream.")
+_STREAM_BATCH = flags.DEFINE_integer("stream_batch", 256, "N' of the stream.")
+
+
+def make_model(method: str) -> nn.Module:
+    """A fusion network of the official size."""
+    if method == "cluster_aggregate":
+        return official_caface("caface_g4_conf512")
+    return WeightedFusion(EMBED_DIM, method)
+
+
+def draw_sets(images: int) -> ImageSets:
+    """One set of random features."""
+    rng = np.random.default_rng(0)
+    return ImageSets(
+        rng.normal(size=(1, images, EMBED_DIM)).astype(np.float32),
+        rng.normal(size=(1, images, STYLE_CHANNELS, 2)).astype(np.float32),
+        np.ones((1, images), bool),
+    )
+
+
+def compare(backbone: str, *, batch_size: int, rounds: int) -> dict[str, Any]:
+    """Images/s of fusion of one set, and over those of the backbone.
+
+    Returns: method -> N -> images_per_s and relative, the paper's FPS(F) / FPS(E).
+    """
+    calls = {"backbone": _backbone_call(backbone, batch_size)}
+    counts = {"backbone": batch_size}
+    for method in METHODS:
+        model = make_model(method)
+        variables = jax.jit(model.init)(jax.random.key(0), draw_sets(2))
+        fuse = jax.jit(partial(_fused, model))
+        for size in SIZES:
+            name = f"{method} {size}"
+            arguments = jax.device_put((variables, draw_sets(size)))
+            calls[name] = partial(fuse, *arguments)
+            counts[name] = size
+    seconds = harness.time_variants(calls, rounds=rounds)
+    medians = {name: float(np.median(times)) for name, times in seconds.items()}
+    speed = {name: counts[name] / medians[name] for name in medians}
+    results: dict[str, Any] = {"backbone_images_per_s": speed.pop("backbone")}
+    for name, images_per_s in speed.items():
+        method, size = name.split()
+        results.setdefault(method, {})[size] = {
+            "images_per_s": images_per_s,
+            "relative": images_per_s / results["backbone_images_per_s"],
+        }
+    settings = dict(backbone=backbone, batch_size=batch_size, rounds=rounds)
+    harness.record("set_fusion", settings, results)
+    return results
+
+
+def _fused(model: nn.Module, variables: Any, sets: ImageSets) -> jax.Array:
+    return model.apply(variables, sets).embeddings
+
+
+def _backbone_call(backbone: str, batch_size: int):
+    if backbone == "mobilefacenet":
+        model = published_mobilefacenet()
+    else:
+        model = official_iresnet(backbone)
+    images = jnp.zeros((batch_size, *model.image_size, 3))
+    variables = jax.jit(model.init)(jax.random.key(0), images)
+    return partial(jax.jit(model.apply), variables, images)
+
+
+def stream(images: int, *, batch: int) -> dict[str, Any]:
+    """Fuse a stream of features, drawn as they are needed.
+
+    Returns: seconds, images_per_s, and the peak memory of the process after each tenth
+      of the stream, in MiB.
+    """
+    model = make_model("cluster_aggregate")
+    variables = jax.jit(model.init)(jax.random.key(0), draw_sets(2))
+    update = jax.jit(
+        lambda state, sets: model.apply(variables, state, sets, method="update"),
+        donate_argnums=0,
+    )
+    batches, state = -(-images // batch), model.init_state(1)
+    mask = np.ones((1, batch), bool)
+    pool = np.random.default_rng(0).normal(size=(batch + 101, 2 * STYLE_CHANNELS))
+    pool = pool.astype(np.float32)
+
+    def sets(number: int) -> ImageSets:
+        rows = pool[number % 101 :][:batch]  # other features in every batch
+        return ImageSets(
+            rows[None, :, :EMBED_DIM].copy(),
+            rows.reshape(1, batch, STYLE_CHANNELS, 2).copy(),
+            mask,
+        )
+
+    jax.block_until_ready(update(state, sets(0)))  # compiles
+    state, peaks = model.init_state(1), []
+    start = time.perf_counter()
+    for number in range(batches):
+        state = update(state, sets(number))
+        if (number + 1) % max(batches // 10, 1) == 0:
+            jax.block_until_ready(state)
+            usage = resource.getrusage(resource.RUSAGE_SELF)
+            peaks.append(round(usage.ru_maxrss / 1024, 1))
+    fused = model.apply(variables, state, method="finalize")
+    seconds = time.perf_counter() - start
+    if not np.isfinite(fused.embeddings).all():
+        raise RuntimeError("set_fusion: the fused embedding is not finite")
+    mass = float(state.mass.sum())  # the number of images but for round-off
+    results = {
+        "images": batches * batch,
+        "counted": mass,
+        "seconds": seconds,
+        "images_per_s": batches * batch / seconds,
+        "peak_mib": peaks,
+    }
+    harness.record("set_fusion_stream", dict(images=images, batch=batch), results)
+    return results
+
+
+def main(_: list[str]) -> None:
+    """Run and print."""
+    results = compare(
+        _BACKBONE.value, batch_size=_BATCH_SIZE.value, rounds=_ROUNDS.value
+    )
+    speed = results.pop("backbone_images_per_s")
+    sys.stdout.write(f"{_BACKBONE.value}: {speed:.1f} images/s\n")
+    for method, sizes in results.items():
+        cells = "  ".join(f"{n}: {r['relative']:.1f}x" for n, r in sizes.items())
+        sys.stdout.write(f"{method:18} {cells}\n")
+    if _IMAGES.value:
+        found = stream(_IMAGES.value, batch=_STREAM_BATCH.value)
+        sys.stdout.write(
+            f"stream of {found['images']}: {found['seconds']:.1f} s, "
+            f"{found['images_per_s']:.0f} images/s, peak MiB {found['peak_mib']}\n"
+        )
+
+
+if __name__ == "__main__":
+    app.run(main)
