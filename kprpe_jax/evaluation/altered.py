@@ -42,7 +42,7 @@ def crop_faces(
     corner = jnp.floor(corner)
     scale = jnp.broadcast_to(side / size, corner.shape)
     shrink = affine.scaling(scale, jnp.zeros_like(corner))
-    return _warp(images, keypoints, affine.compose(affine.translation(corner), shrink))
+    return _warp(images, keypoints, affine.compose(shrink, affine.translation(corner)))
 
 
 def turn_faces(
