@@ -1,0 +1,18 @@
+"""CAFace on the features of drawn people before a camera.
+
+python -m kprpe_jax.studies.synthetic_sequences --weights WEIGHTS
+python train.py --config configs/set_fusion_sequences.py --workdir runs/sequences
+"""
+
+from ml_collections import ConfigDict
+
+from configs import set_fusion
+
+
+def get_config(method: str = "cluster_aggregate") -> ConfigDict:
+    """Configure a run of CAFace, or of one of `kprpe_jax.fusion.weighted.METHODS`."""
+    config = set_fusion.get_config(method)
+    config.data.features = "sequences_train"
+    config.evals.features = "sequences_probes"
+    config.evals.repeats = 4
+    return config
