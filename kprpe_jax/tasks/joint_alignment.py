@@ -95,9 +95,10 @@ def build(config: ConfigDict, mesh: Mesh) -> Task:
 def make_template(config: ConfigDict) -> np.ndarray:
     """The template that learning starts from, float32 [S, 2], fractions of the image.
 
-    Raises: ValueError: as `read_template`.
+    Raises: ValueError: as `read_template`; data without such points.
     """
     data, options = config.data, config.alignment
+    _open(config, data.train_split, ())  # says what is wrong with the data
     if options.template != FRONTAL:
         return read_template(options.template, data.num_keypoints)
     rows = open_split(data.dir, data.name, data.train_split)

@@ -1,0 +1,211 @@
+"""Recognition and alignment together, on a small imported data set with five points."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from configs import balanced_alignment
+from kprpe_jax import tasks
+from kprpe_jax.evaluation.misaligned import misalign
+from kprpe_jax.losses.alignment import alignment_loss
+from kprpe_jax.tasks import joint_alignment
+from kprpe_jax.training import loop
+from tests.tasks import drawn_people, tiny
+
+SIZE = drawn_people.SIZE
+
+
+def make_config(method="tps", **extra) -> ConfigDict:
+    config = balanced_alignment.get_config(method)
+    with config.unlocked():
+        del config.data.builder
+    small = {
+        "steps": 4,
+        "data.dir": drawn_people.data_dir(),
+        "data.name": "people",
+        "data.points": "keypoints",
+        "data.num_keypoints": 5,
+        "data.num_classes": 8,
+        "data.train_identities": (0, 8),
+        "data.image_shape": (SIZE, SIZE, 3),
+        "data.batch_size": 16,
+        "data.num_threads": 1,
+        "augmentation.preset": "none",
+        "augmentation.changes": ConfigDict(),
+        "alignment.points": (0, 1, 2, 3, 4),
+        "alignment.control": (2, 3),
+        "alignment.localization": ConfigDict(dict(widths=(2, 2, 2), blocks=1)),
+        "model.image_size": (SIZE, SIZE),
+        "model.widths": (2, 2, 2, 2),
+        "model.output_dim": 8,
+        "optimizer.warmup": 0.0,
+        "log.every_steps": 1,
+        "evals.split": "train",
+        "evals.identities": (8, 12),
+        "evals.pairs": 40,
+        "evals.batch_size": 16,
+        "evals.in_training": (),
+        "checkpoint.best_metric": "",
+    }
+    with config.unlocked():
+        config.update_from_flattened_dict({**small, **extra})
+    return config.lock()
+
+
+@pytest.fixture(scope="module")
+def stepped():
+    """A task, its first variables, and the loss with its gradient on one batch."""
+    config = make_config()
+    task = tasks.build(config, tiny.one_device())
+    variables = jax.jit(task.init)(jax.random.key(0))
+    params = variables.pop("params")
+    source, order = task.open_training(0)
+    batch = tiny.batch_of(source, [order[place] for place in range(16)])
+
+    def loss(params):
+        return task.loss(params, variables, batch, jax.random.key(1), train=True)
+
+    result = jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
+    return config, task, params, variables, batch, result
+
+
+def test_first_loss_is_recognition_plus_the_alignment_of_the_identity(stepped):
+    config, _, params, _, batch, ((value, (_, metrics)), _) = stepped
+    template = joint_alignment.make_template(config)
+    weights = joint_alignment.landmark_weights(params, 5)
+    np.testing.assert_allclose(weights, 0.9, atol=1e-3)
+    want = alignment_loss(
+        jnp.broadcast_to(template, batch["keypoints"].shape),
+        batch["keypoints"],
+        weights,
+    )
+    np.testing.assert_allclose(metrics["alignment_loss"], want.total, rtol=1e-4)
+    np.testing.assert_allclose(
+        value, metrics["recognition_loss"] + 3 * want.total, rtol=1e-4
+    )
+
+
+def test_gradients_reach_all_parts_and_are_finite_at_the_identity(stepped):
+    grads = stepped[-1][1]
+    assert all(np.isfinite(g).all() for g in jax.tree.leaves(grads))
+    for part in (
+        grads["backbone"]["localization"]["out"],
+        grads["backbone"]["backbone"]["stem_conv"],
+        grads["alignment"]["template_keypoints"],
+        grads["alignment"]["weight_logits"],
+        grads["class_centers"],
+    ):
+        assert all(np.abs(g).max() > 0 for g in jax.tree.leaves(part))
+
+
+@pytest.mark.parametrize(
+    ("changes", "left"),
+    [
+        ({"alignment.learn_template": False}, {"weight_logits"}),
+        ({"alignment.learn_weights": False}, {"template_keypoints"}),
+        ({"alignment.learn_template": False, "alignment.learn_weights": False}, None),
+    ],
+)
+def test_what_is_fixed_is_no_parameter(changes, left):
+    config = make_config(**changes)
+    task = tasks.build(config, tiny.one_device())
+    params = jax.eval_shape(task.init, jax.random.key(0))["params"]
+    assert params.get("alignment", {}).keys() == (left or set())
+    if left == {"template_keypoints"} or left is None:
+        assert (joint_alignment.landmark_weights(params, 5) == 1).all()
+
+
+def test_methods_that_landmarks_give_have_no_localisation_network():
+    for method in ("none", "affine2d", "full_align"):
+        config = make_config(method, **{"alignment.strength": 0.0})
+        task = tasks.build(config, tiny.one_device())
+        params = jax.eval_shape(task.init, jax.random.key(0))["params"]
+        assert params["backbone"].keys() == {"backbone"}
+
+
+def test_a_keypoint_transformer_behind_the_warp():
+    """KP-RPE reads five of the landmarks, where the warp has brought them."""
+    config = make_config(**{"alignment.after": "input"})
+    transformer = drawn_people.make_config().model
+    with config.unlocked():
+        config.backbone = "vit"
+        del config.model
+        config.model = transformer
+    task = tasks.build(config, tiny.one_device())
+    params = jax.eval_shape(task.init, jax.random.key(0))["params"]
+    assert params["backbone"].keys() == {"backbone", "localization"}
+
+
+def test_a_template_of_another_run(tmp_path):
+    template = np.random.default_rng(0).random((5, 2)).astype(np.float32)
+    np.savez(tmp_path / "template.npz", template=template)
+    config = make_config(**{"alignment.template": str(tmp_path / "template.npz")})
+    np.testing.assert_array_equal(joint_alignment.make_template(config), template)
+    offset = {"alignment": {"template_keypoints": np.full((5, 2), 0.25)}}
+    got = joint_alignment.learned_template(offset, template)
+    np.testing.assert_allclose(got, template + 0.25)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"alignment.method": "rigid"}, "method must be one of .*; got 'rigid'"),
+        ({"alignment.after": "stage0"}, "got 'stage0'; there are .*stem_act"),
+        ({"alignment.template": "absent.npz"}, "absent.npz must hold an array"),
+        ({"data.points": "landmarks"}, "points must be a field of people; got"),
+        ({"model.image_size": (16, 16)}, r"that of .*\(32, 32\); got \(16, 16\)"),
+    ],
+)
+def test_faults_are_one_sentence(changes, message):
+    config = make_config(**changes)
+
+    def start():
+        task = tasks.build(config, tiny.one_device())
+        jax.eval_shape(task.init, jax.random.key(0))
+
+    with pytest.raises(ValueError, match=message):
+        start()
+
+
+def test_flips_need_known_mirror_images():
+    config = make_config()
+    with config.unlocked():
+        config.augmentation.changes = ConfigDict(dict(spatial=dict(flip_prob=0.5)))
+        config.data.num_keypoints = 7
+    with pytest.raises(ValueError, match="mirror images of 7 landmarks are not known"):
+        joint_alignment._augmentation(config)
+
+
+@pytest.mark.slow
+def test_trains_evaluates_and_aligns(tmp_path):
+    """L_align falls, and an evaluator's ANME before is that of the rows themselves."""
+    config = make_config(
+        "affine",
+        steps=40,
+        **{
+            "optimizer.learning_rate": 3e-3,
+            "evals.in_training": ("aligned", "misaligned_1"),
+            "evals.every_steps": 40,
+        },
+    )
+    results = loop.train(config, tmp_path)
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").open()]
+    pixels = [row["alignment_pixels"] for row in rows if "alignment_pixels" in row]
+    assert pixels[-1] < pixels[0]
+    assert results["aligned/count"] == 16
+    assert 0 <= results["misaligned_1/rank_1"] <= 1
+    source = joint_alignment._open(config, "train", (8, 12))
+    points = np.stack([source[i]["keypoints"] for i in range(16)])
+    d = np.linalg.norm(points[:, 0] - points[:, 1], axis=-1).mean()
+    want = np.linalg.norm(points - points.mean(0), axis=-1).mean() / d
+    np.testing.assert_allclose(results["aligned/anme_before"], want, rtol=1e-4)
+    images = jnp.zeros((16, SIZE, SIZE, 3))
+    rng = jax.random.fold_in(jax.random.key(0), 0)
+    moved = np.asarray(misalign(rng, images, points, 1.0)[1], np.float64)
+    d = np.linalg.norm(moved[:, 0] - moved[:, 1], axis=-1).mean()
+    want = np.linalg.norm(moved - moved.mean(0), axis=-1).mean() / d
+    np.testing.assert_allclose(results["misaligned_1/anme_before"], want, rtol=1e-4)
