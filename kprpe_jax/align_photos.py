@@ -11,7 +11,6 @@ A video's photos are its frames, called VIDEO/000000 and so on.
 """
 
 import csv
-import os
 import pathlib
 import shutil
 import sys
@@ -30,7 +29,7 @@ from kprpe_jax.alignment.photos import (
     detector_finder,
     find_in_photos,
 )
-from kprpe_jax.data.importers.decode import decode_rgb
+from kprpe_jax.data.read_photos import read_photos
 from kprpe_jax.interop.retinaface import (
     import_weights,
     official_aligner,
@@ -40,8 +39,6 @@ from kprpe_jax.report.contact_sheet import plot_contact_sheet
 
 _SHEET = (12, 10)  # rows and columns of a contact sheet
 _HEADER = ["name", *(f"{axis}{i}" for i in range(5) for axis in "xy"), "score"]
-_PHOTOS = (".jpg", ".jpeg", ".png")
-_VIDEOS = (".avi", ".mkv", ".mov", ".mp4", ".webm")
 
 _SOURCE = flags.DEFINE_string("source", None, "Folder of photos, or a video.")
 _OUTPUT = flags.DEFINE_string("output", None, "Folder to make.")
@@ -172,59 +169,6 @@ def _draw_sheets(folder: pathlib.Path, faces: list[tuple[str, np.ndarray]]) -> N
             folder / f"contact_sheet_{number:03d}.png",
             points=np.stack(points).reshape(*grid, 5, 2),
         )
-
-
-def read_photos(source: pathlib.Path) -> Iterator[tuple[str, np.ndarray | str]]:
-    """Read a folder, with the folders in it, or a video.
-
-    Args:
-      source: folder of JPEG and PNG files and videos, or one video.
-    Returns: names relative to the folder, and the photos or why they cannot be read;
-      hidden files and those of other kinds are passed over.
-    Raises: ValueError: no such folder or video; a video without OpenCV.
-    """
-    if source.is_dir():
-        for path in sorted(source.rglob("*")):
-            name = path.relative_to(source)
-            if any(part.startswith(".") for part in name.parts) or not path.is_file():
-                continue
-            if path.suffix.lower() in _PHOTOS:
-                try:
-                    yield name.as_posix(), decode_rgb(path.read_bytes())
-                except (ValueError, OSError) as error:
-                    yield name.as_posix(), str(error)
-            elif path.suffix.lower() in _VIDEOS:
-                yield from _read_video(path, name.as_posix())
-    elif source.is_file() and source.suffix.lower() in _VIDEOS:
-        yield from _read_video(source, source.name)
-    else:
-        raise ValueError(
-            f"align_photos: the source must be a folder or a video with one of the "
-            f"endings {', '.join(_VIDEOS)}; got {source}; check its name"
-        )
-
-
-def _read_video(
-    path: pathlib.Path, name: str
-) -> Iterator[tuple[str, np.ndarray | str]]:
-    try:
-        import cv2
-    except ImportError as error:
-        raise ValueError(
-            f"align_photos: videos need OpenCV, which is not installed, for {path}; "
-            "pip install 'kprpe_jax[video]'"
-        ) from error
-    video = cv2.VideoCapture(os.fspath(path))
-    number = 0
-    while True:
-        ok, frame = video.read()
-        if not ok:
-            break
-        yield f"{name}/{number:06d}", np.ascontiguousarray(frame[..., ::-1])
-        number += 1
-    video.release()
-    if not number:
-        yield name, "no frame can be decoded"
 
 
 def _make_finder() -> Finder:

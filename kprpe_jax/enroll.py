@@ -21,7 +21,7 @@ import numpy as np
 from absl import app, flags, logging
 from safetensors.numpy import save_file
 
-from kprpe_jax.data.importers.decode import decode_rgb
+from kprpe_jax.data.read_photos import PHOTOS, VIDEOS, read_photos
 from kprpe_jax.fusion.cluster_aggregate import ImageSets
 from kprpe_jax.fusion.files import (
     FusionFile,
@@ -33,8 +33,6 @@ from kprpe_jax.fusion.files import (
 from kprpe_jax.interop.extractor import KINDS, Extractor, open_extractor
 from kprpe_jax.layers.unit import unit
 
-IMAGES = (".jpg", ".jpeg", ".png")
-VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm")
 FORMATS = ("npz", "safetensors")
 
 _PEOPLE = flags.DEFINE_string("people", None, "Folder: a folder or video a person.")
@@ -57,36 +55,18 @@ def read_person(path: pathlib.Path, size: tuple[int, int]) -> Iterator[np.ndarra
     Args:
       path: folder of images, in order of their names, or a video file.
       size: (H, W) that all must have.
-    Raises: ValueError: an image that cannot be read, or has another size; a video that
-      cannot be opened.
+    Raises: ValueError: an image or video that cannot be read; another size.
     """
-    if path.is_dir():
-        files = sorted(f for f in path.iterdir() if f.suffix.lower() in IMAGES)
-        frames = ((str(f), decode_rgb(f.read_bytes())) for f in files)
-    else:
-        frames = _frames(path)
-    for name, image in frames:
+    for name, image in read_photos(path):
+        if isinstance(image, str):
+            raise ValueError(f"enroll: {path / name} cannot be read: {image}")
         if image.shape != (*size, 3):
             raise ValueError(
                 f"enroll: faces must be aligned, {size[0]} x {size[1]} pixels; got "
-                f"{image.shape[0]} x {image.shape[1]} in {name}; align them first"
+                f"{image.shape[0]} x {image.shape[1]} in {path / name}; align them "
+                "with python -m kprpe_jax.align_photos"
             )
         yield image
-
-
-def _frames(path: pathlib.Path) -> Iterator[tuple[str, np.ndarray]]:
-    import cv2  # a folder of pictures needs no video decoder
-
-    video = cv2.VideoCapture(str(path))
-    if not video.isOpened():
-        raise ValueError(f"enroll: {path} must be a video; no decoder opens it")
-    try:
-        number = 0
-        while (read := video.read())[0]:
-            yield f"{path}, frame {number}", read[1][:, :, ::-1]  # BGR
-            number += 1
-    finally:
-        video.release()
 
 
 def make_step(extractor: Extractor, file: FusionFile) -> Step:
@@ -221,7 +201,7 @@ def enroll(
         stream = go_on(stream, images, step, batch_size=batch_size)
         if not stream.images:
             raise ValueError(
-                f"enroll: {path} must hold images ({', '.join(IMAGES)}); got none; add "
+                f"enroll: {path} must hold images ({', '.join(PHOTOS)}); got none; add "
                 "some, or take it away"
             )
         write_embedding(output / f"{person}.{suffix}", stream, file, person=person)

@@ -53,7 +53,7 @@ def save_model(
     """
     path = pathlib.Path(path)
     arrays = {
-        name: np.ascontiguousarray(array)
+        name: np.array(array, order="C")  # scalars stay scalars
         for name, array in flax.traverse_util.flatten_dict(
             flax.core.unfreeze(variables), sep="/"
         ).items()
