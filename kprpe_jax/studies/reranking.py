@@ -171,7 +171,9 @@ def measure_time(queries: Features, gallery: Features) -> dict[str, float]:
             TIMED,
         )
         times[f"alone_{name}"] = milliseconds(
-            lambda name=name: rank_by_patches(few, faces, ranks=ranks, weighting=name),
+            lambda name=name: rank_by_patches(
+                few, faces, ranks=ranks, weighting=name, chunk=2
+            ),
             2,
         )
     return times
