@@ -1,8 +1,8 @@
 """Evaluate: python eval.py --config configs/digits.py --workdir runs/digits.
 
-Restores a checkpoint, runs the config's evaluators, prints a table and writes it as
-JSON beside the run. Fields of the config are overridden by
---config.section.field=value.
+Restores a checkpoint (or reads published weights: --weights FILE), runs the config's
+evaluators, prints a table and writes it as JSON beside the run. Fields of the config
+are overridden by --config.section.field=value.
 """
 
 import json
@@ -21,6 +21,7 @@ from kprpe_jax.training.command import (
 from kprpe_jax.training.evaluate import evaluate
 
 _CHECKPOINT = flags.DEFINE_string("checkpoint", "best", "best, last, or a step.")
+_WEIGHTS = flags.DEFINE_string("weights", None, "Published weights, no checkpoint.")
 _EVALUATORS = flags.DEFINE_list("evaluators", [], "Some of the task's; default all.")
 _OUTPUT = flags.DEFINE_string("output", None, "JSON file; default WORKDIR/eval.json.")
 
@@ -35,9 +36,11 @@ def _evaluate(overrides: list[str]) -> None:
         workdir,
         which=_CHECKPOINT.value,
         evaluators=_EVALUATORS.value,
+        weights=_WEIGHTS.value,
     )
     if jax.process_index():
         return  # every process has the same numbers; process 0 writes them
+    output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(json.dumps(results, indent=2) + "\n")
     width = max(map(len, results))
     for name, value in results.items():

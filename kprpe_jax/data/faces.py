@@ -103,6 +103,11 @@ class Faces(Sequence):
         labels = read_labels(self._source)[self._rows]
         return np.where(labels < 0, labels, labels - self._first_label)
 
+    def keys(self) -> list[str]:
+        """Keys of all rows, the source's ids; images stay encoded."""
+        keys = read_field(self._source, "key")
+        return [keys[row].item().decode(errors="surrogateescape") for row in self._rows]
+
     def __getitem__(self, row: int) -> dict[str, np.ndarray]:
         """Return one row; raises ValueError if its image has another size."""
         return self.__getitems__([row])[0]
@@ -134,8 +139,13 @@ class Faces(Sequence):
 
 def read_labels(source: Sequence) -> np.ndarray:
     """Labels int32 [N] of all rows of an imported data set."""
-    labels = []
+    return np.asarray(read_field(source, "label"), np.int32)
+
+
+def read_field(source: Sequence, name: str) -> list[np.ndarray]:
+    """One field of all rows, read once from first to last."""
+    values = []
     for start in range(0, len(source), 4096):
         rows = source.__getitems__(range(start, min(start + 4096, len(source))))
-        labels += [row["label"] for row in rows]
-    return np.asarray(labels, np.int32)
+        values += [row[name] for row in rows]
+    return values

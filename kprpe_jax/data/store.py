@@ -169,15 +169,8 @@ def open_split(data_dir: str | os.PathLike, name: str, split: str) -> Source:
       a shard that is missing, truncated or not of the recorded length. A row
       that turns out damaged when read raises ValueError, too.
     """
-    folder = _newest_version(os.fspath(data_dir), name)
-    try:
-        builder = tfds.builder_from_directory(folder)
-    except Exception as e:  # JSON, protobuf and TFDS errors alike
-        raise ValueError(
-            f"open_split: {folder} must hold TFDS's dataset_info.json and "
-            f"features.json; reading them failed ({_first_line(e)}); delete the folder "
-            "and prepare the data set again"
-        ) from e
+    builder = open_builder(data_dir, name)
+    folder = os.fspath(builder.data_dir)
     try:
         shards = builder.info.splits[split].file_instructions
     except (KeyError, ValueError) as e:
@@ -196,7 +189,23 @@ def open_split(data_dir: str | os.PathLike, name: str, split: str) -> Source:
     return Source(builder.as_data_source(split=split), shards)
 
 
-def _newest_version(data_dir: str, name: str) -> str:
+def open_builder(data_dir: str | os.PathLike, name: str) -> tfds.core.DatasetBuilder:
+    """Open what TFDS says about the newest version of a data set.
+
+    Raises: ValueError: no such data set, an unfinished or damaged one.
+    """
+    folder = newest_version(os.fspath(data_dir), name)
+    try:
+        return tfds.builder_from_directory(folder)
+    except Exception as e:  # JSON, protobuf and TFDS errors alike
+        raise ValueError(
+            f"open_split: {folder} must hold TFDS's dataset_info.json and "
+            f"features.json; reading them failed ({_first_line(e)}); delete the folder "
+            "and prepare the data set again"
+        ) from e
+
+
+def newest_version(data_dir: str, name: str) -> str:
     """Return the folder of the newest finished version of a data set."""
     sets = _folders(data_dir)
     if name not in sets:

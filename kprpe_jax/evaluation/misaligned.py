@@ -3,7 +3,7 @@
 Source: KP-RPE, Sec. 4.2 (aligned and unaligned test sets); the distortion is ours.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -13,19 +13,14 @@ import numpy as np
 from jax import Array
 from jax.sharding import Mesh
 
-from kprpe_jax.data.augmentation.spatial import FACE_MIRROR
 from kprpe_jax.data.faces import Faces
-from kprpe_jax.data.loader import eval_batches
 from kprpe_jax.evaluation.conditions import Evaluator
+from kprpe_jax.evaluation.embedding import Embed, embed_rows, with_mirror
 from kprpe_jax.evaluation.pairs import Pairs
 from kprpe_jax.evaluation.roc import roc_curve, tar_at_far
 from kprpe_jax.evaluation.scores import pair_distance
 from kprpe_jax.evaluation.verification import fold_accuracy
 from kprpe_jax.geometry import affine, sampling
-from kprpe_jax.training.mesh import put_batch, replicated
-
-# (params, collections, images, keypoints) -> embeddings float32 [B, D]
-Embed = Callable[[Any, Any, Array, Array], Array]
 
 
 def misalign(
@@ -91,37 +86,24 @@ def make_evaluators(
     first, second = (np.searchsorted(rows, s) for s in (pairs.first, pairs.second))
     needed = source.select(rows)
 
+    embed_both = with_mirror(embed)
+
     @jax.jit
-    def embed_both(params, collections, batch, rng, severity):
+    def embed_batch(params, collections, batch, index, severity):
+        rng = jax.random.fold_in(jax.random.key(0), index)
         images = batch["image"].astype(jnp.float32) / 127.5 - 1
         images, keypoints = misalign(rng, images, batch["keypoints"], severity)
-        mirrored = keypoints[:, np.array(FACE_MIRROR)] * jnp.array([-1, 1])
-        mirrored += jnp.array([1, 0])
-        return embed(params, collections, images, keypoints) + embed(
-            params, collections, images[:, :, ::-1], mirrored
-        )
+        return embed_both(params, collections, images, keypoints)
 
     def verify(severity: float, state: Any, mesh: Mesh) -> dict[str, float]:
-        gather = jax.jit(lambda x: x, out_shardings=replicated(mesh))
-        batches = eval_batches(
+        embeddings = embed_rows(
+            lambda batch, index: embed_batch(
+                state.params, state.collections, batch, index, jnp.float32(severity)
+            ),
             needed,
             batch_size=batch_size,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
+            mesh=mesh,
         )
-        parts = [
-            gather(
-                embed_both(
-                    state.params,
-                    state.collections,
-                    put_batch(batch, mesh),
-                    jax.random.fold_in(jax.random.key(0), index),
-                    jnp.float32(severity),
-                )
-            )
-            for index, batch in enumerate(batches)
-        ]
-        embeddings = np.concatenate(jax.device_get(parts))[: len(rows)]
         distance = np.asarray(pair_distance(embeddings[first], embeddings[second]))
         folds = fold_accuracy(distance, pairs.same)
         tar = tar_at_far(roc_curve(-distance, pairs.same), [1e-2])

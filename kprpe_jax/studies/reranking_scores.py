@@ -13,7 +13,7 @@ from jax import Array
 from numpy.lib.format import open_memmap
 
 from kprpe_jax.data.importers.decode import decode_rgb
-from kprpe_jax.evaluation.lfw import read_archive
+from kprpe_jax.data.importers.tar_images import read_images
 from kprpe_jax.interop.mobilefacenet import import_weights, published_mobilefacenet
 from kprpe_jax.matching.earth_movers import patch_similarity
 from kprpe_jax.matching.patch_weights import (
@@ -72,7 +72,7 @@ def read_lfw(archive: str | os.PathLike, points: str | os.PathLike) -> Photos:
     Args:
       archive: aligned 112 x 112 photos as Name/Name_0001.jpg.
       points: .npz with `names` and `points112`, in pixels.
-    Raises: ValueError: as `read_archive`; a table that lacks these arrays.
+    Raises: ValueError: as `read_images`; a table that lacks these arrays.
     """
     try:
         with np.load(points, allow_pickle=False) as table:
@@ -86,7 +86,7 @@ def read_lfw(archive: str | os.PathLike, points: str | os.PathLike) -> Photos:
     people = [name.split("/")[0] for name in names]
     known, labels, counts = np.unique(people, return_inverse=True, return_counts=True)
     rows = np.flatnonzero(counts[labels] >= 2)
-    encoded = read_archive(archive, [names[row] for row in rows])
+    encoded = read_images(archive, [names[row] for row in rows])
     _, labels = np.unique(labels[rows], return_inverse=True)
     return Photos(
         encoded,

@@ -5,6 +5,7 @@ Source: KP-RPE, Sec. 4.1 and Supp. 2.1.
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -13,7 +14,9 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from kprpe_jax.backbones.iresnet import IResNet
+from kprpe_jax.backbones.mobilefacenet import MobileFaceNet
 from kprpe_jax.backbones.vit import ViT
+from kprpe_jax.interop import iresnet, mobilefacenet, vit
 from kprpe_jax.tasks import faces, inputs, recognition
 from kprpe_jax.tasks.task import Task
 
@@ -22,15 +25,8 @@ def build(config: ConfigDict, mesh: Mesh) -> Task:
     """Build the task; see `Task`.
 
     Raises: ValueError: a backbone, loss or recipe that is unknown; image sizes of model
-      and data that differ; no such data set or people.
+      and data that differ; no such data set, people or pairs.
     """
-    data = config.data
-    if tuple(config.model.image_size) != tuple(data.image_shape[:2]):
-        raise ValueError(
-            "config.model.image_size must be that of config.data.image_shape, "
-            f"{tuple(data.image_shape[:2])}; got {tuple(config.model.image_size)}; "
-            "change one of them."
-        )
     model, read = make_backbone(config, mesh)
     augmented = faces.augmentation(config)
 
@@ -53,9 +49,30 @@ def build(config: ConfigDict, mesh: Mesh) -> Task:
             config,
             needs_keypoints=isinstance(model, ViT) and model.uses_keypoints,
         ),
-        evaluators=faces.evaluators(embed, config),
+        evaluators={
+            **faces.evaluators(embed, config),
+            **faces.pair_evaluators(embed, config),
+        },
         sharding_rules=recognition.SHARDING_RULES,
+        import_weights=partial(import_weights, model),
     )
+
+
+def import_weights(model: nn.Module, path: str) -> dict[str, Any]:
+    """Read published weights of the backbone; the class centres are not among them.
+
+    Args:
+      model: from `make_backbone`.
+      path: as `load_state_dict` takes it.
+    Raises: ValueError: lists what does not fit.
+    """
+    reader = {
+        ViT: vit.import_weights,
+        IResNet: iresnet.import_weights,
+        MobileFaceNet: mobilefacenet.import_weights,
+    }[type(model)]
+    variables = dict(reader(model, path))
+    return {**variables, "params": {"backbone": variables["params"]}}
 
 
 def make_backbone(
@@ -64,17 +81,30 @@ def make_backbone(
     """Build the backbone that `config.backbone` names from the section `model`.
 
     Returns: the network, and a function from images and all keypoints to what it reads.
-    Raises: ValueError: unknown backbone, more keypoints than the data has.
+    Raises: ValueError: unknown backbone, other image sizes than the data's, more
+      keypoints than the data has.
     """
-    if config.backbone == "iresnet":
-        fields = config.model.to_dict()
-        fields["stage_sizes"] = tuple(fields["stage_sizes"])
-        fields["image_size"] = tuple(fields["image_size"])
+    fields, size = config.model.to_dict(), tuple(config.data.image_shape[:2])
+    fields["image_size"] = tuple(fields["image_size"])
+    if config.backbone == "mobilefacenet" and fields["image_size"][0] == size[0]:
+        size = fields["image_size"]  # reads the middle columns of a wider image
+    if fields["image_size"] != size:
+        raise ValueError(
+            f"config.model.image_size must be that of config.data.image_shape, {size}; "
+            f"got {fields['image_size']}; change one of them."
+        )
+    if config.backbone in ("iresnet", "mobilefacenet"):
         fields["dtype"] = jnp.dtype(fields["dtype"])
-        return IResNet(**fields), lambda images, keypoints: (images,)
+        if config.backbone == "iresnet":
+            fields["stage_sizes"] = tuple(fields["stage_sizes"])
+            return IResNet(**fields), lambda images, keypoints: (images,)
+        left = (config.data.image_shape[1] - size[1]) // 2
+        columns = slice(left, left + size[1])
+        return MobileFaceNet(**fields), lambda images, _: (images[:, :, columns],)
     if config.backbone != "vit":
         raise ValueError(
-            f"config.backbone must be vit or iresnet; got {config.backbone!r}."
+            "config.backbone must be vit, iresnet or mobilefacenet; got "
+            f"{config.backbone!r}."
         )
     used, given = config.model.position_options.num_keypoints, config.data.num_keypoints
     if not 1 <= used <= given:

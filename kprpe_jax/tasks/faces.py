@@ -10,8 +10,11 @@ from kprpe_jax.data import order
 from kprpe_jax.data.augmentation.recipe import augment, make_recipe
 from kprpe_jax.data.check import check_batch
 from kprpe_jax.data.faces import Faces, open_faces
+from kprpe_jax.data.pair_sets import open_pair_set
 from kprpe_jax.evaluation.conditions import Evaluator
-from kprpe_jax.evaluation.misaligned import Embed, make_evaluators
+from kprpe_jax.evaluation.embedding import Embed
+from kprpe_jax.evaluation.misaligned import make_evaluators
+from kprpe_jax.evaluation.pair_verification import pair_evaluator
 from kprpe_jax.evaluation.pairs import draw_pairs
 from kprpe_jax.tasks.task import TrainingRows
 
@@ -109,3 +112,21 @@ def evaluators(embed: Embed, config: ConfigDict) -> dict[str, Evaluator]:
         evals.severities,
         batch_size=evals.batch_size,
     )
+
+
+def pair_evaluators(embed: Embed, config: ConfigDict) -> dict[str, Evaluator]:
+    """Verification by official lists, an evaluator per data set (`pair_evaluator`).
+
+    Reads evals: pair_sets (names of data sets), mirror, batch_size; data: dir,
+    image_shape.
+    """
+    evals, data = config.evals, config.data
+    return {
+        name: pair_evaluator(
+            embed,
+            open_pair_set(data.dir, name, image_size=tuple(data.image_shape[:2])),
+            batch_size=evals.batch_size,
+            mirror=evals.mirror,
+        )
+        for name in evals.pair_sets
+    }

@@ -2,14 +2,18 @@
 
 import os
 from collections.abc import Sequence
+from typing import Any, NamedTuple
 
+import jax
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from kprpe_jax import tasks
-from kprpe_jax.tasks.task import run_evaluators
+from kprpe_jax.tasks.task import Task, run_evaluators
 from kprpe_jax.training import mesh as mesh_lib
 from kprpe_jax.training.checkpoint import restore_for_eval
 from kprpe_jax.training.loop import prepare_data
+from kprpe_jax.training.mesh import replicated
 from kprpe_jax.training.state import abstract_state
 
 
@@ -19,16 +23,20 @@ def evaluate(
     *,
     which: int | str = "best",
     evaluators: Sequence[str] = (),
+    weights: str | None = None,
 ) -> dict[str, float]:
-    """Restore a checkpoint and run evaluators.
+    """Restore a checkpoint, or read published weights, and run evaluators.
 
     Args:
       config: of the run; `mesh` and `evals` may differ from training.
       workdir: the run's folder; nothing in it is changed.
       which: a step, "last", or "best" by the config's checkpoint.best_metric.
       evaluators: names; all of the task's by default.
+      weights: file of published weights (`Task.import_weights`) in place of a
+        checkpoint.
     Returns: {"evaluator/metric": value}, and `step`, the checkpoint's.
-    Raises: ValueError: unknown evaluator; no such checkpoint, or another model's.
+    Raises: ValueError: unknown evaluator; no such checkpoint, or another model's;
+      weights of another network, or of a task that reads none.
     """
     prepare_data(config)
     mesh = mesh_lib.make_mesh(config.mesh)
@@ -40,6 +48,10 @@ def evaluate(
                 f"evaluate: unknown evaluator {name!r}; use some of "
                 f"{tuple(task.evaluators)}."
             )
+    if weights is not None:
+        return run_evaluators(
+            task, evaluators or task.evaluators, _published(task, weights, mesh), mesh
+        )
     state = restore_for_eval(
         workdir,
         which,
@@ -49,3 +61,17 @@ def evaluate(
     )
     results = run_evaluators(task, evaluators or task.evaluators, state, mesh)
     return {"step": int(state.step), **results}
+
+
+class PublishedState(NamedTuple):
+    """What evaluators read of a state."""
+
+    params: Any
+    collections: dict[str, Any]
+
+
+def _published(task: Task, weights: str, mesh: Mesh) -> PublishedState:
+    if task.import_weights is None:
+        raise ValueError("evaluate: this task reads no published weights; name a run")
+    variables = jax.device_put(dict(task.import_weights(weights)), replicated(mesh))
+    return PublishedState(variables.pop("params"), variables)

@@ -121,7 +121,7 @@ def test_identity_balanced_and_repeated_rows():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"backbone": "vgg"}, "backbone must be vit or iresnet; got 'vgg'"),
+        ({"backbone": "vgg"}, "must be vit, iresnet or mobilefacenet; got 'vgg'"),
         ({"model.image_size": (16, 16)}, r"that of .*\(32, 32\); got \(16, 16\)"),
         ({"model.position_options.num_keypoints": 6}, r"1 \.\. .* = 5; got 6"),
         ({"evals.identities": (20, 30)}, r"must lie in 20 \.\. 29; got 0 \.\. 11"),

@@ -4,7 +4,7 @@ import os
 import posixpath
 import tarfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from kprpe_jax.data.importers.record import (
@@ -70,6 +70,25 @@ def open_tar_images(path: str | os.PathLike) -> Source:
             yield Bad(os.path.basename(path), "truncated archive", reason)
 
     return Source(read, state=file_state(path))
+
+
+def read_images(path: str | os.PathLike, names: Sequence[str]) -> list[bytes]:
+    """The encoded images of these members, in the order of the names.
+
+    Raises: ValueError: the archive lacks some, or ends before them.
+    """
+    wanted = dict.fromkeys(names, b"")
+    for entry in open_tar_images(path).read(0):
+        if isinstance(entry, Record) and entry.key.removeprefix("./") in wanted:
+            wanted[entry.key.removeprefix("./")] = entry.image
+    missing = [name for name, image in wanted.items() if not image]
+    if missing:
+        raise ValueError(
+            f"read_images: {os.fspath(path)} must hold all {len(wanted)} images that "
+            f"are asked for; {len(missing)} of them are missing, such as "
+            f"{', '.join(missing[:3])}; fetch the whole archive."
+        )
+    return [wanted[name] for name in names]
 
 
 def _entry(

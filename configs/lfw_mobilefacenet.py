@@ -1,0 +1,34 @@
+"""MobileFaceNet with published weights on LFW's 6,000 pairs; nothing is trained.
+
+ARCHIVE, POINTS as in configs/lfw.py; PAIRS is the official pairs.txt, WEIGHTS those of
+Xiaoccer/MobileFaceNet_Pytorch.
+
+python -m kprpe_jax.studies.lfw --archive ARCHIVE --pairs PAIRS --weights WEIGHTS
+
+or, step by step,
+
+python -m kprpe_jax.data.import_faces --kind tar --source ARCHIVE --name lfw \\
+    --pairs PAIRS --data_dir data
+python eval.py --config configs/lfw_mobilefacenet.py --workdir reports/lfw \\
+    --weights WEIGHTS --evaluators lfw
+"""
+
+from ml_collections import ConfigDict
+
+from configs import lfw
+
+
+def get_config() -> ConfigDict:
+    """Configure the evaluation."""
+    config = lfw.get_config()
+    config.backbone = "mobilefacenet"
+    del config.model
+    config.model = ConfigDict()
+    config.model.image_size = (112, 96)  # the middle columns
+    config.model.output_dim = 128
+    config.model.input_scale = 127.5 / 128
+    config.model.dtype = "float32"
+    config.evals.pair_sets = ("lfw",)
+    config.evals.mirror = "concatenate"  # as those who published the weights do
+    config.evals.batch_size = 64
+    return config

@@ -1,0 +1,77 @@
+"""Data sets with an official list of pairs: what verification compares."""
+
+import os
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from kprpe_jax.data.faces import Faces, open_faces
+from kprpe_jax.data.importers.dataset import TABLES
+from kprpe_jax.data.store import newest_version
+
+
+class PairSet(NamedTuple):
+    """Images and their pairs.
+
+    Attributes:
+      faces: N images, decoded as they are read; only those that a pair names.
+      first, second: int [P], rows of `faces`.
+      same: bool [P]; folds are contiguous.
+      num_folds: F.
+    """
+
+    faces: Faces
+    first: np.ndarray
+    second: np.ndarray
+    same: np.ndarray
+    num_folds: int
+
+
+def open_pair_set(
+    data_dir: str | os.PathLike, name: str, *, image_size: tuple[int, int]
+) -> PairSet:
+    """Open an import of a verification set, or one that was given a list of pairs.
+
+    Args:
+      data_dir, name: of the data set, which has one split.
+      image_size: (height, width) that every image must have.
+    Raises: ValueError: no such data set; one without pairs; pairs that name images
+      which the import does not hold.
+    """
+    folder = newest_version(os.fspath(data_dir), name)
+    tables = _read_tables(folder)
+    if "pair_same" not in tables:
+        raise ValueError(
+            f"open_pair_set: {name} must hold pairs; got a data set without; import a "
+            "verification set (--kind insightface_bin), or name a list (--pairs)"
+        )
+    same = tables["pair_same"]
+    (split,) = tfds.builder_from_directory(folder).info.splits  # an import has one
+    faces = open_faces(data_dir, name, split, image_size=image_size)
+    if "pair_keys" in tables:
+        wanted = tables["pair_keys"].astype(str)
+    else:  # images 2k and 2k + 1 of a .bin file are pair k
+        numbers = np.arange(2 * len(same)).reshape(-1, 2)
+        wanted = np.char.zfill(numbers.astype(str), 7)
+    row_of = {key.removeprefix("./"): row for row, key in enumerate(faces.keys())}
+    missing = [key for key in np.unique(wanted) if key not in row_of]
+    if missing:
+        raise ValueError(
+            f"open_pair_set: {name} must hold every image that its pairs name; "
+            f"{len(missing)} of them are missing, such as {', '.join(missing[:3])}; "
+            "import the whole archive"
+        )
+    rows = np.array([[row_of[key] for key in pair] for pair in wanted])
+    used, place = np.unique(rows, return_inverse=True)
+    first, second = place.reshape(-1, 2).T
+    num_folds = int(tables.get("pair_folds", 10))
+    return PairSet(faces.select(used), first, second, same, num_folds)
+
+
+def _read_tables(folder: str) -> dict[str, np.ndarray]:
+    path = os.path.join(folder, TABLES)
+    if not os.path.exists(path):
+        return {}
+    with np.load(path) as tables:
+        return dict(tables)

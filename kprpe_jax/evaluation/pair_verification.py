@@ -1,0 +1,149 @@
+"""Verification on a data set with an official list of pairs: LFW, CFP-FP, AgeDB, ..."""
+
+import time
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from kprpe_jax.data.pair_sets import PairSet
+from kprpe_jax.evaluation.conditions import Evaluator
+from kprpe_jax.evaluation.confidence import Interval, bootstrap_interval
+from kprpe_jax.evaluation.embedding import Embed, embed_rows, with_mirror
+from kprpe_jax.evaluation.roc import (
+    Roc,
+    TarAtFar,
+    area_under_curve,
+    equal_error_rate,
+    roc_curve,
+    tar_at_far,
+)
+from kprpe_jax.evaluation.scores import pair_distance
+from kprpe_jax.evaluation.verification import (
+    FoldAccuracy,
+    centered_distances,
+    fold_accuracy,
+)
+
+FARS = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
+
+
+class PairResult(NamedTuple):
+    """Numbers of a list of pairs.
+
+    Attributes:
+      accuracy: by cosine, over the folds.
+      interval: of the accuracy at the folds' thresholds, 95 %, pairs resampled.
+      centered: accuracy after subtracting the mean embedding of the other folds.
+      roc: of all pairs, by cosine.
+      tar: at those of FARS that the number of impostor pairs can resolve.
+      eer, auc: of the curve.
+    """
+
+    accuracy: FoldAccuracy
+    interval: Interval
+    centered: FoldAccuracy
+    roc: Roc
+    tar: TarAtFar
+    eer: float
+    auc: float
+
+
+def verify_pairs(
+    first: np.ndarray, second: np.ndarray, same: np.ndarray, *, num_folds: int = 10
+) -> PairResult:
+    """Verify all pairs.
+
+    Args:
+      first, second: float32 [P, D], not normalised.
+      same: bool [P]; folds are contiguous.
+      num_folds: F.
+    Raises: ValueError: an embedding that is not finite, pairs of one kind only.
+    """
+    distance = np.asarray(pair_distance(first, second))
+    accuracy = fold_accuracy(distance, same, num_folds=num_folds)
+    sizes = [len(part) for part in np.array_split(same, num_folds)]
+    right = (distance < np.repeat(accuracy.threshold, sizes)) == same
+    roc = roc_curve(-distance, same)
+    fars = [far for far in FARS if far * (~same).sum() >= 1]
+    return PairResult(
+        accuracy=accuracy,
+        interval=bootstrap_interval(
+            np.mean, right, rng=jax.random.key(0), strata=same, resamples=1000
+        ),
+        centered=fold_accuracy(
+            centered_distances(first, second, num_folds=num_folds),
+            same,
+            num_folds=num_folds,
+        ),
+        roc=roc,
+        tar=tar_at_far(roc, fars),
+        eer=equal_error_rate(roc),
+        auc=area_under_curve(roc),
+    )
+
+
+def summary(result: PairResult) -> dict[str, float]:
+    """The numbers by name, all in [0, 1] but the thresholds (squared distances)."""
+    wanted = [far for far in FARS if far >= FARS[-len(result.tar.tar)]]
+    return {
+        "accuracy": result.accuracy.mean,
+        "std": result.accuracy.std,
+        "accuracy_low": result.interval.low,
+        "accuracy_high": result.interval.high,
+        "threshold": float(result.accuracy.threshold.mean()),
+        "centered_accuracy": result.centered.mean,
+        "centered_std": result.centered.std,
+        **{
+            f"tar_at_far_{far:.0e}".replace("e-0", "e-"): float(tar)
+            for far, tar in zip(wanted, result.tar.tar, strict=True)
+        },
+        "eer": result.eer,
+        "auc": result.auc,
+    }
+
+
+def pair_evaluator(
+    embed: Embed, pairs: PairSet, *, batch_size: int, mirror: str = "sum"
+) -> Evaluator:
+    """Build the evaluator of a pair set.
+
+    Args:
+      embed: the network.
+      pairs: from `open_pair_set`.
+      batch_size: images of the global batch; the last one is padded.
+      mirror: of `with_mirror`.
+    Returns: function (state, mesh) -> `summary`, the number of pairs and images, and
+      images a second from the files to the embeddings, compilation left out. Where
+      the pairs are of one kind, rates are not defined, and there is their mean
+      similarity instead.
+    """
+    embed = with_mirror(embed, mirror)
+
+    @jax.jit
+    def embed_batch(params, collections, batch):
+        images = batch["image"].astype(np.float32) / 127.5 - 1
+        return embed(params, collections, images, batch["keypoints"])
+
+    def evaluate(state: Any, mesh: Mesh) -> dict[str, float]:
+        options = dict(batch_size=batch_size, mesh=mesh)
+        run = lambda batch, _: embed_batch(state.params, state.collections, batch)  # noqa: E731
+        embed_rows(run, pairs.faces.select(np.arange(1)), **options)  # compiles
+        start = time.perf_counter()
+        embeddings = embed_rows(run, pairs.faces, **options)
+        seconds = time.perf_counter() - start
+        sides = embeddings[pairs.first], embeddings[pairs.second]
+        counts = {
+            "pairs": len(pairs.same),
+            "images": len(embeddings),
+            "images_per_second": len(embeddings) / seconds,
+        }
+        if pairs.same.all() or not pairs.same.any():
+            similarity = 1 - np.asarray(pair_distance(*sides)) / 2
+            kind = "genuine" if pairs.same.all() else "impostor"
+            return {f"{kind}_similarity": float(similarity.mean()), **counts}
+        result = verify_pairs(*sides, pairs.same, num_folds=pairs.num_folds)
+        return {**summary(result), **counts}
+
+    return evaluate

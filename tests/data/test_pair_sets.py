@@ -1,0 +1,77 @@
+"""Imports with pairs, by the command, and what opens of them."""
+
+import numpy as np
+import pytest
+from absl.testing import flagsaver
+
+from kprpe_jax.data import import_faces
+from kprpe_jax.data.pair_sets import open_pair_set
+from tests.data.importers.sources import SHARED, face, needs_shared
+
+PAIRS = """2\t1
+Ann\t1\t2
+Ann\t1\tBob\t3
+Bob\t3\t1
+Bob\t1\tAnn\t2
+"""
+KEYS = ("Bob/Bob_0001.jpg", "Ann/Ann_0001.jpg", "Cid/Cid_0001.jpg", "Ann/Ann_0002.jpg",
+        "Bob/Bob_0003.jpg")  # fmt: skip
+
+
+def run(tmp_path, **flags):
+    with flagsaver.flagsaver(data_dir=str(tmp_path / "data"), name="faces", **flags):
+        import_faces.main([""])
+
+
+def import_folder(tmp_path, keys=KEYS):
+    for number, key in enumerate(keys):
+        path = tmp_path / "in" / key
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(face(number))
+    (tmp_path / "pairs.txt").write_text(PAIRS)
+    source, pairs = str(tmp_path / "in"), str(tmp_path / "pairs.txt")
+    run(tmp_path, kind="folder", source=source, pairs=pairs)
+
+
+def size_of(tmp_path):
+    with pytest.raises(ValueError, match=r"must be 1 x 1 pixels; got (\d+) x") as info:
+        open_pair_set(tmp_path / "data", "faces", image_size=(1, 1)).faces[0]
+    words = str(info.value).split("got ")[1].split()
+    return int(words[0]), int(words[2])
+
+
+def test_pairs_are_found_by_key_whatever_the_order(tmp_path):
+    import_folder(tmp_path)
+    pairs = open_pair_set(tmp_path / "data", "faces", image_size=size_of(tmp_path))
+    keys = pairs.faces.keys()
+    assert len(keys) == 4  # nobody asks for Cid
+    named = [(keys[i], keys[j]) for i, j in zip(pairs.first, pairs.second, strict=True)]
+    assert named == [
+        ("Ann/Ann_0001.jpg", "Ann/Ann_0002.jpg"),
+        ("Ann/Ann_0001.jpg", "Bob/Bob_0003.jpg"),
+        ("Bob/Bob_0003.jpg", "Bob/Bob_0001.jpg"),
+        ("Bob/Bob_0001.jpg", "Ann/Ann_0002.jpg"),
+    ]
+    assert pairs.same.tolist() == [True, False, True, False]
+    assert pairs.num_folds == 2
+
+
+def test_missing_images_and_data_sets_without_pairs_are_named(tmp_path):
+    import_folder(tmp_path, KEYS[1:])
+    match = "1 of them are missing, such as Bob/Bob_0001.jpg; import the whole"
+    with pytest.raises(ValueError, match=match):
+        open_pair_set(tmp_path / "data", "faces", image_size=(8, 8))
+    (tmp_path / "other").mkdir()
+    run(tmp_path / "other", kind="folder", source=str(tmp_path / "in"))
+    with pytest.raises(ValueError, match="faces must hold pairs; got .* without"):
+        open_pair_set(tmp_path / "other" / "data", "faces", image_size=(8, 8))
+
+
+@needs_shared
+def test_a_real_verification_set(tmp_path):
+    path = SHARED / "insightface" / "small_lfw.bin"
+    run(tmp_path, kind="insightface_bin", source=str(path), split="test")
+    pairs = open_pair_set(tmp_path / "data", "faces", image_size=(112, 112))
+    np.testing.assert_array_equal(pairs.first, np.arange(0, 20, 2))
+    np.testing.assert_array_equal(pairs.second, np.arange(1, 20, 2))
+    assert pairs.same.all()

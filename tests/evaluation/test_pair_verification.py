@@ -1,0 +1,124 @@
+"""Official pairs from rows to numbers."""
+
+from types import SimpleNamespace
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from kprpe_jax.data.pair_sets import PairSet
+from kprpe_jax.data.store import Rows
+from kprpe_jax.evaluation.embedding import embed_rows, with_mirror
+from kprpe_jax.evaluation.pair_verification import (
+    pair_evaluator,
+    summary,
+    verify_pairs,
+)
+from kprpe_jax.training.mesh import make_mesh
+
+ONE = {"data": -1, "fsdp": 1, "class": 1}
+
+
+class Images(Rows):
+    """Rows in memory that can be chosen, as `Faces`."""
+
+    def select(self, rows):
+        return Images({key: array[rows] for key, array in self._arrays.items()})
+
+
+def people(rng, spread):
+    """Embeddings of twenty people, two each; pairs of four folds."""
+    centers = rng.normal(size=(20, 16))
+    noise = rng.normal(0, spread, (40, 16))
+    embeddings = (np.repeat(centers, 2, 0) + noise).astype(np.float32)
+    first = np.arange(0, 40, 2)
+    second = np.stack([first + 1, np.roll(first, 1)], 1).ravel()
+    return embeddings, np.repeat(first, 2), second, np.tile([True, False], 20)
+
+
+def test_separable_people_are_all_right_wherever_their_mean_lies(rng):
+    embeddings, first, second, same = people(rng, 0.005)
+    embeddings = embeddings + 3
+    result = verify_pairs(embeddings[first], embeddings[second], same, num_folds=4)
+    assert result.accuracy.mean == result.centered.mean == result.auc == 1
+    assert result.interval == (1, 1, 1)
+    assert result.eer == 0
+    assert summary(result)["tar_at_far_1e-1"] == 1
+
+
+def test_numbers_of_people_who_are_taken_for_others(rng):
+    embeddings, first, second, same = people(rng, 1.0)
+    result = verify_pairs(embeddings[first], embeddings[second], same, num_folds=4)
+    numbers = summary(result)
+    assert 0.5 < numbers["accuracy"] < 1
+    assert numbers["accuracy_low"] < numbers["accuracy"] < numbers["accuracy_high"]
+    # Twenty impostor pairs resolve no rate below 1 / 20.
+    assert [name for name in numbers if name.startswith("tar")] == ["tar_at_far_1e-1"]
+    cosine = (embeddings[first] * embeddings[second]).sum(1)
+    cosine /= np.linalg.norm(embeddings[first], axis=1)
+    cosine /= np.linalg.norm(embeddings[second], axis=1)
+    third = np.sort(cosine[~same])[-3]  # two of twenty impostors may pass
+    assert numbers["tar_at_far_1e-1"] == (cosine[same] > third).mean()
+
+
+def test_rows_are_embedded_in_order_padding_left_out(rng):
+    rows = Rows({"value": rng.normal(size=(13, 3)).astype(np.float32)})
+    seen = []
+
+    def embed(batch, index):
+        seen.append(int(index))
+        return batch["value"] * 2
+
+    got = embed_rows(embed, rows, batch_size=8, mesh=make_mesh(ONE))
+    np.testing.assert_array_equal(got, 2 * rows._arrays["value"])
+    assert seen == [0, 1]
+
+
+def test_mirror_turns_the_image_and_swaps_the_points(rng):
+    images = rng.normal(size=(2, 4, 4, 3)).astype(np.float32)
+    points = rng.random((2, 5, 2)).astype(np.float32)
+
+    def embed(params, collections, images, keypoints):
+        return jnp.concatenate([images[:, 0, :, 0], keypoints.reshape(2, -1)], -1)
+
+    plain = embed(None, None, images, points)
+    swapped = points[:, [1, 0, 2, 4, 3]] * [-1, 1] + [1, 0]
+    flipped = embed(None, None, images[:, :, ::-1], swapped)
+    for mirror, want in (
+        ("sum", plain + flipped),
+        ("concatenate", np.concatenate([plain, flipped], -1)),
+        ("none", plain),
+    ):
+        got = with_mirror(embed, mirror)(None, None, images, points)
+        np.testing.assert_allclose(got, want, rtol=1e-6)
+    with pytest.raises(ValueError, match="unknown 'twice'; use one of"):
+        with_mirror(embed, "twice")
+    with pytest.raises(ValueError, match=r"must be \[B, 5, 2\].* got \(2, 3, 2\)"):
+        with_mirror(embed)(None, None, images, points[:, :3])
+
+
+def test_evaluator(rng):
+    embeddings, first, second, same = people(rng, 0.01)
+    levels = np.clip((embeddings + 4) * 32, 0, 255).astype(np.uint8)
+    images = levels.reshape(40, 4, 4, 1).repeat(3, -1)
+    rows = Images({"image": images, "keypoints": np.zeros((40, 5, 2), np.float32)})
+    state = SimpleNamespace(params=2.0, collections={})
+
+    def embed(params, collections, images, keypoints):
+        return params * images[..., 0].reshape(len(images), -1)
+
+    def evaluate(chosen):
+        pairs = PairSet(rows, first[chosen], second[chosen], same[chosen], 4)
+        evaluator = pair_evaluator(embed, pairs, batch_size=16)
+        return evaluator(state, make_mesh(ONE))
+
+    results = evaluate(np.arange(40))
+    assert (results["pairs"], results["images"]) == (40, 40)
+    assert results["accuracy"] == 1
+    assert results["images_per_second"] > 0
+    # One kind of pairs: no rates, and no number in their place.
+    results = evaluate(same)
+    assert set(results) == {
+        "genuine_similarity", "pairs", "images", "images_per_second"
+    }  # fmt: skip
+    assert results["genuine_similarity"] == pytest.approx(1, abs=0.01)

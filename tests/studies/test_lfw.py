@@ -1,0 +1,26 @@
+"""The whole LFW protocol with real weights, by the study."""
+
+import numpy as np
+import pytest
+
+from kprpe_jax.data.pair_sets import open_pair_set
+from kprpe_jax.studies import lfw
+from tests.data.importers.sources import SHARED, needs_shared
+
+
+@pytest.mark.slow
+@needs_shared
+def test_known_figures_from_the_archive(tmp_path):
+    """What is known of these weights and this archive, to 0.1 points."""
+    archive = SHARED / "lfw" / "lfw_df_aligned112.tar.gz"
+    lfw.import_lfw(archive, SHARED / "lfw" / "pairs.txt", str(tmp_path))
+    pairs = open_pair_set(tmp_path, "lfw_pairs", image_size=(112, 112))
+    assert (len(pairs.faces), len(pairs.same)) == (7701, 6000)
+    weights = SHARED / "weights" / "mobilefacenet.npz"
+    results, _ = lfw.run_study(pairs, weights, batch_size=64)
+    result = results["concatenate"]
+    assert 100 * result.centered.mean == pytest.approx(98.97, abs=0.1)
+    assert 100 * result.accuracy.mean == pytest.approx(98.82, abs=0.1)
+    assert np.isfinite(result.tar.threshold).all()
+    assert "| accuracy |" in lfw.write_report(results, 1.0, tmp_path / "report")
+    assert (tmp_path / "report" / "roc.png").stat().st_size > 10_000
