@@ -18,7 +18,7 @@ NUM_TRAINED = 500
 def get_config(position: str = "kprpe_multihead") -> ConfigDict:
     """Configure a run with one of the encodings of `kprpe_jax.position.encoding`."""
     config = lfw.get_config(position)
-    config.steps = 1500
+    config.steps = 1000
 
     config.data.name = "synthetic_faces"
     config.data.num_classes = NUM_TRAINED

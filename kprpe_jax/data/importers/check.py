@@ -25,12 +25,14 @@ class Checked(NamedTuple):
       bad: what is wrong, None = nothing. A record whose landmarks are missing or wrong
         has both.
       keypoints: float32 [5, 2] in 0..1; None = unknown.
+      keypoints_from: where known, one of KEYPOINTS_FROM.
       size: height and width after decoding, pixels.
     """
 
     record: Record | None
     bad: Bad | None = None
     keypoints: np.ndarray | None = None
+    keypoints_from: str = ""
     size: tuple[int, int] = (0, 0)
 
 
@@ -41,7 +43,8 @@ def check_all(
 
     Args:
       entries: of a source.
-      landmarks: where the keypoints come from; None = all unknown.
+      landmarks: table of the keypoints, which goes before what the entries have
+        themselves; None = none.
       num_workers: threads.
     Returns: one result per entry.
     """
@@ -71,15 +74,22 @@ def check(entry: Record | Bad, landmarks: Landmarks | None) -> Checked:
         height, width = decode_rgb(entry.image).shape[:2]
     except ValueError as e:
         return Checked(None, Bad(key, "broken image", str(e)))
-    if landmarks is None:
-        return Checked(entry, size=(height, width))
-    points = landmarks.find(key, height, width)
-    low, high = _KEYPOINT_RANGE
+    points, origin = None, "table"
+    if landmarks is not None:
+        points = landmarks.find(key, height, width)
     if points is None:
+        points, origin = entry.keypoints, entry.keypoints_from
+    low, high = _KEYPOINT_RANGE
+    bad = None
+    if points is None and landmarks is not None:
         bad = Bad(key, "missing landmarks", "the landmark table has no row for it")
-    elif not ((points >= low) & (points <= high)).all():  # NaN is wrong, too
+    elif points is not None and origin == "detector" and np.isnan(points).all():
+        bad = Bad(key, "missing landmarks", "the detector finds no face in it")
+        points = None
+    elif (
+        points is not None and not ((points >= low) & (points <= high)).all()
+    ):  # NaN is wrong, too
         bad = Bad(key, "wrong landmarks", f"must be fractions in [{low:g}, {high:g}]")
         points = None
-    else:
-        bad = None
-    return Checked(entry, bad, points, (height, width))
+    origin = "" if points is None else origin
+    return Checked(entry, bad, points, origin, (height, width))

@@ -31,7 +31,7 @@ TABLES = "tables.npz"
 ON_BAD = ("fail", "skip")
 
 
-def features(extra: Mapping[str, type]) -> tfds.features.FeaturesDict:
+def features(extra: Mapping[str, Any]) -> tfds.features.FeaturesDict:
     """Declare the rows of an imported data set.
 
     image: the encoded bytes as they were, for `decode.decode_rgb`; declared as TFDS's
@@ -45,7 +45,7 @@ def features(extra: Mapping[str, type]) -> tfds.features.FeaturesDict:
     has_keypoints: bool.
 
     Args:
-      extra: the source's own fields, `int` (as int64) or `str`.
+      extra: the source's own fields: `int` (as int64), `str` or a TFDS feature.
     """
     kinds = {int: np.int64, str: tfds.features.Text()}
     return tfds.features.FeaturesDict(
@@ -56,7 +56,7 @@ def features(extra: Mapping[str, type]) -> tfds.features.FeaturesDict:
             "key": tfds.features.Text(),
             "keypoints": tfds.features.Tensor(shape=(5, 2), dtype=np.float32),
             "has_keypoints": np.bool_,
-            **{name: kinds[kind] for name, kind in extra.items()},
+            **{name: kinds.get(kind, kind) for name, kind in extra.items()},
         }
     )
 
@@ -84,7 +84,7 @@ def write_dataset(
       landmarks: table of the keypoints; None = the source's own, or none.
       on_bad: "fail" at the first bad entry, or "skip" them. A record without row in the
         landmark table is kept without keypoints, and reported, where others are
-        skipped.
+        skipped. So is one in which a detector found no face.
       num_workers: decoding threads.
       shard_rows: rows of a shard; a stopped import repeats one shard at most.
     Returns: the report (`make_report`), which also stands in import_report.json in the
@@ -182,7 +182,7 @@ def _write_shard(
     # One row per group, as TFDS writes: rows are read one by one, in any order.
     writer = array_record_module.ArrayRecordWriter(path, "group_size:1")
     try:
-        for record, bad, keypoints, size in checked:
+        for record, bad, keypoints, keypoints_from, size in checked:
             shard.entries += 1
             if bad is not None:
                 if on_bad == "fail":
@@ -193,7 +193,7 @@ def _write_shard(
                 shard.bad.append(bad)
             if record is None:
                 continue
-            label = record.identity
+            label = record.identity if record.label is None else record.label
             if isinstance(label, str):
                 if label not in labels:
                     labels[label] = len(labels)
@@ -212,7 +212,9 @@ def _write_shard(
             writer.write(serialize(row))
             found.add(label)
             shard.rows += 1
-            shard.no_keypoints += not known
+            if known:
+                counts = shard.keypoints_from
+                counts[keypoints_from] = counts.get(keypoints_from, 0) + 1
             shard.no_identity += label == NO_IDENTITY
             shard.heights = _widen(shard.heights, size[0])
             shard.widths = _widen(shard.widths, size[1])
@@ -257,7 +259,7 @@ def _write_metadata(
     progress.write_json(os.fspath(template.data_dir / progress.REPORT), report)
 
 
-def _serializer(extra: Mapping[str, type]) -> Callable[[dict[str, Any]], bytes]:
+def _serializer(extra: Mapping[str, Any]) -> Callable[[dict[str, Any]], bytes]:
     declared = features(extra)
     proto = example_serializer.ExampleSerializer(declared.get_serialized_info())
 

@@ -5,11 +5,12 @@ import io
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+_FORMATS = ("JPEG", "PNG", "PPM")  # the last is PGM, too
 _MAX_PIXELS = 1 << 26  # 8192 x 8192; more is a decompression bomb, not a face
 
 
 def decode_rgb(encoded: bytes) -> np.ndarray:
-    """Decode a JPEG or PNG to RGB.
+    """Decode a JPEG, PNG, PGM or PPM to RGB.
 
     The size stays as it is, square or not. Grey becomes three equal channels; of 16
     bits the upper 8 count; CMYK is converted without a colour profile; transparency is
@@ -20,10 +21,10 @@ def decode_rgb(encoded: bytes) -> np.ndarray:
     Args:
       encoded: the file's bytes.
     Returns: uint8 [H, W, 3], 0..255.
-    Raises: ValueError: not a JPEG or PNG, broken, truncated, above 2**26 pixels.
+    Raises: ValueError: none of these, broken, truncated, above 2**26 pixels.
     """
     try:
-        image = Image.open(io.BytesIO(encoded), formats=("JPEG", "PNG"))
+        image = Image.open(io.BytesIO(encoded), formats=_FORMATS)
         if image.width * image.height > _MAX_PIXELS:
             raise ValueError(f"it has {image.width} x {image.height} pixels")
         image.load()  # a PNG may hold its EXIF after the pixels
@@ -36,8 +37,9 @@ def decode_rgb(encoded: bytes) -> np.ndarray:
     # Which exception damage raises depends on where it is.
     except Exception as e:
         raise ValueError(
-            "decode_rgb: the image must be a whole JPEG or PNG, a JPEG of 8 bits, with "
-            f"at most 2**26 pixels; got {len(encoded)} bytes ({_what(e)}); replace it"
+            "decode_rgb: the image must be a whole JPEG, PNG, PGM or PPM, a JPEG of 8 "
+            f"bits, with at most 2**26 pixels; got {len(encoded)} bytes ({_what(e)}); "
+            "replace it"
         ) from e
 
 

@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from kprpe_jax.data.importers.landmarks import Landmarks
 
 MAX_IMAGE_BYTES = 1 << 26  # an encoded face is never larger: 64 MiB
 NO_IDENTITY = -1
+KEYPOINTS_FROM = ("table", "source", "detector")
 
 
 class Record(NamedTuple):
@@ -22,12 +23,20 @@ class Record(NamedTuple):
       image: the encoded bytes, exactly as in the source.
       identity: number >= 0 or name of the person; NO_IDENTITY where unknown.
       extra: the fields that the source declares.
+      label: int32, where the source has fixed it; None = the identity's own number or,
+        for names, the order of first appearance.
+      keypoints: float32 [5, 2], fractions of width and height; NaN = looked for in
+        vain; None = nobody has looked.
+      keypoints_from: who knows them, one of KEYPOINTS_FROM.
     """
 
     key: str
     image: bytes
     identity: int | str
-    extra: Mapping[str, int | str] = {}
+    extra: Mapping[str, Any] = {}
+    label: int | None = None
+    keypoints: np.ndarray | None = None
+    keypoints_from: str = "source"
 
 
 class Bad(NamedTuple):
@@ -53,7 +62,8 @@ class Source:
         for every call.
       state: text that changes when the source does.
       count: number of entries; None where only reading all of it tells.
-      extra: name -> `int` or `str` of the fields that every record has.
+      extra: name -> `int`, `str` or a TFDS feature, of the fields that every record
+        has.
       tables: arrays of an evaluation protocol, stored beside the images.
       landmarks: the source's own landmark table.
     """
@@ -61,7 +71,7 @@ class Source:
     read: Callable[[int], Iterator[Record | Bad]]
     state: str
     count: int | None = None
-    extra: Mapping[str, type] = dataclasses.field(default_factory=dict)
+    extra: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     tables: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
     landmarks: Landmarks | None = None
 

@@ -4,7 +4,7 @@ import collections
 import dataclasses
 from typing import Any
 
-from kprpe_jax.data.importers.record import NO_IDENTITY, Bad
+from kprpe_jax.data.importers.record import KEYPOINTS_FROM, NO_IDENTITY, Bad
 
 
 @dataclasses.dataclass
@@ -18,7 +18,7 @@ class Shard:
       names: identities that appear first in it, in order; the labels go on counting.
       labels: those in it.
       bad: key, kind and reason of every bad entry.
-      no_keypoints: rows without.
+      keypoints_from: who knows the keypoints (record.KEYPOINTS_FROM) -> rows.
       no_identity: rows without.
       heights: smallest and largest, pixels.
       widths: likewise.
@@ -30,7 +30,7 @@ class Shard:
     names: list[str] = dataclasses.field(default_factory=list)
     labels: list[int] = dataclasses.field(default_factory=list)
     bad: list[Bad] = dataclasses.field(default_factory=list)
-    no_keypoints: int = 0
+    keypoints_from: dict[str, int] = dataclasses.field(default_factory=dict)
     no_identity: int = 0
     heights: list[int] = dataclasses.field(default_factory=list)
     widths: list[int] = dataclasses.field(default_factory=list)
@@ -54,7 +54,10 @@ def make_report(
         for key, kind, reason in shard.bad:
             bad[kind].append([key, reason])
     rows = sum(shard.rows for shard in shards)
-    no_keypoints = sum(shard.no_keypoints for shard in shards)
+    known = {
+        origin: sum(shard.keypoints_from.get(origin, 0) for shard in shards)
+        for origin in KEYPOINTS_FROM
+    }
     return {
         "origin": origin,
         "entries": sum(shard.entries for shard in shards),
@@ -63,8 +66,9 @@ def make_report(
         "num_classes": num_classes,
         "labels_without_image": num_classes - len(labels),
         "rows_without_identity": sum(shard.no_identity for shard in shards),
-        "rows_without_keypoints": no_keypoints,
-        "unused_landmark_rows": max(0, landmark_rows - (rows - no_keypoints)),
+        "rows_without_keypoints": rows - sum(known.values()),
+        "keypoints_from": {origin: n for origin, n in known.items() if n},
+        "unused_landmark_rows": max(0, landmark_rows - known["table"]),
         "height": _range([shard.heights for shard in shards]),
         "width": _range([shard.widths for shard in shards]),
         "bad": {

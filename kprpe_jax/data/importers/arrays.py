@@ -1,0 +1,57 @@
+"""Images and labels as arrays in one .npz archive, such as small sets come in."""
+
+import io
+import os
+import zipfile
+from collections.abc import Iterator
+
+import numpy as np
+from PIL import Image
+
+from kprpe_jax.data.importers.record import Record, Source, file_state
+
+
+def open_arrays(
+    path: str | os.PathLike, *, images: str = "images", labels: str = "labels"
+) -> Source:
+    """Open an archive of arrays; they are stored without loss, as PNG.
+
+    Args:
+      path: the .npz, read into memory whole.
+      images: name of uint8 [N, H, W] or [N, H, W, 3].
+      labels: name of the identities, whole numbers >= 0 [N].
+    Returns: a source with keys "0000000", ...
+    Raises: ValueError: not such an archive, or arrays of another form.
+    """
+    path = os.fspath(path)
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            pixels, people = archive[images], archive[labels]
+    except (KeyError, ValueError, OSError, zipfile.BadZipFile, EOFError) as e:
+        raise ValueError(
+            f"open_arrays: {path} must be an .npz with the arrays {images!r} and "
+            f"{labels!r}; got {str(e).splitlines()[0]}; name others with --image_array "
+            "and --label_array"
+        ) from e
+    grey = pixels.ndim == 3
+    if pixels.dtype != np.uint8 or not (grey or pixels.shape[3:] == (3,)):
+        raise ValueError(
+            f"open_arrays: {images!r} in {path} must be uint8 [N, H, W] or "
+            f"[N, H, W, 3]; got {pixels.dtype} {list(pixels.shape)}; convert it"
+        )
+    whole = people.dtype.kind in "iu" and people.shape == pixels.shape[:1]
+    if not whole or (people < 0).any():
+        raise ValueError(
+            f"open_arrays: {labels!r} in {path} must be whole numbers >= 0 "
+            f"[{len(pixels)}]; got {people.dtype} {list(people.shape)}; name another "
+            "with --label_array"
+        )
+
+    def read(start: int) -> Iterator[Record]:
+        for row in range(start, len(pixels)):
+            png = io.BytesIO()
+            Image.fromarray(pixels[row]).save(png, "PNG")
+            yield Record(f"{row:07d}", png.getvalue(), int(people[row]))
+
+    state = f"{images} {labels} {file_state(path)}"
+    return Source(read, state=state, count=len(pixels))

@@ -1,0 +1,162 @@
+"""Keypoints found by a network: a stand-in that sees what is drawn, and a real one."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from kprpe_jax.alignment.detector import Faces
+from kprpe_jax.alignment.photos import Finder
+from kprpe_jax.data import store
+from kprpe_jax.data.importers.dataset import write_dataset
+from kprpe_jax.data.importers.detect import with_detected
+from kprpe_jax.data.importers.record import Bad, Record, Source
+from kprpe_jax.geometry.template import ARCFACE_112
+from tests.data.importers.sources import SHARED, encode, needs_shared
+from tests.data.importers.test_import_faces import run
+
+KNOWN = np.full((5, 2), 0.125, np.float32)
+
+
+def find(images):
+    """A small face in a corner, and a large one at the bright pixels, if any."""
+    bright = (images.mean(-1) > 0.5).astype(jnp.float32)
+    total = bright.sum((1, 2))
+    place = jnp.arange(images.shape[1]) + 0.5
+    x, y = (bright * place).sum((1, 2)), (bright * place[:, None]).sum((1, 2))
+    middle = jnp.stack([x, y], -1) / jnp.maximum(total, 1)[:, None] / len(place)
+    boxes = jnp.array([[0, 0, 0.1, 0.1], [0.2, 0.2, 0.9, 0.9]])
+    points = jnp.stack([jnp.zeros_like(middle), middle], 1)
+    batch = len(images)
+    return Faces(
+        jnp.tile(boxes, (batch, 1, 1)),
+        jnp.tile(points[:, :, None], (1, 1, 5, 1)),
+        jnp.full((batch, 2), 0.9),
+        jnp.tile((total > 0)[:, None], (1, 2)),
+    )
+
+
+FINDER = Finder(jax.jit(find), (32, 64), enlarge=False)
+
+
+def spot(x, y, height, width):
+    """A dark JPEG, bright around (x, y)."""
+    image = np.zeros((height, width, 3), np.uint8)
+    image[y - 2 : y + 2, x - 2 : x + 2] = 255
+    return encode(image, quality=100)
+
+
+ENTRIES = [
+    Record("0", spot(5, 9, 20, 16), "ann"),
+    Record("1", encode(np.zeros((20, 16, 3), np.uint8)), "ann"),
+    Bad("2", "missing image", "it is not there"),
+    Record("3", spot(40, 9, 30, 50), "bob"),
+    Record("4", spot(9, 9, 20, 20)[:-30], "bob"),
+    Record("5", spot(9, 9, 20, 20), "bob", keypoints=KNOWN),
+    Record("6", spot(12, 3, 16, 20), "cid"),
+]
+
+
+def detect(data_dir, *, wanted=lambda record: record.keypoints is None, stop=None,
+           on_bad="skip"):  # fmt: skip
+    def read(start):
+        for number, entry in enumerate(ENTRIES[start:], start):
+            if number == stop:
+                raise KeyboardInterrupt
+            yield entry
+
+    source = with_detected(Source(read, state="s"), FINDER, wanted=wanted, batch_size=2)
+    report = write_dataset(
+        source, name="faces", data_dir=data_dir, origin={}, on_bad=on_bad, shard_rows=2
+    )
+    return list(store.open_split(data_dir, "faces", "train")), report
+
+
+def test_points_in_fractions_of_photos_of_any_size(tmp_path):
+    rows, report = detect(tmp_path)
+    assert [row["key"].item() for row in rows] == [b"0", b"1", b"3", b"5", b"6"]
+    want = [
+        (5 / 16, 9 / 20),
+        None,
+        (40 / 50, 9 / 30),
+        (0.125, 0.125),
+        (12 / 20, 3 / 16),
+    ]
+    for row, point in zip(rows, want, strict=True):
+        assert row["has_keypoints"] == (point is not None)
+        expected = np.broadcast_to(point or (0, 0), (5, 2))
+        np.testing.assert_allclose(row["keypoints"], expected, atol=0.02)
+    assert report["keypoints_from"] == {"source": 1, "detector": 3}
+    assert report["rows_without_keypoints"] == 1
+    bad = report["bad"]
+    assert bad["missing landmarks"]["entries"] == [
+        ["1", "the detector finds no face in it"]
+    ]
+    assert set(bad) == {"missing landmarks", "missing image", "broken image"}
+
+
+def test_all_images_or_those_without_keypoints(tmp_path):
+    rows, report = detect(tmp_path, wanted=lambda record: True)
+    np.testing.assert_allclose(rows[3]["keypoints"], 9 / 20, atol=0.02)
+    assert report["keypoints_from"] == {"detector": 4}
+
+
+def test_no_face_is_fatal_by_default(tmp_path):
+    with pytest.raises(ValueError, match="'1' with missing landmarks .the detector fi"):
+        detect(tmp_path, on_bad="fail")
+    assert not (tmp_path / "faces").exists()
+
+
+def test_stopped_and_gone_on(tmp_path, monkeypatch):
+    monkeypatch.setattr("kprpe_jax.data.importers.detect._CHUNK", 2)
+    monkeypatch.setattr("kprpe_jax.data.importers.check._CHUNK", 1)
+    detect(tmp_path / "a")
+    with pytest.raises(KeyboardInterrupt):
+        detect(tmp_path / "b", stop=6)
+    assert not (tmp_path / "b/faces/1.0.0").exists()
+    assert (tmp_path / "b/faces/incomplete.import/progress/00000.json").exists()
+    detect(tmp_path / "b")
+    for path in sorted((tmp_path / "a/faces/1.0.0").iterdir()):
+        assert (
+            tmp_path / "b/faces/1.0.0" / path.name
+        ).read_bytes() == path.read_bytes()
+
+
+@needs_shared
+@pytest.mark.slow
+def test_real_detector_on_real_photos(tmp_path):
+    weights = str(SHARED / "weights" / "retinaface_mnet025.npz")
+    rows, report = run(
+        tmp_path, "folder", SHARED / "lfw_small" / "lfw-align-128",
+        detector="retinaface", detector_weights=weights,
+    )  # fmt: skip
+    assert report["keypoints_from"] == {"detector": 10}
+    # Aligned otherwise than by the template, but frontal: a similarity away from it.
+    for row in rows:
+        points = row["keypoints"] @ np.array([1, 1j])
+        template = ARCFACE_112 @ np.array([1, 1j])
+        points, template = points - points.mean(), template - template.mean()
+        turn = (points.conj() * template).sum() / (np.abs(points) ** 2).sum()
+        off = np.abs(turn * points - template) / np.abs(template[0] - template[1])
+        assert off.max() < 0.25
+
+
+@needs_shared
+def test_faults_of_the_detector_are_one_sentence(tmp_path):
+    folder = SHARED / "lfw_small" / "lfw-align-128"
+    with pytest.raises(
+        SystemExit, match="needs the file of its .*; got None; give --d"
+    ):
+        run(tmp_path, "folder", folder, detector="retinaface")
+    table = str(SHARED / "lfw" / "lfw_df_landmarks.npz")
+    with pytest.raises(
+        SystemExit, match="detector must be alone; got a landmark table"
+    ):
+        run(
+            tmp_path, "folder", folder, detector="retinaface", detect="all",
+            detector_weights=table, landmarks=table, landmark_units="pixel",
+            landmark_array="points112",
+        )  # fmt: skip
+    with pytest.raises(SystemExit, match="error: "):
+        run(tmp_path, "folder", folder, detector="retinaface", detector_weights=table)
+    assert not (tmp_path / "data").exists()
