@@ -33,8 +33,10 @@ def get_config(method: str = "cluster_aggregate") -> ConfigDict:
     config.data.train_split = "train"  # pixels
     config.data.train_identities = ()  # (first, last); () = all
     config.data.images_per_set = 16  # the largest N; drawn from 2 on
-    config.data.padded_sizes = (8, 16)  # a step's sets are padded to one of these
-    config.data.batch_size = 32 * 2 * 16  # images: 32 people, two sets, 16 in each
+    # A step's sets are padded to one of these; a large run may have (4, 8, 16), each of
+    # which is compiled.
+    config.data.padded_sizes = (16,)
+    config.data.batch_size = 16 * 2 * 16  # images: 16 people, two sets, 16 in each
     config.data.num_threads = 1
     config.data.num_workers = 0
 
@@ -98,7 +100,7 @@ def get_config(method: str = "cluster_aggregate") -> ConfigDict:
     config.log.every_steps = 50
 
     config.evals = ConfigDict()
-    config.evals.every_steps = 50
+    config.evals.every_steps = 100
     config.evals.in_training = ("probes",)
     config.evals.features = "lfw_probes"
     config.evals.split = "train"  # of data.name, where the backbone is trained

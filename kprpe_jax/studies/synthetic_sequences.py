@@ -48,7 +48,7 @@ def sequence_rows(
     @jax.jit
     def clean(person):
         people, index = jnp.full(2, person), jnp.arange(2)
-        severity = _severity(CLEAN_DIFFICULTY)
+        severity = severity_of(CLEAN_DIFFICULTY)
         images = draw_faces(seed, people, index, severity=severity).images
         images = images.astype(jnp.float32) / 127.5 - 1
         features = extractor.extract(variables, images)
@@ -57,7 +57,7 @@ def sequence_rows(
 
     @jax.jit
     def sequence(person, index, difficulty):
-        severity = _severity(difficulty)
+        severity = severity_of(difficulty)
         frames = draw_sequence(
             seed, person, index, num_frames=FRAMES, severity=severity
         )
@@ -80,7 +80,8 @@ def sequence_rows(
     return {"clean": of_all(pictures), "degraded": of_all(frames)}
 
 
-def _severity(difficulty: Any) -> Severity:
+def severity_of(difficulty: Any) -> Severity:
+    """All nuisances alike."""
     return Severity(*[difficulty] * len(Severity._fields))
 
 

@@ -46,6 +46,7 @@ def made():
     return images, parts
 
 
+@pytest.mark.slow
 def test_clean_rows_are_sums_with_the_mirror_image(made):
     images, parts = made
     pixels = images / 127.5 - 1
@@ -59,6 +60,7 @@ def test_clean_rows_are_sums_with_the_mirror_image(made):
     np.testing.assert_array_equal(rows.photos, np.arange(PHOTOS))
 
 
+@pytest.mark.slow
 def test_degraded_rows_depend_on_photo_and_copy_alone(made):
     _, parts = made
     one, other = (collect(part["degraded"]) for part in parts)
@@ -69,8 +71,21 @@ def test_degraded_rows_depend_on_photo_and_copy_alone(made):
     assert (np.ptp(copies, axis=1) > 1e-3).all()  # no two copies alike
 
 
-def test_there_and_back(made, tmp_path):
-    parts = made[1][0]
+def drawn_rows(rng, copies):
+    number = PHOTOS * copies
+    return [
+        {
+            "embedding": rng.normal(size=2).astype(np.float32),
+            "statistics": rng.normal(size=(2, 2)).astype(np.float32),
+            "label": LABELS[n // copies],
+            "photo": np.int32(n // copies),
+        }
+        for n in range(number)
+    ]
+
+
+def test_there_and_back(rng, tmp_path):
+    parts = {"clean": drawn_rows(rng, 1), "degraded": drawn_rows(rng, COPIES)}
     options = dict(data_dir=tmp_path, sizes=(2, 2))
     origin = {"fingerprint": "print", "copies": COPIES}
     path = write_features(parts, name="some", origin=origin, **options)
