@@ -16,6 +16,7 @@ import numpy as np
 from absl import app, flags, logging
 
 from kprpe_jax.data.read_photos import read_photos
+from kprpe_jax.data.synthetic.nuisance import Severity
 from kprpe_jax.data.synthetic.sequences import draw_sequence
 from kprpe_jax.fusion.aggregate import image_weights
 from kprpe_jax.fusion.cluster_aggregate import ClusterAggregate, ImageSets
