@@ -101,9 +101,11 @@ def evaluators(embed: Embed, config: ConfigDict) -> dict[str, Evaluator]:
     """Verification on people whom training does not see (`misaligned`).
 
     Reads evals: split, identities ((first, last), () = all), pairs, batch_size,
-    severities. The pairs are drawn (`draw_pairs`).
+    severities. The pairs are drawn (`draw_pairs`); without any there is no evaluator.
     """
     evals = config.evals
+    if not evals.pairs:
+        return {}
     source = _open(config, evals.split, evals.identities)
     return make_evaluators(
         embed,

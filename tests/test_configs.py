@@ -1,0 +1,55 @@
+"""The configs state what the papers state."""
+
+import math
+
+import jax
+import pytest
+
+from configs import kprpe_faces
+from kprpe_jax.tasks.inputs import make_vit
+from kprpe_jax.training.config import load_config
+from kprpe_jax.training.optimizer import make_schedule
+
+
+@pytest.mark.parametrize(
+    ("name", "learning_rate", "batch_size", "epochs", "repeat", "rate", "million"),
+    [
+        ("ms1mv2", 1e-3, 512, 34, 0.5, 1.0, 96.00),
+        ("ms1mv3", 1e-4, 1024, 36, 0.1, 1.0, 115.08),
+        ("webface4m", 1e-4, 1024, 36, 0.1, 0.6, 115.08),
+        ("webface12m", 1e-4, 1024, 36, 0.1, 0.6, 115.08),
+    ],
+)
+def test_table_6(name, learning_rate, batch_size, epochs, repeat, rate, million):
+    config = load_config(f"configs/kprpe_faces.py:{name}")
+    assert config.optimizer.learning_rate == learning_rate
+    assert config.data.batch_size == batch_size
+    assert config.data.repeat_probability == repeat
+    assert config.optimizer.weight_decay == 0.05
+    assert (config.optimizer.name, config.optimizer.schedule) == ("adamw", "cosine")
+    loss = config.loss
+    assert (loss.margin_kind, loss.margin, loss.concentration) == (
+        "adaface", 0.4, 0.333
+    )  # fmt: skip
+    assert loss.sample_rate == rate
+    assert config.augmentation.preset == "kprpe"
+    images = kprpe_faces.TRAINING_SETS[name].images
+    per_epoch = images / batch_size
+    assert config.steps == math.floor(epochs * per_epoch)
+    schedule = make_schedule(
+        config.optimizer, steps=config.steps, steps_per_epoch=per_epoch
+    )
+    assert schedule(round(3 * per_epoch)) == pytest.approx(learning_rate, rel=1e-6)
+    assert schedule(config.steps // 3) < learning_rate
+
+    model = make_vit(config.model)
+    images = jax.ShapeDtypeStruct((1, 112, 112, 3), "float32")
+    points = jax.ShapeDtypeStruct((1, 5, 2), "float32")
+    params = jax.eval_shape(model.init, jax.random.key(0), images, points)["params"]
+    count = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
+    assert count / 1e6 == pytest.approx(million, abs=0.01)
+
+
+def test_an_unknown_training_set_is_named():
+    with pytest.raises(ValueError, match="unknown training set 'vgg'; use one of ms1m"):
+        load_config("configs/kprpe_faces.py:vgg")
