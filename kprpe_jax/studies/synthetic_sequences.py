@@ -25,7 +25,7 @@ from kprpe_jax.interop.extractor import KINDS, Extractor, open_extractor
 CLEAN_DIFFICULTY = 0.2
 DIFFICULTIES = (1.0, 1.5, 2.0, 2.5)  # of a person's sequences, in turn
 FRAMES = 16
-PEOPLE = {"sequences_train": (0, 200), "sequences_probes": (200, 300)}
+PEOPLE = {"sequences_train": (0, 100), "sequences_probes": (100, 160)}
 
 _WEIGHTS = flags.DEFINE_string("weights", None, "File of the backbone's weights.")
 _BACKBONE = flags.DEFINE_enum("backbone", "mobilefacenet", KINDS, "Backbone.")
