@@ -105,7 +105,7 @@ def get_config(method: str = "tps") -> ConfigDict:
 
 def _shrink(config: ConfigDict) -> None:
     """Faces of 32 pixels and thin networks, as the study trains many of them."""
-    config.steps = 2000
+    config.steps = 1000
     config.data.dir = "data/small"
     config.data.batch_size = 32
     config.data.builder.size = 32

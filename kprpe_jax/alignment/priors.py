@@ -74,3 +74,31 @@ def decode_keypoints(offsets: jax.Array, priors: jax.Array) -> jax.Array:
     """
     offsets = offsets.reshape(*offsets.shape[:-1], -1, 2)
     return priors[:, None, :2] + offsets * CENTER_VARIANCE * priors[:, None, 2:]
+
+
+def encode_boxes(boxes: jax.Array, priors: jax.Array) -> jax.Array:
+    """Offsets that `decode_boxes` turns into boxes.
+
+    Args:
+      boxes: [..., A, 4], (left, top, right, bottom) as fractions of the image; sides
+        below a millionth count as one.
+      priors: [A, 4].
+    Returns: float32 [..., A, 4].
+    """
+    low, high = boxes[..., :2], boxes[..., 2:]
+    center = ((low + high) / 2 - priors[:, :2]) / (CENTER_VARIANCE * priors[:, 2:])
+    size = jnp.log(jnp.maximum(high - low, 1e-6) / priors[:, 2:]) / SIZE_VARIANCE
+    return jnp.concatenate([center, size], axis=-1)
+
+
+def encode_keypoints(keypoints: jax.Array, priors: jax.Array) -> jax.Array:
+    """Offsets that `decode_keypoints` turns into keypoints.
+
+    Args:
+      keypoints: [..., A, K, 2], (x, y) as fractions of the image.
+      priors: [A, 4].
+    Returns: float32 [..., A, 2 K].
+    """
+    offsets = keypoints - priors[:, None, :2]
+    offsets = offsets / (CENTER_VARIANCE * priors[:, None, 2:])
+    return offsets.reshape(*offsets.shape[:-2], -1)

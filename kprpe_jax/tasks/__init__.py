@@ -7,6 +7,7 @@ from kprpe_jax.tasks import (
     classification,
     face_recognition,
     joint_alignment,
+    landmarks,
     recognition,
     set_fusion,
 )
@@ -18,6 +19,7 @@ TASKS = {
     "face_recognition": face_recognition.build,
     "set_fusion": set_fusion.build,
     "joint_alignment": joint_alignment.build,
+    "landmarks": landmarks.build,
 }
 
 

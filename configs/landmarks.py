@@ -1,0 +1,95 @@
+"""Train the differentiable face aligner on crops of drawn faces.
+
+Source: KP-RPE, Supp. 3: crops of 160 pixels by the face's box with a border of 0.1, a
+detector with landmarks and the mixer of its anchors, trained together.
+
+    python train.py --config configs/landmarks.py --workdir runs/landmarks
+    python train.py --config configs/landmarks.py:small --workdir runs/landmarks_small
+
+"small" sees crops of 64 pixels and trains in CPU minutes.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import digits
+
+IRIS_NOSE_MOUTH = (81, 82, 30, 48, 54)  # of the 84 landmarks
+
+
+def get_config(size: str = "full") -> ConfigDict:
+    """Configure a run, "full" or "small"."""
+    config = digits.get_config()
+    config.task = "landmarks"
+    config.steps = 20000
+
+    del config.canvas, config.evals.repeats, config.evals.alphas
+    del config.evals.severities, config.data.test_split, config.data.affnist_file
+    config.data.name = "synthetic_faces"
+    config.data.dir = "data/free"
+    config.data.builder = ConfigDict(
+        dict(
+            num_identities=2000,
+            num_test_identities=200,
+            images_per_identity=4,
+            layout="free",  # anywhere in the frame, turned by up to 30 degrees
+            size=160,
+        )
+    )
+    config.data.points = "landmarks"  # their box is the face's
+    config.data.num_keypoints = 84
+    config.data.five = IRIS_NOSE_MOUTH  # those that are learned
+    config.data.num_classes = 2000
+    config.data.image_shape = (160, 160, 3)
+
+    config.crop = ConfigDict(dict(padding=0.1, jitter=0.1))
+    config.augmentation = ConfigDict()
+    config.augmentation.preset = "none"
+    config.augmentation.changes = ConfigDict(
+        dict(
+            spatial=dict(flip_prob=0.5, rotation_prob=0.5, rotation_degrees=20.0),
+            blur=dict(prob=0.2),
+            photometric=dict(prob=0.3, kind="jitter"),
+        )
+    )
+
+    config.model = ConfigDict()
+    config.model.input_size = 160
+    config.model.anchors = ((64, 80), (96, 112), (128, 144))
+    config.model.mixer_input = "raw"
+    config.model.stem = 8
+    config.model.width = 64
+    config.model.activation = "leaky_relu"
+    config.model.pixels = "rgb"
+    config.model.dtype = "float32"
+
+    config.loss = ConfigDict(dict(mixer_weight=1.0))  # 0: plain RetinaFace
+
+    config.optimizer.learning_rate = 1e-3
+    config.optimizer.position_factor = 1.0
+    config.optimizer.weight_decay = 5e-4
+
+    config.evals.split = "test"
+    config.evals.min_score = 0.02  # as the official test of RetinaFace
+    config.evals.failure = 0.1  # error above which a face counts as failed
+    config.evals.in_training = ("mixer", "nms")
+    config.evals.every_steps = 1000
+    config.checkpoint.best_metric = "mixer/nme"
+    config.checkpoint.best_mode = "min"
+    config.checkpoint.every_steps = 1000
+    if size == "small":
+        _shrink(config)
+    return config
+
+
+def _shrink(config: ConfigDict) -> None:
+    config.steps = 1000
+    config.data.dir = "data/free_small"
+    config.data.builder.size = 96
+    config.data.image_shape = (96, 96, 3)
+    config.data.batch_size = 32
+    config.model.input_size = 64
+    config.model.anchors = ((26, 32), (38, 45), (51, 58))  # in the same proportion
+    config.model.width = 32
+    config.optimizer.learning_rate = 4e-3
+    config.evals.in_training = ()
+    config.checkpoint.best_metric = ""

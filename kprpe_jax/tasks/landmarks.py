@@ -1,0 +1,218 @@
+"""Training of the differentiable face aligner: a detector and the mixer of its anchors.
+
+Source: KP-RPE, Supp. 3.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from kprpe_jax.alignment.crops import Crops, crop_faces
+from kprpe_jax.alignment.detector import find_faces, largest_face
+from kprpe_jax.alignment.differentiable_aligner import DifferentiableAligner, OneFace
+from kprpe_jax.alignment.priors import CENTER_VARIANCE, Anchors, make_priors
+from kprpe_jax.alignment.retinaface import Heads
+from kprpe_jax.data import order
+from kprpe_jax.data.augmentation.recipe import augment, make_recipe
+from kprpe_jax.data.augmentation.spatial import FACE_MIRROR
+from kprpe_jax.data.faces import Faces, open_faces
+from kprpe_jax.data.loader import eval_batches
+from kprpe_jax.data.synthetic.landmarks import MIRROR
+from kprpe_jax.evaluation.conditions import Evaluator
+from kprpe_jax.evaluation.landmarks import (
+    box_size,
+    normalized_errors,
+    summarize_errors,
+)
+from kprpe_jax.losses.multibox import Targets, multibox_loss, smooth_l1
+from kprpe_jax.tasks import faces
+from kprpe_jax.tasks.task import Task, TrainingRows
+from kprpe_jax.training.mesh import put_batch, replicated
+
+_MIRRORS = {5: FACE_MIRROR, len(MIRROR): tuple(MIRROR.tolist())}
+
+
+def build(config: ConfigDict, mesh: Mesh) -> Task:
+    """Build the task; see `Task`.
+
+    Reads model (fields of DifferentiableAligner, anchors as a list of sizes a level),
+    crop (padding, jitter), loss (mixer_weight), data (points, of which keypoints are
+    the five to find).
+
+    Raises: ValueError: rows without such points; points whose mirror images are not
+      known; an unknown recipe.
+    """
+    data = config.data
+    if data.num_keypoints not in _MIRRORS:
+        raise ValueError(
+            f"config.data.num_keypoints must be one of {sorted(_MIRRORS)}, whose mirror"
+            f" images are known; got {data.num_keypoints}; read other points."
+        )
+    model = make_model(config.model)
+    priors = make_priors((model.input_size,) * 2, model.anchors)
+    cut = _cropper(config)
+    example = jnp.zeros((mesh.size, model.input_size, model.input_size, 3))
+
+    def init(rng: Array) -> dict[str, Any]:
+        return model.init(rng, example, train=True, method="find_face")
+
+    def loss(params, collections, batch, rng, *, train):
+        crops = cut(batch, rng)
+        (face, heads), collections = model.apply(
+            {"params": params, **collections},
+            crops.images,
+            train=train,
+            method="find_face",
+            mutable=list(collections),
+        )
+        return _loss(config, priors, crops, face, heads, collections)
+
+    def forward(params, collections, images):
+        variables = {"params": params, **collections}
+        return model.apply(variables, images, method="find_face")
+
+    return Task(
+        init=init,
+        loss=loss,
+        open_training=partial(_open_training, config),
+        check_batch=faces.batch_check(config, needs_keypoints=False),
+        evaluators=_evaluators(forward, model, config),
+    )
+
+
+def make_model(fields: ConfigDict) -> DifferentiableAligner:
+    """The aligner of a config's section `model`."""
+    values = fields.to_dict()
+    values["anchors"] = Anchors(tuple(map(tuple, values["anchors"])))
+    values["dtype"] = jnp.dtype(values["dtype"])
+    return DifferentiableAligner(**values)
+
+
+def _loss(config, priors, crops: Crops, face: OneFace, heads: Heads, collections):
+    """Multi-box loss, and that of the mixed landmarks."""
+    ones = jnp.ones((len(crops.boxes), 1), bool)
+    targets = Targets(crops.boxes[:, None], crops.keypoints[:, None], ones, ones)
+    multibox = multibox_loss(heads, targets, priors)
+    # In tenths of the image, as the anchors' offsets are in tenths of theirs.
+    difference = (face.keypoints - crops.keypoints) / CENTER_VARIANCE
+    mixed = smooth_l1(difference, 0.0).sum((-2, -1)).mean()
+    metrics = {
+        "boxes": multibox.boxes,
+        "keypoints": multibox.keypoints,
+        "scores": multibox.scores,
+        "mixed": mixed,
+        "score": face.score.mean(),
+    }
+    total = multibox.total + config.loss.mixer_weight * mixed
+    return total, (collections, metrics)
+
+
+def _cropper(config: ConfigDict) -> Callable[[dict[str, Array], Array], Crops]:
+    """Augment the frame, then cut its face."""
+    options, crop = config.augmentation, config.crop
+    recipe = make_recipe(options.preset, **options.changes.to_dict())
+    mirror = _MIRRORS[config.data.num_keypoints]
+    keep = np.array(config.data.five)
+
+    def cut(batch: dict[str, Array], rng: Array) -> Crops:
+        augment_rng, jitter_rng = jax.random.split(rng)
+        images, points = augment(
+            augment_rng, batch["image"], batch["keypoints"], recipe, mirror=mirror
+        )
+        crops = crop_faces(
+            images,
+            points,
+            size=config.model.input_size,
+            padding=crop.padding,
+            jitter=crop.jitter,
+            rng=jitter_rng,
+        )
+        return crops._replace(keypoints=crops.keypoints[:, keep])
+
+    return cut
+
+
+def _open(config: ConfigDict, split: str) -> Faces:
+    data = config.data
+    return open_faces(
+        data.dir,
+        data.name,
+        split,
+        image_size=tuple(data.image_shape[:2]),
+        points=data.points,
+    )
+
+
+def _open_training(config: ConfigDict, seed: int) -> TrainingRows:
+    source = _open(config, config.data.train_split)
+    return TrainingRows(source, order.shuffled(len(source), seed=seed))
+
+
+def _evaluators(forward, model, config: ConfigDict) -> dict[str, Evaluator]:
+    """Errors on the test split: `mixer` (Eq. 15) and `nms`, of the best anchor instead.
+
+    Crops are by the labelled box, without jitter; errors are divided by its size.
+    """
+    evals, source = config.evals, _open(config, config.evals.split)
+    keep = np.array(config.data.five)
+
+    @jax.jit
+    def run(params, collections, batch):
+        images = batch["image"].astype(jnp.float32) / 127.5 - 1
+        crops = crop_faces(
+            images,
+            batch["keypoints"],
+            size=model.input_size,
+            padding=config.crop.padding,
+        )
+        face, heads = forward(params, collections, crops.images)
+        mixed = face.keypoints, face.score > evals.min_score
+        best = best_anchor(heads, model, min_score=evals.min_score)
+        return {"mixer": mixed, "nms": best}, crops.keypoints[:, keep], crops.boxes
+
+    def evaluate(which: str, state: Any, mesh: Mesh) -> dict[str, float]:
+        gather = jax.jit(lambda x: x, out_shardings=replicated(mesh))
+        batches = eval_batches(
+            source,
+            batch_size=evals.batch_size,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+        )
+        parts = []
+        for batch in batches:
+            args = state.params, state.collections, put_batch(batch, mesh)
+            results, points, boxes = gather(run(*args))
+            parts.append((*results[which], points, boxes))
+        predicted, found, points, boxes = (
+            np.concatenate(part)[: len(source)]
+            for part in zip(*jax.device_get(parts), strict=True)
+        )
+        errors = normalized_errors(predicted, points, box_size(boxes), found=found)
+        return summarize_errors(errors, failure=evals.failure)
+
+    return {name: partial(evaluate, name) for name in ("mixer", "nms")}
+
+
+def best_anchor(
+    heads: Heads, model: DifferentiableAligner, *, min_score: float
+) -> tuple[Array, Array]:
+    """The face of plain RetinaFace: its largest after suppression.
+
+    Returns: keypoints [B, K, 2], fractions of the input; bool [B], whether there is
+      one.
+    """
+    found = find_faces(
+        heads,
+        (model.input_size,) * 2,
+        max_faces=4,
+        anchors=model.anchors,
+        min_score=min_score,
+    )
+    return largest_face(found)

@@ -1,0 +1,121 @@
+"""Training of the aligner, on a small imported data set with five points."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from configs import landmarks as landmarks_config
+from kprpe_jax import tasks
+from kprpe_jax.losses.multibox import smooth_l1
+from kprpe_jax.tasks import landmarks
+from kprpe_jax.training import loop
+from tests.tasks import drawn_people, tiny
+
+SIDE = drawn_people.SIZE
+
+
+def make_config(**extra) -> ConfigDict:
+    config = landmarks_config.get_config("small")
+    with config.unlocked():
+        del config.data.builder
+        config.update_from_flattened_dict(
+            {
+                "steps": 4,
+                "data.dir": drawn_people.data_dir(),
+                "data.name": "people",
+                "data.points": "keypoints",
+                "data.num_keypoints": 5,
+                "data.five": (0, 1, 2, 3, 4),
+                "data.num_classes": drawn_people.PEOPLE,
+                "data.image_shape": (SIDE, SIDE, 3),
+                "data.batch_size": 8,
+                "data.num_threads": 1,
+                "augmentation.changes": ConfigDict(),
+                "crop.jitter": 0.0,
+                "model.input_size": 32,
+                "model.anchors": ((13, 16), (19, 22), (26, 29)),
+                "model.stem": 2,
+                "model.width": 8,
+                "optimizer.warmup": 0.0,
+                "log.every_steps": 1,
+                "evals.split": "train",
+                "evals.batch_size": 16,
+                **extra,
+            }
+        )
+    return config.lock()
+
+
+def traced_loss(config):
+    """Shapes of the loss's results and of its gradient; nothing is compiled."""
+    task = tasks.build(config, tiny.one_device())
+    variables = dict(jax.eval_shape(task.init, jax.random.key(0)))
+    params = variables.pop("params")
+    source, _ = task.open_training(0)
+    batch = tiny.batch_of(source, range(8))
+    task.check_batch(batch)
+
+    def loss(params, variables, rng):
+        return task.loss(params, variables, batch, rng, train=True)
+
+    grad = jax.value_and_grad(loss, has_aux=True)
+    return params, jax.eval_shape(grad, params, variables, jax.random.key(1))
+
+
+def test_the_loss_has_a_gradient_for_detector_and_mixer():
+    params, ((value, (_, metrics)), grads) = traced_loss(make_config())
+    assert value.shape == ()
+    assert set(metrics) == {"boxes", "keypoints", "scores", "mixed", "score"}
+    assert params.keys() == {"detector", "aggregator"}
+    assert jax.tree.structure(grads) == jax.tree.structure(params)
+
+
+def test_the_full_config_is_the_papers_aligner():
+    config = landmarks_config.get_config()
+    assert config.model.input_size == 160
+    model = landmarks.make_model(config.model)
+    shapes = jax.eval_shape(
+        lambda: model.init(jax.random.key(0), jnp.zeros((1, 160, 160, 3)))
+    )
+    count = sum(np.prod(leaf.shape) for leaf in jax.tree.leaves(shapes["params"]))
+    assert 0.47e6 < count < 0.5e6  # 0.49 M
+
+
+def test_faults_are_one_sentence():
+    with pytest.raises(ValueError, match=r"one of \[5, 84\], whose mirror .* got 7"):
+        tasks.build(make_config(**{"data.num_keypoints": 7}), tiny.one_device())
+    with pytest.raises(ValueError, match="points must be a field of people"):
+        tasks.build(make_config(**{"data.points": "landmarks"}), tiny.one_device())
+
+
+@pytest.mark.slow
+def test_trains_and_evaluates(tmp_path):
+    """The loss is the sum of its parts, falls, and the mixer's error with it."""
+    config = make_config(
+        steps=60,
+        **{
+            "optimizer.learning_rate": 1e-2,
+            "evals.in_training": ("mixer", "nms"),
+            "evals.every_steps": 30,
+        },
+    )
+    results = loop.train(config, tmp_path)
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").open()]
+    steps = [row for row in rows if "loss" in row]
+    for row in steps[:3]:
+        parts = 2 * row["boxes"] + row["keypoints"] + row["scores"] + row["mixed"]
+        np.testing.assert_allclose(row["loss"], parts, rtol=1e-4)
+    assert steps[-1]["loss"] < 0.7 * steps[0]["loss"]
+    assert results["mixer/count"] == drawn_people.PEOPLE * drawn_people.IMAGES
+    errors = [row["mixer/nme"] for row in rows if "mixer/nme" in row]
+    assert len(errors) == 2
+    assert np.isfinite(errors).all()
+
+
+def test_smooth_l1_is_quadratic_then_linear():
+    got = smooth_l1(jnp.array([0.0, 0.5, -2.0]), 0.0)
+    np.testing.assert_allclose(got, [0, 0.125, 1.5])
