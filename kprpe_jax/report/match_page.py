@@ -1,0 +1,172 @@
+"""Why two faces match: a page that shows which patch went where, in one HTML file.
+
+Nothing is loaded from anywhere. Names and paths are data: they reach the page as JSON
+and are shown as text, and the page's policy lets no script run but its own.
+
+Source: DeepFace-EMD, Sec. 3.2 and Eq. 3.9 (flow visualisation), Fig. 5.2 (rankings
+before and after).
+"""
+
+import base64
+import hashlib
+import html
+import io
+import json
+import os
+import pathlib
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+
+class Candidate(NamedTuple):
+    """One answer.
+
+    Attributes:
+      person, photo: who, and which photo of theirs.
+      image: uint8 [H, W, 3], or None where it is not at hand.
+      scores: name -> number, in the order of the columns, larger = more alike.
+      first_rank: place by the first stage alone, from 1; None = there was only one.
+      flow: float [N, M] >= 0, weight that goes from query patch n to patch m; None
+        without a second stage.
+      weights: float [M] >= 0, of its patches; None = not shown.
+    """
+
+    person: str
+    photo: str
+    image: np.ndarray | None
+    scores: Mapping[str, float]
+    first_rank: int | None = None
+    flow: np.ndarray | None = None
+    weights: np.ndarray | None = None
+
+
+class Query(NamedTuple):
+    """A face that was asked for, and the answers.
+
+    Attributes:
+      name: of the photo.
+      image: uint8 [H, W, 3].
+      grid: (rows, columns) of its patches, N in all, row-major.
+      candidates: best first; may be empty.
+      candidate_grid: (rows, columns) of the candidates' patches; None = the same.
+      weights: float [N] >= 0, of its patches; None = not shown.
+      note: what else there is to say, such as why there is no answer.
+    """
+
+    name: str
+    image: np.ndarray
+    grid: tuple[int, int]
+    candidates: Sequence[Candidate]
+    candidate_grid: tuple[int, int] | None = None
+    weights: np.ndarray | None = None
+    note: str = ""
+
+
+def write_match_page(
+    queries: Sequence[Query],
+    path: str | os.PathLike,
+    *,
+    title: str = "Who is it, and why",
+) -> None:
+    """Write the page.
+
+    Args:
+      queries: in the order of the page.
+      path: of the file.
+      title: of the page.
+    Raises: ValueError: flows or weights that do not fit the grids or are not finite and
+      >= 0, images that are not uint8 [H, W, 3].
+    """
+    data = json.dumps([_query(query) for query in queries], separators=(",", ":"))
+    data = data.replace("<", "\\u003c")  # "</script>" in a name would end the data
+    folder = resources.files("kprpe_jax.report") / "static"
+    script, style = (
+        (folder / f"match_page.{kind}").read_text("utf-8") for kind in ("js", "css")
+    )
+    digests = [
+        base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+        for text in (script, style)
+    ]
+    policy = (
+        "default-src 'none'; img-src data:; "
+        f"script-src 'sha256-{digests[0]}'; style-src 'sha256-{digests[1]}'"
+    )
+    pathlib.Path(path).write_text(
+        "<!DOCTYPE html>\n"
+        '<html lang="en"><head><meta charset="utf-8">'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{html.escape(title)}</title>"
+        f"<style>{style}</style></head>\n"
+        f"<body><h1>{html.escape(title)}</h1><main></main>"
+        f'<script type="application/json" id="data">{data}</script>\n'
+        f"<script>{script}</script></body></html>\n",
+        encoding="utf-8",
+    )
+
+
+def _query(query: Query) -> dict[str, Any]:
+    where = f"write_match_page: query {query.name!r}"
+    grid = query.candidate_grid or query.grid
+    return {
+        "name": query.name,
+        "note": query.note,
+        "image": _data_uri(query.image, where),
+        "size": query.image.shape[:2],
+        "grid": query.grid,
+        "candidateGrid": grid,
+        "weights": _levels(query.weights, (query.grid[0] * query.grid[1],), where),
+        "candidates": [
+            _candidate(c, query.grid[0] * query.grid[1], grid, f"{where}, {c.photo!r}")
+            for c in query.candidates
+        ],
+    }
+
+
+def _candidate(
+    candidate: Candidate, patches: int, grid: tuple[int, int], where: str
+) -> dict[str, Any]:
+    own = grid[0] * grid[1]
+    image = candidate.image
+    return {
+        "person": candidate.person,
+        "photo": candidate.photo,
+        "image": None if image is None else _data_uri(image, where),
+        "size": None if image is None else image.shape[:2],
+        "scores": [[name, float(s)] for name, s in candidate.scores.items()],
+        "firstRank": candidate.first_rank,
+        "flow": _levels(candidate.flow, (patches, own), where),
+        "weights": _levels(candidate.weights, (own,), where),
+    }
+
+
+def _levels(
+    values: np.ndarray | None, shape: tuple[int, ...], where: str
+) -> list[int] | None:
+    """Non-negative numbers as 0 .. 255 of their largest, row-major."""
+    if values is None:
+        return None
+    values = np.asarray(values, np.float64)
+    if values.shape != shape or not np.isfinite(values).all() or (values < 0).any():
+        raise ValueError(
+            f"{where}: flows and weights must be finite, >= 0 and of shape {shape}, as "
+            f"the grids say; got {values.shape}; correct the grids or the numbers."
+        )
+    return (
+        np.round(255 * values / max(values.max(), 1e-30)).astype(int).ravel().tolist()
+    )
+
+
+def _data_uri(image: np.ndarray, where: str) -> str:
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] != 3:
+        raise ValueError(
+            f"{where}: images must be uint8 [H, W, 3]; got {image.dtype} "
+            f"{image.shape}; convert them."
+        )
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "JPEG", quality=90)
+    return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
