@@ -110,7 +110,7 @@ def embed_photos(
     Args:
       photos: N of them.
       weights: of MobileFaceNet.
-      folder: of the cache; written whole or not at all.
+      folder: of the cache; features that were not finished are gone on with.
       change: what is done to the photos before.
       seed: of the change; what is done to a photo depends on its number alone.
       batch_size: B.
@@ -158,19 +158,22 @@ def _embed_to(
             "pooled": pooled.reshape(len(maps), -1),
         }
 
-    files, count = {}, len(photos.encoded)
-    for start in range(0, count, batch_size):
+    count, progress = len(photos.encoded), folder / "done.txt"
+    first = int(progress.read_text()) if progress.exists() else 0
+    files: dict[str, np.memmap] = {}
+    for start in range(first, count, batch_size):
         rows = np.minimum(np.arange(start, start + batch_size), count - 1)
         images = np.stack([decode_rgb(photos.encoded[row]) for row in rows])
         got = embed(images, photos.keypoints[rows], photos.numbers[rows])
         for name, values in got.items():
             if name not in files:
-                shape = (count, *values.shape[1:])
+                shape, mode = (count, *values.shape[1:]), "r+" if first else "w+"
                 files[name] = open_memmap(
-                    folder / f"{name}.npy", "w+", np.float32, shape
+                    folder / f"{name}.npy", mode, np.float32, shape
                 )
             part = files[name][start : start + batch_size]
             part[:] = np.asarray(values)[: len(part)]
+        progress.write_text(str(start + batch_size))
     for file in files.values():
         file.flush()
 

@@ -1,0 +1,180 @@
+"""Re-rankings and exact searches a second.
+
+    python -m benchmarks.matching [--parts rerank,search] [--rows 1000000]
+
+Seconds are of the processor, all threads together, so that a busy machine does not
+change them much; on an accelerator they are of the clock. Where PyTorch can be imported
+a batched Sinkhorn of the same iterations takes its turns in the same run.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks import harness
+from kprpe_jax.matching.nearest import ExactIndex
+from kprpe_jax.matching.patch_weights import Faces
+from kprpe_jax.matching.two_stage import FAST, second_stage
+
+K, PATCHES, CHANNELS = 100, 64, 512
+EPSILON, ITERATIONS = FAST.epsilon, FAST.iterations
+
+
+def time_processor(
+    variants: Mapping[str, Callable[[], Any]], *, rounds: int
+) -> dict[str, list[float]]:
+    """As `harness.time_variants`, by the processor's clock where that is the device."""
+    on_cpu = jax.devices()[0].platform == "cpu"
+    clock = time.process_time if on_cpu else time.perf_counter
+    for call in variants.values():
+        call()
+    seconds: dict[str, list[float]] = {name: [] for name in variants}
+    for _ in range(rounds):
+        for name, call in variants.items():
+            start = clock()
+            call()
+            seconds[name].append(clock() - start)
+    return seconds
+
+
+def run_reranking(*, queries: int = 8, rounds: int = 5) -> dict[str, Any]:
+    """Second stage of some queries: gathering, weights (APC), cosines and flows."""
+    rng = np.random.default_rng(0)
+
+    def draw(count: int) -> Faces:
+        embeddings = rng.normal(size=(count, CHANNELS)).astype(np.float32)
+        patches = rng.normal(size=(count, PATCHES, CHANNELS)).astype(np.float32)
+        return Faces(embeddings, patches)
+
+    query, gallery = draw(queries), draw(4 * K)
+    rows = np.stack([rng.permutation(4 * K)[:K] for _ in range(queries)])
+    calls = {
+        "ours": lambda: second_stage(query, gallery, rows, weighting="apc"),
+        "ours_uniform": lambda: second_stage(query, gallery, rows, weighting="uniform"),
+    }
+    try:
+        import torch
+    except ImportError:
+        sys.stdout.write("PyTorch cannot be imported: ours alone\n")
+    else:
+        torch.set_num_threads(jax.device_count())
+        tensors = [torch.from_numpy(x.patches) for x in (query, gallery)]
+        index = torch.from_numpy(rows)
+        for name, sinkhorn in (
+            ("torch_matmul", _torch_matmul),
+            ("torch_broadcast", _torch_broadcast),
+            ("torch_log", _torch_log),
+        ):
+            calls[name] = lambda sinkhorn=sinkhorn: [
+                _torch_scores(torch, sinkhorn, q, tensors[1][r])
+                for q, r in zip(tensors[0], index, strict=True)
+            ]
+        want = calls["ours"]()
+        for name in ("torch_matmul", "torch_broadcast", "torch_log"):
+            got = np.stack([x.numpy() for x in calls[name]()])
+            np.testing.assert_allclose(got, want, atol=1e-3)
+    seconds = time_processor(calls, rounds=rounds)
+    summary = harness.summarise(seconds, baseline="ours", items=queries)
+    settings = dict(
+        k=K, patches=PATCHES, channels=CHANNELS, iterations=ITERATIONS,
+        queries=queries, rounds=rounds, clock="processor",
+    )  # fmt: skip
+    harness.record("reranking", settings, summary)
+    return summary
+
+
+def _torch_scores(torch: Any, sinkhorn: Callable, query: Any, gallery: Any) -> Any:
+    """Similarities [k] of one query [N, C] with its candidates [k, N, C], APC."""
+    with torch.no_grad():
+        normal = torch.nn.functional.normalize
+        cosine = normal(gallery, dim=-1) @ normal(query, dim=-1).T
+        center = normal(gallery.mean(1), dim=-1)
+        u = torch.relu(gallery @ normal(query.mean(0), dim=0))
+        v = torch.relu(torch.einsum("nc,kc->kn", query, center))
+        u, v = (x / (x.sum(-1, keepdim=True) + 1e-7) for x in (u, v))
+        flow = sinkhorn(torch, (cosine - 1) / EPSILON, u, v)
+        return (flow * cosine).sum((1, 2))
+
+
+def _torch_matmul(torch: Any, exponent: Any, u: Any, v: Any) -> Any:
+    kernel = torch.exp(exponent)
+    r, c = torch.ones_like(u), torch.ones_like(v)
+    for _ in range(ITERATIONS):
+        r = u / torch.bmm(kernel, c[..., None])[..., 0]
+        c = v / torch.bmm(kernel.transpose(1, 2), r[..., None])[..., 0]
+    return r[..., None] * kernel * c[:, None]
+
+
+def _torch_broadcast(torch: Any, exponent: Any, u: Any, v: Any) -> Any:
+    kernel = torch.exp(exponent)
+    r, c = torch.ones_like(u), torch.ones_like(v)
+    for _ in range(ITERATIONS):
+        r = u / (kernel * c[:, None]).sum(2)
+        c = v / (kernel * r[..., None]).sum(1)
+    return r[..., None] * kernel * c[:, None]
+
+
+def _torch_log(torch: Any, exponent: Any, u: Any, v: Any) -> Any:
+    log_u, log_v = (torch.log(x.clamp_min(1e-30)) for x in (u, v))
+    f, g = torch.zeros_like(u), torch.zeros_like(v)
+    for _ in range(ITERATIONS):
+        f = log_u - torch.logsumexp(exponent + g[:, None], 2)
+        g = log_v - torch.logsumexp(exponent + f[..., None], 1)
+    return torch.exp(exponent + f[..., None] + g[:, None])
+
+
+def run_search(rows: int, *, width: int = 512, rounds: int = 3) -> dict[str, Any]:
+    """Exact top 100 of a resident gallery, and how fast it can be read at all."""
+    rng = np.random.default_rng(0)
+    gallery = rng.standard_normal((rows, width), np.float32)
+    index = ExactIndex(gallery)
+    queries = {n: rng.standard_normal((n, width), np.float32) for n in (1, 8, 64)}
+    # Each row is read and multiplied once: what any exact search must do at least.
+    placed = [jnp.asarray(part) for part in index._placed]
+    del gallery
+    weights = jnp.ones(width)
+    read = jax.jit(lambda part: (part @ weights).max())
+    calls = {"read_once": lambda: [read(part).block_until_ready() for part in placed]}
+    for count, batch in queries.items():
+        calls[f"queries_{count}"] = lambda batch=batch: index.search(batch, 100)
+    seconds = time_processor(calls, rounds=rounds)
+    summary = harness.summarise(seconds, baseline="read_once", items=1)
+    size = rows * width * 4
+    summary["read_once"]["gb_per_s"] = size / 1e9 / summary["read_once"]["median_s"]
+    for count in queries:
+        row = summary[f"queries_{count}"]
+        row["items_per_s"] = count / row["median_s"]
+        row["gflop_per_s"] = 2e-9 * count * rows * width / row["median_s"]
+    settings = dict(rows=rows, width=width, k=100, rounds=rounds, clock="processor")
+    harness.record("search", settings, summary)
+    return summary
+
+
+def main() -> None:
+    """Run and print."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--parts", default="rerank,search")
+    parser.add_argument("--rows", type=int, default=1_000_000, help="of the gallery")
+    options = parser.parse_args()
+    runs = {"rerank": run_reranking, "search": lambda: run_search(options.rows)}
+    for part in options.parts.split(","):
+        for name, row in runs[part]().items():
+            more = "".join(
+                f"  {row[key]:.1f} {key}" for key in ("gb_per_s", "gflop_per_s")
+                if key in row
+            )  # fmt: skip
+            sys.stdout.write(
+                f"{name:16} {row['median_s'] * 1e3:9.1f} ms  "
+                f"{row['items_per_s']:8.2f} queries/s  "
+                f"time x {row['time_ratio']:.2f}{more}\n"
+            )
+
+
+if __name__ == "__main__":
+    main()
