@@ -49,7 +49,7 @@ def write(results: Mapping[str, Any], output: pathlib.Path) -> str:
         parts.append(f"**EMD alone, {kind}**\n\n{alone_table(table)}")
     if "milliseconds" in results:
         times = [[name, f"{ms:.1f}"] for name, ms in results["milliseconds"].items()]
-        head = "| part | ms a query |\n|---|---|\n"
+        head = "| part | processor ms a query |\n|---|---|\n"
         parts.append(head + "".join(f"| {a} | {b} |\n" for a, b in times))
     text = "\n".join(parts)
     (output / "tables.md").write_text(text)

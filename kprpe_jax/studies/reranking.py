@@ -13,6 +13,7 @@ import pathlib
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -42,7 +43,7 @@ ALPHAS = (0.0, 0.3, 0.5, 0.7, 1.0)
 DEPTHS = (10, 50, 100, 200, 300)
 ALONE = ("uniform", "apc", "sc")  # weightings at stage 1
 K, ALPHA = 100, 0.7
-SWEPT, ALONE_QUERIES, TIMED = 200, 12, 16  # queries of the dear parts
+TIMED = 16  # queries
 _ARCHIVE = flags.DEFINE_string("archive", None, "Aligned photos, .tar.gz.")
 _POINTS = flags.DEFINE_string("points", None, "Landmarks, .npz.")
 _WEIGHTS = flags.DEFINE_string("weights", None, "MobileFaceNet's weights.")
@@ -51,6 +52,8 @@ _QUERIES = flags.DEFINE_list(
     "queries", ["plain:2000", "crop:1000", "mask:500", "sunglasses:500"],
     "What is done to the queries, and how many are drawn; 0 = all.",
 )  # fmt: skip
+_SWEPT = flags.DEFINE_integer("swept", 300, "Queries of the sweep of k.", 0)
+_ALONE = flags.DEFINE_integer("alone", 30, "Queries that see all patches.", 0)
 flags.mark_flags_as_required(["archive", "points", "weights"])
 
 
@@ -79,6 +82,12 @@ class Trial(NamedTuple):
         first = Ranking(*(np.take_along_axis(x, order, 1) for x in self.first))
         scores = np.take_along_axis(self.scores, short[:, :-1, None], 1)
         return self._replace(first=first, scores=scores)
+
+    def some(self, count: int) -> "Trial":
+        """The first queries."""
+        first = Ranking(*(x[:count] for x in self.first))
+        cut = (x[:count] for x in (self.rows, self.labels))
+        return Trial(*cut, self.gallery_labels, first, self.scores[:count])
 
     def figures(
         self, scores: np.ndarray, alpha: float, relevant: np.ndarray
@@ -118,22 +127,33 @@ def count_all(trial: Trial, *, own: str) -> dict[str, dict]:
     }
 
 
-def sweep_depth(trial: Trial) -> dict[str, dict[str, float]]:
-    """Figures by k; the own photo is not in the gallery."""
-    trial = trial.without_own()
+def sweep_depth(
+    trial: Trial, queries: Features, gallery: Features, file: pathlib.Path
+) -> dict[str, dict[str, float]]:
+    """Figures by k with uniform weights; the own photo is not in the gallery.
+
+    Args:
+      trial: of the queries.
+      queries, gallery: features.
+      file: of the scores' cache.
+    """
+    rows = trial.first.rows[:, : DEPTHS[-1] + 1]
+    scores = candidate_scores(queries, gallery, rows, file, weightings=("uniform",))
+    trial = trial._replace(scores=scores).without_own()
     relevant = count_relevant(trial.labels, trial.gallery_labels, without_own=True)
     return {
         str(k): trial.figures(trial.scores[:, :k, 0], ALPHA, relevant) for k in DEPTHS
     }
 
 
-def compare_alone(trial: Trial, alone: np.ndarray) -> dict[str, dict]:
+def compare_alone(
+    trial: Trial, queries: Features, gallery: Features, file: pathlib.Path
+) -> dict[str, dict]:
     """Table 5.3: ranks by patches alone against two stages, own photo removed.
 
-    Args:
-      trial: of the same queries.
-      alone: float32 [Q, G, ALONE].
+    Args: as `sweep_depth`.
     """
+    alone = whole_gallery_scores(queries, gallery, file, weightings=ALONE)
     relevant = count_relevant(trial.labels, trial.gallery_labels, without_own=True)
     own = np.arange(alone.shape[1]) == trial.rows[:, None]
     two = trial.without_own()
@@ -152,35 +172,35 @@ def compare_alone(trial: Trial, alone: np.ndarray) -> dict[str, dict]:
 
 
 def measure_time(queries: Features, gallery: Features) -> dict[str, float]:
-    """Milliseconds a query of both stages on this machine, programs warm."""
+    """Processor milliseconds a query of both stages, programs warm."""
 
     def milliseconds(run: Callable[[], object], count: int) -> float:
         run()
-        start = time.perf_counter()
+        start = time.process_time()  # other programs do not count
         run()
-        return 1e3 * (time.perf_counter() - start) / count
+        return 1e3 * (time.process_time() - start) / count
 
-    ranks = len(gallery.pooled)
     some, few = (select(queries, np.arange(n)).faces for n in (TIMED, 2))
     faces = gallery.faces
     first = first_stage(some, faces, ranks=K)
-    times = {"stage1": milliseconds(lambda: first_stage(some, faces, ranks=K), TIMED)}
+    times = {"stage 1": milliseconds(lambda: first_stage(some, faces, ranks=K), TIMED)}
     for name in ALONE:
-        times[f"stage2_{name}"] = milliseconds(
-            lambda name=name: second_stage(some, faces, first.rows, weighting=name),
-            TIMED,
-        )
-        times[f"alone_{name}"] = milliseconds(
-            lambda name=name: rank_by_patches(
-                few, faces, ranks=ranks, weighting=name, chunk=2
-            ),
-            2,
-        )
+        again = partial(second_stage, some, faces, first.rows, weighting=name)
+        times[f"stage 2, {name}"] = milliseconds(again, TIMED)
+    alone = partial(rank_by_patches, few, faces, ranks=K, weighting="uniform", chunk=2)
+    times["EMD at stage 1, uniform"] = milliseconds(alone, 2)
     return times
 
 
 def run_study(
-    archive: str, points: str, weights: str, output: pathlib.Path, kinds: dict[str, int]
+    archive: str,
+    points: str,
+    weights: str,
+    output: pathlib.Path,
+    kinds: dict[str, int],
+    *,
+    swept: int,
+    alone: int,
 ) -> dict:
     """Embed, compare and count.
 
@@ -188,6 +208,8 @@ def run_study(
       archive, points, weights: files, see the flags.
       output: folder; features and scores go to its `cache`.
       kinds: what is done to the queries -> how many are drawn, 0 = all.
+      swept: queries of the sweep of k, 0 = no sweep.
+      alone: queries that are compared with the whole gallery by patches, 0 = none.
     Returns: what `report.write` reads.
     Raises: ValueError: an unknown kind; a file that is not what it should be.
     """
@@ -212,16 +234,29 @@ def run_study(
     for kind, count in kinds.items():
         # The first queries stay the same ones whatever their number is.
         rows = np.random.default_rng(0).permutation(len(photos.labels))[: count or None]
+        name = f"{kind}_{len(rows)}"
         if kind == "plain":
             queries = select(gallery, rows)
         else:
-            queries = embed_photos(
-                photos.select(rows),
-                weights,
-                cache / f"features_{kind}_{len(rows)}",
-                ALTERATIONS[kind],
-            )
-        run_kind(kind, rows, queries, gallery, photos.labels, cache, results)
+            folder = cache / f"features_{name}"
+            changed = photos.select(rows)
+            queries = embed_photos(changed, weights, folder, ALTERATIONS[kind])
+        file = cache / f"scores_{name}.npy"
+        trial = score_kind(rows, queries, gallery, photos.labels, file)
+        modes = ("removed", "counted") if kind == "plain" else ("removed", "kept")
+        results["queries"][kind] = {
+            "count": len(rows),
+            **{own: count_all(trial, own=own) for own in modes},
+        }
+        for part, size, run in (
+            ("depth", swept, sweep_depth),
+            ("alone", alone, compare_alone),
+        ):
+            size = min(size, len(rows))
+            if size and kind in ("plain", "crop"):
+                few = select(queries, np.arange(size))
+                file = cache / f"scores_{kind}_{size}_{part}.npy"
+                results[part][kind] = run(trial.some(size), few, gallery, file)
         (output / "results.json").write_text(json.dumps(results, indent=1) + "\n")
     timing = cache / "milliseconds.json"
     if not timing.exists():
@@ -230,56 +265,26 @@ def run_study(
     return results
 
 
-def run_kind(
-    kind: str,
+def score_kind(
     rows: np.ndarray,
     queries: Features,
     gallery: Features,
     labels: np.ndarray,
-    cache: pathlib.Path,
-    results: dict,
-) -> None:
-    """Score one kind of queries and add its figures to the results."""
-    ranks = int(np.bincount(labels).max()) + 1
-    first = first_stage(queries.faces, gallery.faces, ranks=max(ranks, DEPTHS[-1] + 1))
+    file: pathlib.Path,
+) -> Trial:
+    """Rank one kind of queries and score their candidates.
 
-    def score(name: str, depth: int, part: slice, weightings: tuple) -> np.ndarray:
-        return candidate_scores(
-            select(queries, np.arange(len(rows))[part]),
-            gallery,
-            first.rows[part, :depth],
-            cache / f"scores_{kind}_{len(rows)}_{name}.npy",
-            weightings=weightings,
-        )
-
-    trial = Trial(
-        rows, labels[rows], labels, first,
-        score("candidates", K + 1, np.s_[:], WEIGHTINGS),
-    )  # fmt: skip
-    modes = ("removed", "counted") if kind == "plain" else ("removed", "kept")
-    results["queries"][kind] = {
-        "count": len(rows),
-        **{own: count_all(trial, own=own) for own in modes},
-    }
-    if kind not in ("plain", "crop"):
-        return
-
-    def part_of(trial: Trial, part: slice) -> Trial:
-        cut = (x[part] for x in (trial.rows, trial.labels))
-        first = Ranking(*(x[part] for x in trial.first))
-        return Trial(*cut, labels, first, trial.scores[part])
-
-    some = part_of(trial, np.s_[:SWEPT])
-    deep = score("deep", DEPTHS[-1] + 1, np.s_[:SWEPT], ("uniform",))
-    results["depth"][kind] = sweep_depth(some._replace(scores=deep))
-    few = part_of(trial, np.s_[:ALONE_QUERIES])
-    alone = whole_gallery_scores(
-        select(queries, np.arange(len(few.rows))),
-        gallery,
-        cache / f"scores_{kind}_{len(rows)}_alone.npy",
-        weightings=ALONE,
-    )
-    results["alone"][kind] = compare_alone(few, alone)
+    Args:
+      rows: int [Q], gallery rows that the queries were made from.
+      queries: Q of them.
+      gallery: G.
+      labels: int [G].
+      file: of the scores' cache.
+    """
+    ranks = max(int(np.bincount(labels).max()), DEPTHS[-1]) + 1
+    first = first_stage(queries.faces, gallery.faces, ranks=ranks)
+    scores = candidate_scores(queries, gallery, first.rows[:, : K + 1], file)
+    return Trial(rows, labels[rows], labels, first, scores)
 
 
 def main(argv: list[str]) -> None:
@@ -294,6 +299,7 @@ def main(argv: list[str]) -> None:
         results = run_study(
             _ARCHIVE.value, _POINTS.value, _WEIGHTS.value, output,
             {kind: int(count) for kind, count in kinds.items()},
+            swept=_SWEPT.value, alone=_ALONE.value,
         )  # fmt: skip
     except ValueError as error:
         sys.exit(f"error: {error}")
