@@ -1,9 +1,11 @@
 """Compare position encodings: train each, test each under affine distortion.
 
-Source: KP-RPE, Fig. 1.
+Source: KP-RPE, Fig. 1; on faces Sec. 4.2 (aligned and unaligned test sets).
 
     python -m kprpe_jax.studies.encodings --config configs/digits.py \
         --positions absolute,kprpe_multihead --seeds 0,1,2 --output reports/digits
+    python -m kprpe_jax.studies.encodings --config configs/synthetic_faces.py \
+        --positions absolute,kprpe_multihead --output reports/faces
 
 A study that was stopped continues where it was.
 """
@@ -95,6 +97,10 @@ def _compare(overrides: list[str]) -> None:
         )
     seeds = [int(seed) for seed in _SEEDS.value]
     runs = run_study(config, output, positions=_POSITIONS.value, seeds=seeds)
+    if config.task == "face_recognition":
+        layout = robustness.faces(config.evals.severities)
+        sys.stdout.write(robustness.write_report(runs, output, layout))
+        return
     text = robustness.write_report(runs, output)
     for position in _POSITIONS.value:
         if position in KEYPOINT_FORMS:

@@ -84,13 +84,14 @@ def assert_picture(path):
 
 
 def test_plot_conditions(tmp_path, drawn):
-    robustness.plot_conditions(RUNS, "sweep/", "severity", tmp_path / "a.png")
+    sweep, noise = map(robustness.numbered, ("sweep/", "noise/uniform_"))
+    robustness.plot_conditions(RUNS, sweep, "severity", tmp_path / "a.png")
     assert_picture(tmp_path / "a.png")
     lines, bands, label = drawn[0]
     np.testing.assert_allclose(lines["rpe"], [[0, 1.5], [94, 36]])
     np.testing.assert_allclose(lines["absolute"], [[0, 1.5], [80, 25]])
     assert (bands, label) == (1, "severity")  # a band where there are several seeds
-    robustness.plot_conditions(RUNS, "noise/uniform_", "error", tmp_path / "b.png")
+    robustness.plot_conditions(RUNS, noise, "error", tmp_path / "b.png")
     np.testing.assert_allclose(drawn[1][0]["absolute"], [[0, 0.1], [50, 25]])
 
 
@@ -113,7 +114,8 @@ def without_keypoints(run):
 def test_conditions_that_an_encoding_does_not_have_stay_empty(tmp_path, drawn):
     runs = [RUNS[0], without_keypoints(RUNS[1])]
     assert robustness.table(runs).endswith("| absolute | 80.0 | 50.0 |  |  | 1 |\n")
-    robustness.plot_conditions(runs, "noise/uniform_", "error", tmp_path / "a.png")
+    noise = robustness.numbered("noise/uniform_")
+    robustness.plot_conditions(runs, noise, "error", tmp_path / "a.png")
     assert set(drawn[0][0]) == {"rpe"}
     robustness.write_report([without_keypoints(run) for run in runs], tmp_path / "b")
     assert len(list((tmp_path / "b").glob("*.png"))) == 3
@@ -131,3 +133,21 @@ def test_write_report(tmp_path):
     for name in pictures:
         assert f"]({name})" in text
         assert_picture(output / name)
+
+
+def test_report_of_faces(tmp_path, drawn):
+    results = {
+        "aligned/accuracy": 0.9, "aligned/std": 0.1, "misaligned_1/accuracy": 0.6,
+        "misaligned_0.5/accuracy": 0.8, "misaligned_1/pairs": 300,
+    }  # fmt: skip
+    curves = [{"step": step, "aligned/accuracy": step / 20} for step in (10, 20)]
+    runs = [Run("rpe", seed, results, curves) for seed in (0, 1)]
+    said = robustness.write_report(runs, tmp_path, robustness.faces((0.5, 1.0)))
+    assert said.startswith(
+        "| encoding | aligned | misaligned, 0.5 | misaligned, 1 | seeds |\n"
+        "|---|---|---|---|---|\n| rpe | 90.0 ± 0.0 | 80.0 ± 0.0 | 60.0 ± 0.0 | 2 |\n"
+    )
+    np.testing.assert_allclose(drawn[0][0]["rpe"], [[0, 0.5, 1], [90, 80, 60]])
+    assert {path.name for path in tmp_path.glob("*.png")} == {
+        "severity.png", "aligned_over_steps.png",
+    }  # fmt: skip
