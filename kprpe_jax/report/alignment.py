@@ -86,6 +86,41 @@ def plot_strength(runs: Runs, names: Sequence[str], path: str | pathlib.Path) ->
     plt.close(figure)
 
 
+def plot_warps(
+    before: np.ndarray,
+    after: np.ndarray,
+    grid: np.ndarray,
+    landmarks: np.ndarray,
+    aligned: np.ndarray,
+    path: str | pathlib.Path,
+) -> None:
+    """Draw faces with the grid that warps them, and what becomes of them below.
+
+    Args:
+      before, after: [N, H, W, 3] in [-1, 1].
+      grid: [N, L, L, 2], lines in the face above, as fractions.
+      landmarks, aligned: [N, S, 2], of the faces above and below, as fractions.
+      path: of the picture.
+    """
+    count = len(before)
+    figure, axes = plt.subplots(2, count, figsize=(1.5 * count, 3.1), squeeze=False)
+    for i in range(count):
+        for axis, image, points in (
+            (axes[0, i], before[i], landmarks[i]),
+            (axes[1, i], after[i], aligned[i]),
+        ):
+            shown = np.clip((image + 1) / 2, 0, 1)
+            axis.imshow(shown, extent=(0, 1, 1, 0), aspect="auto")
+            axis.scatter(*points.T, s=0.8, c="cyan", linewidths=0)
+            axis.set(xlim=(0, 1), ylim=(1, 0), xticks=[], yticks=[])
+        for lines in (grid[i], grid[i].swapaxes(0, 1)):
+            for line in lines:
+                axes[0, i].plot(*line.T, c="yellow", lw=0.6)
+    figure.subplots_adjust(wspace=0.03, hspace=0.03, left=0, right=1, top=1, bottom=0)
+    figure.savefig(path, dpi=130, bbox_inches="tight", pad_inches=0.03)
+    plt.close(figure)
+
+
 def plot_template(
     first: np.ndarray,
     learned: np.ndarray,

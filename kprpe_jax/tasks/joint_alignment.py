@@ -48,30 +48,15 @@ def build(config: ConfigDict, mesh: Mesh) -> Task:
     Raises: ValueError: as `face_recognition.build`; an unknown method; flips of
       landmarks whose mirror images are not known; a template of other landmarks.
     """
-    data, options = config.data, config.alignment
+    data = config.data
     if tuple(config.model.image_size) != tuple(data.image_shape[:2]):
         raise ValueError(
             "config.model.image_size must be that of config.data.image_shape, "
             f"{tuple(data.image_shape[:2])}; got {tuple(config.model.image_size)}; "
             "change one of them."
         )
-    template = make_template(config)
-    backbone, read = face_recognition.make_backbone(config, mesh)
-    model = AlignedBackbone(
-        backbone,
-        method=options.method,
-        after=options.after,
-        control=tuple(options.control),
-        template=tuple(map(tuple, template.tolist())),
-        points=tuple(options.points),
-        localization=options.localization.to_dict(),
-        carry=isinstance(backbone, ViT) and backbone.uses_keypoints,
-    )
-    five = np.array(options.points)
-
-    def model_inputs(images: Array, landmarks: Array) -> tuple[Array, ...]:
-        images, *keypoints = read(images, landmarks[:, five])
-        return images, landmarks, *keypoints
+    model, model_inputs = make_model(config, mesh)
+    template = np.array(model.template, np.float32)
 
     def forward(params, collections, images, landmarks):
         variables = {"params": params["backbone"], **collections}
@@ -92,13 +77,39 @@ def build(config: ConfigDict, mesh: Mesh) -> Task:
     )
 
 
+def make_model(
+    config: ConfigDict, mesh: Mesh
+) -> tuple[AlignedBackbone, Callable[[Array, Array], tuple[Array, ...]]]:
+    """The network, and a function from images and landmarks to what it reads."""
+    options = config.alignment
+    template = make_template(config)
+    backbone, read = face_recognition.make_backbone(config, mesh)
+    model = AlignedBackbone(
+        backbone,
+        method=options.method,
+        after=options.after,
+        control=tuple(options.control),
+        template=tuple(map(tuple, template.tolist())),
+        points=tuple(options.points),
+        localization=options.localization.to_dict(),
+        carry=isinstance(backbone, ViT) and backbone.uses_keypoints,
+    )
+    five = np.array(options.points)
+
+    def model_inputs(images: Array, landmarks: Array) -> tuple[Array, ...]:
+        images, *keypoints = read(images, landmarks[:, five])
+        return images, landmarks, *keypoints
+
+    return model, model_inputs
+
+
 def make_template(config: ConfigDict) -> np.ndarray:
     """The template that learning starts from, float32 [S, 2], fractions of the image.
 
     Raises: ValueError: as `read_template`; data without such points.
     """
     data, options = config.data, config.alignment
-    _open(config, data.train_split, ())  # says what is wrong with the data
+    open_faces_of(config, data.train_split)  # says what is wrong with the data
     if options.template != FRONTAL:
         return read_template(options.template, data.num_keypoints)
     rows = open_split(data.dir, data.name, data.train_split)
@@ -215,7 +226,10 @@ def _augmentation(config: ConfigDict) -> Callable[..., tuple[Array, Array]]:
     return augmented
 
 
-def _open(config: ConfigDict, split: str, identities: tuple[int, ...]) -> Faces:
+def open_faces_of(
+    config: ConfigDict, split: str, identities: tuple[int, ...] = ()
+) -> Faces:
+    """The rows of a split, their landmarks for keypoints; () = all people."""
     data = config.data
     return open_faces(
         data.dir,
@@ -228,14 +242,16 @@ def _open(config: ConfigDict, split: str, identities: tuple[int, ...]) -> Faces:
 
 
 def _open_training(config: ConfigDict, seed: int) -> TrainingRows:
-    source = _open(config, config.data.train_split, config.data.train_identities)
+    source = open_faces_of(
+        config, config.data.train_split, config.data.train_identities
+    )
     return TrainingRows(source, order.shuffled(len(source), seed=seed))
 
 
 def _evaluators(forward, config: ConfigDict) -> dict[str, Evaluator]:
     """Those of `aligned_recognition` on people whom training does not see."""
     evals = config.evals
-    source = _open(config, evals.split, evals.identities)
+    source = open_faces_of(config, evals.split, evals.identities)
     return make_evaluators(
         forward,
         source,

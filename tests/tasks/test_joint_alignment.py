@@ -198,7 +198,7 @@ def test_trains_evaluates_and_aligns(tmp_path):
     assert pixels[-1] < pixels[0]
     assert results["aligned/count"] == 16
     assert 0 <= results["misaligned_1/rank_1"] <= 1
-    source = joint_alignment._open(config, "train", (8, 12))
+    source = joint_alignment.open_faces_of(config, "train", (8, 12))
     points = np.stack([source[i]["keypoints"] for i in range(16)])
     d = np.linalg.norm(points[:, 0] - points[:, 1], axis=-1).mean()
     want = np.linalg.norm(points - points.mean(0), axis=-1).mean() / d
