@@ -65,10 +65,7 @@ def class_means(embeddings: Array, labels: Array, *, num_classes: int) -> Array:
       num_classes: C.
     Returns: float32 [C, D]; 0 for classes without images.
     """
-    sums = jax.ops.segment_sum(
-        soft_unit(jnp.asarray(embeddings)),
-        jnp.where(labels < 0, num_classes, labels),
-        num_classes,
-    )
+    units = soft_unit(jnp.asarray(embeddings))
+    sums = jax.ops.segment_sum(units, jnp.asarray(labels), num_classes)
     norms = jnp.linalg.norm(sums, axis=-1, keepdims=True)
     return sums / jnp.maximum(norms, 1e-12)

@@ -52,6 +52,7 @@ _CLUSTERS = flags.DEFINE_list("clusters", [], "Other M of cluster_aggregate, see
 _VARIANTS = flags.DEFINE_list("variants", [], "Other variants of it, seed 0.")
 _GALLERY = flags.DEFINE_string("gallery", "", "Features of more people to search.")
 _SIZES = flags.DEFINE_list("sizes", ["1", "2", "4", "8", "16", "32", "64"], "Of probes")
+_TRAINED = flags.DEFINE_string("trained", "", "Output of a study: train nothing anew.")
 _OUTPUT = flags.DEFINE_string("output", "reports/set_fusion", "Folder of the report.")
 
 
@@ -129,12 +130,18 @@ def by_metric(results: dict[int, ProbeResult]) -> dict[str, dict[str, float]]:
     }
 
 
-def trained(config: ConfigDict, workdir: pathlib.Path) -> tuple[nn.Module, Any]:
+def trained(
+    config: ConfigDict, workdir: pathlib.Path, *, finished: bool
+) -> tuple[nn.Module, Any]:
     """Train, or go on, or take what is there: a model and its variables.
 
+    Args:
+      config: of the run.
+      workdir: of the run.
+      finished: take what is there, whatever else the config says of evaluation.
     Raises: Stopped: SIGTERM ended the training.
     """
-    step = int(loop.train(config, workdir)["step"])
+    step = config.steps if finished else int(loop.train(config, workdir)["step"])
     if step < config.steps:
         raise Stopped(
             f"set_fusion: stopped after step {step} of {workdir}; start the study "
@@ -166,7 +173,13 @@ def study_batches(trial: Trial, model: nn.Module, variables: Any) -> dict[str, A
 
 
 def run_one(
-    config: ConfigDict, trial: Trial, output: pathlib.Path, name: str, seed: int
+    config: ConfigDict,
+    trial: Trial,
+    output: pathlib.Path,
+    name: str,
+    seed: int,
+    *,
+    runs: pathlib.Path | None = None,
 ) -> report.Run:
     """Train a method with a seed and search with it, unless that was done.
 
@@ -176,19 +189,21 @@ def run_one(
       output: the run goes to output/runs/NAME-SEED.
       name: of the run.
       seed: its seed.
+      runs: folder of finished runs to take instead; the results go to `output`.
     """
-    workdir = output / "runs" / f"{name.replace(' ', '_')}-{seed}"
-    finished = workdir / "probes.json"
+    title = f"{name.replace(' ', '_')}-{seed}"
+    workdir = (runs or output / "runs") / title
+    finished = output / "runs" / title / "probes.json"
     if not finished.exists():
         if config.fusion.method in UNTRAINED:
             embed_dim = trial.images.embeddings.shape[1]
             model, variables = WeightedFusion(embed_dim, config.fusion.method), {}
-            workdir.mkdir(parents=True, exist_ok=True)
         else:
-            model, variables = trained(config, workdir)
+            model, variables = trained(config, workdir, finished=runs is not None)
         found = {"results": by_metric(trial.run(model, variables)), "more": {}}
         if config.fusion.method == "cluster_aggregate":
             found["more"] = study_batches(trial, model, variables)
+        finished.parent.mkdir(parents=True, exist_ok=True)
         finished.write_text(json.dumps(found, indent=2) + "\n")
     found = json.loads(finished.read_text())
     curves = workdir / "metrics.jsonl"
@@ -261,11 +276,13 @@ def _compare(overrides: list[str]) -> None:
     plan = _plan(config)
     trial = Trial(config, _GALLERY.value, [int(size) for size in _SIZES.value])
     output.mkdir(parents=True, exist_ok=True)
+    earlier = pathlib.Path(_TRAINED.value) / "runs" if _TRAINED.value else None
     runs = []
     for name, seed, changes in plan:
         changed = config.copy_and_resolve_references()
         changed.update_from_flattened_dict({**changes, "seed": seed})
-        runs.append(run_one(changed.lock(), trial, output, name, seed))
+        run = run_one(changed.lock(), trial, output, name, seed, runs=earlier)
+        runs.append(run)
     sys.stdout.write(write_report(runs, trial, output))
 
 

@@ -30,6 +30,7 @@ PEOPLE = {"sequences_train": (0, 100), "sequences_probes": (100, 160)}
 _WEIGHTS = flags.DEFINE_string("weights", None, "File of the backbone's weights.")
 _BACKBONE = flags.DEFINE_enum("backbone", "mobilefacenet", KINDS, "Backbone.")
 _DATA_DIR = flags.DEFINE_string("data_dir", "data", "Folder of all data sets.")
+_SETS = flags.DEFINE_list("sets", list(PEOPLE), "Data sets to write.")
 _SEED = flags.DEFINE_integer("seed", 0, "Of all people and pictures.", 0)
 
 
@@ -99,8 +100,14 @@ def main(argv: list[str]) -> None:
                 "synthetic_sequences: everything is given by flags; got "
                 f"{argv[1:]}; see --help"
             )
+        if not set(_SETS.value) <= set(PEOPLE):
+            raise ValueError(
+                f"synthetic_sequences: --sets must be some of {', '.join(PEOPLE)}; got "
+                f"{','.join(_SETS.value)}"
+            )
         extractor = open_extractor(_BACKBONE.value, _WEIGHTS.value)
-        for name, (first, last) in PEOPLE.items():
+        for name in _SETS.value:
+            first, last = PEOPLE[name]
             path = write_features(
                 sequence_rows(extractor, range(first, last), seed=_SEED.value),
                 name=name,
