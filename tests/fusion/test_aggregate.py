@@ -2,7 +2,11 @@ import jax
 import numpy as np
 import pytest
 
-from kprpe_jax.fusion.aggregate import AggregationNetwork, image_weights
+from kprpe_jax.fusion.aggregate import (
+    AggregationNetwork,
+    assignment_entropy,
+    image_weights,
+)
 from kprpe_jax.fusion.state import Clusters
 
 SETS, M, N, D, WIDTH = 2, 3, 4, 6, 5
@@ -44,3 +48,17 @@ def test_image_weights_equal_oracle(rng):
         assert (np.asarray(got[1]) == 0).all()
     with pytest.raises(ValueError, match="unknown rows 'both'; use as_assigned or"):
         image_weights(assignment, importance, rows="both")
+
+
+def test_entropy_is_that_of_each_clusters_shares(rng):
+    assignment = rng.dirichlet(np.ones(3), (2, 5)).transpose(0, 2, 1)
+    shares = assignment / assignment.sum(-1, keepdims=True)
+    want = -(shares * np.log(shares)).sum(-1).mean(-1)
+    np.testing.assert_allclose(
+        assignment_entropy(assignment.astype(np.float32)), want, rtol=1e-5
+    )
+    even = np.full((1, 3, 8), 1 / 3, np.float32)
+    np.testing.assert_allclose(assignment_entropy(even), np.log(8), rtol=1e-6)
+    alone = np.eye(3, dtype=np.float32)[None]  # one image in each cluster
+    assert assignment_entropy(alone) == 0
+    assert assignment_entropy(np.zeros((1, 3, 4), np.float32)) == 0

@@ -150,6 +150,22 @@ def test_one_image_is_itself(rng):
 
 
 @pytest.mark.slow
+def test_a_thousand_identical_images_are_one(rng):
+    """At once, and as a stream of a thousand batches of one."""
+    model = tiny_model()
+    variables, sets = draw_variables(model, rng), draw_sets(rng, 1)
+    thousand = ImageSets(*(np.repeat(x, 1000, axis=1) for x in sets))
+    fused = fuser(model, variables)(thousand)
+    np.testing.assert_allclose(fused.embeddings, sets.features[:, 0], rtol=1e-4)
+    update, state = updater(model, variables), model.init_state(2)
+    for _ in range(1000):
+        state = update(state, sets)
+    np.testing.assert_allclose(state.mass.sum(-1), 1000, rtol=1e-5)
+    streamed = model.apply(variables, state, method="finalize").embeddings
+    np.testing.assert_allclose(streamed, sets.features[:, 0], rtol=1e-4)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(("variant", "train"), MODES)
 def test_degenerate_sets_are_finite(rng, variant, train):
     """A set without images becomes 0; zero and identical embeddings stay finite."""
