@@ -45,6 +45,9 @@ def write(results: Mapping[str, Any], output: pathlib.Path) -> str:
     for kind, table in results["depth"].items():
         rows = [[k, *_cells(figures)] for k, figures in table.items()]
         parts.append(f"**k, {kind}, uniform**\n\n{_table(['k'], rows)}")
+    for kind, table in results["packing"].items():
+        rows = [[k, *_cells(figures)] for k, figures in table.items()]
+        parts.append(f"**Gallery's patches kept as, {kind}**\n\n{_table([''], rows)}")
     for kind, table in results["alone"].items():
         parts.append(f"**EMD alone, {kind}**\n\n{alone_table(table)}")
     if "milliseconds" in results:

@@ -21,6 +21,7 @@ from absl import app, flags, logging
 
 from kprpe_jax.evaluation.altered import ALTERATIONS
 from kprpe_jax.evaluation.retrieval import count_relevant, retrieval
+from kprpe_jax.identification.packing import pack, unpack
 from kprpe_jax.matching.two_stage import (
     Ranking,
     first_stage,
@@ -42,6 +43,7 @@ from kprpe_jax.studies.reranking_scores import (
 ALPHAS = (0.0, 0.3, 0.5, 0.7, 1.0)
 DEPTHS = (10, 50, 100, 200, 300)
 ALONE = ("uniform", "apc", "sc")  # weightings at stage 1
+STORED = ("float32", "bfloat16", "int8")
 K, ALPHA = 100, 0.7
 TIMED = 16  # queries
 _ARCHIVE = flags.DEFINE_string("archive", None, "Aligned photos, .tar.gz.")
@@ -146,6 +148,34 @@ def sweep_depth(
     }
 
 
+def compare_packing(
+    trial: Trial, queries: Features, gallery: Features, file: pathlib.Path
+) -> dict[str, dict[str, float]]:
+    """Figures by how the gallery keeps its patches; uniform weights, own photo removed.
+
+    Args: as `sweep_depth`.
+    """
+    relevant = count_relevant(trial.labels, trial.gallery_labels, without_own=True)
+    rows, table = trial.first.rows[:, : K + 1], {}
+    for kind in STORED:
+        needed = np.unique(rows)
+        patches = np.array(gallery.faces.patches)
+        for row in needed:
+            kept = pack(patches[row], kind)
+            patches[row] = unpack(kept, kind, patches[row].shape)
+        faces = gallery.faces._replace(patches=patches)
+        scores = candidate_scores(
+            queries,
+            gallery._replace(faces=faces),
+            rows,
+            file.with_name(f"{file.stem}_{kind}.npy"),
+            weightings=("uniform",),
+        )
+        two = trial._replace(scores=scores).without_own()
+        table[kind] = two.figures(two.scores[:, :, 0], ALPHA, relevant)
+    return table
+
+
 def compare_alone(
     trial: Trial, queries: Features, gallery: Features, file: pathlib.Path
 ) -> dict[str, dict]:
@@ -229,6 +259,7 @@ def run_study(
         "people": int(photos.labels.max()) + 1,
         "queries": {},
         "depth": {},
+        "packing": {},
         "alone": {},
     }
     for kind, count in kinds.items():
@@ -250,6 +281,7 @@ def run_study(
         }
         for part, size, run in (
             ("depth", swept, sweep_depth),
+            ("packing", swept, compare_packing),
             ("alone", alone, compare_alone),
         ):
             size = min(size, len(rows))
