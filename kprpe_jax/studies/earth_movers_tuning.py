@@ -202,7 +202,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--faces", required=True, help="ORL as .npz")
     parser.add_argument("--weights", required=True, help="of MobileFaceNet")
     parser.add_argument("--output", default="reports/earth_movers_tuning")
-    parser.add_argument("--steps", type=int, default=80)
+    parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--people", type=int, default=10, help="in a batch")
     options = parser.parse_args(arguments)
     try:
