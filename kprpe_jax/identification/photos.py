@@ -23,7 +23,7 @@ CANVAS = 640  # pixels; photos are fitted into a square of it before detection
 # detector sees parts only.
 _SCALES = (1 / 3, 1.0)
 _SURE = 0.9
-# encoded photos -> images [B, H, W, 3], keypoints [B, 5, 2]; or why there is no face
+# encoded photo -> image [H, W, 3] and keypoints [5, 2]; or why there is no face
 Prepare = Callable[[bytes], tuple[np.ndarray, np.ndarray] | str]
 
 
