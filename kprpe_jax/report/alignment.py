@@ -63,20 +63,34 @@ def table(runs: Runs, names: Sequence[str]) -> str:
 
 
 def plot_strength(runs: Runs, names: Sequence[str], path: str | pathlib.Path) -> None:
-    """Draw rank-1 on moved faces against ANME, one point per variant.
-
-    Alignment grows from left to right, as in the paper's Figs. 3 and 7.
-    """
-    figure, axis = plt.subplots(figsize=(5.6, 3.8))
+    """Draw rank-1 on moved faces against ANME, means over the seeds."""
+    points = {}
     for name in names:
-        x, y = (
+        anme, rank_1 = (
             np.mean([run[name][f"misaligned_1/{metric}"] for run in runs])
             for metric in ("anme", "rank_1")
         )
-        marker = "s" if name.endswith("input") else "o"
-        axis.plot(x, 100 * y, marker, color="C1" if marker == "s" else "C0")
+        points[name] = (anme, 100 * rank_1)
+    plot_points(points, path)
+
+
+def plot_points(
+    points: Mapping[str, tuple[float, float]], path: str | pathlib.Path
+) -> None:
+    """Draw rank-1 against ANME, one named point per variant.
+
+    Alignment grows from left to right, as in the paper's Figs. 3 and 7.
+
+    Args:
+      points: name -> (ANME, rank-1 in percent); squares for names that end in "input".
+      path: of the picture.
+    """
+    figure, axis = plt.subplots(figsize=(5.6, 3.8))
+    for name, (x, y) in points.items():
+        at_input = name.endswith("input")
+        axis.plot(x, y, "s" if at_input else "o", color="C1" if at_input else "C0")
         axis.annotate(
-            name, (x, 100 * y), fontsize=6, xytext=(4, 3), textcoords="offset points"
+            name, (x, y), fontsize=6, xytext=(4, 3), textcoords="offset points"
         )
     axis.set(xlabel="ANME (stronger alignment to the right)", ylabel="rank-1, %")
     axis.invert_xaxis()
