@@ -1,32 +1,45 @@
-"""What augmentation costs: images/s and memory of each recipe, inside one program.
+"""What augmentation costs: images/s of each recipe, and its share of a training step.
 
-To compare with a training step, see `vit_position` on the same machine.
+    python -m benchmarks.augmentation [--batch_size 32] [--preset small --step_batch 8]
+
+Time of the processor is taken where the device is one, for other work on the machine
+changes a clock's. Appends lines to benchmarks/results/.
 """
 
+import sys
+import time
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
+from absl import app, flags
 
 from benchmarks import harness
+from kprpe_jax.backbones.vit import PRESETS as VITS
+from kprpe_jax.backbones.vit import ViT
 from kprpe_jax.data.augmentation.recipe import PRESETS, augment
 
 BASELINE = "none"  # bytes to floats, and nothing else
 
+_BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "Images a call, augmented alone.")
+_PRESET = flags.DEFINE_string("preset", "small", "Size of the ViT that is trained.")
+_STEP_BATCH = flags.DEFINE_integer("step_batch", 8, "Images of a training step.")
+_ROUNDS = flags.DEFINE_integer("rounds", 7, "Timed calls of each variant.")
+
 
 def run(batch_size: int, *, size: int = 112, rounds: int = 7) -> dict[str, Any]:
-    """Benchmark every preset.
+    """Benchmark every recipe alone.
 
     Args:
       batch_size: images a call.
       size: side of the images in pixels.
-      rounds: timed calls of each preset.
-    Returns: preset -> `harness.summarise` and `harness.program_size`.
+      rounds: timed calls of each recipe.
+    Returns: recipe -> `harness.summarise` and `harness.program_size`.
     """
     rng = jax.random.key(0)
-    shape = (batch_size, size, size, 3)
-    images = jax.random.randint(rng, shape, 0, 256).astype(jnp.uint8)
-    keypoints = jax.random.uniform(rng, (batch_size, 5, 2))
+    images, keypoints = _batch(rng, batch_size, size)
     programs = {
         name: jax.jit(augment, static_argnames="recipe")
         .lower(rng, images, keypoints, recipe)
@@ -37,10 +50,92 @@ def run(batch_size: int, *, size: int = 112, rounds: int = 7) -> dict[str, Any]:
         name: lambda program=program: program(rng, images, keypoints)
         for name, program in programs.items()
     }
-    seconds = harness.time_variants(calls, rounds=rounds)
-    summary = harness.summarise(seconds, baseline=BASELINE, items=batch_size)
-    for name, program in programs.items():
-        summary[name] |= harness.program_size(program)
     settings = dict(batch_size=batch_size, size=size, rounds=rounds)
-    harness.record("augmentation", settings, summary)
+    return _measure("augmentation", calls, programs, batch_size, settings)
+
+
+def run_step(preset: str, batch_size: int, *, rounds: int = 7) -> dict[str, Any]:
+    """Benchmark training steps of KP-RPE with every recipe inside.
+
+    Args:
+      preset: of the ViT.
+      batch_size: images of a step.
+      rounds: timed steps of each recipe.
+    Returns: recipe -> `harness.summarise` and `harness.program_size`; `time_ratio` - 1
+      is what augmentation adds to the rest of the step.
+    """
+    model = ViT(**VITS[preset] | dict(drop_path_rate=0.0, scan=True))
+    rng = jax.random.key(0)
+    images, keypoints = _batch(rng, batch_size, model.image_size[0])
+    variables = jax.jit(model.init)(rng, images / 127.5 - 1, keypoints)
+    optimizer = optax.sgd(1e-3)
+
+    def step(variables, images, keypoints, recipe):
+        def loss(params):
+            embeddings, new = model.apply(
+                {**variables, "params": params},
+                *augment(rng, images, keypoints, recipe),
+                train=True,
+                mutable=["batch_stats"],
+            )
+            return jnp.square(embeddings).mean(), new
+
+        grads, new = jax.grad(loss, has_aux=True)(variables["params"])
+        updates, _ = optimizer.update(grads, optimizer.init(grads))
+        return optax.apply_updates(variables["params"], updates), new
+
+    programs = {
+        name: jax.jit(step, static_argnames="recipe")
+        .lower(variables, images, keypoints, recipe)
+        .compile()
+        for name, recipe in PRESETS.items()
+    }
+    calls = {
+        name: lambda program=program: program(variables, images, keypoints)
+        for name, program in programs.items()
+    }
+    settings = dict(preset=preset, batch_size=batch_size, rounds=rounds)
+    return _measure("augmentation_step", calls, programs, batch_size, settings)
+
+
+def _batch(rng: jax.Array, count: int, size: int) -> tuple[jax.Array, jax.Array]:
+    shape = (count, size, size, 3)
+    images = jax.random.randint(rng, shape, 0, 256).astype(jnp.uint8)
+    return images, jax.random.uniform(rng, (count, 5, 2))
+
+
+def _measure(
+    name: str,
+    calls: dict[str, Callable[[], Any]],
+    programs: dict[str, jax.stages.Compiled],
+    items: int,
+    settings: dict[str, Any],
+) -> dict[str, Any]:
+    on_cpu = jax.default_backend() == "cpu"
+    seconds = harness.time_variants(
+        calls,
+        rounds=settings["rounds"],
+        clock=time.process_time if on_cpu else time.perf_counter,
+    )
+    summary = harness.summarise(seconds, baseline=BASELINE, items=items)
+    for variant, program in programs.items():
+        summary[variant] |= harness.program_size(program)
+    clock = "processor" if on_cpu else "wall"
+    harness.record(name, {**settings, "clock": clock}, summary)
     return summary
+
+
+def main(_: list[str]) -> None:
+    """Run and print."""
+    alone = run(_BATCH_SIZE.value, rounds=_ROUNDS.value)
+    step = run_step(_PRESET.value, _STEP_BATCH.value, rounds=_ROUNDS.value)
+    for title, results in (("alone", alone), (f"ViT {_PRESET.value}", step)):
+        for name, result in results.items():
+            sys.stdout.write(
+                f"{title:10} {name:8} {result['items_per_s']:9.1f} images/s  "
+                f"time x {result['time_ratio']:.3f}\n"
+            )
+
+
+if __name__ == "__main__":
+    app.run(main)

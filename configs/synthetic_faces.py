@@ -11,6 +11,7 @@ it is: docs/data.md.
 from ml_collections import ConfigDict
 
 from configs import lfw
+from kprpe_jax.backbones.vit import PRESETS
 
 NUM_TRAINED = 500
 
@@ -18,7 +19,7 @@ NUM_TRAINED = 500
 def get_config(position: str = "kprpe_multihead") -> ConfigDict:
     """Configure a run with one of the encodings of `kprpe_jax.position.encoding`."""
     config = lfw.get_config(position)
-    config.steps = 1000
+    config.steps = 600
 
     config.data.name = "synthetic_faces"
     config.data.num_classes = NUM_TRAINED
@@ -36,10 +37,15 @@ def get_config(position: str = "kprpe_multihead") -> ConfigDict:
     config.augmentation.preset = "none"
     config.augmentation.changes = dict(spatial=dict(flip_prob=0.5))
 
-    config.model.update(width=96, depth=4, num_heads=4)
+    # A network for minutes on a CPU.
+    config.model.update(PRESETS["tiny"] | dict(image_size=(112, 112), patch_size=16))
     config.model.output_dim = 128
+    config.optimizer.learning_rate = 2e-3
+    config.optimizer.warmup = 100.0
 
     config.evals.split = "test"
     config.evals.identities = ()
     config.evals.severities = (1.0,)
+    config.evals.every_steps = 300
+    config.checkpoint.every_steps = 300
     return config

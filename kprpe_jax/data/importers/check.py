@@ -73,7 +73,8 @@ def check(entry: Record | Bad, landmarks: Landmarks | None) -> Checked:
     try:
         height, width = decode_rgb(entry.image).shape[:2]
     except ValueError as e:
-        return Checked(None, Bad(key, "broken image", str(e)))
+        reason = str(e).removeprefix("decode_rgb: ").removesuffix("; replace it")
+        return Checked(None, Bad(key, "broken image", reason))
     points, origin = None, "table"
     if landmarks is not None:
         points = landmarks.find(key, height, width)
