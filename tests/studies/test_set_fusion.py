@@ -25,7 +25,7 @@ def test_a_study_trains_searches_and_goes_on(tmp_path):
     for run in runs:
         assert list(run.results) == list(study.METRICS)
         assert list(run.results["rank1"]) == ["1", "8"]
-    assert set(caface.more["batches"]) == {"1", "4"}
+    assert set(caface.more["batches"]) == {"1", "4", "8"}
     assert len(caface.more["orders"]) == 5
     text = study.write_report(runs, trial, tmp_path)
     assert "| cluster_aggregate | " in text
