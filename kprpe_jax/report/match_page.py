@@ -1,25 +1,16 @@
 """Why two faces match: a page that shows which patch went where, in one HTML file.
 
-Nothing is loaded from anywhere. Names and paths are data: they reach the page as JSON
-and are shown as text, and the page's policy lets no script run but its own.
-
 Source: DeepFace-EMD, Sec. 3.2 and Eq. 3.9 (flow visualisation), Fig. 5.2 (rankings
 before and after).
 """
 
-import base64
-import hashlib
-import html
-import io
-import json
 import os
-import pathlib
 from collections.abc import Mapping, Sequence
-from importlib import resources
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image
+
+from kprpe_jax.report.page import data_uri, write_page
 
 
 class Candidate(NamedTuple):
@@ -81,32 +72,8 @@ def write_match_page(
     Raises: ValueError: flows or weights that do not fit the grids or are not finite and
       >= 0, images that are not uint8 [H, W, 3].
     """
-    data = json.dumps([_query(query) for query in queries], separators=(",", ":"))
-    data = data.replace("<", "\\u003c")  # "</script>" in a name would end the data
-    folder = resources.files("kprpe_jax.report") / "static"
-    script, style = (
-        (folder / f"match_page.{kind}").read_text("utf-8") for kind in ("js", "css")
-    )
-    digests = [
-        base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-        for text in (script, style)
-    ]
-    policy = (
-        "default-src 'none'; img-src data:; "
-        f"script-src 'sha256-{digests[0]}'; style-src 'sha256-{digests[1]}'"
-    )
-    pathlib.Path(path).write_text(
-        "<!DOCTYPE html>\n"
-        '<html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{html.escape(title)}</title>"
-        f"<style>{style}</style></head>\n"
-        f"<body><h1>{html.escape(title)}</h1><main></main>"
-        f'<script type="application/json" id="data">{data}</script>\n'
-        f"<script>{script}</script></body></html>\n",
-        encoding="utf-8",
-    )
+    data = [_query(query) for query in queries]
+    write_page(path, "match_page", title, data)
 
 
 def _query(query: Query) -> dict[str, Any]:
@@ -115,7 +82,7 @@ def _query(query: Query) -> dict[str, Any]:
     return {
         "name": query.name,
         "note": query.note,
-        "image": _data_uri(query.image, where),
+        "image": data_uri(query.image, where),
         "size": query.image.shape[:2],
         "grid": query.grid,
         "candidateGrid": grid,
@@ -135,7 +102,7 @@ def _candidate(
     return {
         "person": candidate.person,
         "photo": candidate.photo,
-        "image": None if image is None else _data_uri(image, where),
+        "image": None if image is None else data_uri(image, where),
         "size": None if image is None else image.shape[:2],
         "scores": [[name, float(s)] for name, s in candidate.scores.items()],
         "firstRank": candidate.first_rank,
@@ -159,14 +126,3 @@ def _levels(
     return (
         np.round(255 * values / max(values.max(), 1e-30)).astype(int).ravel().tolist()
     )
-
-
-def _data_uri(image: np.ndarray, where: str) -> str:
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] != 3:
-        raise ValueError(
-            f"{where}: images must be uint8 [H, W, 3]; got {image.dtype} "
-            f"{image.shape}; convert them."
-        )
-    file = io.BytesIO()
-    Image.fromarray(image).save(file, "JPEG", quality=90)
-    return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
