@@ -101,3 +101,12 @@ def test_gradient_equals_autodiff(buckets, rng, read, plain_read, lead):
         for f in (read, plain_read)
     )
     np.testing.assert_allclose(ours, plain, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("platform", "gathers"), [("tpu", False), ("cuda", True)])
+def test_tpus_multiply_where_others_gather(buckets, platform, gathers):
+    table = jax.ShapeDtypeStruct((2, num_buckets(buckets)), "float32")
+    read = jax.jit(lookup, static_argnums=1).trace(table, buckets)
+    text = read.lower(lowering_platforms=(platform,)).as_text()
+    assert ("stablehlo.gather" in text) == gathers
+    assert ("stablehlo.dot_general" in text) == (not gathers)
