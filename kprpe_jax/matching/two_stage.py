@@ -33,7 +33,7 @@ def two_stage(
     solver: Solver = FAST,
     own_rows: ArrayLike | None = None,
     ranks: int | None = None,
-    chunk: int = 8,
+    chunk: int | None = None,
     index: Index | None = None,
     mesh: Mesh | None = None,
 ) -> Ranking:
@@ -53,7 +53,8 @@ def two_stage(
       ranks: length of the ranking, k or more; ranks after k keep the order and scores
         of the first stage.
       chunk: queries compared at once: chunk * k * N * (C + a few M) * 4 bytes; with a
-        mesh a multiple of its devices.
+        mesh a multiple of its devices. None: 8 a device; on CPUs 1, which stays in the
+        caches and is twice as fast.
       index: of the gallery's embeddings, made once for many calls; None: exact, made
         for this call.
       mesh: its devices share the first stage by gallery rows, the second by queries.
@@ -132,7 +133,7 @@ def second_stage(
     *,
     weighting: str = "apc",
     solver: Solver = FAST,
-    chunk: int = 8,
+    chunk: int | None = None,
     mesh: Mesh | None = None,
 ) -> np.ndarray:
     """Earth mover's similarities of each query with its own candidates.
@@ -144,6 +145,7 @@ def second_stage(
     Raises: ValueError: rows that are not there, patches that are not finite, settings
       or shapes that do not fit.
     """
+    chunk = _default_chunk(mesh) if chunk is None else chunk
     if mesh is not None and chunk % mesh.size:
         raise ValueError(
             f"second_stage: chunk must be a multiple of the {mesh.size} devices of the "
@@ -202,7 +204,7 @@ def rank_by_patches(
     weighting: str = "apc",
     solver: Solver = FAST,
     own_rows: ArrayLike | None = None,
-    chunk: int = 8,
+    chunk: int | None = None,
     block: int = 64,
 ) -> Ranking:
     """Rank the whole gallery by earth mover's similarity alone, without a first stage.
@@ -220,6 +222,7 @@ def rank_by_patches(
             "rank_by_patches: ranks must lie between 1 and the size of the gallery, "
             f"{size}; got {ranks}."
         )
+    chunk = _default_chunk(None) if chunk is None else chunk
     own = np.full(count, -1) if own_rows is None else np.asarray(own_rows)
     rankings = []
     for part in _chunks(count, chunk):
@@ -244,6 +247,11 @@ def rank_by_patches(
 @partial(jax.jit, static_argnames=("weighting", "solver"))
 def _scores(query: Faces, gallery: Faces, weighting: str, solver: Solver) -> Array:
     return match_faces(query, gallery, weighting=weighting, solver=solver).score
+
+
+def _default_chunk(mesh: Mesh | None) -> int:
+    devices = jax.devices()[:1] if mesh is None else mesh.devices.flat
+    return len(devices) * (1 if devices[0].platform == "cpu" else 8)
 
 
 def _chunks(count: int, size: int) -> Iterator[np.ndarray]:

@@ -221,7 +221,7 @@ def candidate_scores(
     file: pathlib.Path,
     *,
     weightings: Sequence[str] = WEIGHTINGS,
-    chunk: int = 8,
+    chunk: int = 1,
 ) -> np.ndarray:
     """Scores of every query with its candidates, from `file` where they are there.
 
@@ -249,8 +249,8 @@ def whole_gallery_scores(
     file: pathlib.Path,
     *,
     weightings: Sequence[str],
-    chunk: int = 4,
-    block: int = 200,
+    chunk: int = 1,
+    block: int = 100,
 ) -> np.ndarray:
     """As `candidate_scores`, of every query with every gallery image: [Q, G, W]."""
     if not file.exists():
