@@ -14,6 +14,16 @@ from absl import flags
 from tests.golden.golden import summary_line
 
 flags.FLAGS.mark_as_parsed()  # Grain reads absl flags
+# Commands have flags of the same names, and tests import several commands.
+_define = flags.FlagValues.__setitem__
+
+
+def _define_again(values: flags.FlagValues, name: str, flag: flags.Flag) -> None:
+    flag.allow_override = True
+    _define(values, name, flag)
+
+
+flags.FlagValues.__setitem__ = _define_again
 
 
 @pytest.fixture
