@@ -1,0 +1,35 @@
+"""CAFace as the paper trains it: 10,000 people of WebFace4M behind an IResNet-101.
+
+Written from the paper (Supp. A) and the official code, and not run here: neither the
+data nor the weights were at hand.
+
+python -m kprpe_jax.data.precompute --source webface4m --name webface4m_features \\
+    --backbone iresnet_insightface_ir101 --weights WEIGHTS --identities 0,10000 \\
+    --copies 16
+python train.py --config configs/set_fusion_webface4m.py --workdir runs/caface
+"""
+
+from ml_collections import ConfigDict
+
+from configs import set_fusion
+
+EPOCH = 813_482 // 512  # steps: every image is the first of a set once
+
+
+def get_config(method: str = "cluster_aggregate") -> ConfigDict:
+    """Configure a run of CAFace, or of one of `kprpe_jax.fusion.weighted.METHODS`."""
+    config = set_fusion.get_config(method)
+    config.steps = 10 * EPOCH
+    config.data.features = "webface4m_features"
+    config.data.in_memory = False
+    config.data.padded_sizes = (4, 8, 16)
+    config.data.batch_size = 512 * 2 * 16  # 512 people, two sets, 16 images in each
+    config.data.num_threads = 16
+    config.backbone.kind = "iresnet_insightface_ir101"
+    config.optimizer.boundaries = (6 * EPOCH, 9 * EPOCH)
+    config.log.every_steps = 100
+    config.checkpoint.every_steps = EPOCH
+    config.evals.every_steps = EPOCH
+    config.evals.features = "webface4m_probes"
+    config.evals.sizes = (4, 16, 64)
+    return config
