@@ -10,6 +10,7 @@ Appends lines to benchmarks/results/.
 import resource
 import sys
 import time
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -34,6 +35,7 @@ _BACKBONE = flags.DEFINE_enum(
     "backbone", "mobilefacenet", ["mobilefacenet", *OFFICIAL], "To compare with."
 )
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 16, "Images of the backbone at once.")
+_METHODS = flags.DEFINE_list("methods", list(METHODS), "To compare.")
 _ROUNDS = flags.DEFINE_integer("rounds", 5, "Timed calls of each variant.")
 _IMAGES = flags.DEFINE_integer("images", 1_000_000, "Of the stream; 0 = no stream.")
 _STREAM_BATCH = flags.DEFINE_integer("stream_batch", 256, "N' of the stream.")
@@ -56,14 +58,16 @@ def draw_sets(images: int) -> ImageSets:
     )
 
 
-def compare(backbone: str, *, batch_size: int, rounds: int) -> dict[str, Any]:
+def compare(
+    backbone: str, methods: Sequence[str], *, batch_size: int, rounds: int
+) -> dict[str, Any]:
     """Images/s of fusion of one set, and over those of the backbone.
 
     Returns: method -> N -> images_per_s and relative, the paper's FPS(F) / FPS(E).
     """
     calls = {"backbone": _backbone_call(backbone, batch_size)}
     counts = {"backbone": batch_size}
-    for method in METHODS:
+    for method in methods:
         model = make_model(method)
         variables = jax.jit(model.init)(jax.random.key(0), draw_sets(2))
         fuse = jax.jit(partial(_fused, model))
@@ -154,7 +158,10 @@ def stream(images: int, *, batch: int) -> dict[str, Any]:
 def main(_: list[str]) -> None:
     """Run and print."""
     results = compare(
-        _BACKBONE.value, batch_size=_BATCH_SIZE.value, rounds=_ROUNDS.value
+        _BACKBONE.value,
+        _METHODS.value,
+        batch_size=_BATCH_SIZE.value,
+        rounds=_ROUNDS.value,
     )
     speed = results.pop("backbone_images_per_s")
     sys.stdout.write(f"{_BACKBONE.value}: {speed:.1f} images/s\n")

@@ -160,7 +160,8 @@ def test_a_thousand_identical_images_are_one(rng):
     update, state = updater(model, variables), model.init_state(2)
     for _ in range(1000):
         state = update(state, sets)
-    np.testing.assert_allclose(state.mass.sum(-1), 1000, rtol=1e-5)
+    # A thousand sums in float32 are off by at most 1000 x 2^-24 = 6e-5 of the whole.
+    np.testing.assert_allclose(state.mass.sum(-1), 1000, rtol=6e-5)
     streamed = model.apply(variables, state, method="finalize").embeddings
     np.testing.assert_allclose(streamed, sets.features[:, 0], rtol=1e-4)
 

@@ -128,21 +128,22 @@ def test_faults_of_the_data_are_described():
 def test_a_run_learns_whom_to_trust(tmp_path):
     """Style tells the noise: CAFace ends ahead of the average; one compilation."""
     learned = {
-        "steps": 150,
+        "steps": 100,
+        "data.padded_sizes": (4,),
         "optimizer.learning_rate": 1e-2,
-        "optimizer.boundaries": (120,),
-        "log.every_steps": 50,
+        "optimizer.boundaries": (80,),
+        "log.every_steps": 20,
         "evals.in_training": ("probes",),
-        "evals.every_steps": 150,
+        "evals.every_steps": 100,
         "evals.sizes": (8,),
     }
-    results = {}
-    for method in ("cluster_aggregate", "average"):
-        config = drawn_features.make_config(method, **learned)
-        results[method] = loop.train(config, tmp_path / method)
-    ours, average = results["cluster_aggregate"], results["average"]
+    ours = loop.train(drawn_features.make_config(**learned), tmp_path)
+    config = drawn_features.make_config("average", **{"data.padded_sizes": (4,)})
+    average = loss_at(config, [jax.random.key(n) for n in range(8)])
     assert ours["compilations"] == 1
-    assert ours["template"] < 0.7 * average["template"]
-    assert average["permutation"] < 1e-5
+    wanted = np.mean([metrics["template"] for _, (_, metrics) in average])
+    assert ours["template"] < 0.7 * wanted
+    # Equal vectors have a distance of 2e-5 over their norm.
+    assert max(metrics["permutation"] for _, (_, metrics) in average) < 1e-4
     assert 0 <= ours["probes/entropy"] <= np.log(8)
     assert 0 <= ours["probes/tar_at_far_1e-3_8"] <= 1
