@@ -1,6 +1,6 @@
 """Re-rankings and exact searches a second.
 
-    python -m benchmarks.matching [--parts rerank,search] [--rows 1000000]
+    python -m benchmarks.matching [--parts rerank,search,approximate] [--rows 1000000]
 
 Seconds are of the processor, all threads together, so that a busy machine does not
 change them much; on an accelerator they are of the clock. Where PyTorch can be imported
@@ -18,7 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import harness
-from kprpe_jax.matching.nearest import ExactIndex
+from kprpe_jax.matching.approximate import FaissIndex, recall
+from kprpe_jax.matching.nearest import ExactIndex, Ranking
 from kprpe_jax.matching.patch_weights import Faces
 from kprpe_jax.matching.two_stage import FAST, second_stage
 
@@ -156,6 +157,42 @@ def run_search(rows: int, *, width: int = 512, rounds: int = 3) -> dict[str, Any
     return summary
 
 
+def run_approximate(
+    rows: int = 50_000, *, width: int = 128, rounds: int = 3
+) -> dict[str, Any]:
+    """Recall of the 100 nearest and speed by FAISS, of people with five photos each."""
+    rng = np.random.default_rng(0)
+    centers = rng.standard_normal((rows // 5, width), np.float32)
+
+    def photos(of: np.ndarray) -> np.ndarray:
+        noise = rng.standard_normal((len(of), width), np.float32)
+        return centers[of] + 0.7 * noise
+
+    gallery = photos(np.repeat(np.arange(len(centers)), 5))
+    queries = photos(rng.permutation(len(centers))[:64])
+    exact = ExactIndex(gallery)
+    want = exact.search(queries, 100)
+    calls = {"exact": lambda: exact.search(queries, 100)}
+    found = {}
+    for kind, efforts in (("hnsw", (100, 400)), ("ivf", (8, 32))):
+        for effort in efforts:
+            index = FaissIndex(gallery, kind=kind, effort=effort)
+            name = f"{kind}_{effort}"
+            calls[name] = lambda index=index: index.search(queries, 100)
+            found[name] = calls[name]()
+    summary = harness.summarise(
+        time_processor(calls, rounds=rounds), baseline="exact", items=len(queries)
+    )
+    for name, ranking in found.items():
+        summary[name]["recall"] = recall(ranking, want)
+        summary[name]["recall_at_5"] = recall(
+            *(Ranking(x.rows[:, :5], None) for x in (ranking, want))
+        )
+    settings = dict(rows=rows, width=width, k=100, rounds=rounds, clock="processor")
+    harness.record("approximate_search", settings, summary)
+    return summary
+
+
 def main() -> None:
     """Run and print."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -163,10 +200,12 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=1_000_000, help="of the gallery")
     options = parser.parse_args()
     runs = {"rerank": run_reranking, "search": lambda: run_search(options.rows)}
+    runs["approximate"] = run_approximate
     for part in options.parts.split(","):
         for name, row in runs[part]().items():
             more = "".join(
-                f"  {row[key]:.1f} {key}" for key in ("gb_per_s", "gflop_per_s")
+                f"  {row[key]:.3g} {key}"
+                for key in ("gb_per_s", "gflop_per_s", "recall", "recall_at_5")
                 if key in row
             )  # fmt: skip
             sys.stdout.write(

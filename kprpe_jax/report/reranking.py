@@ -1,7 +1,7 @@
 """Tables and plots of `studies.reranking`."""
 
 import pathlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import matplotlib
@@ -37,6 +37,10 @@ def write(results: Mapping[str, Any], output: pathlib.Path) -> str:
     parts = [
         f"Gallery: {results['photos']} photos of {results['people']} people. Percent.\n"
     ]
+    parts += [
+        f"**P@1 / MAP@R; {title}**\n\n{overview(results['queries'], own)}"
+        for own, title in OWN.items()
+    ]
     for kind, modes in results["queries"].items():
         for own in OWN:
             if own in modes:
@@ -57,6 +61,24 @@ def write(results: Mapping[str, Any], output: pathlib.Path) -> str:
     text = "\n".join(parts)
     (output / "tables.md").write_text(text)
     plot_alphas(results["queries"], output / "reranking_alpha.png")
+    return text
+
+
+def overview(kinds: Mapping[str, Any], own: str) -> str:
+    """P@1 / MAP@R of every method, a column per kind of queries."""
+    kinds = {kind: modes[own] for kind, modes in kinds.items() if own in modes}
+
+    def row(title: str, find: Callable[[Mapping], Mapping]) -> str:
+        cells = [find(modes) for modes in kinds.values()]
+        shown = [f"{x['p_at_1']:.1f} / {x['map_at_r']:.1f}" for x in cells]
+        return f"| {' | '.join([title, *shown])} |\n"
+
+    text = f"| | {' | '.join(kinds)} |\n|---{'|---' * len(kinds)}|\n"
+    text += row("stage 1 alone", lambda x: x["stage1"])
+    text += row("perfect re-ranking", lambda x: x["perfect"])
+    for alpha, title in ((ALPHA, "α = 0.7"), ("1", "α = 1")):
+        for key, name in NAMES.items():
+            text += row(f"{name}, {title}", lambda x, k=key, a=alpha: x[k][a])
     return text
 
 
