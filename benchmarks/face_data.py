@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from absl import app, flags
+from absl import app, flags, logging
 from PIL import Image
 
 from benchmarks import harness
@@ -140,6 +140,7 @@ def _memory() -> float:
 
 def main(_: list[str]) -> None:
     """Run, print and record."""
+    logging.set_verbosity(logging.WARNING)
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder)
         results: dict[str, Any] = {"drawn": draw(_IMAGES.value, path / "faces.tar")}

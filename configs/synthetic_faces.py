@@ -32,6 +32,7 @@ def get_config(position: str = "kprpe_multihead") -> ConfigDict:
     config.data.builder.images_per_identity = 20
     config.data.builder.seed = 0
     config.data.builder.difficulty = 1.0
+    config.data.builder.size = 112
 
     # The pictures differ enough; only the mirror image is missing.
     config.augmentation.preset = "none"

@@ -28,7 +28,7 @@ _QUICK = {
     "xla_backend_optimization_level": 0,
     "xla_llvm_disable_expensive_passes": True,
 }
-_BLURS = ("box blur", "gaussian blur", "down-up-sampling")
+_BLURS = ("box blur", "gaussian", "down-up")
 
 
 def rows() -> dict[str, Recipe]:
