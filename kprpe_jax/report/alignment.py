@@ -93,6 +93,7 @@ def plot_points(
             name, (x, y), fontsize=6, xytext=(4, 3), textcoords="offset points"
         )
     axis.set(xlabel="ANME (stronger alignment to the right)", ylabel="rank-1, %")
+    axis.set_xscale("log")
     axis.invert_xaxis()
     axis.margins(x=0.25, y=0.12)
     figure.tight_layout()
