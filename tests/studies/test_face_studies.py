@@ -43,6 +43,7 @@ def test_agreement_in_eye_distances(tmp_path):
     out = run("keypoint_agreement", *flags, "c").stdout
     assert out.startswith("3 images, 1 without keypoints in c")
     assert "median 12.5 %" in out  # of those found
+    assert "mouth corners: 12.5, 12.5, 12.5, 12.5, 12.5 %" in out
 
 
 def test_difficulty_from_drawing_to_the_table(tmp_path):
