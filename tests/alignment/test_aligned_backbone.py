@@ -37,11 +37,10 @@ def init_and_apply(model, *inputs):
     return variables, jax.jit(lambda v, *a: model.apply(v, *a).embeddings)
 
 
-@pytest.mark.parametrize("after", ["input", "stem"])
-def test_a_learned_warp_starts_at_the_identity(after, rng):
+def test_a_learned_warp_starts_at_the_identity(rng):
     images = images_of(rng)
     model = AlignedBackbone(
-        Tiny(), after=after, control=(2, 3), localization=dict(widths=(2, 2), blocks=1)
+        Tiny(), after="stem", control=(2, 3), localization=dict(widths=(2, 2), blocks=1)
     )
     variables, apply = init_and_apply(model, images, LANDMARKS)
     assert variables["params"]["localization"]["out"]["kernel"].shape == (2, 12)
@@ -50,7 +49,9 @@ def test_a_learned_warp_starts_at_the_identity(after, rng):
     np.testing.assert_allclose(got, plain, atol=1e-5)
 
 
-@pytest.mark.parametrize("method", ["affine2d", "full_align"])
+@pytest.mark.parametrize(
+    "method", ["affine2d", pytest.param("full_align", marks=pytest.mark.slow)]
+)
 def test_the_map_is_warped_where_it_is_said(method, rng):
     """A stem of 1 x 1 commutes with a shift by whole pixels, the mean after it not."""
     images = images_of(rng)

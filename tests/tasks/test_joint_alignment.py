@@ -73,6 +73,7 @@ def stepped():
     return config, task, params, variables, batch, result
 
 
+@pytest.mark.slow
 def test_first_loss_is_recognition_plus_the_alignment_of_the_identity(stepped):
     config, _, params, _, batch, ((value, (_, metrics)), _) = stepped
     template = joint_alignment.make_template(config)
@@ -89,6 +90,7 @@ def test_first_loss_is_recognition_plus_the_alignment_of_the_identity(stepped):
     )
 
 
+@pytest.mark.slow
 def test_gradients_reach_all_parts_and_are_finite_at_the_identity(stepped):
     grads = stepped[-1][1]
     assert all(np.isfinite(g).all() for g in jax.tree.leaves(grads))
