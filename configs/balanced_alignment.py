@@ -14,14 +14,17 @@ Sec. 5.1.
 
 from ml_collections import ConfigDict
 
-from configs import digits_recognition
+from configs import digits_recognition, lfw
 
 IRIS_NOSE_MOUTH = (81, 82, 30, 48, 54)  # of the 84 landmarks
 
 
 def get_config(method: str = "tps") -> ConfigDict:
-    """Configure a run with one of the methods; "small" is tps in CPU minutes."""
-    small = method == "small"
+    """Configure a run with one of the methods.
+
+    "small" is tps in CPU minutes, "kprpe" tps in front of a keypoint transformer.
+    """
+    variant = method if method in ("small", "kprpe") else ""
     config = digits_recognition.get_config()
     config.task = "joint_alignment"
     config.backbone = "iresnet"
@@ -46,7 +49,7 @@ def get_config(method: str = "tps") -> ConfigDict:
     )
 
     config.alignment = ConfigDict()
-    config.alignment.method = "tps" if small else method
+    config.alignment.method = "tps" if variant else method
     config.alignment.strength = 3.0  # lambda of Eq. 5; 0 = a plain spatial transformer
     config.alignment.after = "stem_act"  # stage 0 of an iResNet; or input
     config.alignment.control = (8, 8)  # rows and columns of control points
@@ -98,8 +101,12 @@ def get_config(method: str = "tps") -> ConfigDict:
     config.evals.every_steps = 500
     config.checkpoint.best_metric = "misaligned_1/rank_1"
     config.checkpoint.every_steps = 500
-    if small:
+    if variant == "small":
         _shrink(config)
+    if variant == "kprpe":  # its keypoints go through the warp, too
+        config.backbone = "vit"
+        config.model = lfw.get_config().model
+        config.alignment.after = "input"
     return config
 
 

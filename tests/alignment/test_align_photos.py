@@ -56,7 +56,7 @@ def finder_of(points=POINTS, *, canvases=(64, 128), enlarge=False, seen=None):
 
 @pytest.mark.parametrize(
     ("shape", "canvas"),
-    [((40, 60), 64), ((90, 128), 128), ((512, 384), 128)],
+    [((40, 60), 64), ((90, 128), 128), ((512, 384), 128), ((3, 3), 64)],
 )
 def test_points_return_to_the_photo_from_the_middle_of_its_canvas(shape, canvas, rng):
     seen = []

@@ -40,7 +40,6 @@ def make_config(method="tps", **extra) -> ConfigDict:
         "alignment.control": (2, 3),
         "alignment.localization": ConfigDict(dict(widths=(2, 2, 2), blocks=1)),
         "model.image_size": (SIZE, SIZE),
-        "model.widths": (2, 2, 2, 2),
         "model.output_dim": 8,
         "optimizer.warmup": 0.0,
         "log.every_steps": 1,
@@ -51,6 +50,11 @@ def make_config(method="tps", **extra) -> ConfigDict:
         "evals.in_training": (),
         "checkpoint.best_metric": "",
     }
+    if method == "kprpe":
+        small |= {"model.patch_size": 8, "model.width": 16, "model.depth": 1}
+        small |= {"model.num_heads": 2}
+    else:
+        small |= {"model.widths": (2, 2, 2, 2)}
     with config.unlocked():
         config.update_from_flattened_dict({**small, **extra})
     return config.lock()
@@ -131,12 +135,8 @@ def test_methods_that_landmarks_give_have_no_localisation_network():
 
 def test_a_keypoint_transformer_behind_the_warp():
     """KP-RPE reads five of the landmarks, where the warp has brought them."""
-    config = make_config(**{"alignment.after": "input"})
-    transformer = drawn_people.make_config().model
-    with config.unlocked():
-        config.backbone = "vit"
-        del config.model
-        config.model = transformer
+    config = make_config("kprpe")
+    assert config.alignment.after == "input"
     task = tasks.build(config, tiny.one_device())
     params = jax.eval_shape(task.init, jax.random.key(0))["params"]
     assert params["backbone"].keys() == {"backbone", "localization"}
