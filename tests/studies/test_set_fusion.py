@@ -12,7 +12,9 @@ from tests.tasks import drawn_features
 
 @pytest.mark.slow
 def test_a_study_trains_searches_and_goes_on(tmp_path):
-    config = drawn_features.make_config(**{"evals.in_training": ("probes",)})
+    config = drawn_features.make_config(
+        **{"evals.in_training": ("probes",), "evals.sizes": (8,)}
+    )
     trial = study.Trial(config, "drawn", [1, 8])
     assert trial.describe() == "8 probes of 2 people, searched among 10 people."
     runs = []

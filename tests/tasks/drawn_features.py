@@ -60,7 +60,7 @@ def make_config(method: str = "cluster_aggregate", **extra) -> ConfigDict:
         "data.features": "drawn",
         "data.train_identities": (0, 8),
         "data.images_per_set": 4,
-        "data.padded_sizes": (2, 4),
+        "data.padded_sizes": (4,),
         "data.batch_size": 8 * 8,
         "fusion.num_clusters": 2,
         "fusion.style_dim": 4,

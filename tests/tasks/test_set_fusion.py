@@ -61,8 +61,8 @@ def test_pairs_are_streams_and_unions(rng):
 def test_padding_to_sizes_changes_nothing():
     """The same N of the same images, padded to 2 or 4 or always to 4."""
     keys = [jax.random.key(n) for n in range(3)]
-    few = loss_at(drawn_features.make_config(), keys)
-    one = loss_at(drawn_features.make_config(**{"data.padded_sizes": (4,)}), keys)
+    few = loss_at(drawn_features.make_config(**{"data.padded_sizes": (2, 4)}), keys)
+    one = loss_at(drawn_features.make_config(), keys)
     for (loss, (own, _)), (want, (wanted, _)) in zip(few, one, strict=True):
         np.testing.assert_allclose(loss, want, rtol=1e-5)
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, 1e-4), own, wanted)
@@ -129,7 +129,6 @@ def test_a_run_learns_whom_to_trust(tmp_path):
     """Style tells the noise: CAFace ends ahead of the average; one compilation."""
     learned = {
         "steps": 100,
-        "data.padded_sizes": (4,),
         "optimizer.learning_rate": 1e-2,
         "optimizer.boundaries": (80,),
         "log.every_steps": 20,
@@ -138,7 +137,7 @@ def test_a_run_learns_whom_to_trust(tmp_path):
         "evals.sizes": (8,),
     }
     ours = loop.train(drawn_features.make_config(**learned), tmp_path)
-    config = drawn_features.make_config("average", **{"data.padded_sizes": (4,)})
+    config = drawn_features.make_config("average")
     average = loss_at(config, [jax.random.key(n) for n in range(8)])
     assert ours["compilations"] == 1
     wanted = np.mean([metrics["template"] for _, (_, metrics) in average])

@@ -55,7 +55,6 @@ def config(tmp_path, monkeypatch):
             "data.input": "pixels",
             "data.name": "people",
             "data.features": "squares",
-            "data.padded_sizes": (4,),
             "augmentation.changes": {},
             "evals.features": "squares",
             "evals.identities": (8, 12),
