@@ -185,9 +185,10 @@ WRITER = """
     from tests.identification.made import MODEL, entries
 
     with Gallery(sys.argv[1], create=MODEL) as gallery:
-        print("ready", flush=True)
         for number in range(10**6):
             gallery.add(entries([f"p{number}"], photos=3, seed=number))
+            if number == 0:
+                print("ready", flush=True)
             if number % 3 == 2:
                 gallery.remove_people([f"p{number - 1}"])
 """
