@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import app, flags, logging
+from flax.errors import ScopeParamShapeError
 from safetensors.numpy import save_file
 
 from kprpe_jax.data.read_photos import PHOTOS, VIDEOS, read_photos
@@ -93,6 +94,17 @@ def make_step(extractor: Extractor, file: FusionFile) -> Step:
         sets = ImageSets(*(x[None] for x in features), mask[None])
         return file.model.apply(fusion, state, sets, method="update")
 
+    image = jax.ShapeDtypeStruct((1, *extractor.image_size, 3), jnp.uint8)
+    mask = jax.ShapeDtypeStruct((1,), bool)
+    given = extractor.variables, file.variables, file.model.init_state(1), image, mask
+    try:
+        jax.eval_shape(step, *given)
+    except ScopeParamShapeError as error:
+        raise ValueError(
+            "enroll: the fusion model needs style statistics of other maps than the "
+            f"{extractor.sizes()[1]} channels that {extractor.kind} gives; take the "
+            "taps that it was trained with"
+        ) from error
     backbone, fusion = jax.device_put((extractor.variables, file.variables))
     return lambda state, images, mask: step(backbone, fusion, state, images, mask)
 

@@ -163,6 +163,13 @@ def test_faults_are_one_sentence(average, rng, tmp_path):
         tmp_path / "wide.safetensors", WeightedFusion(9, "average"), {}, backbone=""
     )
     refused("needs embeddings of 9 channels; brightness gives 6", file=wide)
+    model = tiny_model(embed_dim=D)
+    variables = draw_variables(model, rng)
+    caface = save_model(tmp_path / "c.safetensors", model, variables, backbone="")
+    taps = EXTRACTOR._replace(
+        extract=lambda v, x: Features(_extract(v, x)[0], jnp.ones((len(x), 3, 2)))
+    )
+    refused("of other maps than the 3 channels that bri", extractor=taps, file=caface)
     (people / "dora").mkdir()
     refused("dora must hold images .*; got none")
     Image.new("RGB", (SIZE, 40)).save(people / "dora" / "tall.png")
