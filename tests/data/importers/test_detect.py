@@ -131,14 +131,16 @@ def test_real_detector_on_real_photos(tmp_path):
         detector="retinaface", detector_weights=weights,
     )  # fmt: skip
     assert report["keypoints_from"] == {"detector": 10}
-    # Aligned otherwise than by the template, but frontal: a similarity away from it.
+    # Eyes and mouth are a similarity away from the template; a head that is turned
+    # moves its nose.
+    rigid = [0, 1, 3, 4]
     for row in rows:
-        points = row["keypoints"] @ np.array([1, 1j])
-        template = ARCFACE_112 @ np.array([1, 1j])
+        points = row["keypoints"][rigid] @ np.array([1, 1j])
+        template = ARCFACE_112[rigid] @ np.array([1, 1j])
         points, template = points - points.mean(), template - template.mean()
         turn = (points.conj() * template).sum() / (np.abs(points) ** 2).sum()
         off = np.abs(turn * points - template) / np.abs(template[0] - template[1])
-        assert off.max() < 0.25
+        assert off.max() < 0.2
 
 
 @needs_shared
