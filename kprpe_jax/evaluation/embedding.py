@@ -16,6 +16,7 @@ from kprpe_jax.training.mesh import put_batch, replicated
 # (params, collections, images, keypoints) -> embeddings float32 [B, D]
 Embed = Callable[[Any, Any, Array, Array], Array]
 MIRRORS = ("sum", "concatenate", "none")
+_IN_FLIGHT = 2  # batches
 
 
 def with_mirror(embed: Embed, mirror: str = "sum") -> Embed:
@@ -74,8 +75,9 @@ def embed_rows(
         process_index=jax.process_index(),
         process_count=jax.process_count(),
     )
-    parts = [
-        gather(embed_batch(put_batch(batch, mesh), jnp.int32(index)))
-        for index, batch in enumerate(batches)
-    ]
+    parts: list[Array | np.ndarray] = []
+    for index, batch in enumerate(batches):
+        parts.append(gather(embed_batch(put_batch(batch, mesh), jnp.int32(index))))
+        if index >= _IN_FLIGHT:  # the devices stay busy, and their memory bounded
+            parts[index - _IN_FLIGHT] = jax.device_get(parts[index - _IN_FLIGHT])
     return np.concatenate(jax.device_get(parts))[: len(source)]

@@ -12,11 +12,11 @@ import os
 import pathlib
 import sys
 import time
-from functools import partial
 
 import jax
 import numpy as np
 from absl import app, flags
+from jax.sharding import Mesh
 
 from kprpe_jax.data.importers.dataset import write_dataset
 from kprpe_jax.data.importers.pair_list import read_lfw_pairs, tables
@@ -28,7 +28,7 @@ from kprpe_jax.evaluation.pair_verification import PairResult, summary, verify_p
 from kprpe_jax.interop.mobilefacenet import import_weights, published_mobilefacenet
 from kprpe_jax.report.roc import plot_roc
 from kprpe_jax.training.command import command, parse_flags
-from kprpe_jax.training.mesh import make_mesh
+from kprpe_jax.training.mesh import make_mesh, replicated
 
 _ARCHIVE = flags.DEFINE_string("archive", None, "Tar archive of aligned photos.")
 _PAIRS = flags.DEFINE_string("pairs", None, "The official pairs.txt.")
@@ -61,7 +61,7 @@ def import_lfw(archive: str, pairs: str, data_dir: str) -> None:
 
 
 def run_study(
-    pairs: PairSet, weights: str, *, batch_size: int
+    pairs: PairSet, weights: str, *, batch_size: int, mesh: Mesh
 ) -> tuple[dict[str, PairResult], float]:
     """Embed all photos and verify all pairs.
 
@@ -69,22 +69,27 @@ def run_study(
       pairs: of 112 x 112 photos.
       weights: file of published MobileFaceNet weights.
       batch_size: photos at once.
+      mesh: the devices.
     Returns: by what was done with the mirror image, the result; photos a second, each
       with its mirror image, from the file to the embedding, compilation left out.
     """
     model = published_mobilefacenet()
-    variables = jax.device_put(import_weights(model, weights))
+    variables = jax.device_put(import_weights(model, weights), replicated(mesh))
 
     def embed(variables, _, images, keypoints):
         del keypoints
         return model.apply(variables, images[:, :, _COLUMNS])
 
-    both = jax.jit(partial(with_mirror(embed, "concatenate"), variables, None))
+    both = with_mirror(embed, "concatenate")
+
+    @jax.jit
+    def embed_images(variables, images, keypoints):
+        return both(variables, None, images.astype(np.float32) / 127.5 - 1, keypoints)
 
     def embed_batch(batch, _):
-        return both(batch["image"].astype(np.float32) / 127.5 - 1, batch["keypoints"])
+        return embed_images(variables, batch["image"], batch["keypoints"])
 
-    options = dict(batch_size=batch_size, mesh=make_mesh(_MESH))
+    options = dict(batch_size=batch_size, mesh=mesh)
     embed_rows(embed_batch, pairs.faces.select(np.arange(1)), **options)  # compiles
     start = time.perf_counter()
     embeddings = embed_rows(embed_batch, pairs.faces, **options)
@@ -127,7 +132,9 @@ def _study(overrides: list[str]) -> None:
         raise ValueError("lfw: give --archive, --pairs and --weights, and no config")
     import_lfw(_ARCHIVE.value, _PAIRS.value, _DATA_DIR.value)
     pairs = open_pair_set(_DATA_DIR.value, "lfw_pairs", image_size=_SIZE)
-    results, speed = run_study(pairs, _WEIGHTS.value, batch_size=_BATCH_SIZE.value)
+    results, speed = run_study(
+        pairs, _WEIGHTS.value, batch_size=_BATCH_SIZE.value, mesh=make_mesh(_MESH)
+    )
     sys.stdout.write(write_report(results, speed, pathlib.Path(_OUTPUT.value)))
 
 

@@ -1,10 +1,12 @@
 """The whole LFW protocol with real weights, by the study."""
 
+import jax
 import numpy as np
 import pytest
 
 from kprpe_jax.data.pair_sets import open_pair_set
 from kprpe_jax.studies import lfw
+from kprpe_jax.training.mesh import make_mesh
 from tests.data.importers.sources import SHARED, needs_shared
 
 
@@ -17,7 +19,8 @@ def test_known_figures_from_the_archive(tmp_path):
     pairs = open_pair_set(tmp_path, "lfw_pairs", image_size=(112, 112))
     assert (len(pairs.faces), len(pairs.same)) == (7701, 6000)
     weights = SHARED / "weights" / "mobilefacenet.npz"
-    results, _ = lfw.run_study(pairs, weights, batch_size=64)
+    one = make_mesh({"data": 1, "fsdp": 1, "class": 1}, jax.devices()[:1])
+    results, _ = lfw.run_study(pairs, weights, batch_size=64, mesh=one)
     result = results["concatenate"]
     assert 100 * result.centered.mean == pytest.approx(98.97, abs=0.1)
     assert 100 * result.accuracy.mean == pytest.approx(98.82, abs=0.1)
