@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from configs import balanced_alignment
@@ -44,7 +45,7 @@ def test_a_variant_trains_and_leaves_its_template(tmp_path):
     names = [alignment.BALANCED, "learned template, then fixed"]
     got = alignment.run_study(config, tmp_path, names=names, seed=0)
     learned, fixed = (got[name] for name in names)
-    assert fixed["template"] == pytest.approx(learned["template"])
-    assert fixed["first_template"] == pytest.approx(learned["template"])
-    assert learned["first_template"] != pytest.approx(learned["template"])
+    np.testing.assert_allclose(fixed["template"], learned["template"], rtol=1e-6)
+    np.testing.assert_allclose(fixed["first_template"], learned["template"], rtol=1e-6)
+    assert not np.allclose(learned["first_template"], learned["template"], atol=1e-5)
     assert 0 <= learned["misaligned_1/rank_1"] <= 1
