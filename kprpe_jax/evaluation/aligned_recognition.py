@@ -14,15 +14,14 @@ from jax import Array
 from jax.sharding import Mesh
 
 from kprpe_jax.data.faces import Faces
-from kprpe_jax.data.loader import eval_batches
 from kprpe_jax.evaluation.alignment_strength import alignment_nme
 from kprpe_jax.evaluation.conditions import Evaluator
+from kprpe_jax.evaluation.embedding import embed_rows
 from kprpe_jax.evaluation.identification import outcome_of_scores, rank_accuracy
 from kprpe_jax.evaluation.misaligned import misalign
 from kprpe_jax.evaluation.pairs import Pairs
 from kprpe_jax.evaluation.scores import pair_distance
 from kprpe_jax.evaluation.verification import fold_accuracy
-from kprpe_jax.training.mesh import put_batch, replicated
 
 # (params, collections, images, landmarks) -> embeddings [B, D], aligned landmarks
 Forward = Callable[[Any, Any, Array, Array], tuple[Array, Array]]
@@ -55,27 +54,20 @@ def make_evaluators(
     labels = source.labels()
 
     @jax.jit
-    def run(params, collections, batch, rng, severity):
+    def run(params, collections, batch, index, severity):
+        rng = jax.random.fold_in(jax.random.key(0), index)
         images = batch["image"].astype(jnp.float32) / 127.5 - 1
         images, landmarks = misalign(rng, images, batch["keypoints"], severity)
         return *forward(params, collections, images, landmarks), landmarks
 
     def evaluate(severity: float, state: Any, mesh: Mesh) -> dict[str, float]:
-        gather = jax.jit(lambda x: x, out_shardings=replicated(mesh))
-        batches = eval_batches(
+        embeddings, after, before = embed_rows(
+            lambda batch, index: run(
+                state.params, state.collections, batch, index, jnp.float32(severity)
+            ),
             source,
             batch_size=batch_size,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
-        )
-        parts = []
-        for index, batch in enumerate(batches):
-            rng = jax.random.fold_in(jax.random.key(0), index)
-            args = (put_batch(batch, mesh), rng, jnp.float32(severity))
-            parts.append(gather(run(state.params, state.collections, *args)))
-        embeddings, after, before = (
-            np.concatenate(part)[: len(source)]
-            for part in zip(*jax.device_get(parts), strict=True)
+            mesh=mesh,
         )
         distance = pair_distance(embeddings[pairs.first], embeddings[pairs.second])
         height, width = source[0]["image"].shape[:2]

@@ -51,22 +51,23 @@ def with_mirror(embed: Embed, mirror: str = "sum") -> Embed:
 
 
 def embed_rows(
-    embed_batch: Callable[[dict[str, Array], Array], Array],
+    embed_batch: Callable[[dict[str, Array], Array], Any],
     source: Sequence,
     *,
     batch_size: int,
     mesh: Mesh,
-) -> np.ndarray:
+) -> Any:
     """Embed all rows, each process its share; the last batch is padded.
 
     Batches are read while the devices work on those before.
 
     Args:
-      embed_batch: compiled; (batch on the devices, its number int32 []) -> [B, D].
+      embed_batch: compiled; (batch on the devices, its number int32 []) -> [B, D], or
+        a tree of arrays [B, ...].
       source: N rows.
       batch_size: rows of the global batch.
       mesh: the devices.
-    Returns: float32 [N, D], in every process.
+    Returns: float32 [N, D], or that tree of arrays [N, ...], in every process.
     """
     gather = jax.jit(lambda x: x, out_shardings=replicated(mesh))
     batches = eval_batches(
@@ -75,9 +76,11 @@ def embed_rows(
         process_index=jax.process_index(),
         process_count=jax.process_count(),
     )
-    parts: list[Array | np.ndarray] = []
+    parts: list[Any] = []
     for index, batch in enumerate(batches):
         parts.append(gather(embed_batch(put_batch(batch, mesh), jnp.int32(index))))
         if index >= _IN_FLIGHT:  # the devices stay busy, and their memory bounded
             parts[index - _IN_FLIGHT] = jax.device_get(parts[index - _IN_FLIGHT])
-    return np.concatenate(jax.device_get(parts))[: len(source)]
+    return jax.tree.map(
+        lambda *part: np.concatenate(part)[: len(source)], *jax.device_get(parts)
+    )

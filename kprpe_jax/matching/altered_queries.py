@@ -14,15 +14,13 @@ from jax import Array
 from jax.sharding import Mesh
 
 from kprpe_jax.data.faces import Faces as Rows
-from kprpe_jax.data.loader import eval_batches
 from kprpe_jax.evaluation.adversarial import attack_embeddings
 from kprpe_jax.evaluation.altered import ALTERATIONS
 from kprpe_jax.evaluation.conditions import Evaluator
-from kprpe_jax.evaluation.misaligned import Embed
+from kprpe_jax.evaluation.embedding import Embed, embed_rows
 from kprpe_jax.evaluation.retrieval import count_relevant, retrieval
 from kprpe_jax.matching.patch_weights import Faces
 from kprpe_jax.matching.two_stage import first_stage
-from kprpe_jax.training.mesh import put_batch, replicated
 
 KINDS = ("plain", *ALTERATIONS, "adversarial")
 
@@ -68,8 +66,9 @@ def make_evaluators(
 
     @partial(jax.jit, static_argnames="kind")
     def embed_altered(
-        params: Any, collections: Any, batch: dict[str, Array], rng: Array, kind: str
+        params: Any, collections: Any, batch: dict[str, Array], index: Array, kind: str
     ) -> Array:
+        rng = jax.random.fold_in(jax.random.key(seed), index)
         images = batch["image"].astype(jnp.float32) / 127.5 - 1
         keypoints = batch["keypoints"]
         if kind == "adversarial":
@@ -81,20 +80,14 @@ def make_evaluators(
         return embed(params, collections, images, keypoints)
 
     def embed_all(kind: str, state: Any, mesh: Mesh) -> np.ndarray:
-        gather = jax.jit(lambda x: x, out_shardings=replicated(mesh))
-        batches = eval_batches(
+        return embed_rows(
+            lambda batch, index: embed_altered(
+                state.params, state.collections, batch, index, kind
+            ),
             needed,
             batch_size=batch_size,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
+            mesh=mesh,
         )
-        parts = []
-        for index, batch in enumerate(batches):
-            rng = jax.random.fold_in(jax.random.key(seed), index)
-            batch = put_batch(batch, mesh)
-            made = embed_altered(state.params, state.collections, batch, rng, kind)
-            parts.append(gather(made))
-        return np.concatenate(jax.device_get(parts))[: len(rows)]
 
     def identify(kind: str, state: Any, mesh: Mesh) -> dict[str, float]:
         gallery = Faces(embed_all("plain", state, mesh), None)
