@@ -51,6 +51,9 @@ def get_config(position: str = "kprpe_multihead") -> ConfigDict:
     config.evals.pairs = 3000
     config.evals.severities = (0.5, 1.0)
     config.evals.pair_sets = ()  # data sets with an official list of pairs
+    # Also who is found by altered queries: plain, crop, mask, sunglasses, turn,
+    # adversarial.
+    config.evals.altered = ()
     config.evals.mirror = "sum"  # of a face's embedding and its mirror image's
     config.evals.in_training = ("aligned", "misaligned_1")
     config.evals.every_steps = 500

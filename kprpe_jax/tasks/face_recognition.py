@@ -52,6 +52,7 @@ def build(config: ConfigDict, mesh: Mesh) -> Task:
         evaluators={
             **faces.evaluators(embed, config),
             **faces.pair_evaluators(embed, config),
+            **faces.altered_evaluators(embed, config),
         },
         sharding_rules=recognition.SHARDING_RULES,
         import_weights=partial(import_weights, model),

@@ -16,6 +16,7 @@ from kprpe_jax.evaluation.embedding import Embed
 from kprpe_jax.evaluation.misaligned import make_evaluators
 from kprpe_jax.evaluation.pair_verification import pair_evaluator
 from kprpe_jax.evaluation.pairs import draw_pairs
+from kprpe_jax.matching import altered_queries
 from kprpe_jax.tasks.task import TrainingRows
 
 
@@ -132,3 +133,17 @@ def pair_evaluators(embed: Embed, config: ConfigDict) -> dict[str, Evaluator]:
         )
         for name in evals.pair_sets
     }
+
+
+def altered_evaluators(embed: Embed, config: ConfigDict) -> dict[str, Evaluator]:
+    """Identification of altered queries, an evaluator per kind (`altered_queries`).
+
+    Reads evals: altered (kinds; () = none), split, identities, batch_size.
+    """
+    evals = config.evals
+    if not evals.altered:
+        return {}
+    source = _open(config, evals.split, evals.identities)
+    return altered_queries.make_evaluators(
+        embed, source, evals.altered, batch_size=evals.batch_size
+    )

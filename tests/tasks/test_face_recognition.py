@@ -22,7 +22,12 @@ def first_batch(task, rows=16):
 @pytest.mark.slow
 def test_trains_evaluates_and_learns(tmp_path):
     config = drawn_people.make_config(
-        steps=30, **{"optimizer.learning_rate": 3e-3, "evals.in_training": ("aligned",)}
+        steps=30,
+        **{
+            "optimizer.learning_rate": 3e-3,
+            "evals.in_training": ("aligned",),
+            "evals.altered": ("plain", "crop"),
+        },
     )
     loop.train(config, tmp_path)
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").open()]
@@ -33,6 +38,9 @@ def test_trains_evaluates_and_learns(tmp_path):
     # Patterns of people whom it never saw: well above chance when they lie straight.
     assert results["aligned/accuracy"] > 0.75
     assert 0.4 < results["misaligned_1/accuracy"] <= 1
+    # The same pattern is found again; of a crop less is left.
+    assert results["identify_plain/p_at_1"] > 0.75
+    assert 0 < results["identify_crop/p_at_1"] <= results["identify_plain/p_at_1"]
 
 
 @pytest.mark.slow
