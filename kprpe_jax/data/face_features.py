@@ -100,19 +100,42 @@ def write_features(
     Returns: its folder.
     Raises: ValueError: a bad name; a data set of this name that is there.
     """
+    return write_rows(
+        FaceFeatures, rows, name=name, data_dir=data_dir, sizes=sizes, origin=origin
+    )
+
+
+def write_rows(
+    builder_class: type[tfds.core.GeneratorBasedBuilder],
+    rows: Any,
+    *,
+    name: str,
+    data_dir: str | os.PathLike,
+    sizes: tuple[int, ...],
+    origin: Mapping[str, Any],
+) -> str:
+    """Write a data set under a name of its own, by a builder of rows, sizes and origin.
+
+    Args:
+      builder_class: as `FaceFeatures`.
+      rows, sizes, origin: its arguments.
+      name, data_dir: as `write_features`.
+    Returns: its folder.
+    Raises: ValueError: as `write_features`.
+    """
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
         raise ValueError(
             "write_features: the name must be small letters, digits and _ with a "
             f"letter first; got {name!r}; choose another"
         )
-    path = os.path.join(data_dir, name, str(FaceFeatures.VERSION))
+    path = os.path.join(data_dir, name, str(builder_class.VERSION))
     if os.path.exists(path):
         raise ValueError(
             f"write_features: {path} is there already; delete it or choose another name"
         )
     # TFDS takes the folder's name from the class.
-    builder_class = type(name, (FaceFeatures,), {"name": name}, skip_registration=True)
-    builder = builder_class(
+    named_class = type(name, (builder_class,), {"name": name}, skip_registration=True)
+    builder = named_class(
         rows=rows,
         sizes=sizes,
         origin=origin,
