@@ -106,10 +106,17 @@ class ExactIndex:
         return Ranking(rows, scores)
 
     def _place(self, start: int) -> Array:
-        part = finite("ExactIndex", self._rows[start : start + self._block])
-        part = np.pad(part, ((0, self._block - len(part)), (0, 0)))
+        """A block, of which every process reads what its own devices hold."""
         over_all = NamedSharding(self._mesh, PartitionSpec(self._mesh.axis_names))
-        return _unit(jax.device_put(part, over_all))
+
+        def read(at: tuple[slice, slice]) -> np.ndarray:
+            first, last, _ = at[0].indices(self._block)
+            rows = self._rows[start + first : start + last]
+            rows = finite("ExactIndex", rows)
+            return np.pad(rows, ((0, last - first - len(rows)), (0, 0)))
+
+        shape = self._block, *self._rows.shape[1:]
+        return _unit(jax.make_array_from_callback(shape, over_all, read))
 
 
 def check_search(name: str, queries: ArrayLike, gallery: ArrayLike, k: int) -> None:

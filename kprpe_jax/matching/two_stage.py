@@ -164,7 +164,7 @@ def second_stage(
         candidates = _take(gallery, np.maximum(rows[part], 0), mesh)
         jax.block_until_ready(scores[-1:])  # not more than two chunks in memory
         query = _take(queries, part[:, None], mesh)
-        scores.append(_scores(query, candidates, weighting, solver))
+        scores.append(_scores(query, candidates, weighting, solver, mesh))
     result = np.concatenate([np.asarray(x) for x in scores])[: len(rows)]
     _check(result, rows)
     return np.where(rows < 0, -np.inf, result)
@@ -244,9 +244,19 @@ def rank_by_patches(
     return Ranking(rows.astype(np.int32), scores)
 
 
-@partial(jax.jit, static_argnames=("weighting", "solver"))
-def _scores(query: Faces, gallery: Faces, weighting: str, solver: Solver) -> Array:
-    return match_faces(query, gallery, weighting=weighting, solver=solver).score
+@partial(jax.jit, static_argnames=("weighting", "solver", "mesh"))
+def _scores(
+    query: Faces,
+    gallery: Faces,
+    weighting: str,
+    solver: Solver,
+    mesh: Mesh | None = None,
+) -> Array:
+    scores = match_faces(query, gallery, weighting=weighting, solver=solver).score
+    if mesh is None:
+        return scores
+    everywhere = NamedSharding(mesh, PartitionSpec())  # any process reads all
+    return jax.lax.with_sharding_constraint(scores, everywhere)
 
 
 def _default_chunk(mesh: Mesh | None) -> int:
@@ -261,13 +271,20 @@ def _chunks(count: int, size: int) -> Iterator[np.ndarray]:
 
 
 def _take(faces: Faces, rows: np.ndarray, mesh: Mesh | None = None) -> Faces:
-    """Rows of all arrays; with a mesh its devices share the leading axis."""
-    taken = (None if x is None else jnp.asarray(x[rows]) for x in faces)
+    """Rows of all arrays; with a mesh its devices share the leading axis.
+
+    Every process reads the rows of its own devices alone.
+    """
     if mesh is None:
-        return Faces(*taken)
-    return jax.device_put(
-        Faces(*taken), NamedSharding(mesh, PartitionSpec(mesh.axis_names))
-    )
+        return Faces(*(None if x is None else jnp.asarray(x[rows]) for x in faces))
+    over_all = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
+
+    def place(x: ArrayLike) -> Array:
+        return jax.make_array_from_callback(
+            (*rows.shape, *x.shape[1:]), over_all, lambda at: np.asarray(x[rows[at[0]]])
+        )
+
+    return Faces(*(None if x is None else place(x) for x in faces))
 
 
 def _check(scores: np.ndarray, rows: np.ndarray, queries: np.ndarray | None = None) -> (
