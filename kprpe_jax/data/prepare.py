@@ -1,7 +1,8 @@
 """Prepare a data set on disk: `python -m kprpe_jax.data.prepare --name digits`.
 
 `--name mnist --idx_dir FOLDER` reads MNIST's four IDX files from a folder.
-`--name synthetic_faces --num_identities 1000 --images_per_identity 50` draws faces.
+`--name synthetic_faces --num_identities 1000 --images_per_identity 50` draws faces,
+`--name synthetic_walkers --num_identities 100` silhouettes of people who walk.
 """
 
 import sys
@@ -10,23 +11,31 @@ from typing import Any
 from absl import app, flags, logging
 
 from kprpe_jax.data import store
+from kprpe_jax.data.synthetic import walker_builder
 from kprpe_jax.data.synthetic.builder import ARGUMENTS
 from kprpe_jax.data.synthetic.nuisance import LAYOUTS
 
-_NAME = flags.DEFINE_string("name", "digits", "digits, mnist or synthetic_faces.")
+_NAME = flags.DEFINE_string(
+    "name", "digits", "digits, mnist, synthetic_faces or synthetic_walkers."
+)
 _DATA_DIR = flags.DEFINE_string("data_dir", "data", "Folder of all data sets.")
 flags.DEFINE_string("idx_dir", None, "mnist: folder of the IDX files.")
-_FACES = "synthetic_faces: "
-flags.DEFINE_integer("num_identities", None, _FACES + "people to train on (200).")
+_FACES, _WALKERS = "synthetic_faces: ", "synthetic_walkers: "
+_DRAWN = "synthetic_faces, synthetic_walkers: "
+flags.DEFINE_integer("num_identities", None, _DRAWN + "people to train on (200, 100).")
 flags.DEFINE_integer(
-    "num_test_identities", None, _FACES + "others, of the split test (50)."
+    "num_test_identities", None, _DRAWN + "others, of the split test (50)."
 )
 flags.DEFINE_integer("images_per_identity", None, _FACES + "pictures of each (20).")
-flags.DEFINE_integer("seed", None, _FACES + "of all people and pictures (0).")
-flags.DEFINE_float(
-    "difficulty", None, _FACES + "0 = clean, 1 = ordinary (default), 2 = hard."
+flags.DEFINE_integer(
+    "sequences_per_identity", None, _WALKERS + "sequences of each (8)."
 )
-flags.DEFINE_integer("size", None, _FACES + "side in pixels (112).")
+flags.DEFINE_integer("num_frames", None, _WALKERS + "of a sequence (24).")
+flags.DEFINE_integer("seed", None, _DRAWN + "of all people and pictures (0).")
+flags.DEFINE_float(
+    "difficulty", None, _DRAWN + "0 = clean, 1 = ordinary (default), 2 = hard."
+)
+flags.DEFINE_integer("size", None, _DRAWN + "side (112) or height (64) in pixels.")
 flags.DEFINE_enum(
     "layout", None, LAYOUTS, _FACES + "aligned (default) or anywhere in the frame."
 )
@@ -53,7 +62,8 @@ def main(argv: list[str]) -> None:
 
 def _builder_args() -> dict[str, Any]:
     """Arguments of the data set's builder, those that were given."""
-    given = {name: flags.FLAGS[name].value for name in ("idx_dir", *ARGUMENTS)}
+    names = dict.fromkeys(("idx_dir", *ARGUMENTS, *walker_builder.ARGUMENTS))
+    given = {name: flags.FLAGS[name].value for name in names}
     return {name: value for name, value in given.items() if value is not None}
 
 

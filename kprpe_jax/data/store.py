@@ -18,6 +18,7 @@ import tensorflow_datasets as tfds
 from array_record.python import array_record_module
 
 from kprpe_jax.data import builders
+from kprpe_jax.data.synthetic import walker_builder
 from kprpe_jax.data.synthetic.builder import ARGUMENTS, SyntheticFaces
 
 # Name -> (TFDS builder, the arguments that it needs, those that it can do without).
@@ -25,6 +26,11 @@ BUILDERS = {
     "digits": (builders.Digits, (), ()),
     "mnist": (builders.Mnist, ("idx_dir",), ()),
     "synthetic_faces": (SyntheticFaces, (), ARGUMENTS),
+    "synthetic_walkers": (
+        walker_builder.SyntheticWalkers,
+        (),
+        walker_builder.ARGUMENTS,
+    ),
 }
 
 
@@ -36,14 +42,14 @@ def prepare(name: str, data_dir: str | os.PathLike, **builder_args) -> str:
     finished.
 
     Args:
-      name: "digits", "mnist" or "synthetic_faces".
+      name: "digits", "mnist", "synthetic_faces" or "synthetic_walkers".
       data_dir: the folder that holds all data sets; made if absent.
       **builder_args: the builder's own, as `idx_dir` for "mnist" or `num_identities`
-        for "synthetic_faces".
+        for what is drawn.
     Returns: the data set's folder.
     Raises: ValueError: unknown name, builder arguments missing or surplus (when
-      there is something to prepare), bad source files (see the builder), drawn faces
-      that are there, but from other arguments.
+      there is something to prepare), bad source files (see the builder), a drawn
+      set that is there, but from other arguments.
     """
     if name not in BUILDERS:
         near = difflib.get_close_matches(name, BUILDERS, n=1)

@@ -1,0 +1,114 @@
+"""The TFDS data set of walkers: people to train on, and others to test on."""
+
+import functools
+from collections.abc import Iterator
+
+import jax
+import numpy as np
+
+from kprpe_jax.data.gait_rows import GaitRows, GaitSequence
+from kprpe_jax.data.synthetic.walker_frames import WalkFrames, WalkSeverity, draw_walk
+
+ARGUMENTS = (
+    *("num_identities", "num_test_identities", "sequences_per_identity"),
+    *("num_frames", "seed", "difficulty", "size"),
+)
+_ASPECT = 11 / 16  # width over height, as 44 x 64
+
+
+class SyntheticWalkers(GaitRows, skip_registration=True):
+    """Walkers with the rows of `GaitRows`; those of a person stand together.
+
+    Walker number i of a seed is always the same; the split "test" begins where "train"
+    ends, so nobody is in both. The first sequence of each is a probe. The metadata hold
+    the arguments.
+
+    Args:
+      num_identities: people of the split "train".
+      num_test_identities: of the split "test".
+      sequences_per_identity: of each, at least 2.
+      num_frames: of a sequence, from which missing ones are taken; at least 2.
+      seed: of all people and sequences.
+      difficulty: severity of every nuisance: 0 = none, 1 = ordinary, 2 = hard.
+      size: height in pixels; the width is 11/16 of it.
+      **kwargs: of the TFDS builder.
+    Raises: ValueError: numbers below these.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_identities: int = 100,
+        num_test_identities: int = 50,
+        sequences_per_identity: int = 8,
+        num_frames: int = 24,
+        seed: int = 0,
+        difficulty: float = 1.0,
+        size: int = 64,
+        **kwargs,
+    ):
+        lowest = min(num_identities, num_test_identities) < 1 or difficulty < 0
+        if lowest or min(sequences_per_identity, num_frames) < 2 or size < 16:
+            raise ValueError(
+                "SyntheticWalkers: identities must be at least 1, sequences and frames "
+                "at least 2, difficulty not negative, size at least 16; got "
+                f"{(num_identities, num_test_identities)}, {sequences_per_identity}, "
+                f"{num_frames}, {difficulty}, {size}; change them"
+            )
+        shape = (size, round(_ASPECT * size))
+        drawn = {
+            "sequences_per_identity": sequences_per_identity,
+            "num_frames": num_frames,
+            "seed": seed,
+            "difficulty": difficulty,
+            "size": size,
+        }
+
+        def people(first: int, count: int) -> Iterator[GaitSequence]:
+            draw = _drawer(num_frames, shape)
+            severity = WalkSeverity(*[np.float32(difficulty)] * 6)
+            for identity in range(first, first + count):
+                for number in range(sequences_per_identity):
+                    walk = draw(np.uint32(seed), identity, number, severity)
+                    yield _sequence(walk, identity, number)
+
+        super().__init__(
+            size=shape,
+            splits={
+                "train": lambda: people(0, num_identities),
+                "test": lambda: people(num_identities, num_test_identities),
+            },
+            description="Drawn silhouettes of people who walk and do not exist.",
+            metadata={
+                "num_identities": num_identities,
+                "num_test_identities": num_test_identities,
+                **drawn,
+            },
+            **kwargs,
+        )
+
+
+def _sequence(walk: WalkFrames, identity: int, number: int) -> GaitSequence:
+    kept = walk.kept.copy()
+    kept[0] |= not kept.any()  # a sequence has a frame
+    return GaitSequence(
+        key=f"{identity}/{number}",
+        identity=str(identity),
+        silhouettes=walk.silhouettes[kept],
+        keypoints=walk.keypoints[kept],
+        joint_mask=walk.joint_mask[kept],
+        is_probe=number == 0,
+    )
+
+
+@functools.cache
+def _drawer(num_frames: int, size: tuple[int, int]):
+    """The compiled renderer of a form, on the CPU: this is the host's work."""
+    cpu = jax.local_devices(backend="cpu")[0]
+    draw = jax.jit(functools.partial(draw_walk, num_frames=num_frames, size=size))
+
+    def on_cpu(seed, identity, number, severity) -> WalkFrames:
+        with jax.default_device(cpu):
+            return jax.device_get(draw(seed, identity, number, severity=severity))
+
+    return on_cpu
