@@ -76,7 +76,9 @@ class _Paired:
 
 
 class PairRows(Sequence):
-    """Rows of two images each: every field [2, ...].
+    """Rows of two images each: every field [2, ...], but `id`, that of the first.
+
+    The second's is `second_id`.
 
     Args:
       source: N rows with random access.
@@ -101,6 +103,10 @@ class PairRows(Sequence):
         rows = [row for pair in pairs for row in divmod(int(pair), len(self._source))]
         read = self._source.__getitems__(rows)
         return [
-            {key: np.stack([one[key], two[key]]) for key in one}
+            {
+                **{key: np.stack([one[key], two[key]]) for key in one if key != "id"},
+                "id": one["id"],
+                "second_id": two["id"],
+            }
             for one, two in zip(read[::2], read[1::2], strict=True)
         ]

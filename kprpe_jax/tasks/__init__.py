@@ -8,6 +8,7 @@ from kprpe_jax.tasks import (
     face_recognition,
     joint_alignment,
     landmarks,
+    pair_matching,
     recognition,
     set_fusion,
 )
@@ -20,6 +21,7 @@ TASKS = {
     "set_fusion": set_fusion.build,
     "joint_alignment": joint_alignment.build,
     "landmarks": landmarks.build,
+    "pair_matching": pair_matching.build,
 }
 
 

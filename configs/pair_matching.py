@@ -1,0 +1,119 @@
+"""Two-image transformers on LFW's people over a frozen MobileFaceNet.
+
+The first 2,166 people train, the others are verified. ARCHIVE holds aligned 112 x 112
+photos as Name/Name_0001.jpg, WEIGHTS those of MobileFaceNet:
+
+python -m kprpe_jax.data.import_faces --kind tar --source ARCHIVE --name lfw
+python -m kprpe_jax.data.precompute_patches --source lfw --name lfw_patches \\
+    --weights WEIGHTS --min_images 2
+python train.py --config configs/pair_matching.py --workdir runs/h2l
+python train.py --config configs/pair_matching.py:h2 --workdir runs/h2
+python eval.py --config configs/pair_matching.py --workdir runs/h2l
+"""
+
+from ml_collections import ConfigDict
+
+NUM_TRAINED = 2166  # of 4,333 people
+NETWORKS = {  # Face-ViT, Table 4.1
+    "h1": "one_image",
+    "h2": "same_or_not",
+    "h2l": "two_linear",
+}
+
+
+def get_config(network: str = "h2l") -> ConfigDict:
+    """Configure a run of h1, h2 or h2l."""
+    if network not in NETWORKS:
+        raise ValueError(
+            f"config: unknown network {network!r}; use one of {', '.join(NETWORKS)}"
+        )
+    config = ConfigDict()
+    config.task = "pair_matching"
+    config.seed = 0
+    config.steps = 240
+
+    config.data = ConfigDict()
+    config.data.dir = "data"
+    config.data.name = "lfw_patches"
+    config.data.input = "patches"  # or images: through the CNN or learned patches
+    config.data.train_split = "train"
+    config.data.train_identities = (0, NUM_TRAINED)  # (first, last); () = all
+    config.data.num_classes = NUM_TRAINED
+    config.data.image_shape = (112, 112, 3)  # images
+    config.data.batch_size = 64  # pairs
+    config.data.num_threads = 1
+    config.data.num_workers = 0
+
+    config.backbone = ConfigDict()  # images: the CNN, unless patches are learned
+    config.backbone.kind = "mobilefacenet"
+    config.backbone.weights = ""
+    config.backbone.trained = False
+
+    config.augmentation = ConfigDict()  # images
+    config.augmentation.preset = "none"
+    config.augmentation.changes = ConfigDict()
+
+    config.model = ConfigDict()
+    config.model.variant = NETWORKS[network]
+    config.model.depth = 1
+    config.model.num_heads = 2
+    config.model.head_dim = 64
+    config.model.mlp_dim = 256
+    config.model.width = 512
+    config.model.num_patches = 42  # 7 x 6
+    config.model.attention = "norm_residual"
+    config.model.logit_scale = "head"
+    config.model.dropout_rate = 0.1
+    config.model.output_dim = 256  # h2l
+    config.model.head_norm = "layer"  # h2l
+    config.model.shared_head = False  # h2l
+    config.model.window_size = 0  # pixels of learned patches; 0 = patches are given
+    config.model.window_stride = 0
+    config.model.window_padding = 0
+    config.model.dtype = "float32"
+
+    config.loss = ConfigDict()
+    config.loss.margin = 0.5  # ArcFace; h1 and h2l
+    config.loss.scale = 30.0
+
+    config.optimizer = ConfigDict()
+    config.optimizer.name = "adamw"
+    config.optimizer.learning_rate = 5e-4
+    config.optimizer.end_learning_rate = 0.0
+    config.optimizer.schedule = "cosine"
+    config.optimizer.schedule_unit = "steps"
+    config.optimizer.warmup = 20.0
+    config.optimizer.power = 1.0
+    config.optimizer.boundaries = ()
+    config.optimizer.step_factor = 0.1
+    config.optimizer.weight_decay = 0.05
+    config.optimizer.b1 = 0.9
+    config.optimizer.b2 = 0.999
+    config.optimizer.momentum = 0.9
+    config.optimizer.clip_norm = 1.0
+    config.optimizer.position_factor = 1.0
+    config.optimizer.accumulate_steps = 1
+
+    config.mesh = ConfigDict()
+    config.mesh.data = -1
+    config.mesh.fsdp = 1
+    config.mesh["class"] = 1
+
+    config.checkpoint = ConfigDict()
+    config.checkpoint.every_steps = 120
+    config.checkpoint.keep_last = 1
+    config.checkpoint.best_metric = ""
+    config.checkpoint.best_mode = "max"
+
+    config.log = ConfigDict()
+    config.log.every_steps = 20
+
+    config.evals = ConfigDict()
+    config.evals.every_steps = 120
+    config.evals.in_training = ("pairs",)
+    config.evals.name = ""  # data set; "" = data.name
+    config.evals.split = "train"  # the import has one; the people tell them apart
+    config.evals.identities = (NUM_TRAINED, 2 * NUM_TRAINED + 1)
+    config.evals.pairs = 1000
+    config.evals.batch_size = 50  # pairs
+    return config

@@ -1,0 +1,233 @@
+"""The data of pair matching: patch maps, or images and what makes patches of them."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from ml_collections import ConfigDict
+
+from kprpe_jax.data.face_patches import open_patches
+from kprpe_jax.data.faces import open_faces, read_labels
+from kprpe_jax.data.pairs import PairRows, paired
+from kprpe_jax.data.store import Rows
+from kprpe_jax.evaluation.pairs import draw_pairs
+from kprpe_jax.interop.patch_cnn import PatchCnn, open_patch_cnn
+from kprpe_jax.tasks import faces
+from kprpe_jax.tasks.task import TrainingRows
+
+INPUTS = ("patches", "images")
+CNN = "backbone"  # the collection, or the parameters, of the CNN
+# (params, collections, batch of B pairs, rng, *, train) -> what the transformer reads
+# [B, 2, ...] and the CNN's batch statistics {} or {CNN: tree}
+Read = Callable[..., tuple[Array, dict[str, Any]]]
+
+
+class PairData(NamedTuple):
+    """Everything about the data of a pair matching run.
+
+    Attributes:
+      open_training: seed -> TrainingRows, a row is a pair.
+      open_pairs: () -> rows of the evaluation's pairs, and bool [P] whose are genuine.
+      check_batch: of `Task`.
+      read: see `Read`.
+      example: float32 [1, ...], what the transformer reads of one image.
+      cnn: None where there is none, or patches are read.
+    """
+
+    open_training: Callable[[int], TrainingRows]
+    open_pairs: Callable[[], tuple[PairRows, np.ndarray]]
+    check_batch: Callable[[dict], None]
+    read: Read
+    example: Array
+    cnn: PatchCnn | None
+
+
+def open_data(config: ConfigDict) -> PairData:
+    """Open what the config's sections `data`, `backbone` and `evals` name.
+
+    Reads data: dir, name, input, train_split, train_identities ((first, last), () =
+    all; labels count from the first), num_classes, image_shape; model: num_patches,
+    width, window_size; backbone: kind, weights, trained; augmentation: preset, changes;
+    evals: name ("" = data.name), split, identities, pairs.
+
+    Raises: ValueError: see `pair_matching.build`.
+    """
+    data = config.data
+    if data.input not in INPUTS:
+        raise ValueError(
+            f"config.data.input must be one of {', '.join(INPUTS)}; got {data.input!r}."
+        )
+    cnn = None
+    if data.input == "patches":
+        read, example = _stored, jnp.zeros(_check_patches(config))
+    elif config.model.window_size:
+        read = _pixels(config)
+        example = jnp.zeros((1, *data.image_shape))
+    else:
+        cnn = open_patch_cnn(
+            config.backbone.kind,
+            config.backbone.weights,
+            image_size=tuple(data.image_shape[:2]),
+        )
+        if not (config.backbone.weights or config.backbone.trained):
+            raise ValueError(
+                "config.backbone must have weights or be trained; got neither; name "
+                "its weights or set backbone.trained."
+            )
+        _check_count(config, "the CNN", (cnn.grid[0] * cnn.grid[1], cnn.width))
+        read = _computed(config, cnn)
+        example = jnp.zeros((1, cnn.grid[0] * cnn.grid[1], cnn.width))
+    return PairData(
+        open_training=partial(_open_training, config),
+        open_pairs=partial(_open_pairs, config),
+        check_batch=partial(_check_batch, config),
+        read=read,
+        example=example,
+        cnn=cnn,
+    )
+
+
+def init_cnn(config: ConfigDict, cnn: PatchCnn, rng: Array) -> tuple[dict, dict]:
+    """The CNN's part of the parameters, {} where frozen, and of the collections."""
+    variables = cnn.init(rng)
+    if not config.backbone.trained:
+        return {}, {CNN: variables}
+    params = variables.pop("params")
+    return {CNN: params}, {CNN: variables}
+
+
+def _open_training(config: ConfigDict, seed: int) -> TrainingRows:
+    data = config.data
+    source, labels = _open_rows(
+        config, data.name, data.train_split, tuple(data.train_identities)
+    )
+    return TrainingRows(PairRows(source), paired(labels, seed=seed))
+
+
+def _open_pairs(config: ConfigDict) -> tuple[PairRows, np.ndarray]:
+    evals = config.evals
+    name = evals.name or config.data.name
+    source, labels = _open_rows(config, name, evals.split, tuple(evals.identities))
+    pairs = draw_pairs(labels, count=evals.pairs, seed=0)
+    return PairRows(source, pairs.first * len(source) + pairs.second), pairs.same
+
+
+def _open_rows(
+    config: ConfigDict, name: str, split: str, identities: tuple[int, ...]
+) -> tuple[Any, np.ndarray]:
+    data = config.data
+    if data.input == "images":
+        source = open_faces(
+            data.dir,
+            name,
+            split,
+            image_size=tuple(data.image_shape[:2]),
+            identities=identities or None,
+        )
+        return source, source.labels()
+    source = open_patches(data.dir, name, split)
+    labels = read_labels(source)
+    first, last = identities or (0, int(labels.max()) + 1)
+    rows = np.flatnonzero((labels >= first) & (labels < last))
+    if not rows.size:
+        raise ValueError(
+            f"config.data: some labels of {name} must lie in {first} .. {last - 1}; "
+            f"got {labels.min()} .. {labels.max()}; change the identities."
+        )
+    # A pair is read in microseconds from memory; half precision keeps it small.
+    read = [row for part in np.array_split(rows, -(-len(rows) // 512))
+            for row in source.__getitems__(part)]  # fmt: skip
+    arrays = {key: np.stack([row[key] for row in read]) for key in read[0]}
+    arrays["label"] = arrays["label"] - np.int32(first)
+    return Rows(arrays), arrays["label"]
+
+
+def _check_patches(config: ConfigDict) -> tuple[int, int, int]:
+    data = config.data
+    source = open_patches(data.dir, data.name, data.train_split)
+    shape = source[0]["patches"].shape
+    _check_count(config, data.name, shape)
+    return (1, *shape)
+
+
+def _check_count(config: ConfigDict, of: str, shape: tuple[int, int]) -> None:
+    wanted = config.model.num_patches, config.model.width
+    if shape != wanted:
+        raise ValueError(
+            f"config.model.num_patches and config.model.width must be those of {of}, "
+            f"{shape[0]} and {shape[1]}; got {wanted[0]} and {wanted[1]}; change them."
+        )
+
+
+def _stored(params: Any, collections: Any, batch: dict, rng: Array, *, train: bool):
+    del params, collections, rng, train
+    return batch["patches"].astype(jnp.float32), {}
+
+
+def _augmented(config: ConfigDict) -> Callable[..., Array]:
+    """(batch of pairs, rng, train) -> images float32 [2 B, H, W, 3]."""
+    augmented = faces.augmentation(config)
+
+    def images_of(batch: dict, rng: Array, train: bool) -> Array:
+        images, keypoints = (
+            batch[key].reshape(-1, *batch[key].shape[2:])
+            for key in ("image", "keypoints")
+        )
+        if train:
+            return augmented({"image": images, "keypoints": keypoints}, rng)[0]
+        return images.astype(jnp.float32) / 127.5 - 1
+
+    return images_of
+
+
+def _pixels(config: ConfigDict) -> Read:
+    images_of = _augmented(config)
+
+    def read(params, collections, batch, rng, *, train):
+        images = images_of(batch, rng, train)
+        return images.reshape(-1, 2, *images.shape[1:]), {}
+
+    return read
+
+
+def _computed(config: ConfigDict, cnn: PatchCnn) -> Read:
+    images_of, trained = _augmented(config), config.backbone.trained
+
+    def read(params, collections, batch, rng, *, train):
+        augment_rng, dropout_rng = jax.random.split(rng)
+        variables = dict(collections[CNN])
+        if trained:
+            variables["params"] = params[CNN]
+        patches, changed = cnn.patches(
+            variables,
+            images_of(batch, augment_rng, train),
+            dropout_rng,
+            train=train and trained,
+        )
+        changed = {CNN: {**collections[CNN], **changed}} if trained else {}
+        return patches.reshape(-1, 2, *patches.shape[1:]), changed
+
+    return read
+
+
+def _check_batch(config: ConfigDict, batch: dict[str, np.ndarray]) -> None:
+    labels = batch["label"]
+    ids = np.stack([batch["id"], batch["second_id"]], -1)
+    bad = (labels < 0) | (labels >= config.data.num_classes)
+    if bad.any():
+        raise ValueError(
+            f"pair_matching: labels must be 0..{config.data.num_classes - 1}; got "
+            f"{labels[bad][0]} (id {ids[bad][0]}); change data.num_classes or "
+            "data.train_identities"
+        )
+    if "patches" in batch:
+        finite = np.isfinite(batch["patches"]).all((-2, -1))
+        if not finite.all():
+            raise ValueError(
+                "pair_matching: patches must be finite; those of the rows with id "
+                f"{ids[~finite][:5].tolist()} are not; precompute them again"
+            )

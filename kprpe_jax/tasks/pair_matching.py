@@ -1,0 +1,234 @@
+"""Pair matching: transformers that compare two faces, and their one-image rivals.
+
+Source: Face-ViT, Sec. 4.2 to 4.4.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from kprpe_jax.evaluation.conditions import Evaluator
+from kprpe_jax.evaluation.embedding import embed_rows
+from kprpe_jax.evaluation.roc import area_under_curve, roc_curve, tar_at_far
+from kprpe_jax.evaluation.verification import fold_accuracy
+from kprpe_jax.layers.unit import unit
+from kprpe_jax.losses.class_centers import margin_softmax, padded_classes
+from kprpe_jax.losses.margin import make_margin
+from kprpe_jax.matching.patch_encoder import Encoder, Windows
+from kprpe_jax.matching.two_image import (
+    OneImage,
+    SameOrNot,
+    TwoLinear,
+    feature_similarity,
+    same_or_not_loss,
+    same_probability,
+)
+from kprpe_jax.tasks import pair_data
+from kprpe_jax.tasks.pair_data import CNN, PairData
+from kprpe_jax.tasks.recognition import SHARDING_RULES
+from kprpe_jax.tasks.task import Task
+
+VARIANTS = ("one_image", "same_or_not", "two_linear")  # V and H1, H2, H2L
+
+
+def build(config: ConfigDict, mesh: Mesh) -> Task:
+    """Build the task; see `Task`. A row of a batch is a pair.
+
+    Raises: ValueError: an unknown variant, input or backbone; patches that do not fit
+      the number of tokens; pairs that cannot be drawn; no such data set or weights.
+    """
+    model = make_model(config.model)
+    data = pair_data.open_data(config)
+
+    def init(rng: Array) -> dict[str, Any]:
+        model_rng, cnn_rng, centers_rng = jax.random.split(rng, 3)
+        sides = (data.example,) * (1 if isinstance(model, OneImage) else 2)
+        variables = dict(model.init(model_rng, *sides))
+        params = {"transformer": variables.pop("params")}
+        if not isinstance(model, SameOrNot):
+            shape = padded_classes(config.data.num_classes), _embed_dim(model)
+            params["class_centers"] = 0.01 * jax.random.normal(centers_rng, shape)
+        if data.cnn is not None:
+            own, collections = pair_data.init_cnn(config, data.cnn, cnn_rng)
+            params, variables = {**params, **own}, {**variables, **collections}
+        return {**variables, "params": params}
+
+    return Task(
+        init=init,
+        loss=make_loss(config, mesh, model, data),
+        open_training=data.open_training,
+        check_batch=data.check_batch,
+        evaluators={"pairs": pair_evaluator(config, model, data)},
+        sharding_rules=SHARDING_RULES,
+    )
+
+
+def make_model(options: ConfigDict) -> OneImage | SameOrNot | TwoLinear:
+    """Build the transformer that the config's section `model` states.
+
+    Args:
+      options: variant, of VARIANTS; window_size, window_stride, window_padding (pixels
+        of learned patches; window_size 0: patches are given); output_dim, head_norm and
+        shared_head of `TwoLinear`; the fields of `Encoder`.
+    Raises: ValueError: unknown variant.
+    """
+    fields = options.to_dict()
+    size, stride, padding = (
+        fields.pop(f"window_{name}") for name in ("size", "stride", "padding")
+    )
+    head = {k: fields.pop(k) for k in ("output_dim", "head_norm", "shared_head")}
+    variant = fields.pop("variant")
+    if variant not in VARIANTS:
+        raise ValueError(
+            f"config.model.variant must be one of {', '.join(VARIANTS)}; got "
+            f"{variant!r}."
+        )
+    windows = Windows(size, stride, padding) if size else None
+    encoder = Encoder(
+        **{**fields, "dtype": jnp.dtype(fields["dtype"])}, windows=windows
+    )
+    if variant == "one_image":
+        return OneImage(encoder)
+    return (
+        SameOrNot(encoder) if variant == "same_or_not" else TwoLinear(encoder, **head)
+    )
+
+
+def make_loss(
+    config: ConfigDict, mesh: Mesh, model: nn.Module, data: PairData
+) -> Callable[..., Any]:
+    """Build the `Task.loss`: Eq. 4.7, or for H2 the binary cross entropy.
+
+    Args:
+      config: reads data.num_classes and loss: margin, scale.
+      mesh: holds the class centres.
+      model: from `make_model`.
+      data: reads its pairs.
+    """
+    margin = make_margin("arcface", margin=config.loss.margin, scale=config.loss.scale)
+
+    def loss(params, collections, batch, rng, *, train):
+        read_rng, dropout_rng = jax.random.split(rng)
+        sides, changed = data.read(params, collections, batch, read_rng, train=train)
+        own = {name: c for name, c in collections.items() if name != CNN}
+        inputs = (sides[:, 0], sides[:, 1])
+        labels = batch["label"].T.reshape(-1)  # all first images, then all second ones
+        if isinstance(model, OneImage):
+            inputs = (jnp.concatenate(inputs),)
+        output, own = model.apply(
+            {"params": params["transformer"], **own},
+            *inputs,
+            train=train,
+            mutable=list(own),
+            rngs={"dropout": dropout_rng},
+        )
+        collections = {**collections, **own, **changed}
+        if isinstance(model, SameOrNot):
+            same = batch["label"][:, 0] == batch["label"][:, 1]
+            right = (output.argmax(-1) == same).mean(dtype=jnp.float32)
+            return same_or_not_loss(output, same), (collections, {"accuracy": right})
+        result = margin_softmax(
+            output if isinstance(model, OneImage) else output.trained,
+            params["class_centers"],
+            labels,
+            margin=margin,
+            num_classes=config.data.num_classes,
+            mesh=mesh,
+        )
+        return result.loss, (collections, {"accuracy": result.accuracy})
+
+    return loss
+
+
+def score_sides(
+    model: nn.Module, variables: dict[str, Any], first: Array, second: Array
+) -> Array:
+    """How alike pairs are: a cosine, or H2's probability.
+
+    Args:
+      model: from `make_model`.
+      variables: of it.
+      first, second: [P, ...], as it reads images.
+    Returns: float32 [P].
+    """
+    if isinstance(model, OneImage):
+        sides = (unit(model.apply(variables, side)) for side in (first, second))
+        return jnp.multiply(*sides).sum(-1)
+    output = model.apply(variables, first, second)
+    if isinstance(model, SameOrNot):
+        return same_probability(output)
+    return feature_similarity(output)
+
+
+def transformer_variables(params: Any, collections: Any) -> dict[str, Any]:
+    """A training state's variables of the transformer."""
+    own = {name: c for name, c in collections.items() if name != CNN}
+    return {"params": params["transformer"], **own}
+
+
+def pair_evaluator(config: ConfigDict, model: nn.Module, data: PairData) -> Evaluator:
+    """Build the evaluator: verification of pairs of people whom training does not see.
+
+    Reads evals: batch_size, and what `open_data` says.
+
+    Returns: function (state, mesh) -> `verification`; where the data set has a CNN's
+      embeddings, also their `cosine_accuracy` on the same pairs.
+    """
+
+    @jax.jit
+    def score(params, collections, batch):
+        sides, _ = data.read(params, collections, batch, jax.random.key(0), train=False)
+        variables = transformer_variables(params, collections)
+        scores = {"score": score_sides(model, variables, sides[:, 0], sides[:, 1])}
+        if "embedding" in batch:
+            first, second = (unit(batch["embedding"][:, side]) for side in (0, 1))
+            scores["cosine"] = (first * second).sum(-1)
+        return scores
+
+    rows, same = data.open_pairs()
+
+    def evaluate(state: Any, mesh: Mesh) -> dict[str, float]:
+        scores = embed_rows(
+            lambda batch, _: score(state.params, state.collections, batch),
+            rows,
+            batch_size=config.evals.batch_size,
+            mesh=mesh,
+        )
+        results = verification(scores["score"], same)
+        if "cosine" in scores:
+            cosine = verification(scores["cosine"], same)
+            results["cosine_accuracy"] = cosine["accuracy"]
+        return results
+
+    return evaluate
+
+
+def verification(scores: np.ndarray, same: np.ndarray) -> dict[str, float]:
+    """Verification by scores of any scale.
+
+    Args:
+      scores: float32 [P], in [-1, 1].
+      same: bool [P].
+    Returns: accuracy over 10 folds with exact thresholds, its deviation over the folds,
+      TAR at FAR 1e-2, the area under the curve, and the number of pairs.
+    """
+    folds = fold_accuracy(2 - 2 * scores, same, thresholds="exact")
+    roc = roc_curve(scores, same)
+    return {
+        "accuracy": folds.mean,
+        "std": folds.std,
+        "tar_at_far_1e-2": float(tar_at_far(roc, [1e-2]).tar[0]),
+        "auc": area_under_curve(roc),
+        "pairs": len(same),
+    }
+
+
+def _embed_dim(model: OneImage | TwoLinear) -> int:
+    return model.encoder.width if isinstance(model, OneImage) else model.output_dim
