@@ -21,12 +21,18 @@ def make_parser(description: str) -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--gallery", required=True, help="file of the gallery")
     add("--photos", help="the photos")
+    add_network(parser)
+    add("--detector", help="weights of RetinaFace; without, photos must be aligned")
+    return parser
+
+
+def add_network(parser: argparse.ArgumentParser) -> None:
+    """Options that name the network, for `read_encoder`."""
+    add = parser.add_argument
     add("--weights", help="weights of MobileFaceNet; or give --config and --workdir")
     add("--config", help="config of a run on faces, path.py[:arg]")
     add("--workdir", help="folder of that run")
     add("--checkpoint", default="best", help="of the run: best, last or a step")
-    add("--detector", help="weights of RetinaFace; without, photos must be aligned")
-    return parser
 
 
 def run(

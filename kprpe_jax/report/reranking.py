@@ -40,6 +40,7 @@ def write(results: Mapping[str, Any], output: pathlib.Path) -> str:
     parts += [
         f"**P@1 / MAP@R; {title}**\n\n{overview(results['queries'], own)}"
         for own, title in OWN.items()
+        if any(own in modes for modes in results["queries"].values())
     ]
     for kind, modes in results["queries"].items():
         for own in OWN:

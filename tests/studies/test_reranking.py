@@ -5,13 +5,21 @@ from functools import partial
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
+from kprpe_jax.data.importers.dataset import write_dataset
+from kprpe_jax.data.importers.image_folder import open_image_folder
+from kprpe_jax.data.importers.landmarks import read_landmarks
+from kprpe_jax.geometry.template import ARCFACE_112
 from kprpe_jax.matching.earth_movers import match_faces
 from kprpe_jax.matching.patch_weights import Faces, landmark_density
 from kprpe_jax.matching.two_stage import FAST, first_stage
 from kprpe_jax.report import reranking as report
-from kprpe_jax.studies import reranking
-from kprpe_jax.studies.reranking_scores import WEIGHTINGS, Features, pair_scores
+from kprpe_jax.studies import reranking_trial
+from kprpe_jax.studies.reranking import main, run_study
+from kprpe_jax.studies.reranking_features import Features, Network
+from kprpe_jax.studies.reranking_photos import read_dataset
+from kprpe_jax.studies.reranking_scores import WEIGHTINGS, pair_scores
 from tests.quick import quick_jit
 
 PEOPLE, EACH = 6, 4
@@ -27,7 +35,7 @@ def trial(rng):
     queries = gallery[rows] + 0.5 * rng.normal(size=(10, 5)).astype(np.float32)
     first = first_stage(Faces(queries, None), Faces(gallery, None), ranks=24)
     scores = rng.normal(size=(10, 9, len(WEIGHTINGS))).astype(np.float32)
-    return reranking.Trial(rows, labels[rows], labels, first, scores)
+    return reranking_trial.Trial(rows, labels[rows], labels, first, scores)
 
 
 def by_hand(trial, scores, alpha, k, own):
@@ -49,10 +57,10 @@ def by_hand(trial, scores, alpha, k, own):
 
 
 def test_own_photos_both_ways(trial, monkeypatch):
-    monkeypatch.setattr(reranking, "K", 8)
-    removed = reranking.count_all(trial, own="removed")
-    kept = reranking.count_all(trial, own="kept")
-    counted = reranking.count_all(trial, own="counted")
+    monkeypatch.setattr(reranking_trial, "K", 8)
+    removed = reranking_trial.count_all(trial, own="removed")
+    kept = reranking_trial.count_all(trial, own="kept")
+    counted = reranking_trial.count_all(trial, own="counted")
     for i, name in enumerate(WEIGHTINGS):
         for alpha in (0.3, 0.7, 1.0):
             scores = trial.scores[:, :, i]
@@ -94,8 +102,10 @@ def test_several_weightings_at_once(rng):
 
 
 def test_report(trial, tmp_path, monkeypatch):
-    monkeypatch.setattr(reranking, "K", 8)
-    modes = {own: reranking.count_all(trial, own=own) for own in ("removed", "kept")}
+    monkeypatch.setattr(reranking_trial, "K", 8)
+    modes = {
+        own: reranking_trial.count_all(trial, own=own) for own in ("removed", "kept")
+    }
     results = {
         "photos": 24,
         "people": PEOPLE,
@@ -110,3 +120,83 @@ def test_report(trial, tmp_path, monkeypatch):
     assert "10 queries, crop; own photo in the gallery" in text
     assert (tmp_path / "tables.md").read_text() == text
     assert (tmp_path / "reranking_alpha.png").stat().st_size > 1000
+
+
+def mean_colours(images, keypoints):
+    """A network of four patches: mean colours of the quarters."""
+    maps = images.reshape(len(images), 2, 56, 2, 56, 3).mean((2, 4))
+    patches = maps.reshape(len(images), 4, 3)
+    embeddings = patches.reshape(len(images), 12)
+    density = landmark_density(keypoints, (2, 2))
+    return Features(Faces(embeddings, patches, densities=density), patches.mean(1))
+
+
+@pytest.fixture(scope="module")
+def people_dir(tmp_path_factory):
+    """An import of 27 people of four colours with four photos each; one has one."""
+    folder = tmp_path_factory.mktemp("people")
+    rng, lines = np.random.default_rng(0), []
+    for person in range(28):
+        colours = rng.integers(30, 225, (2, 2, 3))
+        for index in range(4 if person < 27 else 1):
+            noisy = np.clip(colours + rng.integers(-30, 30, (2, 2, 3)), 0, 255)
+            # The first photo is larger, its points are where alignment takes them.
+            side = 224 if index == 0 else 112
+            image = noisy.astype(np.uint8).repeat(side // 2, 0).repeat(side // 2, 1)
+            path = folder / "images" / f"{person:02d}" / f"{index}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image).save(path)
+            points = ",".join(map(str, (ARCFACE_112 / 112).ravel()))
+            lines.append(f"{person:02d}/{index}.png,{points}")
+    table = folder / "points.csv"
+    header = "key," + ",".join(f"x{i},y{i}" for i in range(5))
+    table.write_text("\n".join([header, *lines]) + "\n")
+    write_dataset(
+        open_image_folder(folder / "images"),
+        name="people",
+        data_dir=folder / "data",
+        origin={"kind": "folder"},
+        landmarks=read_landmarks(table, units="fraction"),
+    )
+    return folder / "data"
+
+
+@pytest.mark.slow
+def test_study_of_an_import_with_any_network(people_dir, tmp_path):
+    photos = read_dataset(people_dir, "people", "train")
+    assert len(photos.labels) == 108  # nobody can be found who has one photo
+    np.testing.assert_allclose(photos.keypoints[0], ARCFACE_112 / 112, atol=1e-4)
+    some = read_dataset(people_dir, "people", "train", identities=(3, 5))
+    assert some.encoded == photos.encoded[12:20]
+    assert list(some.labels) == [0] * 4 + [1] * 4
+
+    network = Network("colours", mean_colours)
+    options = dict(kinds={"plain": 0, "sunglasses": 9}, swept=0, alone=0)
+    found = run_study(photos, network, tmp_path, **options)
+    assert found["queries"]["plain"]["removed"]["stage1"]["p_at_1"] > 90
+    assert found["queries"]["sunglasses"]["count"] == 9
+    again = run_study(photos, network, tmp_path, **options)
+    assert again == found
+    other = Network("other", mean_colours)
+    with pytest.raises(ValueError, match="holds others; choose another --output"):
+        run_study(photos, other, tmp_path, **options)
+    with pytest.raises(ValueError, match="more than 100 photos; got 8"):
+        run_study(some, network, tmp_path, **options)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--weights=w"], "--archive and --points, or --dataset"),
+        (["--dataset=a", "--archive=b", "--points=c"], "or --dataset"),
+        (["--dataset=a", "--queries=plain"], "kind:count,kind:count"),
+        (["--dataset=a", "--identities=1"], "must be first,last; got '1'"),
+    ],
+)
+def test_bad_options_are_one_sentence(arguments, message, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    assert stopped.value.code == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
