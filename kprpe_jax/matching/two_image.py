@@ -23,6 +23,7 @@ from jax.typing import ArrayLike
 from kprpe_jax.layers.batch_norm import BatchNorm
 from kprpe_jax.layers.unit import unit
 from kprpe_jax.matching.patch_encoder import Encoder
+from kprpe_jax.matching.patch_weights import Faces
 
 HEAD_NORMS = ("layer", "batch")
 
@@ -149,6 +150,28 @@ def same_probability(logits: Array) -> Array:
 def feature_similarity(features: PairFeatures) -> Array:
     """Cosine of f_1 and f_2: float32 [B] in [-1, 1], 0 where one is zero."""
     return (unit(features.first) * unit(features.second)).sum(-1)
+
+
+def second_stage(
+    queries: Faces,
+    gallery: Faces,
+    rows: np.ndarray,
+    *,
+    score: Callable[[Array, Array], Array],
+    chunk: int = 8,
+) -> np.ndarray:
+    """`two_stage.second_stage` with a network in place of the earth mover's distance.
+
+    `two_stage(queries, gallery, compare=partial(second_stage, score=score))` mixes what
+    it gives with the cosine.
+
+    Args:
+      queries, gallery: their patches are compared.
+      rows, score, chunk: as `score_candidates`.
+    Returns: float32 [Q, k], -inf where there is no candidate.
+    Raises: ValueError: as `score_candidates`.
+    """
+    return score_candidates(score, queries.patches, gallery.patches, rows, chunk=chunk)
 
 
 def score_candidates(

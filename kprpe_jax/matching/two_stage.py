@@ -4,7 +4,7 @@ Arrays of the gallery may be NumPy arrays, memory maps or device arrays; only wh
 chunk needs is on the device at a time. A pair's score is the same in whatever chunk.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import jax
@@ -19,6 +19,8 @@ from kprpe_jax.matching.nearest import ExactIndex, Index, Ranking, check_search
 from kprpe_jax.matching.patch_weights import Faces
 from kprpe_jax.matching.sinkhorn import Solver
 
+# (queries, gallery, rows [Q, k]) -> similarities float32 [Q, k] of the candidates
+Compare = Callable[[Faces, Faces, np.ndarray], np.ndarray]
 # Weights that sum to 1 on both sides need nothing more.
 FAST = Solver(domain="kernel", unequal="query")
 
@@ -31,6 +33,7 @@ def two_stage(
     alpha: float | None = 0.7,
     weighting: str = "apc",
     solver: Solver = FAST,
+    compare: Compare | None = None,
     own_rows: ArrayLike | None = None,
     ranks: int | None = None,
     chunk: int | None = None,
@@ -48,6 +51,9 @@ def two_stage(
         both, as the official code has it for LFW.
       weighting: of the patches, one of `patch_weights.WEIGHTINGS`.
       solver: how flows are computed.
+      compare: what compares the candidates in place of the earth mover's distance, such
+        as a two-image transformer (`two_image.second_stage` with its `score`); then
+        weighting, solver and chunk are of no matter.
       own_rows: int [Q], the gallery row that is the query's own photo and is not to be
         found; -1 = none.
       ranks: length of the ranking, k or more; ranks after k keep the order and scores
@@ -71,10 +77,11 @@ def two_stage(
     first = first_stage(
         queries, gallery, ranks=ranks, own_rows=own_rows, index=index, mesh=mesh
     )
-    patches = second_stage(
-        queries, gallery, first.rows[:, :k],
-        weighting=weighting, solver=solver, chunk=chunk, mesh=mesh,
-    )  # fmt: skip
+    if compare is None:
+        compare = partial(
+            second_stage, weighting=weighting, solver=solver, chunk=chunk, mesh=mesh
+        )
+    patches = compare(queries, gallery, first.rows[:, :k])
     return rank_again(first, patches, alpha)
 
 

@@ -1,3 +1,5 @@
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -5,6 +7,7 @@ import pytest
 
 from kprpe_jax.matching import two_image as subject
 from kprpe_jax.matching.patch_encoder import Encoder
+from kprpe_jax.matching.patch_weights import Faces
 from kprpe_jax.matching.two_image import (
     OneImage,
     PairFeatures,
@@ -14,8 +17,9 @@ from kprpe_jax.matching.two_image import (
     same_or_not_loss,
     same_probability,
     score_candidates,
+    second_stage,
 )
-from kprpe_jax.matching.two_stage import Ranking, rank_again
+from kprpe_jax.matching.two_stage import Ranking, rank_again, two_stage
 from tests.quick import quick_jit
 
 PATCHES, WIDTH, DIM = 3, 4, 5
@@ -159,6 +163,25 @@ def test_candidates_are_scored_and_ranked_again(rng, chunk):
             for at, row in enumerate(rows[query])
         }
         assert list(ranking.rows[query]) == sorted(mixed, key=lambda r: -mixed[r])
+
+
+def test_the_second_stage_takes_a_network(rng):
+    """By its score alone the candidates of every query stand in that order."""
+    queries, gallery = (
+        Faces(
+            rng.normal(size=(n, 6)).astype(np.float32),
+            rng.uniform(size=(n, PATCHES, WIDTH)).astype(np.float32),
+        )
+        for n in (3, 7)
+    )
+    compare = partial(second_stage, score=first_minus_second)
+    found = two_stage(queries, gallery, k=4, ranks=6, alpha=1.0, compare=compare)
+    cosine = two_stage(queries, gallery, k=4, ranks=6, alpha=0.0, compare=compare)
+    totals = gallery.patches.sum((1, 2))
+    for query in range(3):
+        want = sorted(cosine.rows[query, :4], key=lambda row: totals[row])
+        assert list(found.rows[query]) == [*want, *cosine.rows[query, 4:]]
+    assert (found.rows != cosine.rows).any()
 
 
 def test_bad_candidates(rng):
