@@ -36,6 +36,7 @@ def get_config(network: str = "h2l") -> ConfigDict:
     config.data.dir = "data"
     config.data.name = "lfw_patches"
     config.data.input = "patches"  # or images: through the CNN or learned patches
+    config.data.in_memory = True
     config.data.train_split = "train"
     config.data.train_identities = (0, NUM_TRAINED)  # (first, last); () = all
     config.data.num_classes = NUM_TRAINED

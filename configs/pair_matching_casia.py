@@ -22,6 +22,7 @@ def get_config(network: str = "h2l") -> ConfigDict:
     config.steps = EPOCHS * epoch
     config.data.name = "casia"
     config.data.input = "images"
+    config.data.in_memory = False
     config.data.image_shape = (128, 128, 3)
     config.data.num_classes = 10_575
     config.data.train_identities = ()

@@ -22,6 +22,7 @@ def get_config(network: str = "h2l") -> ConfigDict:
     config.data.num_classes = drawn.num_classes
     config.data.train_identities = ()
     config.data.input = "images"
+    config.data.in_memory = False
     config.data.batch_size = 32  # pairs
     config.augmentation.changes = ConfigDict(dict(spatial=dict(flip_prob=0.5)))
 

@@ -1,13 +1,14 @@
 """The TFDS data set of patch maps, computed once, to train pair matching from."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
 
 from kprpe_jax.data.face_features import write_rows
+from kprpe_jax.data.faces import read_labels
 from kprpe_jax.data.store import open_split
 
 
@@ -107,3 +108,43 @@ def open_patches(data_dir: str | os.PathLike, name: str, split: str) -> Any:
             "precompute_patches, or set data.input to images"
         )
     return source
+
+
+class Patches(Sequence):
+    """Rows of some people, their labels counted from the first.
+
+    Args:
+      source: from `open_patches`.
+      identities: (first, last): labels first .. last - 1; () = all.
+    Raises: ValueError: nobody there.
+    """
+
+    def __init__(self, source: Sequence, identities: tuple[int, ...] = ()):
+        labels = read_labels(source)
+        self._first, last = identities or (0, int(labels.max()) + 1)
+        self._rows = np.flatnonzero((labels >= self._first) & (labels < last))
+        if not self._rows.size:
+            raise ValueError(
+                f"Patches: some labels must lie in {self._first} .. {last - 1}; got "
+                f"{labels.min()} .. {labels.max()}; change the identities"
+            )
+        self._source, self._labels = source, labels[self._rows] - np.int32(self._first)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def labels(self) -> np.ndarray:
+        """Labels int32 [N] of all rows."""
+        return self._labels
+
+    def __getitem__(self, row: int) -> dict[str, np.ndarray]:
+        """Return one row."""
+        return self.__getitems__([row])[0]
+
+    def __getitems__(self, rows: Sequence[int]) -> list[dict[str, np.ndarray]]:
+        """Return several rows with one read per shard."""
+        read = self._source.__getitems__([int(self._rows[row]) for row in rows])
+        return [
+            {**values, "label": self._labels[row]}
+            for row, values in zip(rows, read, strict=True)
+        ]

@@ -1,6 +1,6 @@
 """The data of pair matching: patch maps, or images and what makes patches of them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -10,10 +10,10 @@ import numpy as np
 from jax import Array
 from ml_collections import ConfigDict
 
-from kprpe_jax.data.face_patches import open_patches
-from kprpe_jax.data.faces import open_faces, read_labels
+from kprpe_jax.data.face_patches import Patches, open_patches
+from kprpe_jax.data.faces import open_faces
 from kprpe_jax.data.pairs import PairRows, paired
-from kprpe_jax.data.store import Rows
+from kprpe_jax.data.store import read_all
 from kprpe_jax.evaluation.pairs import draw_pairs
 from kprpe_jax.interop.patch_cnn import PatchCnn, open_patch_cnn
 from kprpe_jax.tasks import faces
@@ -21,6 +21,8 @@ from kprpe_jax.tasks.task import TrainingRows
 
 INPUTS = ("patches", "images")
 CNN = "backbone"  # the collection, or the parameters, of the CNN
+# (name, split, identities) of the config -> rows, and their labels int [N]
+OpenRows = Callable[[str, str, Sequence[int]], tuple[Sequence, np.ndarray]]
 # (params, collections, batch of B pairs, rng, *, train) -> what the transformer reads
 # [B, 2, ...] and the CNN's batch statistics {} or {CNN: tree}
 Read = Callable[..., tuple[Array, dict[str, Any]]]
@@ -31,7 +33,8 @@ class PairData(NamedTuple):
 
     Attributes:
       open_training: seed -> TrainingRows, a row is a pair.
-      open_pairs: () -> rows of the evaluation's pairs, and bool [P] whose are genuine.
+      tested: the P pairs of the evaluation.
+      same: bool [P], which of these are genuine.
       check_batch: of `Task`.
       read: see `Read`.
       example: float32 [1, ...], what the transformer reads of one image.
@@ -39,51 +42,53 @@ class PairData(NamedTuple):
     """
 
     open_training: Callable[[int], TrainingRows]
-    open_pairs: Callable[[], tuple[PairRows, np.ndarray]]
+    tested: PairRows
+    same: np.ndarray
     check_batch: Callable[[dict], None]
     read: Read
     example: Array
     cnn: PatchCnn | None
 
 
-def open_data(config: ConfigDict) -> PairData:
+def open_data(config: ConfigDict, open_rows: OpenRows | None = None) -> PairData:
     """Open what the config's sections `data`, `backbone` and `evals` name.
 
-    Reads data: dir, name, input, train_split, train_identities ((first, last), () =
-    all; labels count from the first), num_classes, image_shape; model: num_patches,
-    width, window_size; backbone: kind, weights, trained; augmentation: preset, changes;
-    evals: name ("" = data.name), split, identities, pairs.
+    Reads data: dir, name, input, in_memory, train_split, train_identities ((first,
+    last), () = all; labels count from the first), num_classes, image_shape; model:
+    num_patches, width, window_size; backbone: kind, weights, trained; augmentation:
+    preset, changes; evals: name ("" = data.name), split, identities, pairs.
 
+    Args:
+      config: of the run.
+      open_rows: where rows come from; None: data sets on disk.
     Raises: ValueError: see `pair_matching.build`.
     """
-    data = config.data
+    data, evals = config.data, config.evals
     if data.input not in INPUTS:
         raise ValueError(
             f"config.data.input must be one of {', '.join(INPUTS)}; got {data.input!r}."
         )
+    open_rows = partial(_open_rows, config) if open_rows is None else open_rows
     cnn = None
+    source, labels = open_rows(data.name, data.train_split, data.train_identities)
     if data.input == "patches":
-        read, example = _stored, jnp.zeros(_check_patches(config))
+        shape = source[0]["patches"].shape
+        _check_count(config, data.name, shape)
+        read, example = _stored, jnp.zeros((1, *shape))
     elif config.model.window_size:
-        read = _pixels(config)
-        example = jnp.zeros((1, *data.image_shape))
+        read, example = _pixels(config), jnp.zeros((1, *data.image_shape))
     else:
-        cnn = open_patch_cnn(
-            config.backbone.kind,
-            config.backbone.weights,
-            image_size=tuple(data.image_shape[:2]),
-        )
-        if not (config.backbone.weights or config.backbone.trained):
-            raise ValueError(
-                "config.backbone must have weights or be trained; got neither; name "
-                "its weights or set backbone.trained."
-            )
-        _check_count(config, "the CNN", (cnn.grid[0] * cnn.grid[1], cnn.width))
+        cnn = _open_cnn(config)
         read = _computed(config, cnn)
         example = jnp.zeros((1, cnn.grid[0] * cnn.grid[1], cnn.width))
+    tested, people = open_rows(evals.name or data.name, evals.split, evals.identities)
+    pairs = draw_pairs(people, count=evals.pairs, seed=0)
     return PairData(
-        open_training=partial(_open_training, config),
-        open_pairs=partial(_open_pairs, config),
+        open_training=lambda seed: TrainingRows(
+            PairRows(source), paired(labels, seed=seed)
+        ),
+        tested=PairRows(tested, pairs.first * len(tested) + pairs.second),
+        same=pairs.same,
         check_batch=partial(_check_batch, config),
         read=read,
         example=example,
@@ -100,25 +105,9 @@ def init_cnn(config: ConfigDict, cnn: PatchCnn, rng: Array) -> tuple[dict, dict]
     return {CNN: params}, {CNN: variables}
 
 
-def _open_training(config: ConfigDict, seed: int) -> TrainingRows:
-    data = config.data
-    source, labels = _open_rows(
-        config, data.name, data.train_split, tuple(data.train_identities)
-    )
-    return TrainingRows(PairRows(source), paired(labels, seed=seed))
-
-
-def _open_pairs(config: ConfigDict) -> tuple[PairRows, np.ndarray]:
-    evals = config.evals
-    name = evals.name or config.data.name
-    source, labels = _open_rows(config, name, evals.split, tuple(evals.identities))
-    pairs = draw_pairs(labels, count=evals.pairs, seed=0)
-    return PairRows(source, pairs.first * len(source) + pairs.second), pairs.same
-
-
 def _open_rows(
-    config: ConfigDict, name: str, split: str, identities: tuple[int, ...]
-) -> tuple[Any, np.ndarray]:
+    config: ConfigDict, name: str, split: str, identities: Sequence[int]
+) -> tuple[Sequence, np.ndarray]:
     data = config.data
     if data.input == "images":
         source = open_faces(
@@ -126,32 +115,26 @@ def _open_rows(
             name,
             split,
             image_size=tuple(data.image_shape[:2]),
-            identities=identities or None,
+            identities=tuple(identities) or None,
         )
-        return source, source.labels()
-    source = open_patches(data.dir, name, split)
-    labels = read_labels(source)
-    first, last = identities or (0, int(labels.max()) + 1)
-    rows = np.flatnonzero((labels >= first) & (labels < last))
-    if not rows.size:
+    else:
+        source = Patches(open_patches(data.dir, name, split), tuple(identities))
+    labels = source.labels()
+    return (read_all(source) if data.in_memory else source), labels
+
+
+def _open_cnn(config: ConfigDict) -> PatchCnn:
+    options = config.backbone
+    if not (options.weights or options.trained):
         raise ValueError(
-            f"config.data: some labels of {name} must lie in {first} .. {last - 1}; "
-            f"got {labels.min()} .. {labels.max()}; change the identities."
+            "config.backbone must have weights or be trained; got neither; name its "
+            "weights or set backbone.trained."
         )
-    # A pair is read in microseconds from memory; half precision keeps it small.
-    read = [row for part in np.array_split(rows, -(-len(rows) // 512))
-            for row in source.__getitems__(part)]  # fmt: skip
-    arrays = {key: np.stack([row[key] for row in read]) for key in read[0]}
-    arrays["label"] = arrays["label"] - np.int32(first)
-    return Rows(arrays), arrays["label"]
-
-
-def _check_patches(config: ConfigDict) -> tuple[int, int, int]:
-    data = config.data
-    source = open_patches(data.dir, data.name, data.train_split)
-    shape = source[0]["patches"].shape
-    _check_count(config, data.name, shape)
-    return (1, *shape)
+    cnn = open_patch_cnn(
+        options.kind, options.weights, image_size=tuple(config.data.image_shape[:2])
+    )
+    _check_count(config, "the CNN", (cnn.grid[0] * cnn.grid[1], cnn.width))
+    return cnn
 
 
 def _check_count(config: ConfigDict, of: str, shape: tuple[int, int]) -> None:

@@ -31,21 +31,25 @@ from kprpe_jax.matching.two_image import (
     same_probability,
 )
 from kprpe_jax.tasks import pair_data
-from kprpe_jax.tasks.pair_data import CNN, PairData
+from kprpe_jax.tasks.pair_data import CNN, OpenRows, PairData
 from kprpe_jax.tasks.recognition import SHARDING_RULES
 from kprpe_jax.tasks.task import Task
 
 VARIANTS = ("one_image", "same_or_not", "two_linear")  # V and H1, H2, H2L
 
 
-def build(config: ConfigDict, mesh: Mesh) -> Task:
+def build(config: ConfigDict, mesh: Mesh, open_rows: OpenRows | None = None) -> Task:
     """Build the task; see `Task`. A row of a batch is a pair.
 
+    Args:
+      config: of the run.
+      mesh: holds the class centres.
+      open_rows: where rows come from; None: the data sets that the config names.
     Raises: ValueError: an unknown variant, input or backbone; patches that do not fit
       the number of tokens; pairs that cannot be drawn; no such data set or weights.
     """
     model = make_model(config.model)
-    data = pair_data.open_data(config)
+    data = pair_data.open_data(config, open_rows)
 
     def init(rng: Array) -> dict[str, Any]:
         model_rng, cnn_rng, centers_rng = jax.random.split(rng, 3)
@@ -192,18 +196,16 @@ def pair_evaluator(config: ConfigDict, model: nn.Module, data: PairData) -> Eval
             scores["cosine"] = (first * second).sum(-1)
         return scores
 
-    rows, same = data.open_pairs()
-
     def evaluate(state: Any, mesh: Mesh) -> dict[str, float]:
         scores = embed_rows(
             lambda batch, _: score(state.params, state.collections, batch),
-            rows,
+            data.tested,
             batch_size=config.evals.batch_size,
             mesh=mesh,
         )
-        results = verification(scores["score"], same)
+        results = verification(scores["score"], data.same)
         if "cosine" in scores:
-            cosine = verification(scores["cosine"], same)
+            cosine = verification(scores["cosine"], data.same)
             results["cosine_accuracy"] = cosine["accuracy"]
         return results
 
