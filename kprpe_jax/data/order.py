@@ -71,6 +71,18 @@ def repeated(
     return grain.MapDataset.source(_Repeated(rows, probability, seed))
 
 
+def numbered(rows: grain.MapDataset, *, num_rows: int) -> grain.MapDataset:
+    """Tell visits apart: row r at place t becomes r + num_rows * t.
+
+    For sources that draw anew at every visit, such as `gait.Clips`.
+
+    Args:
+      rows: stream of row numbers.
+      num_rows: of the source, at least 1.
+    """
+    return grain.MapDataset.source(_Numbered(rows, num_rows))
+
+
 class _Endless:
     def __len__(self) -> int:
         return 2**40  # rows; grain wants an end
@@ -115,3 +127,11 @@ class _Repeated(_Endless):
             draw = np.random.default_rng([self._seed, 2, pair]).random()
             second = draw >= self._probability
         return self._rows[2 * pair + int(second)]
+
+
+class _Numbered(_Endless):
+    def __init__(self, rows: grain.MapDataset, num_rows: int):
+        self._rows, self._num_rows = rows, num_rows
+
+    def __getitem__(self, place: int) -> int:
+        return self._rows[place] + self._num_rows * int(place)

@@ -6,6 +6,7 @@ from ml_collections import ConfigDict
 from kprpe_jax.tasks import (
     classification,
     face_recognition,
+    gait,
     joint_alignment,
     landmarks,
     pair_matching,
@@ -21,6 +22,7 @@ TASKS = {
     "set_fusion": set_fusion.build,
     "joint_alignment": joint_alignment.build,
     "landmarks": landmarks.build,
+    "gait": gait.build,
     "pair_matching": pair_matching.build,
 }
 

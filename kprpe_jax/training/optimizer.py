@@ -24,8 +24,9 @@ NO_DECAY = (
     r"|(^|/)embedding$"
 )
 
-# What encodes position: bias tables of the attention, learned embeddings of places.
-POSITION = r"(^|/)(bias_tables/|position_embedding$)"
+# What encodes position: bias tables of the attention, those of windows, too; learned
+# embeddings of places.
+POSITION = r"(^|/)(bias_tables/|keypoint_bias|offset_bias/table$|position_embedding$)"
 
 
 class Optimizer(NamedTuple):
@@ -44,6 +45,8 @@ def make_schedule(
     and end the two learning rates:
     - warm-up (t < w): base * (t + 1) / w, so that the first step already learns;
     - cosine: end + (base - end) * (1 + cos(pi p)) / 2;
+    - sgdr: cosine that starts again at each of the boundaries, each period with its own
+      p (Loshchilov and Hutter, SGDR, ICLR 2017, Eq. 5); without boundaries one period;
     - polynomial: end + (base - end) * (1 - p) ** power;
     - step: base * step_factor ** (number of boundaries <= t);
     - constant: base.
@@ -84,9 +87,18 @@ def make_schedule(
     def progress(step):
         return jnp.clip((step - warmup) / (steps - warmup), 0.0, 1.0)
 
+    def period_progress(step):
+        edges = jnp.asarray([warmup, *boundaries, steps], jnp.float32)
+        period = jnp.clip(jnp.sum(step >= edges) - 1, 0, len(edges) - 2)
+        begin, finish = edges[period], edges[period + 1]
+        return jnp.clip((step - begin) / jnp.maximum(finish - begin, 1), 0.0, 1.0)
+
     after = {
         "cosine": lambda t: (
             end + (base - end) * 0.5 * (1 + jnp.cos(jnp.pi * progress(t)))
+        ),
+        "sgdr": lambda t: (
+            end + (base - end) * 0.5 * (1 + jnp.cos(jnp.pi * period_progress(t)))
         ),
         "polynomial": lambda t: end + (base - end) * (1 - progress(t)) ** power,
         "step": lambda t: (

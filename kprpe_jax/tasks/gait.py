@@ -1,0 +1,172 @@
+"""Gait recognition: SwinGait-2D, with and without KP-RPE, by triplets and classes.
+
+Source: KP-RPE, Sec. 5; Fan et al., Exploring deep models for practical gait
+recognition, 2023.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from kprpe_jax.backbones.swin_gait import NUM_JOINTS, SwinGait
+from kprpe_jax.data import order
+from kprpe_jax.data.augmentation.recipe import make_recipe
+from kprpe_jax.data.augmentation.sequences import move_sequences
+from kprpe_jax.data.gait import Clips, GaitSplit, check_clips, open_gait
+from kprpe_jax.evaluation.gait_conditions import make_evaluators, standard_conditions
+from kprpe_jax.interop.swin_gait import import_weights
+from kprpe_jax.losses.triplet import batch_all, batch_hard, part_cross_entropy
+from kprpe_jax.tasks.task import Task, TrainingRows
+
+TRIPLETS = {"batch_all": batch_all, "batch_hard": batch_hard}
+
+
+def build(config: ConfigDict, mesh: Mesh) -> Task:
+    """Build the task; see `Task`.
+
+    Reads model (fields of SwinGait but num_classes), data (num_classes,
+    sequences_per_identity, num_frames, skip_frames), augmentation (fields of
+    `Spatial`), loss, evals.
+
+    Raises: ValueError: a network that spans time; an unknown triplet loss; a batch that
+      is no whole number of people; no such data set, or one of another size.
+    """
+    model = make_model(config)
+    _check(config)
+    example = (
+        jnp.zeros((mesh.size, config.data.num_frames, *model.image_size)),
+        jnp.zeros((mesh.size, config.data.num_frames, NUM_JOINTS, 2)),
+    )
+
+    def init(rng: Array) -> dict[str, Any]:
+        params_rng, dropout_rng = jax.random.split(rng)
+        rngs = {"params": params_rng, "dropout": dropout_rng}
+        return model.init(rngs, *example, train=True)
+
+    def embed(params, collections, sequences):
+        return model.apply(
+            {"params": params, **collections},
+            sequences["silhouettes"],
+            sequences["keypoints"],
+            mask=sequences["frame_mask"],
+            joint_mask=sequences["joint_mask"],
+        ).embeddings
+
+    evals = config.evals
+    return Task(
+        init=init,
+        loss=_make_loss(config, model),
+        open_training=partial(_open_training, config),
+        check_batch=partial(
+            check_clips,
+            num_classes=config.data.num_classes,
+            size=model.image_size,
+            needs_joints=model.uses_keypoints,
+        ),
+        evaluators=make_evaluators(
+            embed,
+            open_split(config, evals.split),
+            standard_conditions(
+                evals.severities,
+                evals.alphas,
+                evals.missing,
+                uses_joints=model.uses_keypoints,
+            ),
+            lengths=evals.lengths,
+            batch_size=evals.batch_size,
+            metric=evals.metric,
+        ),
+        import_weights=partial(import_weights, model),
+    )
+
+
+def make_model(config: ConfigDict) -> SwinGait:
+    """The network of a config's section `model`.
+
+    Raises: ValueError: a window that spans time.
+    """
+    fields = config.model.to_dict()
+    if len(fields["window"]) != 2:
+        raise ValueError(
+            "config.model.window must be (rows, columns) of tokens: the task trains "
+            f"the 2-D network; got {fields['window']}"
+        )
+    fields["dtype"] = jnp.dtype(fields["dtype"])
+    return SwinGait(num_classes=config.data.num_classes, **fields)
+
+
+def open_split(config: ConfigDict, split: str) -> GaitSplit:
+    """A split of the config's data set, in the model's size."""
+    data = config.data
+    return open_gait(data.dir, data.name, split, size=tuple(config.model.image_size))
+
+
+def _check(config: ConfigDict) -> None:
+    per_person = config.data.sequences_per_identity
+    if config.loss.triplet not in TRIPLETS:
+        raise ValueError(
+            f"config.loss.triplet must be one of {', '.join(TRIPLETS)}; got "
+            f"{config.loss.triplet!r}"
+        )
+    if per_person < 2 or config.data.batch_size % per_person:
+        raise ValueError(
+            "config.data.batch_size must be a multiple of "
+            "config.data.sequences_per_identity, which is at least 2; got "
+            f"{config.data.batch_size} and {per_person}; change one of them"
+        )
+
+
+def _open_training(config: ConfigDict, seed: int) -> TrainingRows:
+    """P people x K sequences a batch; each visit samples other frames."""
+    data = config.data
+    split = open_split(config, data.train_split)
+    clips = Clips(split, num_frames=data.num_frames, skip=data.skip_frames, seed=seed)
+    rows = order.balanced(
+        split.labels, images_per_identity=data.sequences_per_identity, seed=seed
+    )
+    return TrainingRows(clips, order.numbered(rows, num_rows=len(clips)))
+
+
+def _make_loss(config: ConfigDict, model: SwinGait) -> Callable[..., Any]:
+    """Triplets of embeddings and cross entropy of class cosines, per part."""
+    options = config.loss
+    triplet_loss = TRIPLETS.get(options.triplet)
+    spatial = make_recipe("none", spatial=config.augmentation.to_dict()).spatial
+
+    def loss(params, collections, batch, rng, *, train):
+        move_rng, dropout_rng = jax.random.split(rng)
+        silhouettes, keypoints, joint_mask = move_sequences(
+            move_rng,
+            batch["silhouettes"].astype(jnp.float32) / 255,
+            batch["keypoints"],
+            batch["joint_mask"],
+            spatial,
+        )
+        output, collections = model.apply(
+            {"params": params, **collections},
+            silhouettes,
+            keypoints,
+            joint_mask=joint_mask,
+            train=train,
+            mutable=list(collections),
+            rngs={"dropout": dropout_rng},
+        )
+        labels = batch["label"]
+        triplet = triplet_loss(output.embeddings, labels, margin=options.margin)
+        entropy = part_cross_entropy(output.logits, labels, scale=options.scale)
+        right = output.logits.argmax(-1) == labels[:, None]
+        metrics = {
+            "triplet": triplet.loss,
+            "active_triplets": triplet.active,
+            "cross_entropy": entropy,
+            "accuracy": right.mean(dtype=jnp.float32),
+        }
+        return options.triplet_weight * triplet.loss + entropy, (collections, metrics)
+
+    return loss
