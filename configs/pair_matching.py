@@ -8,6 +8,7 @@ python -m kprpe_jax.data.precompute_patches --source lfw --name lfw_patches \\
     --weights WEIGHTS --min_images 2
 python train.py --config configs/pair_matching.py --workdir runs/h2l
 python train.py --config configs/pair_matching.py:h2 --workdir runs/h2
+python train.py --config configs/pair_matching.py:v --workdir runs/v  # from the photos
 python eval.py --config configs/pair_matching.py --workdir runs/h2l
 """
 
@@ -15,6 +16,7 @@ from ml_collections import ConfigDict
 
 NUM_TRAINED = 2166  # of 4,333 people
 NETWORKS = {  # Face-ViT, Table 4.1
+    "v": "one_image",
     "h1": "one_image",
     "h2": "same_or_not",
     "h2l": "two_linear",
@@ -22,7 +24,7 @@ NETWORKS = {  # Face-ViT, Table 4.1
 
 
 def get_config(network: str = "h2l") -> ConfigDict:
-    """Configure a run of h1, h2 or h2l."""
+    """Configure a run of v, h1, h2 or h2l."""
     if network not in NETWORKS:
         raise ValueError(
             f"config: unknown network {network!r}; use one of {', '.join(NETWORKS)}"
@@ -117,4 +119,23 @@ def get_config(network: str = "h2l") -> ConfigDict:
     config.evals.identities = (NUM_TRAINED, 2 * NUM_TRAINED + 1)
     config.evals.pairs = 1000
     config.evals.batch_size = 50  # pairs
+    if network == "v":
+        config.data.name = "lfw"
+        learn_patches(config)
     return config
+
+
+def learn_patches(config: ConfigDict) -> None:
+    """No CNN: 7 x 7 learned patches of 112 x 112 images, a network as small as them."""
+    config.steps = 600
+    config.data.input = "images"
+    config.data.in_memory = False
+    config.augmentation.changes = ConfigDict(dict(spatial=dict(flip_prob=0.5)))
+    config.model.window_size = config.model.window_stride = 16
+    config.model.num_patches = 49
+    config.model.width = 64
+    config.model.depth = 4
+    config.model.output_dim = 128
+    config.optimizer.learning_rate = 2e-3
+    config.optimizer.warmup = 100.0
+    config.checkpoint.every_steps = config.evals.every_steps = 300
