@@ -72,6 +72,13 @@ def prepare(name: str, data_dir: str | os.PathLike, **builder_args) -> str:
     builder = builder_class(
         data_dir=os.fspath(data_dir), file_format="array_record", **builder_args
     )
+    write(builder)
+    return path
+
+
+def write(builder: tfds.core.DatasetBuilder) -> None:
+    """Have a builder write its data set; it is there whole or not at all."""
+    folder = os.path.dirname(builder.data_dir)
     if not sys.stderr.isatty():
         tfds.disable_progress_bar()
     # Without this TFDS asks a cloud bucket for a prepared copy.
@@ -84,7 +91,6 @@ def prepare(name: str, data_dir: str | os.PathLike, **builder_args) -> str:
         with contextlib.suppress(OSError):
             os.rmdir(folder)  # only if empty: bad source files leave no trace
         raise
-    return path
 
 
 def prepare_embedded(name: str, data_dir: str | os.PathLike, **builder_args) -> None:
