@@ -66,7 +66,7 @@ def make_config(network: str = "h2l", **extra) -> ConfigDict:
         "evals.in_training": (),
         "evals.identities": (8, 12),
         "evals.pairs": 100,
-        "evals.batch_size": 20,
+        "evals.batch_size": 24,
     }
     config.update_from_flattened_dict({**small, **extra})
     return config.lock()

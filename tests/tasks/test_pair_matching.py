@@ -1,0 +1,259 @@
+"""Pair matching: losses by hand, faults of config and data, the CNN, a real run."""
+
+import flax.linen as nn
+import jax
+import numpy as np
+import pytest
+
+from kprpe_jax import tasks
+from kprpe_jax.interop import patch_cnn
+from kprpe_jax.layers.batch_norm import BatchNorm
+from kprpe_jax.tasks import pair_data, pair_matching
+from kprpe_jax.training import loop
+from kprpe_jax.training.evaluate import evaluate
+from tests.quick import quick_jit
+from tests.tasks import drawn_patches, drawn_people
+from tests.tasks.tiny import one_device
+
+NETWORKS = ("h1", "h2", "h2l")
+
+
+def drawn(task, rng):
+    shapes = jax.eval_shape(task.init, jax.random.key(0))
+    variables = jax.tree.map(lambda s: rng.normal(size=s.shape), shapes)
+    variables = jax.tree.map(np.float32, dict(variables))
+    return variables.pop("params"), variables
+
+
+def slow_arcface(embeddings, centers, labels, *, margin, scale):
+    """Mean cross entropy, one row after the other, in float64."""
+    losses = []
+    for row, label in zip(np.float64(embeddings), labels, strict=True):
+        cosines = centers @ row / np.linalg.norm(centers, axis=1) / np.linalg.norm(row)
+        angle = np.arccos(cosines[label]) + margin
+        cosines[label] = np.cos(min(angle, np.pi))
+        logits = scale * cosines
+        losses.append(np.log(np.exp(logits - logits.max()).sum()) + logits.max())
+        losses[-1] -= logits[label]
+    return np.mean(losses)
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_losses_by_hand(network, rng):
+    config = drawn_patches.make_config(network)
+    task = tasks.build(config, one_device())
+    params, collections = drawn(task, rng)
+    batch = drawn_patches.batch_of(task)
+    assert batch["patches"].shape == (16, 2, 6, 8)
+    run = quick_jit(lambda p, b, rng: task.loss(p, collections, b, rng, train=True))
+    loss, (_, metrics) = run(params, batch, jax.random.key(0))
+    assert ("class_centers" in params) == (network != "h2")
+
+    model = pair_matching.make_model(config.model)
+    variables = {"params": params["transformer"]}
+    sides = np.float32(batch["patches"]).swapaxes(0, 1)
+    apply = quick_jit(model.apply)
+    labels, scale = batch["label"].T, config.loss.scale
+    if network == "h2":
+        logits = np.float64(apply(variables, *sides))
+        same = labels[0] == labels[1]
+        assert same.sum() == 8
+        wrong = np.where(same, logits[:, 0] - logits[:, 1], logits[:, 1] - logits[:, 0])
+        np.testing.assert_allclose(loss, np.log1p(np.exp(wrong)).mean(), rtol=1e-4)
+        np.testing.assert_allclose(metrics["accuracy"], (wrong < 0).mean())
+        return
+    if network == "h1":
+        outputs = [apply(variables, side) for side in sides]
+    else:
+        outputs = apply(variables, *sides)[:2]
+    centers = np.float64(params["class_centers"][:8])
+    options = dict(margin=config.loss.margin, scale=scale)
+    each = [
+        slow_arcface(x, centers, y, **options)
+        for x, y in zip(outputs, labels, strict=True)
+    ]
+    assert abs(each[0] - each[1]) > 0.1
+    np.testing.assert_allclose(loss, np.mean(each), rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "network", [*(pytest.param(n, marks=pytest.mark.slow) for n in NETWORKS[:2]), "h2l"]
+)
+def test_the_evaluator_verifies_unseen_people(network, rng):
+    """Its scores are those of the pairs one by one; the CNN's cosine stands beside."""
+    task = tasks.build(drawn_patches.make_config(network), one_device())
+    data = pair_data.open_data(drawn_patches.make_config(network))
+    pairs = data.tested.__getitems__(range(100))
+    # Labels count from the first of the tested people, 8.
+    same = [pair["label"][0] == pair["label"][1] for pair in pairs]
+    np.testing.assert_array_equal(same, data.same)
+    assert min(pair["id"] for pair in pairs) == 8 * drawn_patches.PHOTOS
+
+    params, collections = drawn(task, rng)
+    state = type("State", (), {"params": params, "collections": collections})
+    got = task.evaluators["pairs"](state, one_device())
+    model = pair_matching.make_model(drawn_patches.make_config(network).model)
+    score = quick_jit(
+        lambda a, b: pair_matching.score_sides(
+            model, {"params": params["transformer"]}, a, b
+        )
+    )
+    scores = np.concatenate(
+        [
+            score(*np.float32([pair["patches"] for pair in part]).swapaxes(0, 1))
+            for part in (pairs[:50], pairs[50:])
+        ]
+    )
+    want = pair_matching.verification(scores, np.array(same))
+    assert got["accuracy"] == pytest.approx(want["accuracy"])
+    assert got["auc"] == pytest.approx(want["auc"])
+    assert got["pairs"] == 100
+    embeddings = np.stack([pair["embedding"] for pair in pairs])
+    embeddings /= np.linalg.norm(embeddings, axis=-1, keepdims=True)
+    cosine = pair_matching.verification(embeddings.prod(1).sum(-1), np.array(same))
+    assert got["cosine_accuracy"] == pytest.approx(cosine["accuracy"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        (
+            {"model.variant": "three"},
+            "variant must be one of one_image, same_or_",
+        ),
+        ({"data.input": "video"}, "input must be one of patches, images; got 'video'"),
+        ({"model.num_patches": 64}, "must be those of drawn, 6 and 8; got 64 and 8"),
+        ({"model.width": 512}, "must be those of drawn, 6 and 8; got 6 and 512"),
+        ({"data.train_identities": (40, 50)}, r"must lie in 40 .. 49; got 0 .. 11"),
+        ({"data.train_identities": (3, 4)}, "pairs need two people .*; got 1 people"),
+        ({"evals.identities": (8, 9)}, "there must be two identities"),
+        ({"data.name": "absent"}, "must be a prepared data set"),
+    ],
+)
+def test_faults_of_the_config_are_described(changes, match):
+    config = drawn_patches.make_config(**changes)
+    with pytest.raises(ValueError, match=match):
+        tasks.build(config, one_device()).open_training(0)
+
+
+def test_an_unknown_network_is_named():
+    with pytest.raises(ValueError, match="unknown network 'h3'; use one of v, h1, h2,"):
+        drawn_patches.make_config("h3")
+
+
+def test_faults_of_the_data_are_described():
+    task = tasks.build(drawn_patches.make_config("h2"), one_device())
+    batch = drawn_patches.batch_of(task)
+    task.check_batch(batch)
+    stranger, broken = dict(batch), dict(batch)
+    stranger["label"] = np.where(np.arange(2) == 1, 8, batch["label"])
+    broken["patches"] = batch["patches"].copy()
+    broken["patches"][3, 1, 2, 4] = np.nan
+    for bad, match in (
+        (stranger, rf"labels must be 0..7; got 8 \(id {batch['second_id'][0]}\)"),
+        (broken, rf"those of the rows with id \[{batch['second_id'][3]}\] are not"),
+    ):
+        with pytest.raises(ValueError, match=match):
+            task.check_batch(bad)
+
+
+def images_config(**extra):
+    """On the drawn people's images of 32 x 32, through a CNN: 2 x 2 patches of 512."""
+    return drawn_patches.make_config(
+        **{
+            "data.dir": drawn_people.data_dir(),
+            "data.name": "people",
+            "data.input": "images",
+            "data.image_shape": (32, 32, 3),
+            "model.num_patches": 4,
+            "model.width": 512,
+            "backbone.trained": True,
+            **extra,
+        }
+    )
+
+
+class TinyCnn(nn.Module):
+    """One convolution and a batch norm in place of MobileFaceNet."""
+
+    image_size: tuple[int, int]
+
+    @nn.compact
+    def features(self, images, *, train=False):
+        x = nn.Conv(512, (16, 16), 16, name="conv")(images)
+        return {"maps": BatchNorm(name="norm")(x, train=train)}
+
+
+def open_tiny(kind, weights, *, image_size):
+    model, variables = TinyCnn(image_size), None
+    if weights:
+        images = np.zeros((1, *image_size, 3), np.float32)
+        variables = model.init(jax.random.key(9), images, method="features")
+    return patch_cnn._bind(model, "maps", variables, 0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("trained", [True, False])
+def test_the_cnn_below(trained, monkeypatch):
+    """Trained it learns and collects batch statistics; frozen it stays as it was."""
+    monkeypatch.setattr(pair_data, "open_patch_cnn", open_tiny)
+    weights = "" if trained else "published"
+    config = images_config(**{"backbone.trained": trained, "backbone.weights": weights})
+    task = tasks.build(config, one_device())
+    variables = dict(quick_jit(task.init)(jax.random.key(0)))
+    params = variables.pop("params")
+    assert ("backbone" in params) == trained
+    batch = drawn_patches.batch_of(task, 4)
+    gradients, (changed, _) = quick_jit(
+        jax.grad(
+            lambda p: task.loss(p, variables, batch, jax.random.key(1), train=True),
+            has_aux=True,
+        )
+    )(params)
+    assert all(np.isfinite(g).all() for g in jax.tree.leaves(gradients))
+    before, after = (x["backbone"]["batch_stats"] for x in (variables, changed))
+    moved = [
+        bool(np.any(a != b))
+        for a, b in zip(*map(jax.tree.leaves, (before, after)), strict=True)
+    ]
+    if trained:
+        assert np.any(gradients["backbone"]["conv"]["kernel"])
+        assert all(moved)
+    else:
+        assert "params" in changed["backbone"]  # of the checkpoint all the same
+        assert not any(moved)
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({"backbone.trained": False}, "must have weights or be trained; got neither"),
+        ({"model.num_patches": 42}, "must be those of the CNN, 4 and 512; got 42 and"),
+        (
+            {"data.image_shape": (40, 40, 3)},
+            "images must be 40 x 40 pixels; got 32 x 32",
+        ),
+        ({"backbone.kind": "vgg"}, "unknown backbone 'vgg'; use one of mobilefacenet"),
+    ],
+)
+def test_faults_of_the_cnn_are_described(changes, match):
+    with pytest.raises(ValueError, match=match):
+        tasks.build(images_config(**changes), one_device())
+
+
+@pytest.mark.slow
+def test_a_run_learns_and_is_not_taken_for_another(tmp_path):
+    learned = {
+        "steps": 60,
+        "optimizer.learning_rate": 1e-2,
+        "evals.in_training": ("pairs",),
+        "evals.every_steps": 60,
+    }
+    results = loop.train(drawn_patches.make_config(**learned), tmp_path)
+    assert results["compilations"] == 1
+    assert results["loss"] < 1
+    assert results["pairs/auc"] > 0.7  # chance is 0.5
+    again = evaluate(drawn_patches.make_config(**learned), tmp_path, which="last")
+    assert again["pairs/auc"] == pytest.approx(results["pairs/auc"])
+    with pytest.raises(ValueError, match="arrays differ"):
+        evaluate(drawn_patches.make_config("h2", **learned), tmp_path, which="last")
