@@ -19,7 +19,11 @@ from kprpe_jax.data import order
 from kprpe_jax.data.augmentation.recipe import make_recipe
 from kprpe_jax.data.augmentation.sequences import move_sequences
 from kprpe_jax.data.gait import Clips, GaitSplit, check_clips, open_gait
-from kprpe_jax.evaluation.gait_conditions import make_evaluators, standard_conditions
+from kprpe_jax.evaluation.gait_conditions import (
+    EmbedSequences,
+    make_evaluators,
+    standard_conditions,
+)
 from kprpe_jax.interop.swin_gait import import_weights
 from kprpe_jax.losses.triplet import batch_all, batch_hard, part_cross_entropy
 from kprpe_jax.tasks.task import Task, TrainingRows
@@ -49,15 +53,6 @@ def build(config: ConfigDict, mesh: Mesh) -> Task:
         rngs = {"params": params_rng, "dropout": dropout_rng}
         return model.init(rngs, *example, train=True)
 
-    def embed(params, collections, sequences):
-        return model.apply(
-            {"params": params, **collections},
-            sequences["silhouettes"],
-            sequences["keypoints"],
-            mask=sequences["frame_mask"],
-            joint_mask=sequences["joint_mask"],
-        ).embeddings
-
     evals = config.evals
     return Task(
         init=init,
@@ -70,7 +65,7 @@ def build(config: ConfigDict, mesh: Mesh) -> Task:
             needs_joints=model.uses_keypoints,
         ),
         evaluators=make_evaluators(
-            embed,
+            make_embed(model),
             open_split(config, evals.split),
             standard_conditions(
                 evals.severities,
@@ -99,6 +94,21 @@ def make_model(config: ConfigDict) -> SwinGait:
         )
     fields["dtype"] = jnp.dtype(fields["dtype"])
     return SwinGait(num_classes=config.data.num_classes, **fields)
+
+
+def make_embed(model: SwinGait) -> EmbedSequences:
+    """The network as evaluators read it."""
+
+    def embed(params: Any, collections: Any, sequences: dict[str, Array]) -> Array:
+        return model.apply(
+            {"params": params, **collections},
+            sequences["silhouettes"],
+            sequences["keypoints"],
+            mask=sequences["frame_mask"],
+            joint_mask=sequences["joint_mask"],
+        ).embeddings
+
+    return embed
 
 
 def open_split(config: ConfigDict, split: str) -> GaitSplit:

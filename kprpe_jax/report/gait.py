@@ -1,0 +1,122 @@
+"""Pictures of gait: joints on silhouettes, offsets in windows, what a search found."""
+
+import pathlib
+from collections.abc import Sequence
+
+import matplotlib
+
+matplotlib.use("Agg")  # files only, on any machine
+import matplotlib.pyplot as plt
+import numpy as np
+
+from kprpe_jax.layers.windows import Windows, token_places
+
+_GREY, _RED = 150, np.array([255, 60, 40], np.uint8)
+
+
+def with_joints(silhouette: np.ndarray, joints: np.ndarray) -> np.ndarray:
+    """Paint joints into a silhouette.
+
+    Args:
+      silhouette: uint8 [H, W].
+      joints: float [K, 2], fractions of the frame; those outside leave no mark.
+    Returns: uint8 [H, W, 3]: the person grey, the joints red.
+    """
+    height, width = silhouette.shape
+    y, x = np.indices((height, width)) + 0.5
+    apart = np.square(x - joints[:, 0, None, None] * width)
+    apart += np.square(y - joints[:, 1, None, None] * height)
+    near = (apart <= (height / 60) ** 2).any(0)[..., None]
+    grey = np.repeat((silhouette * (_GREY / 255)).astype(np.uint8)[..., None], 3, -1)
+    return np.where(near, _RED, grey)
+
+
+def framed(image: np.ndarray, color: Sequence[int]) -> np.ndarray:
+    """The image with a coloured border of two pixels; uint8 [H, W, 3]."""
+    image = image.copy()
+    for edge in (np.s_[:2], np.s_[-2:], np.s_[:, :2], np.s_[:, -2:]):
+        image[edge] = color
+    return image
+
+
+def plot_window_offsets(
+    biases: Sequence[np.ndarray],
+    plans: Sequence[Windows],
+    silhouettes: np.ndarray,
+    joints: np.ndarray,
+    path: str | pathlib.Path,
+    *,
+    query: tuple[int, int],
+    head: int = 0,
+    titles: Sequence[str] = (),
+) -> None:
+    """Draw what one token's window adds to its attention, for several frames.
+
+    A row per frame: the silhouette, then for each block the offsets to the keys of the
+    query's window, darker = attended more; all other tokens are empty. The star is the
+    query, dots are the joints.
+
+    Args:
+      biases: per block, float32 [frames, windows, heads, n, n], from `SwinGait.bias`.
+      plans: per block, how it cuts its map, without padding.
+      silhouettes: uint8 [frames, H, W].
+      joints: [frames, K, 2], fractions of the frame.
+      path: of the picture.
+      query: (row, column) of the token.
+      head: which to draw.
+      titles: one per block, or none.
+    Raises: ValueError: the query lies outside the map.
+    """
+    rows, columns = plans[0].grid
+    if not (0 <= query[0] < rows and 0 <= query[1] < columns):
+        raise ValueError(
+            f"plot_window_offsets: query must lie on the {rows} x {columns} map; got "
+            f"{query}; choose another"
+        )
+    count = len(silhouettes), 1 + len(biases)
+    aspect = silhouettes.shape[1] / silhouettes.shape[2]
+    figure, axes = plt.subplots(
+        *count, figsize=(1.5 * count[1], 1.5 * aspect * count[0]), squeeze=False
+    )
+    for frame, (silhouette, points) in enumerate(zip(silhouettes, joints, strict=True)):
+        picture = axes[frame, 0]
+        picture.imshow(silhouette, cmap="gray", extent=(0, 1, 1, 0), aspect="auto")
+        _mark(picture, points, query, (rows, columns))
+        for block, (bias, plan) in enumerate(zip(biases, plans, strict=True)):
+            axis = axes[frame, 1 + block]
+            offsets = _on_map(np.asarray(bias[frame, :, head]), plan, query)
+            axis.imshow(
+                silhouette,
+                cmap="gray_r",
+                alpha=0.15,
+                extent=(0, 1, 1, 0),
+                aspect="auto",
+            )
+            axis.imshow(
+                offsets, cmap="Blues", extent=(0, 1, 1, 0), aspect="auto", alpha=0.85
+            )
+            _mark(axis, points, query, (rows, columns))
+            if frame == 0 and titles:
+                axis.set_title(titles[block], fontsize=7)
+    figure.tight_layout(pad=0.3)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def _on_map(bias: np.ndarray, plan: Windows, query: tuple[int, int]) -> np.ndarray:
+    """Offsets [rows, columns] of the query's window; NaN outside, or not to be seen."""
+    places = token_places(plan)
+    window, token = np.argwhere((places == np.array(query)).all(-1))[0]
+    keys = places[window]
+    wrapped = keys < np.array(plan.shift)
+    seen = (wrapped == wrapped[token]).all(-1) & (keys < np.array(plan.grid)).all(-1)
+    offsets = np.full(plan.grid, np.nan)
+    offsets[tuple(keys[seen].T)] = bias[window, token, seen]
+    return offsets
+
+
+def _mark(axis, points: np.ndarray, query: tuple[int, int], grid: tuple[int, int]):
+    axis.scatter(*points.T, s=4, c="tab:orange", linewidths=0)
+    y, x = ((place + 0.5) / side for place, side in zip(query, grid, strict=True))
+    axis.scatter([x], [y], marker="*", s=30, color="red")
+    axis.set(xlim=(0, 1), ylim=(1, 0), xticks=[], yticks=[])
