@@ -25,7 +25,7 @@ def get_config(position: str = "kprpe_multihead") -> ConfigDict:
     config.backbone = "vit"
     config.steps = 2000
 
-    del config.canvas, config.evals.repeats, config.evals.alphas
+    del config.canvas, config.evals.repeats
     del config.data.test_split, config.data.affnist_file
     config.data.name = "lfw"
     config.data.num_classes = NUM_TRAINED
@@ -50,6 +50,7 @@ def get_config(position: str = "kprpe_multihead") -> ConfigDict:
     config.evals.identities = (NUM_TRAINED, 2 * NUM_TRAINED + 1)
     config.evals.pairs = 3000
     config.evals.severities = (0.5, 1.0)
+    config.evals.alphas = ()  # errors of the keypoints that are also tried
     config.evals.pair_sets = ()  # data sets with an official list of pairs
     # Also who is found by altered queries: plain, crop, mask, sunglasses, turn,
     # adversarial.

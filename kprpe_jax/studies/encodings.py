@@ -5,7 +5,9 @@ Source: KP-RPE, Fig. 1; on faces Sec. 4.2 (aligned and unaligned test sets).
     python -m kprpe_jax.studies.encodings --config configs/digits.py \
         --positions absolute,kprpe_multihead --seeds 0,1,2 --output reports/digits
     python -m kprpe_jax.studies.encodings --config configs/synthetic_faces.py \
-        --positions absolute,kprpe_multihead --output reports/faces
+        --positions absolute,kprpe_multihead,ir18 --output reports/faces
+
+On faces an iResNet may stand beside the encodings (ir18, ir34, ir50, ir101).
 
 A study that was stopped continues where it was.
 """
@@ -18,6 +20,7 @@ from collections.abc import Sequence
 from absl import app, flags
 from ml_collections import ConfigDict
 
+from kprpe_jax.backbones import iresnet, swin_gait
 from kprpe_jax.position.encoding import KEYPOINT_FORMS, POSITIONS
 from kprpe_jax.report import robustness
 from kprpe_jax.studies import offsets
@@ -29,6 +32,9 @@ from kprpe_jax.training.evaluate import evaluate
 _POSITIONS = flags.DEFINE_list(
     "positions", ["absolute", "kprpe_multihead"], "Encodings to compare."
 )
+_WIDTHS = flags.DEFINE_list(
+    "iresnet_widths", list(map(str, iresnet.WIDTHS)), "Channels of iResNet stages."
+)
 _SEEDS = flags.DEFINE_list("seeds", ["0"], "Seeds; each is a run of each encoding.")
 _OUTPUT = flags.DEFINE_string("output", "reports/digits", "Folder of the report.")
 
@@ -37,46 +43,86 @@ class Stopped(RuntimeError):
     """A run was asked to stop before its end, and so is the study."""
 
 
+def choose_network(
+    config: ConfigDict,
+    network: str,
+    *,
+    seed: int,
+    widths: Sequence[int] = iresnet.WIDTHS,
+) -> ConfigDict:
+    """The same run with another encoding, or with an iResNet in place of the ViT.
+
+    Args:
+      config: of a ViT.
+      network: a value of config.model.position, or of `iresnet.PRESETS`.
+      seed: of the run.
+      widths: channels of an iResNet's stages; fewer make it fit a CPU.
+    """
+    chosen = config.copy_and_resolve_references()
+    with chosen.unlocked():
+        chosen.seed = seed
+        if network not in iresnet.PRESETS:
+            chosen.model.position = network
+            return chosen
+        chosen.backbone = "iresnet"
+        chosen.model = ConfigDict(
+            {
+                **iresnet.PRESETS[network],
+                "widths": tuple(widths),
+                "image_size": tuple(config.model.image_size),
+                "output_dim": config.model.output_dim,
+                "dtype": config.model.dtype,
+            }
+        )
+    return chosen
+
+
 def run_study(
     config: ConfigDict,
     output: pathlib.Path,
     *,
     positions: Sequence[str],
     seeds: Sequence[int],
+    widths: Sequence[int] = iresnet.WIDTHS,
 ) -> list[robustness.Run]:
-    """Train and evaluate every encoding with every seed.
+    """Train and evaluate every network with every seed.
 
     The last checkpoint is evaluated, not the best one: the test set chooses nothing.
 
     Args:
-      config: of all runs, but for model.position and seed.
+      config: of all runs, but for the network and the seed.
       output: runs go to output/runs/POSITION-SEED.
-      positions: values of config.model.position.
+      positions: networks as `choose_network` names them.
       seeds: values of config.seed.
-    Returns: one `Run` per encoding and seed.
+      widths: of `choose_network`.
+    Returns: one `Run` per network and seed.
     Raises: Stopped: SIGTERM ended a training; what was done is kept.
-    Raises: ValueError: an unknown encoding, before any run; faults as `loop.train`.
+    Raises: ValueError: an unknown network, before any run; faults as `loop.train`.
     """
+    known = POSITIONS
+    if config.task == "face_recognition":
+        known += tuple(iresnet.PRESETS)
+    if config.task == "gait":
+        known = swin_gait.POSITIONS
     for position in positions:
-        if position not in POSITIONS:
+        if position not in known:
             raise ValueError(
-                f"encodings: unknown position {position!r}; use some of {POSITIONS}."
+                f"encodings: unknown position {position!r}; use some of {known}."
             )
     runs = []
     for seed in seeds:
         for position in positions:
-            with config.unlocked():
-                config.seed, config.model.position = seed, position
+            run = choose_network(config, position, seed=seed, widths=widths)
             workdir = output / "runs" / f"{position}-{seed}"
             finished = workdir / "eval.json"
             if not finished.exists():
-                step = int(loop.train(config, workdir)["step"])
-                if step < config.steps:  # SIGTERM
+                step = int(loop.train(run, workdir)["step"])
+                if step < run.steps:  # SIGTERM
                     raise Stopped(
                         f"encodings: stopped after step {step} of {workdir}; start the "
                         "study again to go on"
                     )
-                results = evaluate(config, workdir, which="last")
+                results = evaluate(run, workdir, which="last")
                 finished.write_text(json.dumps(results, indent=2) + "\n")
             results = json.loads(finished.read_text())
             curves = [
@@ -90,13 +136,11 @@ def run_study(
 def _compare(overrides: list[str]) -> None:
     config = read_config(overrides)
     output = pathlib.Path(_OUTPUT.value)
-    if not all(seed.isdecimal() for seed in _SEEDS.value):
-        raise ValueError(
-            "encodings: --seeds must be whole numbers, such as 0,1,2; got "
-            f"{','.join(_SEEDS.value)}"
-        )
-    seeds = [int(seed) for seed in _SEEDS.value]
-    runs = run_study(config, output, positions=_POSITIONS.value, seeds=seeds)
+    seeds = _whole_numbers("seeds", _SEEDS.value)
+    widths = _whole_numbers("iresnet_widths", _WIDTHS.value)
+    runs = run_study(
+        config, output, positions=_POSITIONS.value, seeds=seeds, widths=widths
+    )
     if config.task == "face_recognition":
         layout = robustness.faces(config.evals.severities)
         sys.stdout.write(robustness.write_report(runs, output, layout))
@@ -108,11 +152,19 @@ def _compare(overrides: list[str]) -> None:
     sys.stdout.write(text)
 
 
+def _whole_numbers(flag: str, values: Sequence[str]) -> list[int]:
+    if not all(str(value).isdecimal() for value in values):
+        raise ValueError(
+            f"encodings: --{flag} must be whole numbers, such as 0,1,2; got "
+            f"{','.join(values)}"
+        )
+    return [int(value) for value in values]
+
+
 def _draw_offsets(
     config: ConfigDict, output: pathlib.Path, position: str, seed: int
 ) -> None:
-    with config.unlocked():
-        config.model.position, config.seed = position, seed
+    config = choose_network(config, position, seed=seed)
     rows, columns = inputs.make_vit(config.model).grid
     offsets.draw(
         config,

@@ -13,7 +13,7 @@ from jax import Array
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from kprpe_jax.backbones.iresnet import IResNet
+from kprpe_jax.backbones.iresnet import WIDTHS, IResNet
 from kprpe_jax.backbones.mobilefacenet import MobileFaceNet
 from kprpe_jax.backbones.vit import ViT
 from kprpe_jax.interop import iresnet, mobilefacenet, vit
@@ -41,16 +41,14 @@ def build(config: ConfigDict, mesh: Mesh) -> Task:
         jnp.zeros((mesh.size, *config.data.image_shape)),
         jnp.zeros((mesh.size, config.data.num_keypoints, 2)),
     )
+    reads_keypoints = config.backbone == "vit" and inputs.reads_keypoints(config)
     return Task(
         init=partial(recognition.init, config, model, read(*examples)),
         loss=recognition.make_loss(config, mesh, model, training_inputs),
         open_training=partial(faces.open_training, config),
-        check_batch=faces.batch_check(
-            config,
-            needs_keypoints=isinstance(model, ViT) and model.uses_keypoints,
-        ),
+        check_batch=faces.batch_check(config, needs_keypoints=reads_keypoints),
         evaluators={
-            **faces.evaluators(embed, config),
+            **faces.evaluators(embed, config, reads_keypoints=reads_keypoints),
             **faces.pair_evaluators(embed, config),
             **faces.altered_evaluators(embed, config),
         },
@@ -98,6 +96,7 @@ def make_backbone(
         fields["dtype"] = jnp.dtype(fields["dtype"])
         if config.backbone == "iresnet":
             fields["stage_sizes"] = tuple(fields["stage_sizes"])
+            fields["widths"] = tuple(fields.get("widths", WIDTHS))
             return IResNet(**fields), lambda images, keypoints: (images,)
         left = (config.data.image_shape[1] - size[1]) // 2
         columns = slice(left, left + size[1])
@@ -114,4 +113,4 @@ def make_backbone(
             f"config.data.num_keypoints = {given}; got {used}."
         )
     model = inputs.make_vit(config.model, mesh)
-    return model, lambda images, keypoints: (images, keypoints[:, :used])
+    return model, partial(inputs.finish, config=config)

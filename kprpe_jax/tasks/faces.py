@@ -13,7 +13,7 @@ from kprpe_jax.data.faces import Faces, open_faces
 from kprpe_jax.data.pair_sets import open_pair_set
 from kprpe_jax.evaluation.conditions import Evaluator
 from kprpe_jax.evaluation.embedding import Embed
-from kprpe_jax.evaluation.misaligned import make_evaluators
+from kprpe_jax.evaluation.misaligned import face_conditions, make_evaluators
 from kprpe_jax.evaluation.pair_verification import pair_evaluator
 from kprpe_jax.evaluation.pairs import draw_pairs
 from kprpe_jax.matching import altered_queries
@@ -98,11 +98,14 @@ def augmentation(
     return augmented
 
 
-def evaluators(embed: Embed, config: ConfigDict) -> dict[str, Evaluator]:
-    """Verification on people whom training does not see (`misaligned`).
+def evaluators(
+    embed: Embed, config: ConfigDict, *, reads_keypoints: bool = False
+) -> dict[str, Evaluator]:
+    """Verification on people whom training does not see (`face_conditions`).
 
     Reads evals: split, identities ((first, last), () = all), pairs, batch_size,
-    severities. The pairs are drawn (`draw_pairs`); without any there is no evaluator.
+    severities, alphas. The pairs are drawn (`draw_pairs`); without any there is no
+    evaluator. A network with `reads_keypoints` is also given wrong ones.
     """
     evals = config.evals
     if not evals.pairs:
@@ -112,7 +115,9 @@ def evaluators(embed: Embed, config: ConfigDict) -> dict[str, Evaluator]:
         embed,
         source,
         draw_pairs(source.labels(), count=evals.pairs, seed=0),
-        evals.severities,
+        face_conditions(
+            evals.severities, evals.alphas, reads_keypoints=reads_keypoints
+        ),
         batch_size=evals.batch_size,
     )
 

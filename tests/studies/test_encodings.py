@@ -2,6 +2,8 @@ import json
 
 import pytest
 
+from configs import lfw
+from kprpe_jax.tasks.face_recognition import make_backbone
 from tests.tasks import tiny
 from tests.test_commands import RUN, start
 
@@ -76,3 +78,26 @@ def test_a_study_stops_when_its_run_was_stopped(tmp_path, monkeypatch):
     with pytest.raises(encodings.Stopped, match="stopped after step 3"):
         encodings.run_study(config, tmp_path, positions=["absolute"], seeds=[0])
     assert not list(tmp_path.rglob("eval.json"))
+
+
+def test_an_iresnet_stands_beside_the_encodings_on_faces():
+    from kprpe_jax.studies import encodings
+
+    config = lfw.get_config()
+    chosen = encodings.choose_network(config, "ir18", seed=3, widths=(2, 4, 4, 8))
+    assert (chosen.backbone, chosen.seed) == ("iresnet", 3)
+    model, read = make_backbone(chosen, tiny.one_device())
+    assert (model.stage_sizes, model.widths) == ((2, 2, 2, 2), (2, 4, 4, 8))
+    assert (model.image_size, model.output_dim) == ((112, 112), 128)
+    assert read("images", "keypoints") == ("images",)
+    assert config.backbone == "vit"  # the given config is as it was
+    other = encodings.choose_network(config, "irpe", seed=0)
+    assert (other.backbone, other.model.position) == ("vit", "irpe")
+
+
+def test_an_iresnet_is_no_encoding_of_digits(tmp_path):
+    from kprpe_jax.studies import encodings
+
+    config = tiny.make_config("classification")
+    with pytest.raises(ValueError, match="unknown position 'ir18'; use some of"):
+        encodings.run_study(config, tmp_path, positions=["ir18"], seeds=[0])
