@@ -1,4 +1,5 @@
 # make demo       train and compare position encodings on real digits; writes a report
+# make faces-demo the same on faces that are drawn
 # make test       the everyday tests
 # make test-slow  several processes, kill and resume, small trainings
 # make lint       style
@@ -7,10 +8,14 @@ PYTHON ?= python3
 VENV ?= .venv
 RUN = $(VENV)/bin/python
 
-.PHONY: demo test test-slow lint bench
+.PHONY: demo faces-demo test test-slow lint bench
 demo: $(VENV)/.installed
 	$(RUN) -m kprpe_jax.studies.encodings --config configs/digits.py \
 	    --positions absolute,kprpe_multihead --output reports/digits
+
+faces-demo: $(VENV)/.installed
+	$(RUN) -m kprpe_jax.studies.encodings --config configs/synthetic_faces.py \
+	    --positions absolute,kprpe_multihead --output reports/faces
 
 test: $(VENV)/.installed-dev
 	$(RUN) -m pytest -n auto --dist loadfile

@@ -1,0 +1,25 @@
+"""`configs/lfw.py` with a network for minutes on a CPU: how do encodings compare?
+
+python -m kprpe_jax.studies.encodings --config configs/lfw_small.py \\
+    --positions absolute,irpe,kprpe_multihead --output reports/lfw_half
+
+The import is that of configs/lfw.py. 5,900 photos of 2,166 people are far too few for
+the level that papers report; the recipe, KP-RPE's augmentation, is theirs.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import lfw
+from kprpe_jax.backbones.vit import PRESETS
+
+
+def get_config(position: str = "kprpe_multihead") -> ConfigDict:
+    """Configure a run with one of the encodings of `kprpe_jax.position.encoding`."""
+    config = lfw.get_config(position)
+    config.steps = 1000
+    config.model.update(PRESETS["tiny"] | dict(image_size=(112, 112), patch_size=16))
+    config.model.output_dim = 128
+    config.optimizer.learning_rate = 2e-3
+    config.optimizer.warmup = 100.0
+    config.evals.severities = (0.25, 0.5, 0.75, 1.0, 1.5)
+    return config

@@ -1,0 +1,32 @@
+"""ORL: 30 of its 40 people to train, the other ten to verify, aligned and misaligned.
+
+ORL is a folder of photos, s1/1.pgm and so on; WEIGHTS are RetinaFace's.
+
+python -m kprpe_jax.align_photos --source ORL --output orl_aligned --weights WEIGHTS
+python -m kprpe_jax.data.import_faces --kind folder --source orl_aligned/aligned \\
+    --name orl_aligned --landmarks orl_aligned/aligned_landmarks.csv
+python -m kprpe_jax.studies.encodings --config configs/orl.py \\
+    --positions absolute,irpe,kprpe_multihead --output reports/orl
+
+300 photos are next to nothing: what is learned beyond them is augmentation.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import lfw_small
+
+NUM_TRAINED = 30  # of 40 people
+
+
+def get_config(position: str = "kprpe_multihead") -> ConfigDict:
+    """Configure a run with one of the encodings of `kprpe_jax.position.encoding`."""
+    config = lfw_small.get_config(position)
+    config.steps = 400
+    config.data.name = "orl_aligned"
+    config.data.num_classes = NUM_TRAINED
+    config.data.train_identities = (0, NUM_TRAINED)
+    config.evals.identities = (NUM_TRAINED, 40)
+    config.evals.pairs = 800
+    config.evals.every_steps = 200
+    config.checkpoint.every_steps = 200
+    return config
