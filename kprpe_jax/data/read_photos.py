@@ -8,7 +8,7 @@ import numpy as np
 
 from kprpe_jax.data.importers.decode import decode_rgb
 
-PHOTOS = (".jpg", ".jpeg", ".png")
+PHOTOS = (".jpg", ".jpeg", ".pgm", ".png")
 VIDEOS = (".avi", ".mkv", ".mov", ".mp4", ".webm")
 
 
@@ -16,7 +16,7 @@ def read_photos(source: pathlib.Path) -> Iterator[tuple[str, np.ndarray | str]]:
     """Read a folder, with the folders in it, or a video.
 
     Args:
-      source: folder of JPEG and PNG files and videos, or one video.
+      source: folder of JPEG, PGM and PNG files and videos, or one video.
     Returns: names relative to the folder, and the photos or why they cannot be read;
       hidden files and those of other kinds are passed over.
     Raises: ValueError: no such folder or video; a video without OpenCV.
