@@ -85,6 +85,33 @@ def find_faces(
     return Faces(pick(boxes), pick(keypoints), pick(scores), mask)
 
 
+def with_close_ups(faces: Faces, coarse: Faces, side: float) -> Faces:
+    """Join what was found in images and in small copies of them.
+
+    A detector sees parts of a face that is larger than its anchors; in a small copy it
+    sees the whole. What lies by half within such a face is taken for a part of it.
+
+    Args:
+      faces: [B, N], found in the images.
+      coarse: [B, M], found in the copies.
+      side: fraction of the image; of the latter, faces larger than this square count.
+    Returns: [B, N + M], no longer best first.
+    """
+
+    def area(boxes: jax.Array) -> jax.Array:
+        left, top, right, bottom = jnp.moveaxis(boxes, -1, 0)
+        return jnp.maximum(right - left, 0) * jnp.maximum(bottom - top, 0)
+
+    large = coarse.mask & (area(coarse.boxes) > side * side)
+    one, other = faces.boxes[:, :, None], coarse.boxes[:, None]  # [B, N, M, 4]
+    low = jnp.maximum(one[..., :2], other[..., :2])
+    high = jnp.minimum(one[..., 2:], other[..., 2:])
+    inside = area(jnp.concatenate([low, high], -1)) > 0.5 * area(one)
+    part = (inside & large[:, None]).any(-1)
+    both = faces._replace(mask=faces.mask & ~part), coarse._replace(mask=large)
+    return jax.tree.map(lambda *x: jnp.concatenate(x, 1), *both)
+
+
 def largest_face(faces: Faces) -> tuple[jax.Array, jax.Array]:
     """The face of each image with the largest box.
 

@@ -14,12 +14,16 @@ import numpy as np
 from PIL import Image
 
 from kprpe_jax.alignment.align import Aligned, align_faces
-from kprpe_jax.alignment.detector import Faces, find_faces
+from kprpe_jax.alignment.detector import Faces, find_faces, with_close_ups
 from kprpe_jax.alignment.differentiable_aligner import DifferentiableAligner
 from kprpe_jax.alignment.retinaface import RetinaFace
 from kprpe_jax.geometry.template import face_template
 
 CANVASES = (128, 256, 512, 1024)  # sides, pixels
+# A detector sees parts of a face that is larger than its anchors, and whole faces in a
+# picture of a quarter of the size.
+_CLOSE_UP = 200  # pixels, side of a box
+_QUARTER = 4
 _MAX_QUEUED = 1 << 26  # pixels of photos that wait for their batch
 _PATCH_MARGIN = 2  # pixels around a face, for interpolation
 
@@ -64,11 +68,11 @@ def detector_finder(
     min_score: float,
     max_side: int = CANVASES[-1],
 ) -> Finder:
-    """Find all faces of photos.
+    """Find all faces of photos, small ones and those that fill the photo.
 
     Args:
       model, variables: the detector.
-      max_faces: of a photo.
+      max_faces: of a photo, at each of two sizes.
       min_score: faces must score more.
       max_side: larger photos are shrunk to it. Faces of less than 10 pixels after that
         are not found.
@@ -82,10 +86,19 @@ def detector_finder(
 
     @jax.jit
     def find(images: jax.Array) -> Faces:
-        heads = model.apply(variables, images)
-        return find_faces(
-            heads, images.shape[1:3], max_faces=max_faces, min_score=min_score
-        )
+        def at_size(images: jax.Array) -> Faces:
+            heads = model.apply(variables, images)
+            return find_faces(
+                heads, images.shape[1:3], max_faces=max_faces, min_score=min_score
+            )
+
+        faces = at_size(images)
+        batch, side, _, channels = images.shape
+        if side <= _CLOSE_UP:
+            return faces
+        shape = batch, side // _QUARTER, side // _QUARTER, channels
+        quarter = jax.image.resize(images, shape, "linear", antialias=True)
+        return with_close_ups(faces, at_size(quarter), _CLOSE_UP / side)
 
     sides = *(side for side in CANVASES if side < max_side), max_side
     return Finder(find, sides, enlarge=False)

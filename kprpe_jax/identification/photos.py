@@ -4,12 +4,9 @@ import os
 from collections.abc import Callable, Sequence
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from PIL import Image
 
-from kprpe_jax.alignment.align import align_faces
-from kprpe_jax.alignment.detector import find_faces, largest_face
+from kprpe_jax.alignment.photos import align_found, detector_finder, find_in_photos
 from kprpe_jax.data.importers.decode import decode_rgb
 from kprpe_jax.data.importers.image_folder import visible_names
 from kprpe_jax.data.importers.record import Bad, read_image
@@ -18,11 +15,7 @@ from kprpe_jax.identification.encoder import Encoder
 from kprpe_jax.interop.retinaface import import_weights, official_retinaface
 from kprpe_jax.matching.patch_weights import Faces
 
-CANVAS = 640  # pixels; photos are fitted into a square of it before detection
-# And at a third of that, which is believed first: of a face that fills the canvas the
-# detector sees parts only.
-_SCALES = (1 / 3, 1.0)
-_SURE = 0.9
+_MIN_SCORE = 0.5  # of a face
 # encoded photo -> image [H, W, 3] and keypoints [5, 2]; or why there is no face
 Prepare = Callable[[bytes], tuple[np.ndarray, np.ndarray] | str]
 
@@ -68,29 +61,18 @@ def detected_photos(encoder: Encoder, weights: str | os.PathLike) -> Prepare:
         )
     model = official_retinaface()
     variables = import_weights(model, weights)
-
-    @jax.jit
-    def align(canvases: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-        images = canvases.astype(jnp.float32) / 127.5 - 1
-        faces = find_faces(model.apply(variables, images), (CANVAS,) * 2, max_faces=8)
-        keypoints, found = largest_face(faces)
-        scores = faces.scores.max(-1)
-        scale = jnp.where(scores[0] > _SURE, 0, scores.argmax())
-        # Pixels come from the larger picture, whichever the face was found in.
-        points = keypoints[scale] / jnp.array(_SCALES)[scale]
-        aligned = align_faces(images[1:], points[None], size=encoder.image_size)
-        return aligned.images[0], aligned.keypoints[0], found[scale]
+    finder = detector_finder(model, variables, max_faces=8, min_score=_MIN_SCORE)
 
     def prepare(encoded: bytes) -> tuple[np.ndarray, np.ndarray] | str:
         try:
             photo = decode_rgb(encoded)
         except ValueError as e:
             return str(e)
-        canvases = np.stack([_fit(photo, scale) for scale in _SCALES])
-        image, keypoints, found = jax.device_get(align(canvases))
-        if not found:
+        (found,) = find_in_photos(finder, [("", photo)], batch_size=1)
+        if not len(found.keypoints):
             return "no face was found in it; give a photo that shows one"
-        return image, keypoints
+        images, keypoints = align_found(found, size=encoder.image_size, faces=[0])
+        return images[0].astype(np.float32) / 127.5 - 1, keypoints[0]
 
     return prepare
 
@@ -143,17 +125,3 @@ def read_photo(path: str) -> bytes:
     """A file's bytes, empty where it cannot be read: no decoder knows these."""
     image = read_image(path, path)
     return b"" if isinstance(image, Bad) else image
-
-
-def _fit(photo: np.ndarray, scale: float) -> np.ndarray:
-    """A photo in the upper left of a canvas, black around: uint8 [CANVAS, CANVAS, 3].
-
-    Its longer side is `scale` of the canvas.
-    """
-    height, width = photo.shape[:2]
-    factor = scale * CANVAS / max(height, width)
-    size = tuple(max(1, round(factor * side)) for side in (width, height))
-    small = Image.fromarray(photo).resize(size, Image.Resampling.BILINEAR)
-    canvas = np.zeros((CANVAS, CANVAS, 3), np.uint8)
-    canvas[: size[1], : size[0]] = small
-    return canvas

@@ -12,6 +12,7 @@ from PIL import Image
 
 from kprpe_jax.alignment.align import align_faces
 from kprpe_jax.alignment.detector import find_faces, largest_face
+from kprpe_jax.alignment.photos import detector_finder, find_in_photos
 from kprpe_jax.evaluation.landmarks import (
     eye_distance,
     normalized_errors,
@@ -87,6 +88,26 @@ def test_error_on_labelled_faces_is_that_of_the_released_weights(detect):
     assert result["missing"] == 0
     # 6.8 % over all 500 of them.
     assert result["median"] < 0.075, result
+
+
+def test_face_that_fills_a_large_photo():
+    """Enlarged four times, the same points are found."""
+    model = official_retinaface()
+    variables = import_weights(model, WEIGHTS)
+    finder = detector_finder(model, variables, max_faces=4, min_score=0.5)
+    photos = sorted((DATA / "photos" / "images").glob("*.png"))
+    small = [Image.open(path).convert("RGB") for path in photos]
+    small = [photo for photo in small if photo.size == (256, 256)]
+    assert small
+    found = []
+    for size in (256, 1024):
+        arrays = [("", np.asarray(photo.resize((size, size)))) for photo in small]
+        found.append(list(find_in_photos(finder, arrays, batch_size=2)))
+    for one, large in zip(*found, strict=True):
+        errors = normalized_errors(
+            large.keypoints[:1], one.keypoints[:1], eye_distance(one.keypoints[:1])
+        )
+        assert errors[0] < 0.05
 
 
 def test_noise_and_black_hold_no_face(detect):

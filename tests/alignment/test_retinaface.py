@@ -7,7 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kprpe_jax.alignment.detector import find_faces, largest_face
+from kprpe_jax.alignment.detector import (
+    Faces,
+    find_faces,
+    largest_face,
+    with_close_ups,
+)
 from kprpe_jax.alignment.priors import RETINAFACE_ANCHORS, make_priors
 from kprpe_jax.alignment.retinaface import (
     Heads,
@@ -104,6 +109,29 @@ def test_faces_of_each_image_best_first():
     assert found.tolist() == [True, False, True]
     assert not keypoints[1].any()
     np.testing.assert_allclose(keypoints[2, 0], priors[1, :2], atol=1e-6)
+
+
+def test_faces_seen_whole_in_a_small_copy():
+    """Of what lies in them nothing is left; small ones are not asked for there."""
+
+    def faces(boxes, mask):
+        boxes = jnp.asarray(boxes, jnp.float32)[None]
+        points = jnp.broadcast_to(boxes[:, :, None, :2], (1, len(mask), 5, 2))
+        return Faces(boxes, points, jnp.full((1, len(mask)), 0.9), jnp.array([mask]))
+
+    fine = faces(
+        [[0.2, 0.2, 0.4, 0.4], [0.5, 0.5, 0.8, 0.8], [0.7, 0, 0.9, 0.2], [0, 0, 1, 1]],
+        [True, True, True, False],
+    )
+    # One face holds the first and a third of the second; the others do not count.
+    coarse = faces(
+        [[0.1, 0.1, 0.65, 0.7], [0.7, 0, 0.9, 0.2], [0, 0, 1, 1]], [True, True, False]
+    )
+    joined = with_close_ups(fine, coarse, 0.5)
+    assert joined.mask.tolist() == [[False, True, True, False, True, False, False]]
+    np.testing.assert_array_equal(joined.boxes[0, 4], coarse.boxes[0, 0])
+    keypoints, _ = largest_face(joined)
+    np.testing.assert_array_equal(keypoints, coarse.keypoints[:, 0])
 
 
 def test_outputs_of_another_size_are_named():
