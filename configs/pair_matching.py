@@ -78,6 +78,7 @@ def get_config(network: str = "h2l") -> ConfigDict:
     config.loss = ConfigDict()
     config.loss.margin = 0.5  # ArcFace; h1 and h2l
     config.loss.scale = 30.0
+    config.loss.angle = "linear"  # clipped, training may end before it began
 
     config.optimizer = ConfigDict()
     config.optimizer.name = "adamw"

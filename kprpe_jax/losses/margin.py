@@ -14,7 +14,7 @@ from jax.typing import ArrayLike
 
 MARGINS = ("cosine", "cosface", "arcface", "adaface")
 GRADIENTS = ("exact", "identity")
-ANGLES = ("clipped", "free")
+ANGLES = ("clipped", "free", "linear")
 
 
 class Margin(NamedTuple):
@@ -59,7 +59,10 @@ def make_margin(
       gradient: `exact`, or `identity`: the backward pass ignores the margin, as in the
         official code.
       angle: `clipped`: the angle with its margin stays in [0, pi], so that a larger
-        angle never gets a larger logit; `free`, as in the official code.
+        angle never gets a larger logit; `free`, as in the official code of KP-RPE;
+        `linear`, as in that of ArcFace: beyond pi the cosine less m sin(m). Where an
+        embedding starts alike for all images, `clipped` can end with all centres
+        opposite to it, where no gradient is left; `linear` has no such place.
       drop_above: of `Margin`; the official option "interclass filtering".
     Raises: ValueError: unknown kind, gradient or angle, negative margin, scale not
       positive.
@@ -99,9 +102,15 @@ def combined_margin(
       multiplier: m1 >= 1.
       added: m2 >= 0, radians.
       subtracted: m3 >= 0.
-      scale, gradient, angle, drop_above: as `make_margin`.
+      scale, gradient, drop_above: as `make_margin`.
+      angle: `clipped` or `free`, as there.
     Raises: ValueError: a margin out of range; as `make_margin`.
     """
+    if angle == "linear":
+        raise ValueError(
+            "combined_margin: angle must be clipped or free; got 'linear'; take "
+            "make_margin."
+        )
     if multiplier < 1 or added < 0 or subtracted < 0:
         raise ValueError(
             "combined_margin: multiplier must be at least 1 and the others not "
@@ -167,7 +176,8 @@ def add_angle(cosine: Array, added: ArrayLike, *, angle: str = "clipped") -> Arr
     Args:
       cosine: float32 [...] in [-1, 1].
       added: radians in [-pi, pi], broadcast to the cosine.
-      angle: `clipped`: the sum is stopped at 0 and pi; or `free`.
+      angle: `clipped`: the sum is stopped at 0 and pi; `free`; or `linear`: stopped
+        at 0, and beyond pi the cosine less added * sin(added).
     """
     cos, sin = jnp.cos(jnp.float32(added)), jnp.sin(jnp.float32(added))
     shifted = cosine * cos - _sine(cosine) * sin
@@ -175,7 +185,8 @@ def add_angle(cosine: Array, added: ArrayLike, *, angle: str = "clipped") -> Arr
         return shifted
     beyond_pi = (added > 0) & (cosine < -cos)
     below_zero = (added < 0) & (cosine > cos)
-    return jnp.where(beyond_pi, -1.0, jnp.where(below_zero, 1.0, shifted))
+    at_pi = cosine - added * sin if angle == "linear" else -1.0
+    return jnp.where(beyond_pi, at_pi, jnp.where(below_zero, 1.0, shifted))
 
 
 def _sine(cosine: Array) -> Array:

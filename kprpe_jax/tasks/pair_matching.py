@@ -111,12 +111,12 @@ def make_loss(
     """Build the `Task.loss`: Eq. 4.7, or for H2 the binary cross entropy.
 
     Args:
-      config: reads data.num_classes and loss: margin, scale.
+      config: reads data.num_classes and loss: margin, scale, angle of `make_margin`.
       mesh: holds the class centres.
       model: from `make_model`.
       data: reads its pairs.
     """
-    margin = make_margin("arcface", margin=config.loss.margin, scale=config.loss.scale)
+    margin = make_margin("arcface", **config.loss.to_dict())
 
     def loss(params, collections, batch, rng, *, train):
         read_rng, dropout_rng = jax.random.split(rng)

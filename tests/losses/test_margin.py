@@ -87,10 +87,23 @@ def test_logits_of_target_and_others():
     np.testing.assert_allclose(dropped, [[1, 0, -1], [0, 0, -1]], rtol=1e-5)
 
 
-def test_arcface_never_rewards_a_larger_angle():
+@pytest.mark.parametrize("angle", ["clipped", "linear"])
+def test_arcface_never_rewards_a_larger_angle(angle):
     cosines = jnp.linspace(-1, 1, 2001)
-    target = make_margin("arcface", margin=0.5).target_cosine(cosines)
+    target = make_margin("arcface", margin=0.5, angle=angle).target_cosine(cosines)
     assert (np.diff(target) >= -1e-6).all()
+
+
+def test_linear_arcface_has_a_slope_beyond_pi():
+    margin = make_margin("arcface", margin=0.5, angle="linear")
+    theta = np.linspace(0.01, np.pi, 50)
+    want = np.cos(theta + 0.5)
+    beyond = theta + 0.5 > np.pi
+    want[beyond] = np.cos(theta[beyond]) - 0.5 * np.sin(0.5)
+    cosines = jnp.float32(np.cos(theta))
+    np.testing.assert_allclose(margin.target_cosine(cosines), want, atol=2e-6)
+    slopes = jax.vmap(jax.grad(margin.target_cosine))(cosines)
+    np.testing.assert_allclose(slopes[beyond], 1.0)
 
 
 @pytest.mark.parametrize("kind", MARGINS)
@@ -140,5 +153,7 @@ def test_combined_margin_out_of_range():
         ValueError, match="at least 1 and the others not negative; got 0"
     ):
         combined_margin(0.5, 0.0, 0.0)
+    with pytest.raises(ValueError, match="angle must be clipped or free; got 'linear'"):
+        combined_margin(1, 0.5, 0.0, angle="linear")
     with pytest.raises(ValueError, match="scale must be positive"):
         combined_margin(1, 0.5, 0.0, scale=-1.0)
