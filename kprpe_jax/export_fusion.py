@@ -1,4 +1,4 @@
-"""A trained fusion model, or an official one, as one file for `kprpe_jax.enroll`.
+"""A trained fusion model, or an official one, as one file for `kprpe_jax.fuse_photos`.
 
 python -m kprpe_jax.export_fusion --config configs/set_fusion.py \\
         --workdir runs/set_fusion --output fusion.safetensors

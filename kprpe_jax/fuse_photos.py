@@ -1,6 +1,6 @@
 """Pictures or videos of people in, one embedding file per person out.
 
-    python -m kprpe_jax.enroll --people FOLDER --output embeddings \\
+    python -m kprpe_jax.fuse_photos --people FOLDER --output embeddings \\
         --fusion fusion.safetensors --weights mobilefacenet.npz
 
 FOLDER holds a folder of aligned faces (JPEG, PNG) or a video file for each person.
@@ -60,10 +60,10 @@ def read_person(path: pathlib.Path, size: tuple[int, int]) -> Iterator[np.ndarra
     """
     for name, image in read_photos(path):
         if isinstance(image, str):
-            raise ValueError(f"enroll: {path / name} cannot be read: {image}")
+            raise ValueError(f"fuse_photos: {path / name} cannot be read: {image}")
         if image.shape != (*size, 3):
             raise ValueError(
-                f"enroll: faces must be aligned, {size[0]} x {size[1]} pixels; got "
+                f"fuse_photos: faces must be aligned, {size[0]} x {size[1]} pixels; got "
                 f"{image.shape[0]} x {image.shape[1]} in {path / name}; align them "
                 "with python -m kprpe_jax.align_photos"
             )
@@ -77,14 +77,14 @@ def make_step(extractor: Extractor, file: FusionFile) -> Step:
     """
     if file.backbone and file.backbone != extractor.fingerprint:
         raise ValueError(
-            f"enroll: the fusion model is of the backbone {file.backbone}; got "
+            f"fuse_photos: the fusion model is of the backbone {file.backbone}; got "
             f"{extractor.fingerprint} ({extractor.kind}); take the weights and taps "
             "that its features were computed with"
         )
     embed_dim = extractor.sizes()[0]
     if embed_dim != file.model.embed_dim:
         raise ValueError(
-            f"enroll: the fusion model needs embeddings of {file.model.embed_dim} "
+            f"fuse_photos: the fusion model needs embeddings of {file.model.embed_dim} "
             f"channels; {extractor.kind} gives {embed_dim}; take its own backbone"
         )
 
@@ -101,7 +101,7 @@ def make_step(extractor: Extractor, file: FusionFile) -> Step:
         jax.eval_shape(step, *given)
     except ScopeParamShapeError as error:
         raise ValueError(
-            "enroll: the fusion model needs style statistics of other maps than the "
+            "fuse_photos: the fusion model needs style statistics of other maps than the "
             f"{extractor.sizes()[1]} channels that {extractor.kind} gives; take the "
             "taps that it was trained with"
         ) from error
@@ -160,7 +160,7 @@ def write_embedding(
     partial.replace(path)
 
 
-def enroll(
+def fuse_people(
     people: pathlib.Path,
     output: pathlib.Path,
     extractor: Extractor,
@@ -192,7 +192,7 @@ def enroll(
     ]
     if not found:
         raise ValueError(
-            f"enroll: {people} must hold a folder of images or a video for each "
+            f"fuse_photos: {people} must hold a folder of images or a video for each "
             "person; got none"
         )
     step = make_step(extractor, file)
@@ -202,7 +202,7 @@ def enroll(
         person = path.name if path.is_dir() else path.stem
         if person in counts:
             raise ValueError(
-                f"enroll: {people} must hold one folder or video for {person}; got "
+                f"fuse_photos: {people} must hold one folder or video for {person}; got "
                 "two; join them"
             )
         state_path = output / f"{person}.state.npz"
@@ -213,7 +213,7 @@ def enroll(
         stream = go_on(stream, images, step, batch_size=batch_size)
         if not stream.images:
             raise ValueError(
-                f"enroll: {path} must hold images ({', '.join(PHOTOS)}); got none; add "
+                f"fuse_photos: {path} must hold images ({', '.join(PHOTOS)}); got none; add "
                 "some, or take it away"
             )
         write_embedding(output / f"{person}.{suffix}", stream, file, person=person)
@@ -229,9 +229,9 @@ def main(argv: list[str]) -> None:
     try:
         if argv[1:]:
             raise ValueError(
-                f"enroll: everything is given by flags; got {argv[1:]}; see --help"
+                f"fuse_photos: everything is given by flags; got {argv[1:]}; see --help"
             )
-        counts = enroll(
+        counts = fuse_people(
             pathlib.Path(_PEOPLE.value),
             pathlib.Path(_OUTPUT.value),
             open_extractor(_BACKBONE.value, _WEIGHTS.value, taps=_TAPS.value),

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from safetensors.numpy import load_file
 
-from kprpe_jax import enroll
+from kprpe_jax import fuse_photos
 from kprpe_jax.fusion.files import load_stream, save_model
 from kprpe_jax.fusion.weighted import WeightedFusion
 from kprpe_jax.interop.extractor import Extractor, Features
@@ -76,7 +76,9 @@ def embedding_of(folder, person):
 
 def test_everyone_gets_a_file(average, rng, tmp_path):
     people = write_people(tmp_path / "people", rng)
-    counts = enroll.enroll(people, tmp_path / "out", EXTRACTOR, average, batch_size=3)
+    counts = fuse_photos.fuse_people(
+        people, tmp_path / "out", EXTRACTOR, average, batch_size=3
+    )
     assert counts == {"anna": 5, "ben": 1, "carl": 4}
     images = [
         np.asarray(Image.open(people / "anna" / f"{n}.png")) / 127.5 - 1
@@ -90,7 +92,7 @@ def test_everyone_gets_a_file(average, rng, tmp_path):
     red, _ = embedding_of(tmp_path / "out", "carl")
     assert red[0] > red[1] + 0.1  # RGB, not BGR
     options = dict(batch_size=3, suffix="safetensors")
-    enroll.enroll(people, tmp_path / "st", EXTRACTOR, average, **options)
+    fuse_photos.fuse_people(people, tmp_path / "st", EXTRACTOR, average, **options)
     stored = load_file(tmp_path / "st" / "anna.safetensors")
     np.testing.assert_allclose(stored["embedding"], got, atol=1e-6)
 
@@ -106,10 +108,12 @@ def test_a_stream_goes_on_tomorrow(average, rng, tmp_path):
     output = tmp_path / "out"
     options = dict(batch_size=2, keep_state=True)
     for day in days:
-        counts = enroll.enroll(day, output, EXTRACTOR, average, **options, resume=True)
+        counts = fuse_photos.fuse_people(
+            day, output, EXTRACTOR, average, **options, resume=True
+        )
     assert counts == {"anna": 5}
     assert load_stream(output / "anna.state.npz", average).images == 5
-    enroll.enroll(whole, tmp_path / "once", EXTRACTOR, average, batch_size=2)
+    fuse_photos.fuse_people(whole, tmp_path / "once", EXTRACTOR, average, batch_size=2)
     for got, want in zip(
         embedding_of(output, "anna"),
         embedding_of(tmp_path / "once", "anna"),
@@ -124,7 +128,9 @@ def test_a_stream_goes_on_tomorrow(average, rng, tmp_path):
         tmp_path / "caface.safetensors", model, draw_variables(model, rng), backbone="b"
     )
     with pytest.raises(ValueError, match="state of a model with these sizes"):
-        enroll.enroll(days[0], output, EXTRACTOR, other, **options, resume=True)
+        fuse_photos.fuse_people(
+            days[0], output, EXTRACTOR, other, **options, resume=True
+        )
 
 
 @pytest.mark.slow
@@ -134,7 +140,7 @@ def test_caface_streams_in_batches(rng, tmp_path):
         tmp_path / "caface.safetensors", model, draw_variables(model, rng), backbone="b"
     )
     people = write_people(tmp_path / "people", rng)
-    enroll.enroll(people, tmp_path / "out", EXTRACTOR, file, batch_size=4)
+    fuse_photos.fuse_people(people, tmp_path / "out", EXTRACTOR, file, batch_size=4)
     got, _ = embedding_of(tmp_path / "out", "anna")
     assert np.isfinite(got).all()
     np.testing.assert_allclose(np.linalg.norm(got), 1, rtol=1e-5)
@@ -150,7 +156,7 @@ def test_faults_are_one_sentence(average, rng, tmp_path):
 
     def refused(match, folder=people, extractor=EXTRACTOR, file=average):
         with pytest.raises(ValueError, match=match) as error:
-            enroll.enroll(folder, output, extractor, file)
+            fuse_photos.fuse_people(folder, output, extractor, file)
         assert "\n" not in str(error.value)
 
     (tmp_path / "nobody").mkdir()
