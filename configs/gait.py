@@ -42,6 +42,7 @@ def get_config(position: str = "kprpe") -> ConfigDict:
     config.augmentation.rotation_prob = 0.0
 
     config.model.update(PRESETS["tiny"])
+    config.model.width = 24
     config.model.image_size = (32, 22)
     config.model.drop_path_rate = 0.0
     config.model.dtype = "float32"
