@@ -63,8 +63,8 @@ def read_person(path: pathlib.Path, size: tuple[int, int]) -> Iterator[np.ndarra
             raise ValueError(f"fuse_photos: {path / name} cannot be read: {image}")
         if image.shape != (*size, 3):
             raise ValueError(
-                f"fuse_photos: faces must be aligned, {size[0]} x {size[1]} pixels; got "
-                f"{image.shape[0]} x {image.shape[1]} in {path / name}; align them "
+                f"fuse_photos: faces must be aligned, {size[0]} x {size[1]} pixels; "
+                f"got {image.shape[0]} x {image.shape[1]} in {path / name}; align them "
                 "with python -m kprpe_jax.align_photos"
             )
         yield image
@@ -101,8 +101,8 @@ def make_step(extractor: Extractor, file: FusionFile) -> Step:
         jax.eval_shape(step, *given)
     except ScopeParamShapeError as error:
         raise ValueError(
-            "fuse_photos: the fusion model needs style statistics of other maps than the "
-            f"{extractor.sizes()[1]} channels that {extractor.kind} gives; take the "
+            "fuse_photos: the fusion model needs style statistics of other maps than "
+            f"the {extractor.sizes()[1]} channels that {extractor.kind} gives; take the "
             "taps that it was trained with"
         ) from error
     backbone, fusion = jax.device_put((extractor.variables, file.variables))
@@ -202,8 +202,8 @@ def fuse_people(
         person = path.name if path.is_dir() else path.stem
         if person in counts:
             raise ValueError(
-                f"fuse_photos: {people} must hold one folder or video for {person}; got "
-                "two; join them"
+                f"fuse_photos: {people} must hold one folder or video for {person}; "
+                "got two; join them"
             )
         state_path = output / f"{person}.state.npz"
         stream = Stream(file.model.init_state(1), 0)
@@ -213,8 +213,8 @@ def fuse_people(
         stream = go_on(stream, images, step, batch_size=batch_size)
         if not stream.images:
             raise ValueError(
-                f"fuse_photos: {path} must hold images ({', '.join(PHOTOS)}); got none; add "
-                "some, or take it away"
+                f"fuse_photos: {path} must hold images ({', '.join(PHOTOS)}); got none; "
+                "add some, or take it away"
             )
         write_embedding(output / f"{person}.{suffix}", stream, file, person=person)
         if keep_state:
