@@ -102,8 +102,8 @@ def make_step(extractor: Extractor, file: FusionFile) -> Step:
     except ScopeParamShapeError as error:
         raise ValueError(
             "fuse_photos: the fusion model needs style statistics of other maps than "
-            f"the {extractor.sizes()[1]} channels that {extractor.kind} gives; take the "
-            "taps that it was trained with"
+            f"the {extractor.sizes()[1]} channels that {extractor.kind} gives; take "
+            "the taps that it was trained with"
         ) from error
     backbone, fusion = jax.device_put((extractor.variables, file.variables))
     return lambda state, images, mask: step(backbone, fusion, state, images, mask)
@@ -213,8 +213,8 @@ def fuse_people(
         stream = go_on(stream, images, step, batch_size=batch_size)
         if not stream.images:
             raise ValueError(
-                f"fuse_photos: {path} must hold images ({', '.join(PHOTOS)}); got none; "
-                "add some, or take it away"
+                f"fuse_photos: {path} must hold images ({', '.join(PHOTOS)}); got "
+                "none; add some, or take it away"
             )
         write_embedding(output / f"{person}.{suffix}", stream, file, person=person)
         if keep_state:
