@@ -129,6 +129,7 @@ def get_config(network: str = "h2l") -> ConfigDict:
 def learn_patches(config: ConfigDict) -> None:
     """No CNN: 7 x 7 learned patches of 112 x 112 images, a network as small as them."""
     config.steps = 600
+    config.data.batch_size = 32
     config.data.input = "images"
     config.data.in_memory = False
     config.augmentation.changes = ConfigDict(dict(spatial=dict(flip_prob=0.5)))

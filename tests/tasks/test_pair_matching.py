@@ -31,7 +31,8 @@ def slow_arcface(embeddings, centers, labels, *, margin, scale):
     for row, label in zip(np.float64(embeddings), labels, strict=True):
         cosines = centers @ row / np.linalg.norm(centers, axis=1) / np.linalg.norm(row)
         angle = np.arccos(cosines[label]) + margin
-        cosines[label] = np.cos(min(angle, np.pi))
+        beyond = cosines[label] - margin * np.sin(margin)
+        cosines[label] = np.cos(angle) if angle < np.pi else beyond
         logits = scale * cosines
         losses.append(np.log(np.exp(logits - logits.max()).sum()) + logits.max())
         losses[-1] -= logits[label]

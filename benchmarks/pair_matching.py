@@ -1,0 +1,116 @@
+"""Time a query of each re-ranker on the same candidates: Face-ViT's Table 5.14.
+
+    python -m benchmarks.pair_matching [--queries 2 --rounds 3]
+
+100 candidates of random patches, 8 x 8 of 512 as in the thesis. Earth mover's distance
+by our second stage; H2L and H2 of the thesis' size and of configs/pair_matching.py; of
+one-image networks the gallery's embeddings lie ready and a query costs its own.
+Processor seconds where the device is one.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+from jax import Array
+
+from benchmarks import harness
+from benchmarks.matching import time_processor
+from kprpe_jax.layers.unit import unit
+from kprpe_jax.matching import two_image
+from kprpe_jax.matching.patch_encoder import Encoder
+from kprpe_jax.matching.patch_weights import Faces
+from kprpe_jax.matching.two_image import OneImage, SameOrNot, TwoLinear
+from kprpe_jax.matching.two_stage import second_stage
+from kprpe_jax.tasks.pair_matching import score_sides
+
+K, PATCHES, CHANNELS = 100, 64, 512
+SIZES = {  # heads, hidden width, output
+    "thesis": (2, 2048, 512),
+    "small": (2, 256, 256),
+}
+
+
+def run(*, queries: int, rounds: int) -> dict[str, Any]:
+    """Re-rank some queries by everything in turn.
+
+    Args:
+      queries: of a call.
+      rounds: calls of each.
+    Returns: name -> its times and their ratio to `emd_uniform`.
+    """
+    rng = np.random.default_rng(0)
+
+    def draw(count: int) -> Faces:
+        embeddings = rng.normal(size=(count, CHANNELS)).astype(np.float32)
+        patches = rng.normal(size=(count, PATCHES, CHANNELS)).astype(np.float32)
+        return Faces(embeddings, patches)
+
+    query, gallery = draw(queries), draw(2 * K)
+    rows = np.stack([rng.permutation(2 * K)[:K] for _ in range(queries)])
+    calls: dict[str, Callable[[], Any]] = {
+        f"emd_{name}": partial(second_stage, query, gallery, rows, weighting=name)
+        for name in ("uniform", "apc")
+    }
+    for size, (heads, hidden, output) in SIZES.items():
+        encoder = Encoder(1, heads, hidden, attention="norm_residual", dropout_rate=0.0)
+        for name, model in (
+            ("h2l", TwoLinear(encoder, output)),
+            ("h2", SameOrNot(encoder)),
+        ):
+            score = _scorer(model)
+            calls[f"{name}_{size}"] = partial(
+                two_image.second_stage, query, gallery, rows, score=score, chunk=1
+            )
+        calls[f"h1_{size}"] = _one_image(OneImage(encoder), query, gallery, rows)
+    seconds = time_processor(calls, rounds=rounds)
+    summary = harness.summarise(seconds, baseline="emd_uniform", items=queries)
+    settings = dict(
+        k=K, patches=PATCHES, channels=CHANNELS, depth=1, sizes=SIZES,
+        queries=queries, rounds=rounds,
+        clock="processor" if jax.devices()[0].platform == "cpu" else "wall",
+    )  # fmt: skip
+    harness.record("pair_matching", settings, summary)
+    return summary
+
+
+def _scorer(model: TwoLinear | SameOrNot) -> Callable[[Array, Array], Array]:
+    one = np.zeros((1, PATCHES, CHANNELS), np.float32)
+    variables = jax.jit(model.init)(jax.random.key(0), one, one)
+    return jax.jit(partial(score_sides, model, variables))
+
+
+def _one_image(
+    model: OneImage, query: Faces, gallery: Faces, rows: np.ndarray
+) -> Callable[[], np.ndarray]:
+    variables = jax.jit(model.init)(jax.random.key(0), gallery.patches[:1])
+    embed = jax.jit(lambda patches: unit(model.apply(variables, patches)))
+    known = np.asarray(embed(gallery.patches))
+
+    def rank() -> np.ndarray:
+        mine = [np.asarray(embed(patches[None]))[0] for patches in query.patches]
+        return np.einsum("qkd,qd->qk", known[rows], np.stack(mine))
+
+    return rank
+
+
+def main() -> None:
+    """Run and print."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--queries", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    summary = run(queries=options.queries, rounds=options.rounds)
+    for name, row in summary.items():
+        sys.stdout.write(
+            f"{name:12} {1e3 / row['items_per_s']:9.1f} ms a query  "
+            f"time x {row['time_ratio']:.2f}\n"
+        )
+
+
+if __name__ == "__main__":
+    main()
