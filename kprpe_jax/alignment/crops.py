@@ -39,6 +39,7 @@ def crop_faces(
     padding: float = 0.1,
     jitter: float = 0.0,
     rng: jax.Array | None = None,
+    boxes: jax.Array | None = None,
 ) -> Crops:
     """Cut the square around each face's box, and a border.
 
@@ -46,16 +47,18 @@ def crop_faces(
     Here they keep their proportions.
     Args:
       images: [B, H, W, C], values in [-1, 1].
-      keypoints: [B, K, 2], fractions of the image; their box is the face's.
+      keypoints: [B, K, 2], fractions of the image.
       size: S, pixels.
       padding: border on each side, in sides of the box.
       jitter: the crop moves by up to this, and its side changes by up to this factor,
         in sides of the box, uniform.
       rng: key for the jitter.
+      boxes: [B, 4], (left, top, right, bottom), fractions of the image; None = those of
+        the keypoints.
     """
     height, width = images.shape[1:3]
     frame = np.array([width, height] * 2, np.float32)
-    boxes = keypoint_boxes(keypoints)
+    boxes = keypoint_boxes(keypoints) if boxes is None else boxes
     low, high = jnp.split(boxes * frame, 2, axis=-1)
     side = jnp.maximum((high - low).max(-1, keepdims=True), 1.0)  # [B, 1]
     center, extent = (low + high) / 2, side * (1 + 2 * padding)

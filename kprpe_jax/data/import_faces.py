@@ -36,6 +36,7 @@ from kprpe_jax.data.importers.tar_images import open_tar_images
 from kprpe_jax.data.importers.tinyface import open_tinyface
 from kprpe_jax.data.importers.verification_bin import open_verification_bin
 from kprpe_jax.data.importers.video_templates import open_video_templates
+from kprpe_jax.data.importers.wider_face import open_wider_face
 
 KINDS: dict[str, Callable[..., Source]] = {
     "insightface_rec": open_record_io,
@@ -46,6 +47,7 @@ KINDS: dict[str, Callable[..., Source]] = {
     "ijb": open_ijb,
     "tinyface": open_tinyface,
     "video": open_video_templates,
+    "wider_face": open_wider_face,
     "arrays": open_arrays,
     "prepared": open_prepared,
 }

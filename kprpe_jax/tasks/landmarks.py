@@ -14,7 +14,7 @@ from jax import Array
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from kprpe_jax.alignment.crops import Crops, crop_faces
+from kprpe_jax.alignment.crops import Crops, crop_faces, keypoint_boxes
 from kprpe_jax.alignment.detector import find_faces, largest_face
 from kprpe_jax.alignment.differentiable_aligner import DifferentiableAligner, OneFace
 from kprpe_jax.alignment.priors import CENTER_VARIANCE, Anchors, make_priors
@@ -36,15 +36,18 @@ from kprpe_jax.tasks import faces
 from kprpe_jax.tasks.task import Task, TrainingRows
 from kprpe_jax.training.mesh import put_batch, replicated
 
+BOXES = ("points", "frame")
 _MIRRORS = {5: FACE_MIRROR, len(MIRROR): tuple(MIRROR.tolist())}
+_MIDDLE = np.array([[0.25, 0.25], [0.75, 0.25], [0.25, 0.75], [0.75, 0.75]], np.float32)
 
 
 def build(config: ConfigDict, mesh: Mesh) -> Task:
     """Build the task; see `Task`.
 
     Reads model (fields of DifferentiableAligner, anchors as a list of sizes a level),
-    crop (padding, jitter), loss (mixer_weight), data (points, of which keypoints are
-    the five to find).
+    crop (box: whose box a face's is, of its `points` or the middle half of the `frame`
+    as `wider_face` imports it; padding, jitter), loss (mixer_weight), data (points, of
+    which keypoints are the five to find).
 
     Raises: ValueError: rows without such points; points whose mirror images are not
       known; an unknown recipe.
@@ -54,6 +57,10 @@ def build(config: ConfigDict, mesh: Mesh) -> Task:
         raise ValueError(
             f"config.data.num_keypoints must be one of {sorted(_MIRRORS)}, whose mirror"
             f" images are known; got {data.num_keypoints}; read other points."
+        )
+    if config.crop.box not in BOXES:
+        raise ValueError(
+            f"config.crop.box must be one of {BOXES}; got {config.crop.box!r}."
         )
     model = make_model(config.model)
     priors = make_priors((model.input_size,) * 2, model.anchors)
@@ -119,16 +126,21 @@ def _cropper(config: ConfigDict) -> Callable[[dict[str, Array], Array], Crops]:
     options, crop = config.augmentation, config.crop
     recipe = make_recipe(options.preset, **options.changes.to_dict())
     mirror = _MIRRORS[config.data.num_keypoints]
+    count = len(mirror)
+    if crop.box == "frame":  # its corners move along
+        mirror = (*mirror, *(count + i for i in (1, 0, 3, 2)))
     keep = np.array(config.data.five)
 
     def cut(batch: dict[str, Array], rng: Array) -> Crops:
         augment_rng, jitter_rng = jax.random.split(rng)
+        points = with_frame(crop.box, batch["keypoints"])
         images, points = augment(
-            augment_rng, batch["image"], batch["keypoints"], recipe, mirror=mirror
+            augment_rng, batch["image"], points, recipe, mirror=mirror
         )
         crops = crop_faces(
             images,
-            points,
+            points[:, :count],
+            boxes=face_boxes(crop.box, points),
             size=config.model.input_size,
             padding=crop.padding,
             jitter=crop.jitter,
@@ -137,6 +149,19 @@ def _cropper(config: ConfigDict) -> Callable[[dict[str, Array], Array], Crops]:
         return crops._replace(keypoints=crops.keypoints[:, keep])
 
     return cut
+
+
+def with_frame(box: str, keypoints: Array) -> Array:
+    """Keypoints [B, K, 2] and, for the box `frame`, its corners: [B, K + 4, 2]."""
+    if box == "points":
+        return keypoints
+    corners = jnp.broadcast_to(_MIDDLE, (len(keypoints), *_MIDDLE.shape))
+    return jnp.concatenate([keypoints, corners], axis=1)
+
+
+def face_boxes(box: str, points: Array) -> Array:
+    """Boxes [B, 4] of faces by the points of `with_frame`, moved or not."""
+    return keypoint_boxes(points if box == "points" else points[:, -4:])
 
 
 def _open(config: ConfigDict, split: str) -> Faces:
@@ -166,9 +191,11 @@ def _evaluators(forward, model, config: ConfigDict) -> dict[str, Evaluator]:
     @jax.jit
     def run(params, collections, batch):
         images = batch["image"].astype(jnp.float32) / 127.5 - 1
+        points = with_frame(config.crop.box, batch["keypoints"])
         crops = crop_faces(
             images,
             batch["keypoints"],
+            boxes=face_boxes(config.crop.box, points),
             size=model.input_size,
             padding=config.crop.padding,
         )

@@ -13,6 +13,7 @@ from configs import landmarks as landmarks_config
 from kprpe_jax import tasks
 from kprpe_jax.losses.multibox import smooth_l1
 from kprpe_jax.tasks import landmarks
+from tests.quick import quick_jit
 from tests.tasks import drawn_people, tiny
 
 SIDE = drawn_people.SIZE
@@ -132,3 +133,25 @@ def test_learns_four_images_by_heart():
 def test_smooth_l1_is_quadratic_then_linear():
     got = smooth_l1(jnp.array([0.0, 0.5, -2.0]), 0.0)
     np.testing.assert_allclose(got, [0, 0.125, 1.5])
+
+
+def test_box_of_the_frame_is_turned_and_mirrored_along():
+    """What the labels call the face, not what its points span."""
+    config = make_config(**{"crop.box": "frame", "crop.padding": 0.0})
+    source = tasks.build(config, tiny.one_device()).open_training(0)[0]
+    batch = tiny.batch_of(source, range(8))
+    crops = quick_jit(landmarks._cropper(config))(batch, jax.random.key(0))
+    np.testing.assert_allclose(crops.boxes, np.tile([0, 0, 1, 1], (8, 1)), atol=1e-5)
+    # The crop is the middle half: points lie twice as far apart in it.
+    want = (batch["keypoints"] - 0.25) * 2
+    np.testing.assert_allclose(crops.keypoints, want, atol=1e-4)
+
+    with config.unlocked():
+        config.augmentation.changes = ConfigDict(
+            {"spatial": {"rotation_prob": 1.0, "rotation_degrees": 45.0}}
+        )
+    turned = quick_jit(landmarks._cropper(config))(batch, jax.random.key(1))
+    sides = turned.boxes[:, 2:] - turned.boxes[:, :2]
+    np.testing.assert_allclose(sides.max(1), 1.0, atol=1e-4)
+    with pytest.raises(ValueError, match="config.crop.box must be one of"):
+        tasks.build(make_config(**{"crop.box": "eyes"}), tiny.one_device())
