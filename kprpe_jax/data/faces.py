@@ -144,8 +144,14 @@ def read_labels(source: Sequence) -> np.ndarray:
 
 def read_field(source: Sequence, name: str) -> list[np.ndarray]:
     """One field of all rows, read once from first to last."""
-    values = []
+    return read_fields(source, [name])[name]
+
+
+def read_fields(source: Sequence, names: Sequence[str]) -> dict[str, list[np.ndarray]]:
+    """Several fields of all rows, read once from first to last."""
+    values: dict[str, list[np.ndarray]] = {name: [] for name in names}
     for start in range(0, len(source), 4096):
         rows = source.__getitems__(range(start, min(start + 4096, len(source))))
-        values += [row[name] for row in rows]
+        for name in names:
+            values[name] += [row[name] for row in rows]
     return values

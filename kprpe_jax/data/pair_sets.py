@@ -40,7 +40,7 @@ def open_pair_set(
       which the import does not hold.
     """
     folder = newest_version(os.fspath(data_dir), name)
-    tables = _read_tables(folder)
+    tables = read_tables(folder)
     if "pair_same" not in tables:
         raise ValueError(
             f"open_pair_set: {name} must hold pairs; got a data set without; import a "
@@ -69,7 +69,12 @@ def open_pair_set(
     return PairSet(faces.select(used), first, second, same, num_folds)
 
 
-def _read_tables(folder: str) -> dict[str, np.ndarray]:
+def read_tables(folder: str) -> dict[str, np.ndarray]:
+    """Tables that an import keeps beside its rows; {} where there are none.
+
+    Args:
+      folder: of the data set's version, from `newest_version`.
+    """
     path = os.path.join(folder, TABLES)
     if not os.path.exists(path):
         return {}

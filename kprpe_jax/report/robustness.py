@@ -55,7 +55,7 @@ def numbered(prefix: str) -> Callable[[dict[str, float]], dict[float, str]]:
 
     def find(results: dict[str, float]) -> dict[float, str]:
         names = (name for name in results if name.startswith(prefix))
-        names = (name for name in names if not name.endswith("count"))
+        names = (name for name in names if not name.endswith(("count", "pairs")))
         return {float(name.removeprefix(prefix)): name for name in names}
 
     return find
@@ -98,7 +98,11 @@ def faces(severities: Sequence[float]) -> Layout:
         "over ten folds, mean ± standard deviation over seeds, of the last checkpoint. "
         "Misaligned at severity 1: turned by up to 30 degrees, scaled by 0.75 to 1.25, "
         "shifted by 15 % of the side.",
-        columns=[("aligned/accuracy", "aligned"), *shown],
+        columns=[
+            ("aligned/accuracy", "aligned"),
+            *shown,
+            ("swapped/accuracy", "misaligned, 1, another's keypoints"),
+        ],
         severity=_misaligned,
         severity_label="severity of rotation, scale and shift",
         curves={"aligned_over_steps.png": "aligned/accuracy"},
@@ -124,9 +128,10 @@ def mean_std(values: Sequence[float]) -> str:
 def table(runs: Sequence[Run], layout: Layout = DIGITS) -> str:
     """Write a Markdown table: an encoding per row, a test condition per column.
 
-    A condition that an encoding does not have stays empty.
+    A condition that an encoding does not have stays empty; one that none has is left
+    out.
     """
-    columns = layout.columns
+    columns = [c for c in layout.columns if any(c[0] in run.results for run in runs)]
     lines = [
         "| encoding | " + " | ".join(title for _, title in columns) + " | seeds |",
         "|---" * (len(columns) + 2) + "|",
@@ -211,6 +216,11 @@ def write_report(
         pictures.append("keypoint_noise.png")
         error = "keypoint error α (Eq. 12), random per coordinate, at severity 1"
         plot_conditions(runs, noise, error, output / pictures[-1])
+    steps = numbered("partly_aligned/")
+    if any(steps(run.results) for run in runs):
+        pictures.append("partly_aligned.png")
+        share = "from a detector's crop (0) to the aligned face (1)"
+        plot_conditions(runs, steps, share, output / pictures[-1])
     for name, metric in layout.curves.items():
         pictures.append(name)
         plot_curves(runs, metric, output / name)

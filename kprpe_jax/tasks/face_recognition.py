@@ -51,6 +51,8 @@ def build(config: ConfigDict, mesh: Mesh) -> Task:
             **faces.evaluators(embed, config, reads_keypoints=reads_keypoints),
             **faces.pair_evaluators(embed, config),
             **faces.altered_evaluators(embed, config),
+            **faces.unaligned_evaluators(embed, config),
+            **faces.protocol_evaluators(embed, config),
         },
         sharding_rules=recognition.SHARDING_RULES,
         import_weights=partial(import_weights, model),

@@ -1,8 +1,11 @@
 """What face tasks share: rows, their check, augmentation, and verification."""
 
+import os
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
+import tensorflow_datasets as tfds
 from jax import Array
 from ml_collections import ConfigDict
 
@@ -11,6 +14,9 @@ from kprpe_jax.data.augmentation.recipe import augment, make_recipe
 from kprpe_jax.data.check import check_batch
 from kprpe_jax.data.faces import Faces, open_faces
 from kprpe_jax.data.pair_sets import open_pair_set
+from kprpe_jax.data.store import newest_version
+from kprpe_jax.data.template_sets import open_template_set
+from kprpe_jax.evaluation import face_protocols, partly_aligned
 from kprpe_jax.evaluation.conditions import Evaluator
 from kprpe_jax.evaluation.embedding import Embed
 from kprpe_jax.evaluation.misaligned import face_conditions, make_evaluators
@@ -151,4 +157,61 @@ def altered_evaluators(embed: Embed, config: ConfigDict) -> dict[str, Evaluator]
     source = _open(config, evals.split, evals.identities)
     return altered_queries.make_evaluators(
         embed, source, evals.altered, batch_size=evals.batch_size
+    )
+
+
+def unaligned_evaluators(embed: Embed, config: ConfigDict) -> dict[str, Evaluator]:
+    """`partly_aligned`: verification on every step from detection to alignment.
+
+    Reads evals: unaligned (data set of photos of any size, "" = none), alignment_shares
+    (the steps, 0 = detected .. 1 = aligned), pairs, mirror, batch_size; where it is the
+    training's own data set, split and identities, too; data: dir, image_shape.
+    """
+    evals, data = config.evals, config.data
+    if not evals.unaligned:
+        return {}
+    own = evals.unaligned == data.name
+    builder = tfds.builder_from_directory(newest_version(data.dir, evals.unaligned))
+    photos = open_faces(
+        os.fspath(data.dir),
+        evals.unaligned,
+        evals.split if own else next(iter(builder.info.splits)),
+        image_size=tuple(data.image_shape[:2]),
+        identities=(tuple(evals.identities) or None) if own else None,
+    )
+    labels = photos.labels()
+    sizes = np.unique(labels, return_counts=True)[1]
+    genuine = int((sizes * (sizes - 1)).sum()) // 2  # that can be told apart
+    pairs = draw_pairs(labels, count=min(evals.pairs, 2 * genuine), seed=0)
+    return {
+        "partly_aligned": partly_aligned.make_evaluator(
+            embed,
+            photos,
+            pairs,
+            evals.alignment_shares,
+            batch_size=evals.batch_size,
+            mirror=evals.mirror,
+        )
+    }
+
+
+def protocol_evaluators(embed: Embed, config: ConfigDict) -> dict[str, Evaluator]:
+    """IJB-B, IJB-C, IJB-S, TinyFace, MegaFace (`face_protocols`).
+
+    Reads evals: protocols (such as "ijb:ijbc"; () = none), pooling, align (bring photos
+    of any size to the template first), mirror, batch_size; data: dir, image_shape.
+    """
+    evals, data = config.evals, config.data
+    return face_protocols.protocol_evaluators(
+        embed,
+        evals.protocols,
+        partial(
+            open_template_set,
+            data.dir,
+            image_size=tuple(data.image_shape[:2]),
+            align=evals.align,
+        ),
+        batch_size=evals.batch_size,
+        mirror=evals.mirror,
+        pooling=evals.pooling,
     )

@@ -27,6 +27,9 @@ def test_trains_evaluates_and_learns(tmp_path):
             "optimizer.learning_rate": 3e-3,
             "evals.in_training": ("aligned",),
             "evals.altered": ("plain", "crop"),
+            "evals.alphas": (0.0, 0.1),
+            "evals.unaligned": "people",
+            "evals.protocols": ("video:people,people",),
         },
     )
     loop.train(config, tmp_path)
@@ -38,6 +41,12 @@ def test_trains_evaluates_and_learns(tmp_path):
     # Patterns of people whom it never saw: well above chance when they lie straight.
     assert results["aligned/accuracy"] > 0.75
     assert 0.4 < results["misaligned_1/accuracy"] <= 1
+    assert results["noise/uniform_0"] == results["misaligned_1/accuracy"]
+    assert {"swapped/accuracy", "aligned_noise/scale_0.1"} < set(results)
+    # At most two pairs for each that there is: 4 people with 6 genuine ones.
+    assert results["partly_aligned/pairs"] == 40
+    assert 0.4 < results["partly_aligned/0.25"] <= 1
+    assert results["video_people_people/rank_1"] == 1  # the gallery is the probes
     # The same pattern is found again; of a crop less is left.
     assert results["identify_plain/p_at_1"] > 0.75
     assert 0 < results["identify_crop/p_at_1"] <= results["identify_plain/p_at_1"]
@@ -89,6 +98,23 @@ def test_an_iresnet_reads_no_keypoints():
     variables = jax.eval_shape(task.init, jax.random.key(0))
     assert variables["params"]["class_centers"].shape == (256, 8)
     assert "stages_0_0" in variables["params"]["backbone"]
+
+
+def test_evaluators_that_the_config_names():
+    config = drawn_people.make_config(
+        **{
+            "evals.unaligned": "people",
+            "evals.protocols": ("megaface:people,people", "video:people,people"),
+        }
+    )
+    task = tasks.build(config, tiny.one_device())
+    assert set(task.evaluators) == {
+        "aligned", "misaligned_1", "swapped", "partly_aligned",
+        "megaface_people_people", "video_people_people",
+    }  # fmt: skip
+    config = drawn_people.make_config(**{"model.position": "absolute"})
+    task = tasks.build(config, tiny.one_device())
+    assert set(task.evaluators) == {"aligned", "misaligned_1"}
 
 
 def test_training_people_are_not_those_of_the_evaluators():

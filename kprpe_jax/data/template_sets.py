@@ -1,0 +1,148 @@
+"""Data sets of templates, searched or compared: IJB-B, IJB-C, IJB-S, TinyFace.
+
+Images that no list names are left out before anything is embedded.
+"""
+
+import os
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from kprpe_jax.data.aligned_faces import AlignedFaces
+from kprpe_jax.data.faces import Faces, read_fields
+from kprpe_jax.data.pair_sets import read_tables
+from kprpe_jax.data.store import newest_version, open_split
+
+
+class Lists(NamedTuple):
+    """Pairs and 1:N lists of templates, by their ids.
+
+    Attributes:
+      first, second: int64 [P]; P may be 0.
+      same: bool [P].
+      galleries, probes: name -> (templates int64 [M], subjects int64 [M]).
+    """
+
+    first: np.ndarray
+    second: np.ndarray
+    same: np.ndarray
+    galleries: dict[str, tuple[np.ndarray, np.ndarray]]
+    probes: dict[str, tuple[np.ndarray, np.ndarray]]
+
+
+class TemplateSet(NamedTuple):
+    """Images and whose they are.
+
+    Attributes:
+      faces: N images, decoded as they are read.
+      template: int64 [N], template of each image; its person where the import has no
+        templates, such as a folder of stills.
+      media: int64 [N], video or photo that the image is of; each image its own where
+        the import does not say.
+      identity: str [N], "" = unknown.
+      part: str [N], of TinyFace: probe, match or distractor; "" elsewhere.
+      lists: of IJB-B and IJB-C; empty elsewhere.
+    """
+
+    faces: Faces
+    template: np.ndarray
+    media: np.ndarray
+    identity: np.ndarray
+    part: np.ndarray
+    lists: Lists
+
+
+def open_template_set(
+    data_dir: str | os.PathLike,
+    name: str,
+    *,
+    image_size: tuple[int, int],
+    align: bool = False,
+) -> TemplateSet:
+    """Open an import as templates.
+
+    Args:
+      data_dir, name: of the data set, which has one split.
+      image_size: (height, width) of the images.
+      align: bring photos of any size to the template by their keypoints; else every
+        image must have `image_size`.
+    Raises: ValueError: no such data set; its lists name templates without images; an
+      image of nobody where there are no lists.
+    """
+    folder = newest_version(os.fspath(data_dir), name)
+    tables = read_tables(folder)
+    (split,) = tfds.builder_from_directory(folder).info.splits  # an import has one
+    source = open_split(data_dir, name, split)
+    names = [f for f in ("template", "media", "part") if f in source[0]]
+    fields = read_fields(source, [*names, "identity", "label"])
+    identity, part = (
+        np.array([_text(v) for v in fields.get(f, [])] or [""] * len(source))
+        for f in ("identity", "part")
+    )
+    count = np.arange(len(source))
+    media = count
+    if "media" in fields:
+        media = np.unique([_text(v) for v in fields["media"]], return_inverse=True)[1]
+    if "template" in fields:
+        template = np.array(fields["template"], np.int64)
+    else:
+        template = np.array(fields["label"], np.int64)
+    lists = read_lists(tables)
+    rows = count
+    if "template" in fields and tables:
+        rows = _named_rows(name, template, lists)
+    elif (nobody := (identity == "") & (part != "distractor")).any():
+        raise ValueError(
+            f"open_template_set: every image of {name} must be of somebody; got "
+            f"{nobody.sum()} without identity, the first is row {nobody.argmax()}; "
+            "import it with its lists"
+        )
+    faces = Faces(source, image_size=image_size, rows=rows)
+    if align:
+        faces = AlignedFaces.of(faces)
+    return TemplateSet(
+        faces, template[rows], media[rows], identity[rows], part[rows], lists
+    )
+
+
+def read_lists(tables: dict[str, np.ndarray]) -> Lists:
+    """Sort the tables of `data.importers.ijb` by what they are for."""
+    none = np.zeros(0, np.int64)
+
+    def kind(prefix: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        suffix = "_template"
+        names = [n for n in tables if n.startswith(prefix) and n.endswith(suffix)]
+        found = {n.removeprefix(prefix).removesuffix(suffix): n for n in sorted(names)}
+        return {
+            short: (tables[n], tables[n.removesuffix(suffix) + "_subject"])
+            for short, n in found.items()
+        }
+
+    return Lists(
+        first=tables.get("pair_template1", none),
+        second=tables.get("pair_template2", none),
+        same=tables.get("pair_same", none.astype(bool)),
+        galleries=kind("gallery_"),
+        probes=kind("probe_"),
+    )
+
+
+def _named_rows(name: str, template: np.ndarray, lists: Lists) -> np.ndarray:
+    """Rows of the templates that a list names; every one must have a row."""
+    searched = [ids for ids, _ in (*lists.galleries.values(), *lists.probes.values())]
+    wanted = np.unique(np.concatenate([lists.first, lists.second, *searched]))
+    missing = wanted[~np.isin(wanted, template)]
+    if missing.size:
+        raise ValueError(
+            f"open_template_set: every template that the lists of {name} name must "
+            f"have an image; got {missing.size} of {len(wanted)} without one, such as "
+            f"{missing[:5].tolist()}; import their images (import_report.json says "
+            "which were left out)"
+        )
+    return np.flatnonzero(np.isin(template, wanted))
+
+
+def _text(value: np.ndarray) -> str:
+    value = value.item()
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)

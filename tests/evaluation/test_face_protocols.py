@@ -1,0 +1,284 @@
+"""Protocols from files on disk to their numbers, against NumPy on the same images."""
+
+import io
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+from kprpe_jax.data.importers.dataset import write_dataset
+from kprpe_jax.data.importers.ijb import open_ijb
+from kprpe_jax.data.importers.image_folder import open_image_folder
+from kprpe_jax.data.importers.tinyface import open_tinyface
+from kprpe_jax.data.importers.video_templates import open_video_templates
+from kprpe_jax.data.template_sets import open_template_set
+from kprpe_jax.evaluation.face_protocols import protocol_evaluators
+from kprpe_jax.geometry.template import face_template
+from kprpe_jax.training.mesh import make_mesh
+from kprpe_jax.training.state import TrainState
+
+SIZE, PEOPLE, CELL = 16, 6, 4
+STATE = TrainState(
+    step=0, params=None, collections=None, opt_state=None, rng=None,
+    nonfinite_step=None,
+)  # fmt: skip
+
+
+def features(image):
+    """Mean colours of 4 x 4 cells of an image in [-1, 1], and of its mirror image."""
+    x = image.reshape(SIZE // CELL, CELL, SIZE // CELL, CELL, 3).mean((1, 3))
+    return (x + x[:, ::-1]).ravel()
+
+
+def embed(params, collections, images, keypoints):
+    cells = images.reshape(-1, SIZE // CELL, CELL, SIZE // CELL, CELL, 3).mean((2, 4))
+    return cells.reshape(len(images), -1)
+
+
+def unit(x):
+    return x / np.linalg.norm(x, axis=-1, keepdims=True)
+
+
+class Pictures:
+    """Images of people, alike in their colours; remembers the features of each."""
+
+    def __init__(self, seed):
+        self.rng = np.random.default_rng(seed)
+        self.patterns = self.rng.uniform(60, 190, (PEOPLE, 4, 4, 3))
+        self.of = {}
+
+    def write(self, path, person, noise=45.0):
+        pattern = self.rng.uniform(60, 190, (4, 4, 3)) if person is None else (
+            self.patterns[person]
+        )  # fmt: skip
+        pixels = pattern + self.rng.normal(0, noise, (4, 4, 3))
+        pixels = (
+            np.clip(pixels, 0, 255).astype(np.uint8).repeat(CELL, 0).repeat(CELL, 1)
+        )
+        path.parent.mkdir(parents=True, exist_ok=True)
+        buffer = io.BytesIO()
+        Image.fromarray(pixels).save(buffer, "PNG")
+        path.write_bytes(buffer.getvalue())
+        self.of[path] = features(pixels / 127.5 - 1)
+        return self.of[path]
+
+
+def run(folder, protocol, pooling="norm"):
+    evaluators = protocol_evaluators(
+        embed,
+        [protocol],
+        lambda name: open_template_set(folder, name, image_size=(SIZE, SIZE)),
+        batch_size=8,
+        pooling=pooling,
+    )
+    ((name, evaluate),) = evaluators.items()
+    assert name == protocol.replace(":", "_").replace(",", "_")
+    return evaluate(
+        STATE, make_mesh({"data": 1, "fsdp": 1, "class": 1}, jax.devices()[:1])
+    )
+
+
+def import_ijb(folder, images):
+    """12 templates of 6 people, two each, of 3 images in 2 media; one more unused."""
+    meta = folder / "raw" / "meta"
+    meta.mkdir(parents=True)
+    rows, points, x = [], [], {}
+    template_points = face_template((SIZE, SIZE))
+    for number in range(39):
+        template = 100 + number // 3
+        person = (number // 3) % PEOPLE
+        name = f"{number}.png"
+        x[number] = images.write(folder / "raw" / "loose_crop" / name, person)
+        rows.append(f"{name} {template} {min(number % 3, 1)}")
+        moved = template_points + (number % 5) * 0.4
+        points.append(f"{name} " + " ".join(f"{v:.4f}" for v in moved.ravel()) + " 0.9")
+    lists = {
+        "face_tid_mid.txt": rows,
+        "name_5pts_score.txt": points,
+        "template_pair_label.txt": [
+            f"{100 + a} {100 + b} {int(a % PEOPLE == b % PEOPLE)}"
+            for a in range(12) for b in range(a + 1, 12)
+        ],
+        "1N_gallery_G1.csv": [f"{100 + p},{p}" for p in (0, 1, 2)],
+        "1N_gallery_G2.csv": [f"{100 + p},{p}" for p in (3, 4, 5)],
+        "1N_probe_mixed.csv": [f"{106 + p},{p}" for p in range(6)],
+    }  # fmt: skip
+    for name, lines in lists.items():
+        (meta / f"ijbx_{name}").write_text("\n".join(lines) + "\n")
+    write_dataset(
+        open_ijb(folder / "raw"), name="ijbx", data_dir=folder / "data", origin={}
+    )
+    return x
+
+
+@pytest.mark.parametrize("pooling", ["norm", "equal", "landmark_score"])
+def test_ijb_by_its_own_lists(tmp_path, pooling):
+    x = import_ijb(tmp_path, Pictures(0))
+    results = run(tmp_path / "data", "ijb:ijbx", pooling)
+    pooled = []
+    for t in range(12):
+        weighted = []
+        for number in (3 * t, 3 * t + 1, 3 * t + 2):
+            value = x[number] if pooling == "norm" else unit(x[number])
+            if pooling == "landmark_score":  # Eq. 17; pixels centred at i + 0.5
+                away = np.sqrt(10) * ((number % 5) * 0.4 + 0.5) / SIZE
+                value = value * max(1 - away / 0.2, 1e-6)
+            weighted.append(value)
+        pooled.append(unit(weighted[0] + (weighted[1] + weighted[2]) / 2))
+    pooled = np.array(pooled)
+    scores = pooled @ pooled.T
+    a, b = np.triu_indices(12, 1)
+    same = a % PEOPLE == b % PEOPLE
+    impostors = np.sort(scores[a, b][~same])[::-1]
+    threshold = impostors[int(0.1 * len(impostors))]
+    want = (scores[a, b][same] > threshold).mean()
+    assert results["tar_at_far_1e-1"] == pytest.approx(want)
+    assert set(results) == {
+        "tar_at_far_1e-1", "mixed_rank_1", "mixed_rank_5", "mixed_rank_10",
+        "mixed_tpir_at_fpir_1e-2", "mixed_tpir_at_fpir_1e-1", "templates",
+    }  # fmt: skip  # 60 impostor pairs resolve no smaller rate than 1e-1
+    rank, tpir = [], []
+    for gallery in ((0, 1, 2), (3, 4, 5)):
+        s = scores[6:][:, list(gallery)]
+        rank.append(np.mean([gallery[s[p].argmax()] == p for p in gallery]))
+        highest = max(s[p].max() for p in range(6) if p not in gallery)
+        tpir.append(np.mean([s[p, gallery.index(p)] > highest for p in gallery]))
+    assert results["mixed_rank_1"] == pytest.approx(np.mean(rank))
+    assert results["mixed_rank_5"] == 1  # of three
+    assert results["mixed_tpir_at_fpir_1e-1"] == pytest.approx(np.mean(tpir))
+    assert results["templates"] == 12  # what no list names is not embedded
+
+
+def test_tinyface(tmp_path):
+    images = Pictures(1)
+    raw, x = tmp_path / "raw", {"probe": [], "match": [], "distractor": []}
+    for person in range(PEOPLE):
+        for part, folder in (("probe", "Probe"), ("match", "Gallery_Match")):
+            path = raw / folder / f"{person}_{part}.png"
+            x[part].append(images.write(path, person, noise=70))
+    for number in range(10):
+        path = raw / "Gallery_Distractor" / f"{number}.png"
+        x["distractor"].append(images.write(path, None))
+    write_dataset(
+        open_tinyface(raw), name="tiny", data_dir=tmp_path / "data", origin={}
+    )
+    results = run(tmp_path / "data", "tinyface:tiny")
+    gallery = unit(np.array(x["match"] + x["distractor"]))
+    order = np.argsort(-(unit(np.array(x["probe"])) @ gallery.T), 1)
+    place = [list(order[p]).index(p) for p in range(PEOPLE)]
+    for k in (1, 5, 20):
+        assert results[f"rank_{k}"] == pytest.approx(np.mean(np.array(place) < k))
+    assert results["probes"] == PEOPLE
+    assert 0 < results["rank_1"] < 1
+
+
+def test_videos_searched_among_stills_and_megaface(tmp_path):
+    """IJB-S: people are known by name across imports; the gallery lacks one of them."""
+    images = Pictures(2)
+    raw, lines, x = tmp_path / "raw", ["template,subject,media,frames"], []
+    for person in range(PEOPLE):
+        frames = [
+            images.write(raw / f"v{person}" / f"{n}.png", person, noise=70)
+            for n in range(2)
+        ]
+        x.append(frames[0] + frames[1])
+        lines.append(f"{50 - person},{person},v{person},0-1")
+    (raw / "templates.csv").write_text("\n".join(lines) + "\n")
+    data = tmp_path / "data"
+    write_dataset(
+        open_video_templates(raw / "templates.csv"),
+        name="probes", data_dir=data, origin={},
+    )  # fmt: skip
+    stills = {}
+    for person in (5, 3, 1, 0, 2):
+        stills[person] = images.write(
+            tmp_path / "stills" / str(person) / "a.png", person
+        )
+    write_dataset(
+        open_image_folder(tmp_path / "stills"), name="stills", data_dir=data, origin={}
+    )
+    results = run(data, "video:probes,stills")
+    people = sorted(stills)
+    scores = unit(np.array(x)) @ unit(np.array([stills[p] for p in people])).T
+    hits = [people[scores[p].argmax()] == p for p in people]
+    assert results["rank_1"] == pytest.approx(np.mean(hits))
+    accepted = [scores[p, people.index(p)] > scores[4].max() for p in people]
+    assert results["tpir_at_fpir_1e-2"] == pytest.approx(np.mean(accepted))
+    assert results["templates"] == PEOPLE
+
+    frames = [
+        images.of[raw / f"v{p}" / f"{n}.png"] for p in range(PEOPLE) for n in (0, 1)
+    ]
+    for person in range(PEOPLE):
+        for n in range(2):
+            path = tmp_path / "pairs" / str(person) / f"{n}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes((raw / f"v{person}" / f"{n}.png").read_bytes())
+    write_dataset(
+        open_image_folder(tmp_path / "pairs"), name="people", data_dir=data, origin={}
+    )
+    results = run(data, "megaface:people,stills")
+    frames, still = unit(np.array(frames)), unit(np.array(list(stills.values())))
+    highest = (frames @ still.T).max(1)
+    hits = [frames[i] @ frames[i ^ 1] > highest[i] for i in range(2 * PEOPLE)]
+    assert results == {"rank_1": pytest.approx(np.mean(hits)), "distractors": 5}
+    assert 0 < np.mean(hits) < 1
+
+
+def test_faults_are_one_sentence(tmp_path):
+    import_ijb(tmp_path, Pictures(3))
+    data = tmp_path / "data"
+    for protocol, match in (
+        ("ijbx", "must be written kind:data set, such as ijb:NAME.* got 'ijbx'"),
+        ("ijb:a,b", "got 'ijb:a,b'"),
+        ("video:probes", "got 'video:probes'"),
+        ("tinyface:ijbx", "must hold probes and matches; got 0 and 0 images"),
+        ("ijb:other", "other"),
+    ):
+        with pytest.raises(ValueError, match=match):
+            run(data, protocol)
+    with pytest.raises(ValueError, match="pooling must be one of .* got 'mean'"):
+        run(data, "ijb:ijbx", pooling="mean")
+
+    # An image that could not be read was left out, and with it a whole template.
+    for number in (3, 4, 5):
+        (tmp_path / "raw" / "loose_crop" / f"{number}.png").unlink()
+    write_dataset(
+        open_ijb(tmp_path / "raw"), name="gaps", data_dir=data, origin={}, on_bad="skip"
+    )
+    with pytest.raises(ValueError, match=r"got 1 of 12 without one, such as \[101\]"):
+        run(data, "ijb:gaps")
+    # Lists of a set that is no IJB.
+    write_dataset(
+        open_image_folder(_folder(tmp_path)), name="stills", data_dir=data, origin={}
+    )
+    with pytest.raises(ValueError, match="stills must hold lists of templates"):
+        run(data, "ijb:stills")
+
+
+def _folder(tmp_path):
+    Pictures(4).write(tmp_path / "stills" / "a" / "a.png", 0)
+    return tmp_path / "stills"
+
+
+def test_an_embedding_that_is_not_finite_is_no_number(tmp_path):
+    import_ijb(tmp_path, Pictures(5))
+
+    def broken(params, collections, images, keypoints):
+        x = embed(params, collections, images, keypoints)
+        return jnp.where(jnp.arange(len(x))[:, None] == 3, jnp.nan, x)
+
+    (evaluate,) = protocol_evaluators(
+        broken,
+        ["ijb:ijbx"],
+        lambda name: open_template_set(
+            tmp_path / "data", name, image_size=(SIZE, SIZE)
+        ),
+        batch_size=8,
+    ).values()
+    with pytest.raises(ValueError, match="NaN or infinity, the first is row 3"):
+        evaluate(
+            STATE, make_mesh({"data": 1, "fsdp": 1, "class": 1}, jax.devices()[:1])
+        )
