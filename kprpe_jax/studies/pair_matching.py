@@ -277,7 +277,7 @@ def run_study(
             workdir = output / "runs" / f"{kind}_{seed}"
 
             def make(one=one, workdir=workdir):
-                return train_network(one, workdir, train, test.gallery)
+                return train_network(one, workdir, train, test.gallery).scorer
 
             file = cache / name(f"{kind}_{seed}")
         found = examine(make, test, file, k=k)

@@ -3,8 +3,9 @@
 import pathlib
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -58,6 +59,21 @@ class Scorer(NamedTuple):
     score: Callable[[Array, Array], Array]
 
 
+class Trained(NamedTuple):
+    """A network of the task pair_matching.
+
+    Attributes:
+      model, variables: the transformer.
+      inputs: Images -> what it reads, [N, ...].
+      scorer: how it compares.
+    """
+
+    model: nn.Module
+    variables: dict[str, Any]
+    inputs: Callable[[Images], np.ndarray]
+    scorer: Scorer
+
+
 @jax.jit
 def _dot(first: Array, second: Array) -> Array:
     return (first * second).sum(-1)
@@ -96,7 +112,7 @@ def network_config(config: ConfigDict, train: Images, seed: int) -> ConfigDict:
 
 def train_network(
     config: ConfigDict, workdir: pathlib.Path, train: Images, test: Images
-) -> Scorer:
+) -> Trained:
     """Train a network of the task pair_matching, or read it where it is trained.
 
     Args:
@@ -114,11 +130,13 @@ def train_network(
     variables = pair_matching.transformer_variables(state.params, state.collections)
     model = pair_matching.make_model(config.model)
     inputs = _patches if config.data.input == "patches" else _pixels
-    if not isinstance(model, OneImage):
-        score = jax.jit(partial(pair_matching.score_sides, model, variables))
-        return Scorer(inputs, score)
-    embed = jax.jit(lambda x: unit(model.apply(variables, x)))
-    return Scorer(lambda images: _in_batches(embed, inputs(images)), _dot)
+    if isinstance(model, OneImage):
+        embed = jax.jit(lambda x: unit(model.apply(variables, x)))
+        scorer = Scorer(lambda images: _in_batches(embed, inputs(images)), _dot)
+    else:
+        compare = partial(pair_matching.score_sides, model, variables)
+        scorer = Scorer(inputs, jax.jit(compare))
+    return Trained(model, variables, inputs, scorer)
 
 
 def _rows(
