@@ -13,6 +13,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from absl import app, flags
@@ -26,66 +27,90 @@ _BATCH_SIZE = flags.DEFINE_integer("batch_size", 1024, "Rows of the global batch
 _HERE = flags.DEFINE_bool("here", False, "Compile for this process's devices.")
 
 
-def measure(batch_size: int) -> list[dict[str, Any]]:
-    """Compile for all devices of this process; a row per identities and rate."""
+def make_step(mesh: Any, identities: int, rate: float) -> Callable[..., Any]:
+    """The centres' part of a step: margin softmax, gradient, AdamW.
+
+    Args:
+      mesh: holds the centres.
+      identities: number of classes.
+      rate: of PartialFC.
+    Returns: (centers, moments, embeddings, labels, noise) -> centers, moments, gradient
+      of the embeddings.
+    """
+    import jax
+    import optax
+
+    from kprpe_jax.losses.class_centers import margin_softmax
+    from kprpe_jax.losses.margin import make_margin
+
+    margin = make_margin("cosface", margin=0.35)
+    optimizer = optax.adamw(1e-3)
+
+    def step(centers, moments, embeddings, labels, noise):
+        def loss(embeddings, centers):
+            return margin_softmax(
+                embeddings,
+                centers,
+                labels,
+                margin=margin,
+                num_classes=identities,
+                mesh=mesh,
+                sample_rate=rate,
+                noise=noise,
+            ).loss
+
+        grads = jax.grad(loss, argnums=(0, 1))(embeddings, centers)
+        updates, moments = optimizer.update(grads[1], moments, centers)
+        return optax.apply_updates(centers, updates), moments, grads[0]
+
+    return step
+
+
+def abstract_arguments(
+    mesh: Any, identities: int, batch_size: int, *, dim: int
+) -> tuple[Any, ...]:
+    """Shapes and shardings of what `make_step`'s step takes."""
     import jax
     import jax.numpy as jnp
     import optax
     from jax.sharding import NamedSharding, PartitionSpec
 
-    from kprpe_jax.losses.class_centers import margin_softmax, padded_classes
-    from kprpe_jax.losses.margin import make_margin
-    from kprpe_jax.training.mesh import batch_sharding, make_mesh
+    from kprpe_jax.losses.class_centers import padded_classes
+    from kprpe_jax.training.mesh import batch_sharding
+
+    rows, batch = padded_classes(identities), batch_sharding(mesh)
+    by_class, everywhere = (
+        NamedSharding(mesh, spec) for spec in (PartitionSpec("class"), PartitionSpec())
+    )
+    centers = jax.ShapeDtypeStruct((rows, dim), jnp.float32, sharding=by_class)
+    moments = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(
+            leaf.shape, leaf.dtype, sharding=by_class if leaf.ndim else everywhere
+        ),
+        jax.eval_shape(optax.adamw(1e-3).init, centers),
+    )
+    return (
+        centers,
+        moments,
+        jax.ShapeDtypeStruct((batch_size, dim), jnp.float32, sharding=batch),
+        jax.ShapeDtypeStruct((batch_size,), jnp.int32, sharding=batch),
+        jax.ShapeDtypeStruct((rows,), jnp.float32, sharding=by_class),
+    )
+
+
+def measure(batch_size: int) -> list[dict[str, Any]]:
+    """Compile for all devices of this process; a row per identities and rate."""
+    import jax
+
+    from kprpe_jax.training.mesh import make_mesh
 
     mesh = make_mesh({"data": 1, "fsdp": 1, "class": -1})
-    by_class = NamedSharding(mesh, PartitionSpec("class"))
-    margin = make_margin("cosface", margin=0.35)
-    optimizer = optax.adamw(1e-3)
-
-    def compiled(identities: int, rate: float) -> jax.stages.Compiled:
-        def step(centers, moments, embeddings, labels, noise):
-            def loss(embeddings, centers):
-                return margin_softmax(
-                    embeddings,
-                    centers,
-                    labels,
-                    margin=margin,
-                    num_classes=identities,
-                    mesh=mesh,
-                    sample_rate=rate,
-                    noise=noise,
-                ).loss
-
-            grads = jax.grad(loss, argnums=(0, 1))(embeddings, centers)
-            updates, moments = optimizer.update(grads[1], moments, centers)
-            return optax.apply_updates(centers, updates), moments, grads[0]
-
-        rows = padded_classes(identities)
-        centers = jax.ShapeDtypeStruct((rows, DIM), jnp.float32, sharding=by_class)
-        moments = jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct(
-                leaf.shape,
-                leaf.dtype,
-                sharding=by_class
-                if leaf.ndim
-                else NamedSharding(mesh, PartitionSpec()),
-            ),
-            jax.eval_shape(optimizer.init, centers),
-        )
-        batch = batch_sharding(mesh)
-        arguments = (
-            centers,
-            moments,
-            jax.ShapeDtypeStruct((batch_size, DIM), jnp.float32, sharding=batch),
-            jax.ShapeDtypeStruct((batch_size,), jnp.int32, sharding=batch),
-            jax.ShapeDtypeStruct((rows,), jnp.float32, sharding=by_class),
-        )
-        return jax.jit(step, donate_argnums=(0, 1)).lower(*arguments).compile()
-
     results = []
     for identities in IDENTITIES:
         for rate in RATES:
-            memory = compiled(identities, rate).memory_analysis()
+            step = jax.jit(make_step(mesh, identities, rate), donate_argnums=(0, 1))
+            arguments = abstract_arguments(mesh, identities, batch_size, dim=DIM)
+            memory = step.lower(*arguments).compile().memory_analysis()
             results.append(
                 {
                     "chips": mesh.size,
