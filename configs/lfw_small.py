@@ -16,10 +16,14 @@ from kprpe_jax.backbones.vit import PRESETS
 def get_config(position: str = "kprpe_multihead") -> ConfigDict:
     """Configure a run with one of the encodings of `kprpe_jax.position.encoding`."""
     config = lfw.get_config(position)
-    config.steps = 1000
+    config.steps = 600
     config.model.update(PRESETS["tiny"] | dict(image_size=(112, 112), patch_size=16))
     config.model.output_dim = 128
     config.optimizer.learning_rate = 2e-3
     config.optimizer.warmup = 100.0
+    config.optimizer.position_factor = 10.0  # as in short runs on digits, decision 003
     config.evals.severities = (0.25, 0.5, 0.75, 1.0, 1.5)
+    config.evals.every_steps = 300
+    config.evals.in_training = ("aligned",)
+    config.checkpoint.every_steps = 300
     return config

@@ -21,12 +21,12 @@ NUM_TRAINED = 30  # of 40 people
 def get_config(position: str = "kprpe_multihead") -> ConfigDict:
     """Configure a run with one of the encodings of `kprpe_jax.position.encoding`."""
     config = lfw_small.get_config(position)
-    config.steps = 400
+    config.steps = 200
     config.data.name = "orl_aligned"
     config.data.num_classes = NUM_TRAINED
     config.data.train_identities = (0, NUM_TRAINED)
     config.evals.identities = (NUM_TRAINED, 40)
     config.evals.pairs = 800
-    config.evals.every_steps = 200
+    config.evals.every_steps = 100
     config.checkpoint.every_steps = 200
     return config
