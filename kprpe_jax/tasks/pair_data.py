@@ -37,7 +37,6 @@ class PairData(NamedTuple):
       same: bool [P], which of these are genuine.
       check_batch: of `Task`.
       read: see `Read`.
-      example: float32 [1, ...], what the transformer reads of one image.
       cnn: None where there is none, or patches are read.
     """
 
@@ -46,7 +45,6 @@ class PairData(NamedTuple):
     same: np.ndarray
     check_batch: Callable[[dict], None]
     read: Read
-    example: Array
     cnn: PatchCnn | None
 
 
@@ -72,15 +70,13 @@ def open_data(config: ConfigDict, open_rows: OpenRows | None = None) -> PairData
     cnn = None
     source, labels = open_rows(data.name, data.train_split, data.train_identities)
     if data.input == "patches":
-        shape = source[0]["patches"].shape
-        _check_count(config, data.name, shape)
-        read, example = _stored, jnp.zeros((1, *shape))
+        _check_count(config, data.name, source[0]["patches"].shape)
+        read = _stored
     elif config.model.window_size:
-        read, example = _pixels(config), jnp.zeros((1, *data.image_shape))
+        read = _pixels(config)
     else:
-        cnn = _open_cnn(config)
+        cnn = open_cnn(config)
         read = _computed(config, cnn)
-        example = jnp.zeros((1, cnn.grid[0] * cnn.grid[1], cnn.width))
     tested, people = open_rows(evals.name or data.name, evals.split, evals.identities)
     pairs = draw_pairs(people, count=evals.pairs, seed=0)
     return PairData(
@@ -91,9 +87,34 @@ def open_data(config: ConfigDict, open_rows: OpenRows | None = None) -> PairData
         same=pairs.same,
         check_batch=partial(_check_batch, config),
         read=read,
-        example=example,
         cnn=cnn,
     )
+
+
+def open_cnn(config: ConfigDict) -> PatchCnn:
+    """The CNN of the section `backbone`, where images go through one.
+
+    Raises: ValueError: neither weights nor training; another number of patches than the
+      model's; as `open_patch_cnn`.
+    """
+    options = config.backbone
+    if not (options.weights or options.trained):
+        raise ValueError(
+            "config.backbone must have weights or be trained; got neither; name its "
+            "weights or set backbone.trained."
+        )
+    cnn = open_patch_cnn(
+        options.kind, options.weights, image_size=tuple(config.data.image_shape[:2])
+    )
+    _check_count(config, "the CNN", (cnn.grid[0] * cnn.grid[1], cnn.width))
+    return cnn
+
+
+def example_input(config: ConfigDict) -> Array:
+    """What the transformer reads of one image: zeros [1, ...]."""
+    if config.data.input == "images" and config.model.window_size:
+        return jnp.zeros((1, *config.data.image_shape))
+    return jnp.zeros((1, config.model.num_patches, config.model.width))
 
 
 def init_cnn(config: ConfigDict, cnn: PatchCnn, rng: Array) -> tuple[dict, dict]:
@@ -121,20 +142,6 @@ def _open_rows(
         source = Patches(open_patches(data.dir, name, split), tuple(identities))
     labels = source.labels()
     return (read_all(source) if data.in_memory else source), labels
-
-
-def _open_cnn(config: ConfigDict) -> PatchCnn:
-    options = config.backbone
-    if not (options.weights or options.trained):
-        raise ValueError(
-            "config.backbone must have weights or be trained; got neither; name its "
-            "weights or set backbone.trained."
-        )
-    cnn = open_patch_cnn(
-        options.kind, options.weights, image_size=tuple(config.data.image_shape[:2])
-    )
-    _check_count(config, "the CNN", (cnn.grid[0] * cnn.grid[1], cnn.width))
-    return cnn
 
 
 def _check_count(config: ConfigDict, of: str, shape: tuple[int, int]) -> None:

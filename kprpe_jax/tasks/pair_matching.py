@@ -4,6 +4,7 @@ Source: Face-ViT, Sec. 4.2 to 4.4.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -18,6 +19,7 @@ from kprpe_jax.evaluation.conditions import Evaluator
 from kprpe_jax.evaluation.embedding import embed_rows
 from kprpe_jax.evaluation.roc import area_under_curve, roc_curve, tar_at_far
 from kprpe_jax.evaluation.verification import fold_accuracy
+from kprpe_jax.interop.patch_cnn import PatchCnn
 from kprpe_jax.layers.unit import unit
 from kprpe_jax.losses.class_centers import margin_softmax, padded_classes
 from kprpe_jax.losses.margin import make_margin
@@ -51,27 +53,39 @@ def build(config: ConfigDict, mesh: Mesh, open_rows: OpenRows | None = None) -> 
     model = make_model(config.model)
     data = pair_data.open_data(config, open_rows)
 
-    def init(rng: Array) -> dict[str, Any]:
-        model_rng, cnn_rng, centers_rng = jax.random.split(rng, 3)
-        sides = (data.example,) * (1 if isinstance(model, OneImage) else 2)
-        variables = dict(model.init(model_rng, *sides))
-        params = {"transformer": variables.pop("params")}
-        if not isinstance(model, SameOrNot):
-            shape = padded_classes(config.data.num_classes), _embed_dim(model)
-            params["class_centers"] = 0.01 * jax.random.normal(centers_rng, shape)
-        if data.cnn is not None:
-            own, collections = pair_data.init_cnn(config, data.cnn, cnn_rng)
-            params, variables = {**params, **own}, {**variables, **collections}
-        return {**variables, "params": params}
-
     return Task(
-        init=init,
+        init=partial(init, config, model, data.cnn),
         loss=make_loss(config, mesh, model, data),
         open_training=data.open_training,
         check_batch=data.check_batch,
         evaluators={"pairs": pair_evaluator(config, model, data)},
         sharding_rules=SHARDING_RULES,
     )
+
+
+def init(
+    config: ConfigDict, model: nn.Module, cnn: PatchCnn | None, rng: Array
+) -> dict[str, Any]:
+    """Variables of the transformer, the class centres and the CNN.
+
+    Args:
+      config: reads data.num_classes, backbone.trained and what `example_input` does.
+      model: from `make_model`.
+      cnn: None where there is none.
+      rng: key.
+    """
+    model_rng, cnn_rng, centers_rng = jax.random.split(rng, 3)
+    example = pair_data.example_input(config)
+    sides = (example,) * (1 if isinstance(model, OneImage) else 2)
+    variables = dict(model.init(model_rng, *sides))
+    params = {"transformer": variables.pop("params")}
+    if not isinstance(model, SameOrNot):
+        shape = padded_classes(config.data.num_classes), _embed_dim(model)
+        params["class_centers"] = 0.01 * jax.random.normal(centers_rng, shape)
+    if cnn is not None:
+        own, collections = pair_data.init_cnn(config, cnn, cnn_rng)
+        params, variables = {**params, **own}, {**variables, **collections}
+    return {**variables, "params": params}
 
 
 def make_model(options: ConfigDict) -> OneImage | SameOrNot | TwoLinear:

@@ -1,11 +1,14 @@
 """Pair matching: losses by hand, faults of config and data, the CNN, a real run."""
 
+from functools import partial
+
 import flax.linen as nn
 import jax
 import numpy as np
 import pytest
 
 from kprpe_jax import tasks
+from kprpe_jax.identification.pair_scorer import run_scorer
 from kprpe_jax.interop import patch_cnn
 from kprpe_jax.layers.batch_norm import BatchNorm
 from kprpe_jax.tasks import pair_data, pair_matching
@@ -205,11 +208,12 @@ def test_the_cnn_below(trained, monkeypatch):
     params = variables.pop("params")
     assert ("backbone" in params) == trained
     batch = drawn_patches.batch_of(task, 4)
-    gradients, (changed, _) = quick_jit(
-        jax.grad(
-            lambda p: task.loss(p, variables, batch, jax.random.key(1), train=True),
-            has_aux=True,
-        )
+
+    def loss(params, train):
+        return task.loss(params, variables, batch, jax.random.key(1), train=train)
+
+    (trained_loss, (changed, _)), gradients = quick_jit(
+        jax.value_and_grad(partial(loss, train=True), has_aux=True)
     )(params)
     assert all(np.isfinite(g).all() for g in jax.tree.leaves(gradients))
     before, after = (x["backbone"]["batch_stats"] for x in (variables, changed))
@@ -223,6 +227,9 @@ def test_the_cnn_below(trained, monkeypatch):
     else:
         assert "params" in changed["backbone"]  # of the checkpoint all the same
         assert not any(moved)
+        # Its batch norms are those of the evaluation, too.
+        plain, _ = quick_jit(partial(loss, train=False))(params)
+        np.testing.assert_allclose(trained_loss, plain, rtol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -256,5 +263,15 @@ def test_a_run_learns_and_is_not_taken_for_another(tmp_path):
     assert results["pairs/auc"] > 0.7  # chance is 0.5
     again = evaluate(drawn_patches.make_config(**learned), tmp_path, which="last")
     assert again["pairs/auc"] == pytest.approx(results["pairs/auc"])
+    # Of its own the run is a score of patches.
+    config = drawn_patches.make_config(**learned)
+    score = run_scorer(config, tmp_path, which="last")
+    data = pair_data.open_data(config)
+    pairs = [pair["patches"] for pair in data.tested.__getitems__(range(100))]
+    scores = np.asarray(score(*np.float32(pairs).swapaxes(0, 1)))
+    want = pair_matching.verification(scores, data.same)
+    assert results["pairs/auc"] == pytest.approx(want["auc"])
+    with pytest.raises(ValueError, match="must be pair_matching; got 'face_recog"):
+        run_scorer(drawn_people.make_config(), tmp_path)
     with pytest.raises(ValueError, match="arrays differ"):
         evaluate(drawn_patches.make_config("h2", **learned), tmp_path, which="last")
