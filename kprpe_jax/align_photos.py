@@ -36,6 +36,7 @@ from kprpe_jax.interop.retinaface import (
     official_retinaface,
 )
 from kprpe_jax.report.contact_sheet import plot_contact_sheet
+from kprpe_jax.training.compile_cache import use_compile_cache
 
 _SHEET = (12, 10)  # rows and columns of a contact sheet
 _HEADER = ["name", *(f"{axis}{i}" for i in range(5) for axis in "xy"), "score"]
@@ -187,6 +188,7 @@ def _make_finder() -> Finder:
 def main(argv: list[str]) -> None:
     """Align what the flags name and say what came of it."""
     logging.set_verbosity(logging.WARNING)
+    use_compile_cache()
     try:
         if argv[1:]:
             raise ValueError(

@@ -33,6 +33,7 @@ from kprpe_jax.fusion.files import (
 )
 from kprpe_jax.interop.extractor import KINDS, Extractor, open_extractor
 from kprpe_jax.layers.unit import unit
+from kprpe_jax.training.compile_cache import use_compile_cache
 
 FORMATS = ("npz", "safetensors")
 
@@ -226,6 +227,7 @@ def fuse_people(
 def main(argv: list[str]) -> None:
     """Enrol whom the flags name and say what came of it."""
     logging.set_verbosity(logging.WARNING)
+    use_compile_cache()
     try:
         if argv[1:]:
             raise ValueError(

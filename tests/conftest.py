@@ -6,6 +6,8 @@ os.environ["JAX_PLATFORMS"] = os.environ.get("JAX_PLATFORMS", "cpu")
 os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 )
+# Commands keep compiled programs in the user's home; tests do not.
+os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
 
 import numpy as np
 import pytest

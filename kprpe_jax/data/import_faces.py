@@ -171,7 +171,9 @@ def _detected(source: Source, landmarks: Landmarks | None) -> Source:
     from kprpe_jax.alignment import photos
     from kprpe_jax.data.importers.detect import with_detected
     from kprpe_jax.interop import retinaface
+    from kprpe_jax.training.compile_cache import use_compile_cache
 
+    use_compile_cache()
     if _DETECTOR.value == "retinaface":
         model = retinaface.official_retinaface()
         variables = retinaface.import_weights(model, _DETECTOR_WEIGHTS.value)

@@ -16,6 +16,7 @@ from kprpe_jax.data.face_features import write_features
 from kprpe_jax.data.faces import open_faces
 from kprpe_jax.data.feature_rows import choose_photos, feature_rows
 from kprpe_jax.interop.extractor import KINDS, open_extractor
+from kprpe_jax.training.compile_cache import use_compile_cache
 
 _SOURCE = flags.DEFINE_string("source", None, "Data set of imported faces.")
 _SPLIT = flags.DEFINE_string("split", "train", "Its split.")
@@ -86,6 +87,7 @@ def _precompute() -> str:
 def main(argv: list[str]) -> None:
     """Precompute what the flags name and say where it is."""
     logging.set_verbosity(logging.WARNING)
+    use_compile_cache()
     try:
         if argv[1:]:
             raise ValueError(

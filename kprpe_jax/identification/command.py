@@ -10,6 +10,7 @@ from kprpe_jax.identification.encoder import (
     run_encoder,
 )
 from kprpe_jax.identification.photos import Prepare, aligned_photos, detected_photos
+from kprpe_jax.training.compile_cache import use_compile_cache
 from kprpe_jax.training.config import load_config, split_overrides
 
 
@@ -50,6 +51,7 @@ def run(
       arguments: of the command line, `sys.argv[1:]` by default.
     """
     given = sys.argv[1:] if arguments is None else list(arguments)
+    use_compile_cache()
     rest, overrides = split_overrides(["", *given])
     options = parser.parse_args(rest[1:])
     options.overrides = overrides

@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 
 from kprpe_jax.training import config as config_lib
 from kprpe_jax.training import mesh
+from kprpe_jax.training.compile_cache import use_compile_cache
 
 _CONFIG = flags.DEFINE_string("config", None, "Config file, path.py[:arg].")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
@@ -44,6 +45,7 @@ def command(
     @functools.wraps(run)
     def main(arguments: Arguments) -> None:
         logging.set_verbosity(logging.WARNING)  # Orbax tells every file it writes
+        use_compile_cache()
         overrides, surplus = arguments
         try:
             if surplus:
