@@ -3,7 +3,7 @@
 # make test       the everyday tests
 # make test-slow  several processes, kill and resume, small trainings
 # make lint       style
-# make bench      benchmarks on this machine
+# make bench      benchmarks on this machine, in ten minutes, and ratios to the last time
 PYTHON ?= python3
 VENV ?= .venv
 RUN = $(VENV)/bin/python
@@ -28,7 +28,7 @@ lint: $(VENV)/.installed-dev
 	$(RUN) -m ruff format --check .
 
 bench: $(VENV)/.installed
-	$(RUN) -m benchmarks.run
+	$(RUN) -m benchmarks.suite
 
 $(VENV)/.installed: requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

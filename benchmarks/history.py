@@ -1,0 +1,89 @@
+"""Compare the last line of each result file with the one before it.
+
+    python -m benchmarks.history [NAME ...]
+
+Lines count as alike where machine, settings and device are the same; versions may
+differ, and are shown where they do. A ratio is the new figure over the old one.
+"""
+
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from benchmarks.harness import RESULTS
+
+# What a machine is; the rest of its description are versions.
+_MACHINE = ("device", "devices", "processor", "cores")
+_NOISE = ("load_average",)  # of the settings
+# Leaves that say how fast or how large something is.
+_FIGURES = (
+    *("items_per_s", "images_per_s", "queries_per_s", "images_per_processor_s"),
+    *("median_s", "seconds", "time_ratio", "relative", "gflop", "temporary_mib"),
+)
+
+
+def compare(name: str) -> str:
+    """Ratios of results/NAME.jsonl's last line to the newest earlier one like it.
+
+    Returns: a line per figure; one that says so where there is nothing to compare.
+    Raises: ValueError: no such results.
+    """
+    path = RESULTS / f"{name}.jsonl"
+    if not path.is_file():
+        known = sorted(p.stem for p in RESULTS.glob("*.jsonl"))
+        raise ValueError(
+            f"history: there are no results {name!r}; choose some of {', '.join(known)}"
+        )
+    rows = [json.loads(line) for line in path.read_text().splitlines() if line]
+    new, earlier = rows[-1], [r for r in rows[:-1] if _alike(r, rows[-1])]
+    if not earlier:
+        return f"{name}: the first with this machine and these settings\n"
+    old = earlier[-1]
+    changed = [
+        f"{key} {old['machine'].get(key)} -> {value}"
+        for key, value in new["machine"].items()
+        if key not in _MACHINE and old["machine"].get(key) != value
+    ]
+    since = f"since {old['date']}" + (f" ({', '.join(changed)})" if changed else "")
+    before = dict(figures(old["results"]))
+    lines = [f"{name}, {since}: new / old"]
+    for key, value in figures(new["results"]):
+        if before.get(key):
+            lines.append(f"  {key:60} {value / before[key]:6.3f}  {value:.5g}")
+    return "\n".join(lines) + "\n"
+
+
+def figures(
+    results: Mapping[str, Any], path: tuple[str, ...] = ()
+) -> Iterator[tuple[str, float]]:
+    """Names and values of all figures in nested results."""
+    for key, value in results.items():
+        if isinstance(value, Mapping):
+            yield from figures(value, (*path, key))
+        elif key in _FIGURES and isinstance(value, int | float):
+            yield " ".join((*path, key)), float(value)
+
+
+def _alike(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
+    machines = ([row["machine"].get(key) for key in _MACHINE] for row in (a, b))
+    settings = (
+        {k: v for k, v in row["settings"].items() if k not in _NOISE} for row in (a, b)
+    )
+    return (
+        len({json.dumps(x) for x in machines}) == 1
+        and len({json.dumps(x, sort_keys=True) for x in settings}) == 1
+    )
+
+
+def main(names: Sequence[str]) -> None:
+    """Print the comparison of these results, or of all."""
+    for name in names or sorted(path.stem for path in RESULTS.glob("*.jsonl")):
+        try:
+            sys.stdout.write(compare(name))
+        except ValueError as error:
+            sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,43 @@
+"""The benchmarks of one CPU, in ten minutes, and what changed since the last time.
+
+    python -m benchmarks.suite
+
+Each is a process of its own, appends to benchmarks/results/, and is compared with the
+newest earlier line of the same machine and settings (`history`).
+"""
+
+import subprocess
+import sys
+import time
+
+from benchmarks import history
+from benchmarks.harness import RESULTS
+
+# Module and options, small enough for two cores.
+SUITE = (
+    ("run", "--presets=tiny", "--batch_size=64", "--rounds=5"),
+    ("augmentation", "--preset=tiny", "--step_batch=32", "--rounds=3"),
+    ("alignment", "--batch_size=8", "--rounds=3"),
+    ("set_fusion", "--images=50000", "--rounds=3"),
+    ("matching", "--parts=rerank,search", "--rows=100000"),
+    ("pair_matching", "--queries=1", "--rounds=2"),
+)
+
+
+def main() -> None:
+    """Run all, then print ratios."""
+    start = time.perf_counter()
+    sizes = {path: path.stat().st_size for path in RESULTS.glob("*.jsonl")}
+    for module, *options in SUITE:
+        sys.stdout.write(f"\n== {' '.join((module, *options))}\n")
+        sys.stdout.flush()
+        command = [sys.executable, "-m", f"benchmarks.{module}", *options]
+        subprocess.run(command, check=True)
+    sys.stdout.write(f"\n== {time.perf_counter() - start:.0f} s in all\n")
+    for path in sorted(RESULTS.glob("*.jsonl")):
+        if path.stat().st_size != sizes.get(path):
+            sys.stdout.write(history.compare(path.stem))
+
+
+if __name__ == "__main__":
+    main()
