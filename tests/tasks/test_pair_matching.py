@@ -13,7 +13,9 @@ from kprpe_jax.interop import patch_cnn
 from kprpe_jax.layers.batch_norm import BatchNorm
 from kprpe_jax.tasks import pair_data, pair_matching
 from kprpe_jax.training import loop
+from kprpe_jax.training.config import load_config
 from kprpe_jax.training.evaluate import evaluate
+from kprpe_jax.training.optimizer import make_schedule
 from tests.quick import quick_jit
 from tests.tasks import drawn_patches, drawn_people
 from tests.tasks.tiny import one_device
@@ -159,6 +161,22 @@ def test_faults_of_the_data_are_described():
     ):
         with pytest.raises(ValueError, match=match):
             task.check_batch(bad)
+
+
+def test_the_thesis_training():
+    """Face-ViT, Sec. 4.3 and 5.3.1."""
+    config = load_config("configs/pair_matching_casia.py")
+    schedule = make_schedule(config.optimizer, steps=config.steps)
+    epoch = 2_000_000 // 320
+    assert config.data.batch_size == 320
+    assert config.steps == 50 * epoch
+    for step, rate in ((0, 1e-6), (epoch - 1, 1e-6), (epoch, 1e-5), (49 * epoch, 1e-5)):
+        assert schedule(step) == pytest.approx(rate)
+    assert (config.loss.margin, config.loss.scale) == (0.5, 30.0)
+    model = pair_matching.make_model(config.model)
+    assert (model.encoder.depth, model.encoder.num_heads) == (1, 4)
+    assert (model.encoder.num_patches, model.output_dim) == (64, 512)
+    assert not config.backbone.trained
 
 
 def images_config(**extra):
