@@ -19,6 +19,7 @@ from kprpe_jax.evaluation.conditions import Evaluator
 from kprpe_jax.evaluation.embedding import embed_rows
 from kprpe_jax.evaluation.roc import area_under_curve, roc_curve, tar_at_far
 from kprpe_jax.evaluation.verification import fold_accuracy
+from kprpe_jax.interop import face_vit
 from kprpe_jax.interop.patch_cnn import PatchCnn
 from kprpe_jax.layers.unit import unit
 from kprpe_jax.losses.class_centers import margin_softmax, padded_classes
@@ -60,7 +61,28 @@ def build(config: ConfigDict, mesh: Mesh, open_rows: OpenRows | None = None) -> 
         check_batch=data.check_batch,
         evaluators={"pairs": pair_evaluator(config, model, data)},
         sharding_rules=SHARDING_RULES,
+        import_weights=partial(import_weights, config, model),
     )
+
+
+def import_weights(config: ConfigDict, model: nn.Module, path: str) -> dict[str, Any]:
+    """Read an official Face-ViT checkpoint, its CNN included.
+
+    Args:
+      config: reads backbone.trained: whether the CNN is a parameter.
+      model: with the official options (`interop.face_vit.import_weights`).
+      path: as `load_state_dict` takes it.
+    Raises: ValueError: other options; lists what does not fit.
+    """
+    weights = face_vit.import_weights(model, path)
+    variables = dict(weights.variables)
+    params = {"transformer": variables.pop("params")}
+    if weights.cnn is not None:
+        cnn = dict(weights.cnn)
+        if config.backbone.trained:
+            params[CNN] = cnn.pop("params")
+        variables[CNN] = cnn
+    return {**variables, "params": params}
 
 
 def init(

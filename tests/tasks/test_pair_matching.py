@@ -9,7 +9,7 @@ import pytest
 
 from kprpe_jax import tasks
 from kprpe_jax.identification.pair_scorer import run_scorer
-from kprpe_jax.interop import patch_cnn
+from kprpe_jax.interop import face_vit, patch_cnn
 from kprpe_jax.layers.batch_norm import BatchNorm
 from kprpe_jax.tasks import pair_data, pair_matching
 from kprpe_jax.training import loop
@@ -265,6 +265,30 @@ def test_the_cnn_below(trained, monkeypatch):
 def test_faults_of_the_cnn_are_described(changes, match):
     with pytest.raises(ValueError, match=match):
         tasks.build(images_config(**changes), one_device())
+
+
+@pytest.mark.slow
+def test_official_weights_verify(tmp_path, rng):
+    official = {
+        "model.attention": "residual",
+        "model.logit_scale": "width",
+        "model.head_norm": "batch",
+    }
+    config = drawn_patches.make_config(**official)
+    task = tasks.build(config, one_device())
+    params, collections = drawn(task, rng)
+    collections = jax.tree.map(np.exp, collections)  # variances are positive
+    model = pair_matching.make_model(config.model)
+    variables = {"params": params["transformer"], **collections}
+    path = tmp_path / "official.npz"
+    np.savez(path, **face_vit.export_weights(model, variables))
+    got = evaluate(config, tmp_path, weights=str(path))
+    state = type("State", (), {"params": params, "collections": collections})
+    want = task.evaluators["pairs"](state, one_device())
+    assert got["pairs/auc"] == pytest.approx(want["auc"], abs=1e-6)
+    ours = drawn_patches.make_config()
+    with pytest.raises(ValueError, match="official weights are made for"):
+        evaluate(ours, tmp_path, weights=str(path))
 
 
 @pytest.mark.slow
