@@ -56,6 +56,7 @@ def get_config(position: str = "kprpe") -> ConfigDict:
     config.evals.every_steps = 150
     config.evals.batch_size = 32
     config.evals.lengths = (16,)
+    config.evals.severities = (0.25, 0.5)
     config.checkpoint.every_steps = 150
     config.log.every_steps = 50
     return config

@@ -6,6 +6,8 @@ Source: KP-RPE, Fig. 1; on faces Sec. 4.2 (aligned and unaligned test sets).
         --positions absolute,kprpe_multihead --seeds 0,1,2 --output reports/digits
     python -m kprpe_jax.studies.encodings --config configs/synthetic_faces.py \
         --positions absolute,kprpe_multihead,ir18 --output reports/faces
+    python -m kprpe_jax.studies.encodings --config configs/gait.py \
+        --positions table,kprpe --output reports/gait
 
 On faces an iResNet may stand beside the encodings (ir18, ir34, ir50, ir101).
 
@@ -22,7 +24,7 @@ from ml_collections import ConfigDict
 
 from kprpe_jax.backbones import iresnet, swin_gait
 from kprpe_jax.position.encoding import KEYPOINT_FORMS, POSITIONS
-from kprpe_jax.report import robustness
+from kprpe_jax.report import gait, robustness
 from kprpe_jax.studies import offsets
 from kprpe_jax.tasks import inputs
 from kprpe_jax.training import loop
@@ -141,8 +143,10 @@ def _compare(overrides: list[str]) -> None:
     runs = run_study(
         config, output, positions=_POSITIONS.value, seeds=seeds, widths=widths
     )
-    if config.task == "face_recognition":
-        layout = robustness.faces(config.evals.severities)
+    if config.task != "classification":
+        evals = config.evals
+        layout = gait.layout(evals) if config.task == "gait" else None
+        layout = layout or robustness.faces(evals.severities)
         sys.stdout.write(robustness.write_report(runs, output, layout))
         return
     text = robustness.write_report(runs, output)

@@ -20,8 +20,8 @@ class SyntheticWalkers(GaitRows, skip_registration=True):
     """Walkers with the rows of `GaitRows`; those of a person stand together.
 
     Walker number i of a seed is always the same; the split "test" begins where "train"
-    ends, so nobody is in both. The first sequence of each is a probe. The metadata hold
-    the arguments.
+    ends, so nobody is in both. The first half of everybody's sequences are probes. The
+    metadata hold the arguments.
 
     Args:
       num_identities: people of the split "train".
@@ -70,7 +70,8 @@ class SyntheticWalkers(GaitRows, skip_registration=True):
             for identity in range(first, first + count):
                 for number in range(sequences_per_identity):
                     walk = draw(np.uint32(seed), identity, number, severity)
-                    yield _sequence(walk, identity, number)
+                    is_probe = number < sequences_per_identity // 2
+                    yield _sequence(walk, f"{identity}/{number}", is_probe)
 
         super().__init__(
             size=shape,
@@ -88,16 +89,16 @@ class SyntheticWalkers(GaitRows, skip_registration=True):
         )
 
 
-def _sequence(walk: WalkFrames, identity: int, number: int) -> GaitSequence:
+def _sequence(walk: WalkFrames, key: str, is_probe: bool) -> GaitSequence:
     kept = walk.kept.copy()
     kept[0] |= not kept.any()  # a sequence has a frame
     return GaitSequence(
-        key=f"{identity}/{number}",
-        identity=str(identity),
+        key=key,
+        identity=key.split("/")[0],
         silhouettes=walk.silhouettes[kept],
         keypoints=walk.keypoints[kept],
         joint_mask=walk.joint_mask[kept],
-        is_probe=number == 0,
+        is_probe=is_probe,
     )
 
 
