@@ -15,6 +15,7 @@ from kprpe_jax.tasks import pair_data, pair_matching
 from kprpe_jax.training import loop
 from kprpe_jax.training.config import load_config
 from kprpe_jax.training.evaluate import evaluate
+from kprpe_jax.training.mesh import make_mesh, put_batch
 from kprpe_jax.training.optimizer import make_schedule
 from tests.quick import quick_jit
 from tests.tasks import drawn_patches, drawn_people
@@ -265,6 +266,29 @@ def test_the_cnn_below(trained, monkeypatch):
 def test_faults_of_the_cnn_are_described(changes, match):
     with pytest.raises(ValueError, match=match):
         tasks.build(images_config(**changes), one_device())
+
+
+@pytest.mark.slow
+def test_the_loss_is_that_of_one_device(rng):
+    """Pairs lie sharded over eight devices, the class centres over two of them."""
+    config = drawn_patches.make_config()
+    meshes = [one_device(), make_mesh({"data": 2, "fsdp": 2, "class": 2})]
+    task = tasks.build(config, meshes[0])
+    params, collections = drawn(task, rng)
+    batch = drawn_patches.batch_of(task)
+
+    def loss(params, batch, task):
+        rng = jax.random.key(0)
+        return task.loss(params, collections, batch, rng, train=True)[0]
+
+    found = []
+    for mesh in meshes:
+        task = tasks.build(config, mesh)
+        gradients = quick_jit(jax.value_and_grad(partial(loss, task=task)))
+        found.append(jax.device_get(gradients(params, put_batch(batch, mesh))))
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), *found
+    )
 
 
 @pytest.mark.slow
