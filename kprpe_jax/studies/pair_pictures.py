@@ -4,8 +4,8 @@
         --weights mobilefacenet.npz --output reports/pair_matching_drawn \
         --figures docs/figures
 
-OUTPUT is that study's of --dataset synthetic_faces with as many people: its runs are
-read, or trained. Heat maps of pairs (Face-ViT, Fig. 5.7), queries with their first five
+OUTPUT is that study's, of --dataset synthetic_faces with as many people: its runs are
+read. Heat maps of pairs (Face-ViT, Fig. 5.7), queries with their first five
 before and after the second stage (DeepFace-EMD, Fig. 5.2), and OUTPUT/user_study.html,
 the sheets of Face-ViT's Sec. 5.3.3.
 """
@@ -39,12 +39,10 @@ from kprpe_jax.studies.pair_networks import (
     Images,
     Scorer,
     Trained,
-    network_config,
-    train_network,
+    read_network,
 )
 from kprpe_jax.studies.reranking_features import mobilefacenet_network
 from kprpe_jax.studies.reranking_photos import read_dataset
-from kprpe_jax.training.config import load_config
 
 GRID, MIDDLE = (7, 6), slice(8, 104)  # MobileFaceNet's patches and columns
 RIGHT, WRONG, ASKED = (40, 160, 60), (200, 50, 40), (70, 70, 70)
@@ -71,8 +69,10 @@ def draw_heat(
     maps: Mapping[str, Sequence[Array]],
     path: pathlib.Path,
     row_titles: Sequence[str],
+    *,
+    flow: bool,
 ) -> None:
-    """One row per pair: both photos, both under each method's heat map, and the flow.
+    """One row per pair: both photos, both under each method's heat map.
 
     Args:
       first, second: B photos.
@@ -80,6 +80,7 @@ def draw_heat(
         are of the whole photo, 42 of its middle columns.
       path: of the PNG.
       row_titles: B.
+      flow: in addition the first photos put together from patches of the second ones.
     """
     sides = [images.pixels[:, :, MIDDLE] for images in (first, second)]
     columns = [*sides]
@@ -88,12 +89,13 @@ def draw_heat(
             np.stack([_under(x, h) for x, h in zip(images.pixels, heat, strict=True)])
             for images, heat in zip((first, second), np.asarray(heats), strict=True)
         ]
-    columns.append(_flows(first, second))
     titles = [f"{name} {side}" for name in ("photo", *maps) for side in ("1", "2")]
+    if flow:
+        columns.append(_flows(first, second))
+        titles.append("D: flow")
     plot_contact_sheet(
-        np.stack(columns, 1), path,
-        row_titles=row_titles, column_titles=[*titles, "D: flow"],
-    )  # fmt: skip
+        np.stack(columns, 1), path, row_titles=row_titles, column_titles=titles
+    )
 
 
 def _under(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
@@ -197,22 +199,20 @@ def _others(ranking: Ranking, own: np.ndarray, k: int) -> Ranking:
 
 
 def draw(options: argparse.Namespace) -> dict[str, Any]:
-    """Read or train the networks and draw all figures; see the module."""
+    """Read the networks and draw all figures; see the module."""
     photos = read_dataset(
         options.data_dir, "synthetic_faces", "train", identities=(0, options.people)
     )
     output, figures = pathlib.Path(options.output), pathlib.Path(options.figures)
     network = mobilefacenet_network(options.weights)
-    train, test = prepare(
+    _, test = prepare(
         photos, network, output / "cache", kinds=KINDS,
         num_pairs=options.pairs, num_queries=options.queries,
     )  # fmt: skip
-    networks = {}
-    for name in options.networks.split(","):
-        config = load_config(f"{options.config}:{name}", options.overrides)
-        workdir = output / "runs" / f"{name}_0"
-        config = network_config(config, train, 0)
-        networks[name.upper()] = train_network(config, workdir, train, test.gallery)
+    networks = {
+        name.upper(): read_network(output / "runs" / f"{name}_0")
+        for name in options.networks.split(",")
+    }
     rows = [4, 0, 2, 1]  # the odd one shows two people
     kinds = ("plain", "mask", "sunglasses", "plain")
     parts = [
@@ -226,8 +226,8 @@ def draw(options: argparse.Namespace) -> dict[str, Any]:
         heat = heat_of(trained, first, second)
         maps[name], rolled[name] = heat["correlation"], heat["rollout"]
     titles = ["same", "same, mask", "same, glasses", "different"]
-    draw_heat(first, second, maps, figures / "pair_heat_maps.png", titles)
-    draw_heat(first, second, rolled, figures / "pair_rollout.png", titles)
+    draw_heat(first, second, maps, figures / "pair_heat_maps.png", titles, flow=True)
+    draw_heat(first, second, rolled, figures / "pair_rollout.png", titles, flow=False)
     _write_sheets(test, networks, output / "user_study.html")
     scorers = {name: t.scorer for name, t in networks.items() if name == "H2L"}
     draw_rankings(
@@ -260,8 +260,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add("--data_dir", default="data", help="folder of all data sets")
     add("--people", type=int, default=200, help="the first of synthetic_faces")
     add("--weights", required=True, help="weights of MobileFaceNet")
-    add("--config", default="configs/pair_matching.py", help="of the networks")
-    add("--networks", default="h1,h2,h2l", help="that the config knows")
+    add("--networks", default="v,h1,h2l", help="runs of the study with seed 0")
     add("--queries", type=int, default=100, help="as in the study")
     add("--pairs", type=int, default=600, help="as in the study")
     add("--output", default="reports/pair_matching_drawn", help="of the study")
