@@ -14,7 +14,7 @@ demo: $(VENV)/.installed
 	    --positions absolute,kprpe_multihead --output reports/digits
 
 faces-demo: $(VENV)/.installed
-	$(RUN) -m kprpe_jax.studies.encodings --config configs/synthetic_faces.py \
+	$(RUN) -m kprpe_jax.studies.encodings --config configs/faces_demo.py \
 	    --positions absolute,kprpe_multihead --output reports/faces
 
 test: $(VENV)/.installed-dev

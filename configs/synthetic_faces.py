@@ -46,9 +46,7 @@ def get_config(position: str = "kprpe_multihead") -> ConfigDict:
 
     config.evals.split = "test"
     config.evals.identities = ()
-    config.evals.severities = (0.25, 0.5, 0.75, 1.0, 1.5)
-    config.evals.alphas = (0.0, 0.05, 0.1)
-    config.evals.unaligned = "synthetic_faces"
+    config.evals.severities = (1.0,)
     config.evals.every_steps = 300
     config.checkpoint.every_steps = 300
     return config
