@@ -20,7 +20,7 @@ def set_pooling(maps: Array, mask: Array) -> Array:
     Returns: [B, h, w, C]; 0 for a sequence without valid frame.
     """
     seen = mask[:, :, None, None, None]
-    highest = jnp.where(seen, maps, -jnp.inf).max(1)
+    highest = _highest(jnp.where(seen, maps, -jnp.inf), 1)
     return jnp.where(seen.any(1), highest, 0.0)
 
 
@@ -41,7 +41,7 @@ def horizontal_pyramid(maps: Array, bins: tuple[int, ...]) -> Array:
             f"got {tuple(bins)}; change bins or map_size."
         )
     levels = [maps.reshape(batch, count, -1, width) for count in bins]
-    return jnp.concatenate([x.mean(2) + x.max(2) for x in levels], axis=1)
+    return jnp.concatenate([x.mean(2) + _highest(x, 2) for x in levels], axis=1)
 
 
 class PartHeads(nn.Module):
@@ -74,6 +74,17 @@ class PartHeads(nn.Module):
         normed = normed.reshape(batch, self.part_dim, count).swapaxes(1, 2)
         normed = _unit(normed, -1)
         return embeddings, jnp.einsum("bpd,pdk->bpk", normed, _unit(classes, 1))
+
+
+def _highest(x: Array, axis: int) -> Array:
+    """Maximum along an axis; the gradient goes to the first of equal values.
+
+    The gradient of `max` asks where x equals the result. Where a compiler computes x
+    twice, rounded differently, that may be nowhere: 0 / 0.
+    """
+    first = jnp.expand_dims(x.argmax(axis), axis)
+    places = jnp.arange(x.shape[axis]).reshape(-1, *[1] * (x.ndim - axis - 1))
+    return jnp.where(places == first, x, 0.0).sum(axis)
 
 
 def _unit(x: Array, axis: int) -> Array:

@@ -20,6 +20,14 @@ def test_set_pooling_sees_valid_frames_only():
     assert (gradient[~mask] == 0).all()
 
 
+def test_gradient_of_a_maximum_goes_to_the_first_of_equal_values():
+    maps = jnp.ones((1, 3, 2, 2, 1))
+    gradient = jax.grad(lambda m: set_pooling(m, jnp.ones((1, 3), bool)).sum())(maps)
+    np.testing.assert_array_equal(gradient[0, :, 0, 0, 0], [1, 0, 0])
+    gradient = jax.grad(lambda m: horizontal_pyramid(m, (1,)).sum())(maps[:, 0])
+    np.testing.assert_allclose(gradient[0, ..., 0], [[1.25, 0.25], [0.25, 0.25]])
+
+
 def test_pyramid_equals_loops():
     maps = np.random.default_rng(0).normal(size=(2, 6, 3, 4)).astype(np.float32)
     got = horizontal_pyramid(jnp.asarray(maps), (1, 3))
