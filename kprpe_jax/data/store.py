@@ -230,7 +230,8 @@ def newest_version(data_dir: str, name: str) -> str:
                 f"; did you mean {near[0]!r}?"
                 if near
                 else f"; run python -m kprpe_jax.data.prepare --name {name} "
-                f"--data_dir {data_dir}, or kprpe_jax.data.import_faces for faces"
+                f"--data_dir {data_dir}, or kprpe_jax.data.import_faces for faces, "
+                "kprpe_jax.data.import_gait for gait"
             )
         )
     folder = os.path.join(data_dir, name)
