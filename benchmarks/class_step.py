@@ -76,6 +76,12 @@ def _group_size(text: str) -> int:
     counted = re.search(r"replica_groups=\[\d+,(\d+)\]", text)
     if counted:
         return int(counted[1])
+    named = re.search(
+        r"replica_groups=mesh\[(.*?)\](?:, device_ids=\S*)? \{(.*?)\}", text
+    )
+    if named:
+        sizes = dict(re.findall(r"'(\w+)'=(\d+)", named[1]))
+        return math.prod(int(sizes[axis]) for axis in re.findall(r"'(\w+)'", named[2]))
     raise ValueError(f"collective_bytes: no replica_groups in {text[:200]}")
 
 

@@ -4,17 +4,17 @@ from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.sharding import NamedSharding
+from jax.sharding import NamedSharding, PartitionSpec
 from jax.typing import DTypeLike
 
 from kprpe_jax.layers.attention import Attention
 from kprpe_jax.layers.drop_path import drop_path
 from kprpe_jax.layers.embedding_head import POOLS, EmbeddingHead
 from kprpe_jax.layers.mlp import ACTIVATIONS, Mlp
+from kprpe_jax.layers.place import place
 from kprpe_jax.layers.token_mask import random_token_mask
 from kprpe_jax.position.encoding import (
     KEYPOINT_FORMS,
@@ -85,7 +85,7 @@ class Block(nn.Module):
         branch = mlp(nn.LayerNorm(**norm, name="norm2")(tokens))
         if drop_rate is not None:
             branch = drop_path(branch, drop_rate, self.make_rng("dropout"))
-        tokens = _place(tokens + branch, self.sharding)
+        tokens = place(tokens + branch, self.sharding)
         return tokens, tokens
 
 
@@ -197,7 +197,9 @@ class ViT(nn.Module):
         else:
             self.blocks = [block(**fields) for _ in range(self.depth)]
         self.norm = nn.LayerNorm(epsilon=1e-5, dtype=self.dtype)
-        self.head = EmbeddingHead(self.output_dim, self.pool, dtype=self.dtype)
+        self.head = EmbeddingHead(
+            self.output_dim, self.pool, dtype=self.dtype, sharding=self.sharding
+        )
 
     def _make_bias_tables(self) -> PositionBias | None:
         if self.position in ("none", "absolute", "absolute_drawn"):
@@ -245,7 +247,7 @@ class ViT(nn.Module):
         x = x.reshape(x.shape[0], -1, self.width)
         if self.position != "none" and self.absolute:
             x += self.position_embedding.astype(self.dtype)
-        x = _place(x, self.sharding)
+        x = place(x, self.sharding)
         mask = None
         if train and self.mask_ratio > 0:
             mask = random_token_mask(
@@ -255,6 +257,7 @@ class ViT(nn.Module):
         tables, buckets = BiasTables(), ()
         if self.bias_tables is not None:
             tables, buckets = self.bias_tables(keypoints), self.bias_tables.buckets
+            tables = _place_tables(tables, self.sharding)
         rates = None
         if train and self.drop_path_rate > 0:
             rates = np.linspace(0, self.drop_path_rate, self.depth, dtype=np.float32)
@@ -326,7 +329,19 @@ class ViT(nn.Module):
             )
 
 
-def _place(tokens: Array, sharding: NamedSharding | None) -> Array:
+def _place_tables(tables: BiasTables, sharding: NamedSharding | None) -> BiasTables:
+    """A table per image lies where its image does; what all images share is whole.
+
+    Else tables of split parameters would be gathered for all images.
+    """
     if sharding is None:
-        return tokens
-    return jax.lax.with_sharding_constraint(tokens, sharding)
+        return tables
+    whole = NamedSharding(sharding.mesh, PartitionSpec())
+    by_image = NamedSharding(sharding.mesh, PartitionSpec(None, *sharding.spec))
+
+    def placed(table: Array | None) -> Array | None:  # [L, 1 or B, ...]
+        if table is None:
+            return None
+        return place(table, whole if table.shape[1] == 1 else by_image)
+
+    return tables.replace(shared=placed(tables.shared), rows=placed(tables.rows))

@@ -3,9 +3,11 @@
 import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
+from jax.sharding import NamedSharding
 from jax.typing import DTypeLike
 
 from kprpe_jax.layers.batch_norm import BatchNorm
+from kprpe_jax.layers.place import place
 
 POOLS = ("flatten", "mean")
 
@@ -21,11 +23,13 @@ class EmbeddingHead(nn.Module):
       output_dim: D, size of the embedding.
       pool: one of POOLS.
       dtype: compute type of the linear layers; norms and output are float32.
+      sharding: how the vectors lie on the devices; None leaves it to XLA.
     """
 
     output_dim: int
     pool: str = "flatten"
     dtype: DTypeLike = jnp.float32
+    sharding: NamedSharding | None = None
 
     @nn.compact
     def __call__(self, tokens: Array, *, train: bool) -> Array:
@@ -36,7 +40,10 @@ class EmbeddingHead(nn.Module):
         else:
             pooled = tokens.astype(jnp.float32).mean(1)
         dense = dict(use_bias=False, dtype=self.dtype)
-        x = nn.Dense(width, **dense, name="linear1")(pooled)
+        x = nn.Dense(width, **dense, name="linear1")(place(pooled, self.sharding))
+        x = place(x, self.sharding)
         x = BatchNorm(epsilon=2e-5, name="norm1")(x, train=train)
-        x = nn.Dense(self.output_dim, **dense, name="linear2")(x)
-        return BatchNorm(epsilon=2e-5, name="norm2")(x, train=train)
+        x = nn.Dense(self.output_dim, **dense, name="linear2")(place(x, self.sharding))
+        x = place(x, self.sharding)
+        x = BatchNorm(epsilon=2e-5, name="norm2")(x, train=train)
+        return place(x, self.sharding)

@@ -28,7 +28,7 @@ def build(config: ConfigDict, mesh: Mesh) -> Task:
       and data that differ; no such data set, people or pairs.
     """
     model, read = make_backbone(config, mesh)
-    augmented = faces.augmentation(config)
+    augmented = faces.augmentation(config, mesh)
 
     def training_inputs(batch, rng):
         return read(*augmented(batch, rng))

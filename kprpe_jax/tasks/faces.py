@@ -7,10 +7,12 @@ from functools import partial
 import numpy as np
 import tensorflow_datasets as tfds
 from jax import Array
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from kprpe_jax.data import order
-from kprpe_jax.data.augmentation.recipe import augment, make_recipe
+from kprpe_jax.data.augmentation.recipe import make_recipe
+from kprpe_jax.data.augmentation.sharded import augment_sharded
 from kprpe_jax.data.check import check_batch
 from kprpe_jax.data.faces import Faces, open_faces
 from kprpe_jax.data.pair_sets import open_pair_set
@@ -85,7 +87,7 @@ def batch_check(
 
 
 def augmentation(
-    config: ConfigDict,
+    config: ConfigDict, mesh: Mesh
 ) -> Callable[[dict[str, Array], Array], tuple[Array, Array]]:
     """Build the augmentation that the config's section `augmentation` states.
 
@@ -99,7 +101,8 @@ def augmentation(
     recipe = make_recipe(options.preset, **options.changes.to_dict())
 
     def augmented(batch: dict[str, Array], rng: Array) -> tuple[Array, Array]:
-        return augment(rng, batch["image"], batch["keypoints"], recipe)
+        arrays = batch["image"], batch["keypoints"]
+        return augment_sharded(rng, *arrays, recipe, mesh=mesh)
 
     return augmented
 

@@ -11,7 +11,8 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from kprpe_jax.data import order
-from kprpe_jax.data.augmentation.recipe import augment, make_recipe
+from kprpe_jax.data.augmentation.recipe import make_recipe
+from kprpe_jax.data.augmentation.sharded import augment_sharded
 from kprpe_jax.data.face_features import (
     FeatureRows,
     check_features,
@@ -81,7 +82,10 @@ def open_data(config: ConfigDict, mesh: Mesh) -> SetData:
         source = open_faces(
             data.dir, data.name, data.train_split, image_size=extractor.image_size
         )
-        labels, features_of = source.labels(), _computed_features(config, extractor)
+        labels, features_of = (
+            source.labels(),
+            _computed_features(config, extractor, mesh),
+        )
     first, last = tuple(data.train_identities) or (0, 2**31 - 1)
     labels = np.where((labels >= first) & (labels < last), labels, -1)
     return SetData(
@@ -155,14 +159,15 @@ def _stored_features(params: Any, collections: Any, rows: dict, rng: Array) -> F
 
 
 def _computed_features(
-    config: ConfigDict, extractor: Extractor
+    config: ConfigDict, extractor: Extractor, mesh: Mesh
 ) -> Callable[..., Features]:
     options = config.augmentation
     recipe = make_recipe(options.preset, **options.changes.to_dict())
 
     def features_of(params, collections, rows, rng):
         images = rows["image"]
-        images, _ = augment(rng, images, jnp.zeros((len(images), 0, 2)), recipe)
+        nothing = jnp.zeros((len(images), 0, 2))
+        images, _ = augment_sharded(rng, images, nothing, recipe, mesh=mesh)
         variables = backbone_variables(params, collections)
         features = extractor.extract(variables, images)
         if config.backbone.trained:

@@ -19,7 +19,8 @@ from kprpe_jax.alignment.aligned_backbone import AlignedBackbone
 from kprpe_jax.alignment.template import frontal_template, read_template
 from kprpe_jax.backbones.vit import ViT
 from kprpe_jax.data import order
-from kprpe_jax.data.augmentation.recipe import augment, make_recipe
+from kprpe_jax.data.augmentation.recipe import make_recipe
+from kprpe_jax.data.augmentation.sharded import augment_sharded
 from kprpe_jax.data.augmentation.spatial import FACE_MIRROR
 from kprpe_jax.data.faces import Faces, open_faces
 from kprpe_jax.data.store import open_split
@@ -167,7 +168,7 @@ def _make_loss(
         scale=options.scale,
         gradient=options.margin_gradient,
     )
-    augmented = _augmentation(config)
+    augmented = _augmentation(config, mesh)
 
     def loss(params, collections, batch, rng, *, train):
         augment_rng, dropout_rng = jax.random.split(rng)
@@ -209,7 +210,7 @@ def _make_loss(
     return loss
 
 
-def _augmentation(config: ConfigDict) -> Callable[..., tuple[Array, Array]]:
+def _augmentation(config: ConfigDict, mesh: Mesh) -> Callable[..., tuple[Array, Array]]:
     options, count = config.augmentation, config.data.num_keypoints
     recipe = make_recipe(options.preset, **options.changes.to_dict())
     if count not in _MIRRORS and recipe.spatial.flip_prob > 0:
@@ -221,7 +222,8 @@ def _augmentation(config: ConfigDict) -> Callable[..., tuple[Array, Array]]:
     mirror = _MIRRORS.get(count, tuple(range(count)))
 
     def augmented(batch: dict[str, Array], rng: Array) -> tuple[Array, Array]:
-        return augment(rng, batch["image"], batch["keypoints"], recipe, mirror=mirror)
+        arrays = batch["image"], batch["keypoints"]
+        return augment_sharded(rng, *arrays, recipe, mesh=mesh, mirror=mirror)
 
     return augmented
 

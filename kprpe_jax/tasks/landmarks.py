@@ -20,7 +20,8 @@ from kprpe_jax.alignment.differentiable_aligner import DifferentiableAligner, On
 from kprpe_jax.alignment.priors import CENTER_VARIANCE, Anchors, make_priors
 from kprpe_jax.alignment.retinaface import Heads
 from kprpe_jax.data import order
-from kprpe_jax.data.augmentation.recipe import augment, make_recipe
+from kprpe_jax.data.augmentation.recipe import make_recipe
+from kprpe_jax.data.augmentation.sharded import augment_sharded
 from kprpe_jax.data.augmentation.spatial import FACE_MIRROR
 from kprpe_jax.data.faces import Faces, open_faces
 from kprpe_jax.data.loader import eval_batches
@@ -64,7 +65,7 @@ def build(config: ConfigDict, mesh: Mesh) -> Task:
         )
     model = make_model(config.model)
     priors = make_priors((model.input_size,) * 2, model.anchors)
-    cut = _cropper(config)
+    cut = _cropper(config, mesh)
     example = jnp.zeros((mesh.size, model.input_size, model.input_size, 3))
 
     def init(rng: Array) -> dict[str, Any]:
@@ -121,7 +122,9 @@ def _loss(config, priors, crops: Crops, face: OneFace, heads: Heads, collections
     return total, (collections, metrics)
 
 
-def _cropper(config: ConfigDict) -> Callable[[dict[str, Array], Array], Crops]:
+def _cropper(
+    config: ConfigDict, mesh: Mesh
+) -> Callable[[dict[str, Array], Array], Crops]:
     """Augment the frame, then cut its face."""
     options, crop = config.augmentation, config.crop
     recipe = make_recipe(options.preset, **options.changes.to_dict())
@@ -134,8 +137,8 @@ def _cropper(config: ConfigDict) -> Callable[[dict[str, Array], Array], Crops]:
     def cut(batch: dict[str, Array], rng: Array) -> Crops:
         augment_rng, jitter_rng = jax.random.split(rng)
         points = with_frame(crop.box, batch["keypoints"])
-        images, points = augment(
-            augment_rng, batch["image"], points, recipe, mirror=mirror
+        images, points = augment_sharded(
+            augment_rng, batch["image"], points, recipe, mesh=mesh, mirror=mirror
         )
         crops = crop_faces(
             images,

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from kprpe_jax.data.face_patches import Patches, open_patches
@@ -48,7 +49,9 @@ class PairData(NamedTuple):
     cnn: PatchCnn | None
 
 
-def open_data(config: ConfigDict, open_rows: OpenRows | None = None) -> PairData:
+def open_data(
+    config: ConfigDict, mesh: Mesh, open_rows: OpenRows | None = None
+) -> PairData:
     """Open what the config's sections `data`, `backbone` and `evals` name.
 
     Reads data: dir, name, input, in_memory, train_split, train_identities ((first,
@@ -73,10 +76,10 @@ def open_data(config: ConfigDict, open_rows: OpenRows | None = None) -> PairData
         _check_count(config, data.name, source[0]["patches"].shape)
         read = _stored
     elif config.model.window_size:
-        read = _pixels(config)
+        read = _pixels(config, mesh)
     else:
         cnn = open_cnn(config)
-        read = _computed(config, cnn)
+        read = _computed(config, cnn, mesh)
     tested, people = open_rows(evals.name or data.name, evals.split, evals.identities)
     pairs = draw_pairs(people, count=evals.pairs, seed=0)
     return PairData(
@@ -158,9 +161,9 @@ def _stored(params: Any, collections: Any, batch: dict, rng: Array, *, train: bo
     return batch["patches"].astype(jnp.float32), {}
 
 
-def _augmented(config: ConfigDict) -> Callable[..., Array]:
+def _augmented(config: ConfigDict, mesh: Mesh) -> Callable[..., Array]:
     """(batch of pairs, rng, train) -> images float32 [2 B, H, W, 3]."""
-    augmented = faces.augmentation(config)
+    augmented = faces.augmentation(config, mesh)
 
     def images_of(batch: dict, rng: Array, train: bool) -> Array:
         images, keypoints = (
@@ -174,8 +177,8 @@ def _augmented(config: ConfigDict) -> Callable[..., Array]:
     return images_of
 
 
-def _pixels(config: ConfigDict) -> Read:
-    images_of = _augmented(config)
+def _pixels(config: ConfigDict, mesh: Mesh) -> Read:
+    images_of = _augmented(config, mesh)
 
     def read(params, collections, batch, rng, *, train):
         images = images_of(batch, rng, train)
@@ -184,8 +187,8 @@ def _pixels(config: ConfigDict) -> Read:
     return read
 
 
-def _computed(config: ConfigDict, cnn: PatchCnn) -> Read:
-    images_of, trained = _augmented(config), config.backbone.trained
+def _computed(config: ConfigDict, cnn: PatchCnn, mesh: Mesh) -> Read:
+    images_of, trained = _augmented(config, mesh), config.backbone.trained
 
     def read(params, collections, batch, rng, *, train):
         augment_rng, dropout_rng = jax.random.split(rng)

@@ -52,7 +52,7 @@ def build(config: ConfigDict, mesh: Mesh, open_rows: OpenRows | None = None) -> 
       the number of tokens; pairs that cannot be drawn; no such data set or weights.
     """
     model = make_model(config.model)
-    data = pair_data.open_data(config, open_rows)
+    data = pair_data.open_data(config, mesh, open_rows)
 
     return Task(
         init=partial(init, config, model, data.cnn),

@@ -140,7 +140,9 @@ def test_box_of_the_frame_is_turned_and_mirrored_along():
     config = make_config(**{"crop.box": "frame", "crop.padding": 0.0})
     source = tasks.build(config, tiny.one_device()).open_training(0)[0]
     batch = tiny.batch_of(source, range(8))
-    crops = quick_jit(landmarks._cropper(config))(batch, jax.random.key(0))
+    mesh = tiny.one_device()
+    cut = quick_jit(landmarks._cropper(config, mesh))
+    crops = cut(batch, jax.random.key(0))
     np.testing.assert_allclose(crops.boxes, np.tile([0, 0, 1, 1], (8, 1)), atol=1e-5)
     # The crop is the middle half: points lie twice as far apart in it.
     want = (batch["keypoints"] - 0.25) * 2
@@ -150,7 +152,8 @@ def test_box_of_the_frame_is_turned_and_mirrored_along():
         config.augmentation.changes = ConfigDict(
             {"spatial": {"rotation_prob": 1.0, "rotation_degrees": 45.0}}
         )
-    turned = quick_jit(landmarks._cropper(config))(batch, jax.random.key(1))
+    cut = quick_jit(landmarks._cropper(config, mesh))
+    turned = cut(batch, jax.random.key(1))
     sides = turned.boxes[:, 2:] - turned.boxes[:, :2]
     np.testing.assert_allclose(sides.max(1), 1.0, atol=1e-4)
     with pytest.raises(ValueError, match="config.crop.box must be one of"):

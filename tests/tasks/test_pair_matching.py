@@ -89,7 +89,7 @@ def test_losses_by_hand(network, rng):
 def test_the_evaluator_verifies_unseen_people(network, rng):
     """Its scores are those of the pairs one by one; the CNN's cosine stands beside."""
     task = tasks.build(drawn_patches.make_config(network), one_device())
-    data = pair_data.open_data(drawn_patches.make_config(network))
+    data = pair_data.open_data(drawn_patches.make_config(network), one_device())
     pairs = data.tested.__getitems__(range(100))
     # Labels count from the first of the tested people, 8.
     same = [pair["label"][0] == pair["label"][1] for pair in pairs]
@@ -332,7 +332,7 @@ def test_a_run_learns_and_is_not_taken_for_another(tmp_path):
     # Of its own the run is a score of patches.
     config = drawn_patches.make_config(**learned)
     score = run_scorer(config, tmp_path, which="last")
-    data = pair_data.open_data(config)
+    data = pair_data.open_data(config, one_device())
     pairs = [pair["patches"] for pair in data.tested.__getitems__(range(100))]
     scores = np.asarray(score(*np.float32(pairs).swapaxes(0, 1)))
     want = pair_matching.verification(scores, data.same)

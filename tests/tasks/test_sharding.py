@@ -21,7 +21,7 @@ from kprpe_jax.training.evaluate import evaluate
 from kprpe_jax.training.optimizer import make_optimizer
 from kprpe_jax.training.state import abstract_state
 from kprpe_jax.training.step import CompiledStep, make_train_step
-from tests.tasks import tiny
+from tests.tasks import drawn_people, tiny
 
 ROOT = pathlib.Path(__file__).parents[2]
 CONFIGS = {
@@ -52,9 +52,8 @@ def assert_same_curve(curve, expected):
     np.testing.assert_allclose(curve, expected, rtol=1e-5, atol=0)
 
 
-def gathered_sizes(task_name, batch_size, mesh):
+def gathered_sizes(config, batch_size, mesh):
     """Numbers of elements of the arrays that the compiled step gathers over devices."""
-    config = tiny.make_config(task_name, **{"model.activation": "gelu"})
     task = tasks.build(config, mesh)
     optimizer = make_optimizer(config.optimizer, steps=10)
     state = abstract_state(task, mesh, optimizer.transformation)
@@ -64,8 +63,9 @@ def gathered_sizes(task_name, batch_size, mesh):
         mesh,
     )
     rows = mesh_lib.batch_sharding(mesh)
+    shape = batch_size, *config.data.image_shape
     batch = {
-        "image": jax.ShapeDtypeStruct((batch_size, 28, 28, 1), np.uint8, sharding=rows),
+        "image": jax.ShapeDtypeStruct(shape, np.uint8, sharding=rows),
         "label": jax.ShapeDtypeStruct((batch_size,), np.int32, sharding=rows),
         "keypoints": jax.ShapeDtypeStruct(
             (batch_size, 5, 2), np.float32, sharding=rows
@@ -79,9 +79,27 @@ def gathered_sizes(task_name, batch_size, mesh):
 @pytest.mark.slow
 def test_the_step_gathers_parameters_and_not_activations():
     mesh = mesh_lib.make_mesh({"data": 2, "fsdp": 2, "class": 2})
-    sizes = gathered_sizes("classification", 32, mesh)
+    config = tiny.make_config("classification", **{"model.activation": "gelu"})
+    sizes = gathered_sizes(config, 32, mesh)
     assert sizes  # fsdp gathers its parameters
-    assert sizes == gathered_sizes("classification", 64, mesh)
+    assert sizes == gathered_sizes(config, 64, mesh)
+
+
+@pytest.mark.slow
+def test_of_faces_the_step_gathers_embeddings_for_the_centres_alone():
+    """No images, no bias tables, no vectors inside of the head."""
+    mesh = mesh_lib.make_mesh({"data": 2, "fsdp": 2, "class": 2})
+    changes = {
+        "model.position": "kprpe_multihead",
+        "model.depth": 12,  # fsdp splits the layers' tables along it
+        "model.output_dim": 24,
+        "augmentation.preset": "kprpe",
+    }
+    config = drawn_people.make_config(**changes)
+    small, large = (set(gathered_sizes(config, n, mesh)) for n in (32, 64))
+    rows = 64 // 4  # those of the devices that share the centres
+    assert large - small <= {rows, rows * 24}
+    assert rows * 24 in large
 
 
 @pytest.fixture(scope="module", params=CONFIGS)
