@@ -31,6 +31,7 @@ def get_config(position: str = "kprpe_multihead") -> ConfigDict:
     config.data.num_classes = NUM_TRAINED
     config.data.train_identities = (0, NUM_TRAINED)
     config.data.image_shape = (112, 112, 3)
+    config.data.points = "keypoints"  # field of the rows that they come from
     config.data.images_per_identity = 0  # > 0: so many of each person in a batch
     config.data.repeat_probability = 0.1
     config.data.batch_size = 64

@@ -20,7 +20,7 @@ from ml_collections import ConfigDict
 from kprpe_jax.alignment import warps
 from kprpe_jax.evaluation.misaligned import misalign
 from kprpe_jax.report import alignment as report
-from kprpe_jax.tasks import joint_alignment
+from kprpe_jax.tasks import faces, joint_alignment
 from kprpe_jax.training import mesh
 from kprpe_jax.training.checkpoint import restore_for_eval
 from kprpe_jax.training.command import command, parse_flags, read_config, read_workdir
@@ -62,7 +62,7 @@ def warp_faces(config: ConfigDict, workdir: str, *, severity: float) -> Warped:
     state = restore_for_eval(
         workdir, "last", abstract_state(task, devices), metric="", mode="max"
     )
-    source = joint_alignment.open_faces_of(config, config.evals.split)
+    source = faces.open_people(config, config.evals.split)
     rows = source.__getitems__(range(_FACES))
     images = np.stack([row["image"] for row in rows]).astype(np.float32) / 127.5 - 1
     points = np.stack([row["keypoints"] for row in rows])

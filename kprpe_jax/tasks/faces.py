@@ -35,7 +35,7 @@ def open_training(config: ConfigDict, seed: int) -> TrainingRows:
     image_shape, images_per_identity (0 = shuffled), repeat_probability.
     """
     data = config.data
-    source = _open(config, data.train_split, data.train_identities)
+    source = open_people(config, data.train_split, data.train_identities)
     if data.images_per_identity:
         rows = order.balanced(
             source.labels(), images_per_identity=data.images_per_identity, seed=seed
@@ -47,7 +47,19 @@ def open_training(config: ConfigDict, seed: int) -> TrainingRows:
     return TrainingRows(source, rows)
 
 
-def _open(config: ConfigDict, split: str, identities: Sequence[int]) -> Faces:
+def open_people(
+    config: ConfigDict, split: str, identities: Sequence[int] = ()
+) -> Faces:
+    """The rows of a split of the config's data set.
+
+    Reads data: dir, name, image_shape, points (field that the keypoints come from).
+
+    Args:
+      config: of the run.
+      split: name.
+      identities: (first, last), () = all people.
+    Raises: ValueError: as `open_faces`.
+    """
     data = config.data
     return open_faces(
         data.dir,
@@ -55,6 +67,7 @@ def _open(config: ConfigDict, split: str, identities: Sequence[int]) -> Faces:
         split,
         image_size=tuple(data.image_shape[:2]),
         identities=tuple(identities) or None,
+        points=data.points,
     )
 
 
@@ -119,7 +132,7 @@ def evaluators(
     evals = config.evals
     if not evals.pairs:
         return {}
-    source = _open(config, evals.split, evals.identities)
+    source = open_people(config, evals.split, evals.identities)
     return make_evaluators(
         embed,
         source,
@@ -157,7 +170,7 @@ def altered_evaluators(embed: Embed, config: ConfigDict) -> dict[str, Evaluator]
     evals = config.evals
     if not evals.altered:
         return {}
-    source = _open(config, evals.split, evals.identities)
+    source = open_people(config, evals.split, evals.identities)
     return altered_queries.make_evaluators(
         embed, source, evals.altered, batch_size=evals.batch_size
     )

@@ -22,7 +22,6 @@ from kprpe_jax.data import order
 from kprpe_jax.data.augmentation.recipe import make_recipe
 from kprpe_jax.data.augmentation.sharded import augment_sharded
 from kprpe_jax.data.augmentation.spatial import FACE_MIRROR
-from kprpe_jax.data.faces import Faces, open_faces
 from kprpe_jax.data.store import open_split
 from kprpe_jax.data.synthetic.landmarks import MIRROR
 from kprpe_jax.evaluation.aligned_recognition import make_evaluators
@@ -110,7 +109,7 @@ def make_template(config: ConfigDict) -> np.ndarray:
     Raises: ValueError: as `read_template`; data without such points.
     """
     data, options = config.data, config.alignment
-    open_faces_of(config, data.train_split)  # says what is wrong with the data
+    faces.open_people(config, data.train_split)  # says what is wrong with the data
     if options.template != FRONTAL:
         return read_template(options.template, data.num_keypoints)
     rows = open_split(data.dir, data.name, data.train_split)
@@ -228,23 +227,8 @@ def _augmentation(config: ConfigDict, mesh: Mesh) -> Callable[..., tuple[Array, 
     return augmented
 
 
-def open_faces_of(
-    config: ConfigDict, split: str, identities: tuple[int, ...] = ()
-) -> Faces:
-    """The rows of a split, their landmarks for keypoints; () = all people."""
-    data = config.data
-    return open_faces(
-        data.dir,
-        data.name,
-        split,
-        image_size=tuple(data.image_shape[:2]),
-        identities=tuple(identities) or None,
-        points=data.points,
-    )
-
-
 def _open_training(config: ConfigDict, seed: int) -> TrainingRows:
-    source = open_faces_of(
+    source = faces.open_people(
         config, config.data.train_split, config.data.train_identities
     )
     return TrainingRows(source, order.shuffled(len(source), seed=seed))
@@ -253,7 +237,7 @@ def _open_training(config: ConfigDict, seed: int) -> TrainingRows:
 def _evaluators(forward, config: ConfigDict) -> dict[str, Evaluator]:
     """Those of `aligned_recognition` on people whom training does not see."""
     evals = config.evals
-    source = open_faces_of(config, evals.split, evals.identities)
+    source = faces.open_people(config, evals.split, evals.identities)
     return make_evaluators(
         forward,
         source,

@@ -23,7 +23,6 @@ from kprpe_jax.data import order
 from kprpe_jax.data.augmentation.recipe import make_recipe
 from kprpe_jax.data.augmentation.sharded import augment_sharded
 from kprpe_jax.data.augmentation.spatial import FACE_MIRROR
-from kprpe_jax.data.faces import Faces, open_faces
 from kprpe_jax.data.loader import eval_batches
 from kprpe_jax.data.synthetic.landmarks import MIRROR
 from kprpe_jax.evaluation.conditions import Evaluator
@@ -167,19 +166,8 @@ def face_boxes(box: str, points: Array) -> Array:
     return keypoint_boxes(points if box == "points" else points[:, -4:])
 
 
-def _open(config: ConfigDict, split: str) -> Faces:
-    data = config.data
-    return open_faces(
-        data.dir,
-        data.name,
-        split,
-        image_size=tuple(data.image_shape[:2]),
-        points=data.points,
-    )
-
-
 def _open_training(config: ConfigDict, seed: int) -> TrainingRows:
-    source = _open(config, config.data.train_split)
+    source = faces.open_people(config, config.data.train_split)
     return TrainingRows(source, order.shuffled(len(source), seed=seed))
 
 
@@ -188,7 +176,7 @@ def _evaluators(forward, model, config: ConfigDict) -> dict[str, Evaluator]:
 
     Crops are by the labelled box, without jitter; errors are divided by its size.
     """
-    evals, source = config.evals, _open(config, config.evals.split)
+    evals, source = config.evals, faces.open_people(config, config.evals.split)
     keep = np.array(config.data.five)
 
     @jax.jit

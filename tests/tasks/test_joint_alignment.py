@@ -12,7 +12,7 @@ from configs import balanced_alignment
 from kprpe_jax import tasks
 from kprpe_jax.evaluation.misaligned import misalign
 from kprpe_jax.losses.alignment import alignment_loss
-from kprpe_jax.tasks import joint_alignment
+from kprpe_jax.tasks import faces, joint_alignment
 from kprpe_jax.training import loop
 from tests.tasks import drawn_people, tiny
 
@@ -200,7 +200,7 @@ def test_trains_evaluates_and_aligns(tmp_path):
     assert pixels[-1] < pixels[0]
     assert results["aligned/count"] == 16
     assert 0 <= results["misaligned_1/rank_1"] <= 1
-    source = joint_alignment.open_faces_of(config, "train", (8, 12))
+    source = faces.open_people(config, "train", (8, 12))
     points = np.stack([source[i]["keypoints"] for i in range(16)])
     d = np.linalg.norm(points[:, 0] - points[:, 1], axis=-1).mean()
     want = np.linalg.norm(points - points.mean(0), axis=-1).mean() / d
