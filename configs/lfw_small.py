@@ -3,7 +3,7 @@
 python -m kprpe_jax.studies.encodings --config configs/lfw_small.py \\
     --positions absolute,irpe,kprpe_multihead --output reports/lfw_half
 
-The import is that of configs/lfw.py. 5,900 photos of 2,166 people are far too few for
+The import is that of configs/lfw.py. 6,364 photos of 2,166 people are far too few for
 the level that papers report; the recipe, KP-RPE's augmentation, is theirs.
 """
 

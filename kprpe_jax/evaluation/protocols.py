@@ -6,6 +6,7 @@ Pair tests over folds are in `verification`. All numbers are shares in [0, 1].
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
@@ -45,13 +46,14 @@ def template_verification(
       block: pairs compared at once.
     Raises: ValueError: a pair names a template without images; pairs of one kind only.
     """
-    first, second = (template_rows(templates.ids, side) for side in (first, second))
-    same, start = np.asarray(same), 0
+    first, second, same = map(np.asarray, (first, second, same))
+    embeddings = jnp.asarray(templates.unit_embeddings)
     scores = np.empty(len(first), np.float32)
-    embeddings = templates.unit_embeddings
-    for part in stream_pair_similarity(embeddings, first, second, block=block):
-        scores[start : start + len(part)] = part
-        start += len(part)
+    for start in range(0, max(len(first), len(second)), block):
+        part = slice(start, start + block)
+        # Looked up block by block: rows of all pairs would be 16 bytes for each.
+        rows = (template_rows(templates.ids, side[part]) for side in (first, second))
+        (scores[part],) = stream_pair_similarity(embeddings, *rows, block=block)
     cuts = range(block, len(scores), block)
     return stream_tar_at_far(
         lambda: zip(np.split(scores, cuts), np.split(same, cuts), strict=True), fars

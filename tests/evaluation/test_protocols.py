@@ -39,6 +39,9 @@ def test_template_verification(people, rng):
     np.testing.assert_allclose(got.threshold, want.threshold, atol=1e-6)
     with pytest.raises(ValueError, match=r"must have an image; got 1 .* \[2\]"):
         template_verification(templates, np.array([1]), np.array([2]), np.array([1]))
+    for one, two in ((first[:64], first[:70]), (first[:70], first[:64])):
+        with pytest.raises(ValueError, match="lists of one length"):
+            template_verification(templates, one * 3 + 1, two * 3 + 1, same, block=64)
 
 
 def test_gallery_search_is_the_mean_over_galleries(people):
