@@ -45,8 +45,8 @@ def search(
     """The k most similar gallery rows of each probe, by cosine.
 
     Besides the probes and one part of the gallery, about 3 * P * block * 4 bytes are in
-    use (529 MiB measured for 10,000 probes, benchmarks.streaming). Probes that are sharded over their rows stay so, and
-    every device searches for its own.
+    use (529 MiB measured for 10,000 probes, benchmarks.streaming). Probes that are
+    sharded over their rows stay so, and every device searches for its own.
 
     Args:
       probes: [P, D], not normalised; a zero probe has cosine 0 with all.
