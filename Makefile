@@ -3,7 +3,7 @@
 # make test       the everyday tests
 # make test-slow  several processes, kill and resume, small trainings
 # make lint       style
-# make bench      benchmarks on this machine, in ten minutes, and ratios to the last time
+# make bench      benchmarks on this machine, in minutes, and ratios to the last time
 PYTHON ?= python3
 VENV ?= .venv
 RUN = $(VENV)/bin/python

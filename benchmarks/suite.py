@@ -1,4 +1,4 @@
-"""The benchmarks of one CPU, in ten minutes, and what changed since the last time.
+"""The benchmarks of one CPU, in minutes, and what changed since the last time.
 
     python -m benchmarks.suite
 
