@@ -114,9 +114,13 @@ def checked_scores(name: str, scores: ArrayLike, same: ArrayLike) -> tuple[
     return scores, same
 
 
-def finite(name: str, values: ArrayLike) -> np.ndarray:
+def finite(name: str, values: ArrayLike, *, start: int = 0) -> np.ndarray:
     """The values on the host.
 
+    Args:
+      name: of the caller, for the message.
+      values: [N, ...].
+      start: number of the first row, where the values are a part of more.
     Raises: ValueError: some of them are NaN or infinite.
     """
     values = np.asarray(values)
@@ -125,6 +129,6 @@ def finite(name: str, values: ArrayLike) -> np.ndarray:
     if bad.size:
         raise ValueError(
             f"{name}: values must be finite; got {bad.size} of {len(values)} rows with "
-            f"NaN or infinity, the first is row {bad[0]}; find out which image made it."
+            f"NaN or infinity, the first is row {start + bad[0]}; find out which image made it."
         )
     return values

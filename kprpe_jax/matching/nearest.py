@@ -112,7 +112,7 @@ class ExactIndex:
         def read(at: tuple[slice, slice]) -> np.ndarray:
             first, last, _ = at[0].indices(self._block)
             rows = self._rows[start + first : start + last]
-            rows = finite("ExactIndex", rows)
+            rows = finite("ExactIndex", rows, start=start + first)
             return np.pad(rows, ((0, last - first - len(rows)), (0, 0)))
 
         shape = self._block, *self._rows.shape[1:]

@@ -86,6 +86,9 @@ def test_errors(queries, rows):
     rows[3] = np.inf
     with pytest.raises(ValueError, match="values must be finite; .* is row 3"):
         ExactIndex(rows)
+    rows[3], rows[33] = 0, np.nan  # in the third block; the row is the gallery's
+    with pytest.raises(ValueError, match="values must be finite; .* is row 33"):
+        ExactIndex(rows, block=16)
     with pytest.raises(ValueError, match="there must be embeddings; got none"):
         ExactIndex(rows[:0])
 
