@@ -129,6 +129,7 @@ def finite(name: str, values: ArrayLike, *, start: int = 0) -> np.ndarray:
     if bad.size:
         raise ValueError(
             f"{name}: values must be finite; got {bad.size} of {len(values)} rows with "
-            f"NaN or infinity, the first is row {start + bad[0]}; find out which image made it."
+            f"NaN or infinity, the first is row {start + bad[0]}; find out which image "
+            "made it."
         )
     return values
