@@ -111,17 +111,13 @@ def _measure(
     items: int,
     settings: dict[str, Any],
 ) -> dict[str, Any]:
-    on_cpu = jax.default_backend() == "cpu"
-    seconds = harness.time_variants(
-        calls,
-        rounds=settings["rounds"],
-        clock=time.process_time if on_cpu else time.perf_counter,
-    )
+    clock = harness.device_clock()
+    seconds = harness.time_variants(calls, rounds=settings["rounds"], clock=clock)
     summary = harness.summarise(seconds, baseline=BASELINE, items=items)
     for variant, program in programs.items():
         summary[variant] |= harness.program_size(program)
-    clock = "processor" if on_cpu else "wall"
-    harness.record(name, {**settings, "clock": clock}, summary)
+    kind = "processor" if clock is time.process_time else "wall"
+    harness.record(name, {**settings, "clock": kind}, summary)
     return summary
 
 

@@ -48,6 +48,15 @@ def time_variants(
     return seconds
 
 
+def device_clock() -> Callable[[], float]:
+    """Seconds of the processor where that is the device, else of the wall's clock.
+
+    Other work on the machine changes a clock's time, hardly a processor's.
+    """
+    on_cpu = jax.devices()[0].platform == "cpu"
+    return time.process_time if on_cpu else time.perf_counter
+
+
 def summarise(
     seconds: Mapping[str, Iterable[float]], *, baseline: str, items: int
 ) -> dict[str, dict[str, float]]:

@@ -9,8 +9,7 @@ a batched Sinkhorn of the same iterations takes its turns in the same run.
 
 import argparse
 import sys
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -25,23 +24,6 @@ from kprpe_jax.matching.two_stage import FAST, second_stage
 
 K, PATCHES, CHANNELS = 100, 64, 512
 EPSILON, ITERATIONS = FAST.epsilon, FAST.iterations
-
-
-def time_processor(
-    variants: Mapping[str, Callable[[], Any]], *, rounds: int
-) -> dict[str, list[float]]:
-    """As `harness.time_variants`, by the processor's clock where that is the device."""
-    on_cpu = jax.devices()[0].platform == "cpu"
-    clock = time.process_time if on_cpu else time.perf_counter
-    for call in variants.values():
-        call()
-    seconds: dict[str, list[float]] = {name: [] for name in variants}
-    for _ in range(rounds):
-        for name, call in variants.items():
-            start = clock()
-            call()
-            seconds[name].append(clock() - start)
-    return seconds
 
 
 def run_reranking(*, queries: int = 8, rounds: int = 5) -> dict[str, Any]:
@@ -80,7 +62,7 @@ def run_reranking(*, queries: int = 8, rounds: int = 5) -> dict[str, Any]:
         for name in ("torch_matmul", "torch_broadcast", "torch_log"):
             got = np.stack([x.numpy() for x in calls[name]()])
             np.testing.assert_allclose(got, want, atol=1e-3)
-    seconds = time_processor(calls, rounds=rounds)
+    seconds = harness.time_variants(calls, rounds=rounds, clock=harness.device_clock())
     summary = harness.summarise(seconds, baseline="ours", items=queries)
     settings = dict(
         k=K, patches=PATCHES, channels=CHANNELS, iterations=ITERATIONS,
@@ -144,7 +126,7 @@ def run_search(rows: int, *, width: int = 512, rounds: int = 3) -> dict[str, Any
     calls = {"read_once": lambda: [read(part).block_until_ready() for part in placed]}
     for count, batch in queries.items():
         calls[f"queries_{count}"] = lambda batch=batch: index.search(batch, 100)
-    seconds = time_processor(calls, rounds=rounds)
+    seconds = harness.time_variants(calls, rounds=rounds, clock=harness.device_clock())
     summary = harness.summarise(seconds, baseline="read_once", items=1)
     size = rows * width * 4
     summary["read_once"]["gb_per_s"] = size / 1e9 / summary["read_once"]["median_s"]
@@ -180,9 +162,8 @@ def run_approximate(
             name = f"{kind}_{effort}"
             calls[name] = lambda index=index: index.search(queries, 100)
             found[name] = calls[name]()
-    summary = harness.summarise(
-        time_processor(calls, rounds=rounds), baseline="exact", items=len(queries)
-    )
+    seconds = harness.time_variants(calls, rounds=rounds, clock=harness.device_clock())
+    summary = harness.summarise(seconds, baseline="exact", items=len(queries))
     for name, ranking in found.items():
         summary[name]["recall"] = recall(ranking, want)
         summary[name]["recall_at_5"] = recall(

@@ -19,7 +19,6 @@ import numpy as np
 from jax import Array
 
 from benchmarks import harness
-from benchmarks.matching import time_processor
 from kprpe_jax.layers.unit import unit
 from kprpe_jax.matching import two_image
 from kprpe_jax.matching.patch_encoder import Encoder
@@ -67,7 +66,7 @@ def run(*, queries: int, rounds: int) -> dict[str, Any]:
                 two_image.second_stage, query, gallery, rows, score=score, chunk=1
             )
         calls[f"h1_{size}"] = _one_image(OneImage(encoder), query, gallery, rows)
-    seconds = time_processor(calls, rounds=rounds)
+    seconds = harness.time_variants(calls, rounds=rounds, clock=harness.device_clock())
     summary = harness.summarise(seconds, baseline="emd_uniform", items=queries)
     settings = dict(
         k=K, patches=PATCHES, channels=CHANNELS, depth=1, sizes=SIZES,

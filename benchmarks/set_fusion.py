@@ -77,10 +77,7 @@ def compare(
             arguments = jax.device_put((variables, draw_sets(size)))
             calls[name] = partial(fuse, *arguments)
             counts[name] = size
-    # Other work on the machine changes a clock's time, hardly a processor's.
-    on_cpu = jax.devices()[0].platform == "cpu"
-    clock = time.process_time if on_cpu else time.perf_counter
-    seconds = harness.time_variants(calls, rounds=rounds, clock=clock)
+    seconds = harness.time_variants(calls, rounds=rounds, clock=harness.device_clock())
     medians = {name: float(np.median(times)) for name, times in seconds.items()}
     speed = {name: counts[name] / medians[name] for name in medians}
     results: dict[str, Any] = {"backbone_images_per_s": speed.pop("backbone")}
