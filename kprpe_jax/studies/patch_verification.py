@@ -22,13 +22,12 @@ from kprpe_jax.data.pair_sets import PairSet, open_pair_set
 from kprpe_jax.evaluation.roc import roc_curve, tar_at_far
 from kprpe_jax.evaluation.scores import pair_similarity
 from kprpe_jax.evaluation.verification import fold_accuracy
-from kprpe_jax.identification.command import add_network, read_encoder, run
+from kprpe_jax.identification.command import add_network, run
 from kprpe_jax.report.reranking import NAMES
 from kprpe_jax.studies.reranking_features import (
     Features,
     Network,
-    encoder_network,
-    mobilefacenet_network,
+    named_network,
     select,
 )
 from kprpe_jax.studies.reranking_photos import SIDE
@@ -123,10 +122,7 @@ def table(results: dict[str, dict[str, dict[str, float]]]) -> str:
 
 def _study(options: argparse.Namespace) -> None:
     pairs = open_pair_set(options.data_dir, options.dataset, image_size=(SIDE, SIDE))
-    if options.weights is not None and options.workdir is None:
-        network = mobilefacenet_network(options.weights)
-    else:
-        network = encoder_network(read_encoder(options))
+    network = named_network(options)
     features, known = embed_all(pairs.faces, network)
     names = [name for name in WEIGHTINGS if known or name != "landmarks"]
     results = verify_by_patches(features, pairs, weightings=names)

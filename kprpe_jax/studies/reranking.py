@@ -19,15 +19,14 @@ from collections.abc import Sequence
 import numpy as np
 
 from kprpe_jax.evaluation.altered import ALTERATIONS
-from kprpe_jax.identification.command import add_network, read_encoder, run
+from kprpe_jax.identification.command import add_network, run
 from kprpe_jax.matching.two_stage import first_stage
 from kprpe_jax.report import reranking as report
 from kprpe_jax.studies.reranking_features import (
     Features,
     Network,
     embed_photos,
-    encoder_network,
-    mobilefacenet_network,
+    named_network,
     select,
 )
 from kprpe_jax.studies.reranking_photos import Photos, read_dataset, read_lfw
@@ -196,10 +195,7 @@ def _read_kinds(text: str) -> dict[str, int]:
 def _study(options: argparse.Namespace) -> None:
     kinds = _read_kinds(options.queries)
     photos = _read_photos(options)
-    if options.weights is not None and options.workdir is None:
-        network = mobilefacenet_network(options.weights)
-    else:
-        network = encoder_network(read_encoder(options))
+    network = named_network(options)
     output = pathlib.Path(options.output)
     results = run_study(
         photos, network, output, kinds, swept=options.swept, alone=options.alone

@@ -1,5 +1,6 @@
 """Networks and features behind `reranking`, kept on disk between runs."""
 
+import argparse
 import os
 import pathlib
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from jax import Array
 from numpy.lib.format import open_memmap
 
 from kprpe_jax.data.importers.decode import decode_rgb
+from kprpe_jax.identification.command import read_encoder
 from kprpe_jax.identification.encoder import Encoder, fingerprint
 from kprpe_jax.interop.mobilefacenet import import_weights, published_mobilefacenet
 from kprpe_jax.matching.patch_weights import Faces, landmark_density
@@ -89,6 +91,17 @@ def encoder_network(encoder: Encoder) -> Network:
         return Features(faces._replace(densities=densities), faces.patches.mean(1))
 
     return Network(encoder.fingerprint, embed)
+
+
+def named_network(options: argparse.Namespace) -> Network:
+    """The network that a command's options name (`add_network`).
+
+    Raises: ValueError: as `read_encoder`, `mobilefacenet_network` and
+      `encoder_network`.
+    """
+    if options.weights is not None and options.workdir is None:
+        return mobilefacenet_network(options.weights)
+    return encoder_network(read_encoder(options))
 
 
 def _middle(
