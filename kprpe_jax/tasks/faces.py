@@ -13,10 +13,12 @@ from ml_collections import ConfigDict
 from kprpe_jax.data import order
 from kprpe_jax.data.augmentation.recipe import make_recipe
 from kprpe_jax.data.augmentation.sharded import augment_sharded
+from kprpe_jax.data.augmentation.spatial import FACE_MIRROR
 from kprpe_jax.data.check import check_batch
 from kprpe_jax.data.faces import Faces, open_faces
 from kprpe_jax.data.pair_sets import open_pair_set
 from kprpe_jax.data.store import newest_version
+from kprpe_jax.data.synthetic.landmarks import MIRROR
 from kprpe_jax.data.template_sets import open_template_set
 from kprpe_jax.evaluation import face_protocols, partly_aligned
 from kprpe_jax.evaluation.conditions import Evaluator
@@ -26,6 +28,9 @@ from kprpe_jax.evaluation.pair_verification import pair_evaluator
 from kprpe_jax.evaluation.pairs import draw_pairs
 from kprpe_jax.matching import altered_queries
 from kprpe_jax.tasks.task import TrainingRows
+
+# Number of keypoints -> the points of a mirrored face, for those that are known.
+MIRRORS = {5: FACE_MIRROR, len(MIRROR): tuple(MIRROR.tolist())}
 
 
 def open_training(config: ConfigDict, seed: int) -> TrainingRows:

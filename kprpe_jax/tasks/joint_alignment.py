@@ -21,9 +21,7 @@ from kprpe_jax.backbones.vit import ViT
 from kprpe_jax.data import order
 from kprpe_jax.data.augmentation.recipe import make_recipe
 from kprpe_jax.data.augmentation.sharded import augment_sharded
-from kprpe_jax.data.augmentation.spatial import FACE_MIRROR
 from kprpe_jax.data.store import open_split
-from kprpe_jax.data.synthetic.landmarks import MIRROR
 from kprpe_jax.evaluation.aligned_recognition import make_evaluators
 from kprpe_jax.evaluation.conditions import Evaluator
 from kprpe_jax.evaluation.pairs import draw_pairs
@@ -33,7 +31,6 @@ from kprpe_jax.losses.margin import make_margin
 from kprpe_jax.tasks import face_recognition, faces, recognition
 from kprpe_jax.tasks.task import Task, TrainingRows
 
-_MIRRORS = {5: FACE_MIRROR, len(MIRROR): tuple(MIRROR.tolist())}
 _FIRST_LOGIT = 2.2  # of the weights of the landmarks, which start at 0.9
 FRONTAL = "frontal"
 
@@ -212,13 +209,13 @@ def _make_loss(
 def _augmentation(config: ConfigDict, mesh: Mesh) -> Callable[..., tuple[Array, Array]]:
     options, count = config.augmentation, config.data.num_keypoints
     recipe = make_recipe(options.preset, **options.changes.to_dict())
-    if count not in _MIRRORS and recipe.spatial.flip_prob > 0:
+    if count not in faces.MIRRORS and recipe.spatial.flip_prob > 0:
         raise ValueError(
             f"config.augmentation: the mirror images of {count} landmarks are not known"
-            f" (of {sorted(_MIRRORS)} they are), so nothing can be flipped; set "
+            f" (of {sorted(faces.MIRRORS)} they are), so nothing can be flipped; set "
             "changes.spatial.flip_prob to 0"
         )
-    mirror = _MIRRORS.get(count, tuple(range(count)))
+    mirror = faces.MIRRORS.get(count, tuple(range(count)))
 
     def augmented(batch: dict[str, Array], rng: Array) -> tuple[Array, Array]:
         arrays = batch["image"], batch["keypoints"]

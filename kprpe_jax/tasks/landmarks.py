@@ -22,9 +22,7 @@ from kprpe_jax.alignment.retinaface import Heads
 from kprpe_jax.data import order
 from kprpe_jax.data.augmentation.recipe import make_recipe
 from kprpe_jax.data.augmentation.sharded import augment_sharded
-from kprpe_jax.data.augmentation.spatial import FACE_MIRROR
 from kprpe_jax.data.loader import eval_batches
-from kprpe_jax.data.synthetic.landmarks import MIRROR
 from kprpe_jax.evaluation.conditions import Evaluator
 from kprpe_jax.evaluation.landmarks import (
     box_size,
@@ -37,7 +35,6 @@ from kprpe_jax.tasks.task import Task, TrainingRows
 from kprpe_jax.training.mesh import put_batch, replicated
 
 BOXES = ("points", "frame")
-_MIRRORS = {5: FACE_MIRROR, len(MIRROR): tuple(MIRROR.tolist())}
 _MIDDLE = np.array([[0.25, 0.25], [0.75, 0.25], [0.25, 0.75], [0.75, 0.75]], np.float32)
 
 
@@ -53,10 +50,10 @@ def build(config: ConfigDict, mesh: Mesh) -> Task:
       known; an unknown recipe.
     """
     data = config.data
-    if data.num_keypoints not in _MIRRORS:
+    if data.num_keypoints not in faces.MIRRORS:
         raise ValueError(
-            f"config.data.num_keypoints must be one of {sorted(_MIRRORS)}, whose mirror"
-            f" images are known; got {data.num_keypoints}; read other points."
+            f"config.data.num_keypoints must be one of {sorted(faces.MIRRORS)}, whose "
+            f"mirror images are known; got {data.num_keypoints}; read other points."
         )
     if config.crop.box not in BOXES:
         raise ValueError(
@@ -127,7 +124,7 @@ def _cropper(
     """Augment the frame, then cut its face."""
     options, crop = config.augmentation, config.crop
     recipe = make_recipe(options.preset, **options.changes.to_dict())
-    mirror = _MIRRORS[config.data.num_keypoints]
+    mirror = faces.MIRRORS[config.data.num_keypoints]
     count = len(mirror)
     if crop.box == "frame":  # its corners move along
         mirror = (*mirror, *(count + i for i in (1, 0, 3, 2)))
