@@ -7,24 +7,26 @@ others to test on. Source: Balanced Alignment, Secs. 4 and 5.
     python train.py --config configs/balanced_alignment.py:affine2d --workdir runs/2d
 
 `config.alignment.strength` is the paper's lambda. The argument is one of the methods of
-`kprpe_jax.alignment.aligned_backbone`. A network of the paper's size: take
+`kprpe_jax.alignment.aligned_backbone`, or one of VARIANTS. ORL is imported as
+`configs/orl.py` says. A network of the paper's size: take
 `kprpe_jax.backbones.iresnet.PRESETS["ir34"]`, widths (64, 128, 256, 512) and SGD as in
 Sec. 5.1.
 """
 
 from ml_collections import ConfigDict
 
-from configs import digits_recognition, lfw
+from configs import digits_recognition, lfw, orl
+from kprpe_jax.backbones.vit import PRESETS
 
+# With a spline: "kprpe" in front of a keypoint transformer; "small" and "small_kprpe"
+# in CPU minutes, as is "orl", on photos.
+VARIANTS = ("kprpe", "small", "small_kprpe", "orl")
 IRIS_NOSE_MOUTH = (81, 82, 30, 48, 54)  # of the 84 landmarks
 
 
 def get_config(method: str = "tps") -> ConfigDict:
-    """Configure a run with one of the methods.
-
-    "small" is tps in CPU minutes, "kprpe" tps in front of a keypoint transformer.
-    """
-    variant = method if method in ("small", "kprpe") else ""
+    """Configure a run with one of the methods, or one of VARIANTS."""
+    variant = method if method in VARIANTS else ""
     config = digits_recognition.get_config()
     config.task = "joint_alignment"
     config.backbone = "iresnet"
@@ -101,12 +103,14 @@ def get_config(method: str = "tps") -> ConfigDict:
     config.evals.every_steps = 500
     config.checkpoint.best_metric = "misaligned_1/rank_1"
     config.checkpoint.every_steps = 500
-    if variant == "small":
-        _shrink(config)
-    if variant == "kprpe":  # its keypoints go through the warp, too
+    if variant in ("kprpe", "small_kprpe"):  # its keypoints go through the warp, too
         config.backbone = "vit"
         config.model = lfw.get_config().model
         config.alignment.after = "input"
+    if variant in ("small", "small_kprpe", "orl"):
+        _shrink(config)
+    if variant == "orl":
+        _read_orl(config)
     return config
 
 
@@ -117,9 +121,29 @@ def _shrink(config: ConfigDict) -> None:
     config.data.batch_size = 32
     config.data.builder.size = 32
     config.data.image_shape = (32, 32, 3)
+    if config.backbone == "vit":
+        config.model.update(PRESETS["tiny"] | dict(patch_size=4))
+        config.model.output_dim = 128
+        config.optimizer.position_factor = 10.0  # as in short runs, decision 003
+    else:
+        config.model.widths = (8, 16, 32, 64)
     config.model.image_size = (32, 32)
-    config.model.widths = (8, 16, 32, 64)
     config.alignment.localization.blocks = 1
     config.evals.in_training = ()
     config.checkpoint.every_steps = 1000
     config.checkpoint.best_metric = ""
+
+
+def _read_orl(config: ConfigDict) -> None:
+    """30 people of ORL, with the five points that our own aligner finds."""
+    people = orl.get_config()
+    del config.data.builder
+    config.steps = 500
+    for field in ("dir", "name", "points", "num_keypoints"):
+        config.data[field] = people.data[field]
+    config.data.num_classes = people.data.num_classes
+    config.data.train_identities = people.data.train_identities
+    config.alignment.points = (0, 1, 2, 3, 4)
+    for field in ("split", "identities", "pairs"):
+        config.evals[field] = people.evals[field]
+    config.checkpoint.every_steps = 500

@@ -5,7 +5,9 @@ Source: Balanced Alignment, Figs. 3, 4, 7, 8 and 9, Tables 2 and 3.
     python -m kprpe_jax.studies.alignment --config configs/balanced_alignment.py:small \
         --groups strength,place,methods,template --seeds 0 --output reports/alignment
 
-A study that was stopped continues where it was.
+The group `keypoints`, on configs/balanced_alignment.py:small_kprpe, is none of the
+paper's: the spline in front of a transformer with and without keypoint bias. A study
+that was stopped continues where it was.
 """
 
 import json
@@ -57,12 +59,18 @@ VARIANTS |= {
     for name, changes in VARIANTS.items()
     if name != "none"
 }
+VARIANTS |= {  # of small_kprpe, whose spline warps the input
+    "no keypoints": {**VARIANTS["none"], "model.position": "absolute"},
+    "no keypoints, spline": {"model.position": "absolute"},
+    "keypoints": VARIANTS["none"],
+    "keypoints, spline": {},
+}
 _METHODS = (
     *("affine 2D", "projective, lambda 3", "tps 2 x 2, lambda 3"),
     *(BALANCED, "full align"),
 )
 GROUPS = {
-    "strength": tuple(f"tps 8 x 8, lambda {n}" for n in (0, 1, 3, 5, 7)),
+    "strength": ("none", *(f"tps 8 x 8, lambda {n}" for n in (0, 1, 3, 5, 7))),
     "place": tuple(
         f"tps 8 x 8, lambda {n}{place}" for n in (0, 3) for place in (", input", "")
     ),
@@ -70,6 +78,11 @@ GROUPS = {
     "template": (
         *(BALANCED, "fixed template", "learned template, then fixed"),
         "fixed weights",
+    ),
+    "keypoints": tuple(
+        f"{name}{spline}"
+        for name in ("no keypoints", "keypoints")
+        for spline in ("", ", spline")
     ),
 }
 _LEARNED_BY = {"learned template, then fixed": BALANCED}

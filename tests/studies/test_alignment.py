@@ -12,11 +12,15 @@ from kprpe_jax.studies import alignment
 
 def test_every_variant_changes_fields_that_exist():
     for name, changes in alignment.VARIANTS.items():
-        config = balanced_alignment.get_config("small")
+        transformer = name in alignment.GROUPS["keypoints"]
+        config = balanced_alignment.get_config(
+            "small_kprpe" if transformer else "small"
+        )
         config.lock()
         config.update_from_flattened_dict(changes)
         assert config.alignment.method in METHODS
-        assert (config.alignment.after == "input") == name.endswith("input")
+        at_input = config.alignment.after == "input"
+        assert at_input == (transformer or name.endswith("input"))
     assert alignment.VARIANTS[alignment.BALANCED] == {}  # the config is the paper's
     assert config.alignment.strength == 3.0
 
