@@ -1,16 +1,20 @@
 """Position encodings as bias tables: RPE, contextual iRPE, and KP-RPE in its forms.
 
 A `PositionBias` owns the tables of all layers and hands each attention layer its own.
-Every table starts at zero, so training starts from the plain transformer.
+Tables start at zero, so training starts from the plain transformer; those of KP-RPE can
+start with heads that look at the keypoints instead (`gaze`).
 """
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 from jax import Array
+from jax.nn.initializers import Initializer
 
 from kprpe_jax.position.buckets import compute_buckets, patch_centers
+from kprpe_jax.position.gaze import gaze_tables
 from kprpe_jax.position.keypoint_bias import (
     direct_table,
     grid_table,
@@ -25,6 +29,7 @@ KEYPOINT_FORMS = (
     "kprpe_multihead",
     "kprpe_scalar",
 )
+GAZING_FORMS = ("kprpe_relative", "kprpe_multihead")
 POSITIONS = ("none", "absolute", "absolute_drawn", "rpe", "irpe", *KEYPOINT_FORMS)
 
 
@@ -98,6 +103,9 @@ class PositionBias(nn.Module):
       stop_keypoint_gradient: no gradient to the keypoints, as in the official code.
       scale_bias: Eq. 5 divides the bias, too, by sqrt(head_dim); the official code
         adds it undivided.
+      gaze_width: > 0 starts with every head looking at one keypoint (`gaze`): width of
+        the Gaussian in fractions of the image; 0 = tables start at zero, as published.
+        For GAZING_FORMS with neither `hidden_dim` nor buckets of distances alone.
     """
 
     position: str
@@ -115,6 +123,7 @@ class PositionBias(nn.Module):
     hidden_dim: int = 0
     stop_keypoint_gradient: bool = False
     scale_bias: bool = True
+    gaze_width: float = 0.0
 
     @property
     def buckets(self) -> BucketSet:
@@ -128,7 +137,14 @@ class PositionBias(nn.Module):
         Args:
           keypoints: float32 [B, num_keypoints, 2]; only KP-RPE reads them.
         Returns: `BiasTables` whose leading axis is num_layers or 1.
+        Raises: ValueError: a gaze that the encoding cannot express.
         """
+        if self.gaze_width and (self.position not in GAZING_FORMS or self.hidden_dim):
+            raise ValueError(
+                f"PositionBias: gaze_width must be 0 for {self.position} with "
+                f"hidden_dim {self.hidden_dim}; got {self.gaze_width}; only "
+                f"{GAZING_FORMS} without hidden_dim can look at keypoints."
+            )
         layers = self.num_layers if self.per_layer else 1
         heads = self.num_heads if self.per_head else 1
         zeros = nn.initializers.zeros
@@ -155,8 +171,9 @@ class PositionBias(nn.Module):
             return BiasTables(rows=scale * table.transpose(2, 0, 3, 1, 4))
 
         shape = (2 * self.num_keypoints, layers, heads, size)
-        kernel = scale * self.param("kernel", zeros, shape)
-        bias = scale * self.param("bias", zeros, shape[1:])
+        kernel_init, bias_init = self._starts(layers, heads, centers, scale)
+        kernel = scale * self.param("kernel", kernel_init, shape)
+        bias = scale * self.param("bias", bias_init, shape[1:])
         if self.position in ("kprpe_absolute", "kprpe_scalar"):
             table = keypoint_table(kernel, keypoints) + bias[:, None]
             if self.position == "kprpe_scalar":
@@ -168,6 +185,20 @@ class PositionBias(nn.Module):
         return BiasTables(
             rows=grid_table(kernel, bias, centers)[:, None],
             shared=-keypoint_table(kernel, keypoints),
+        )
+
+    def _starts(
+        self, layers: int, heads: int, centers: np.ndarray, scale: float
+    ) -> tuple[Initializer, Initializer]:
+        """Initialisers of W and c."""
+        if not self.gaze_width:
+            return nn.initializers.zeros, nn.initializers.zeros
+        kernel, bias = gaze_tables(
+            (self.num_keypoints, layers, heads), self.buckets, centers, self.gaze_width
+        )
+        return (
+            lambda _, shape: jnp.asarray(kernel / scale).reshape(shape),
+            lambda _, shape: jnp.asarray(bias / scale).reshape(shape),
         )
 
     def _context_tables(self, layers: int, heads: int, size: int) -> BiasTables:
