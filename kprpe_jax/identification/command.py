@@ -9,7 +9,14 @@ from kprpe_jax.identification.encoder import (
     mobilefacenet_encoder,
     run_encoder,
 )
+from kprpe_jax.identification.gallery import Gallery
 from kprpe_jax.identification.photos import Prepare, aligned_photos, detected_photos
+from kprpe_jax.identification.second_stage import (
+    SecondStage,
+    earth_movers_stage,
+    network_stage,
+)
+from kprpe_jax.matching.patch_weights import WEIGHTINGS
 from kprpe_jax.training.compile_cache import use_compile_cache
 from kprpe_jax.training.config import load_config, split_overrides
 
@@ -34,6 +41,17 @@ def add_network(parser: argparse.ArgumentParser) -> None:
     add("--config", help="config of a run on faces, path.py[:arg]")
     add("--workdir", help="folder of that run")
     add("--checkpoint", default="best", help="of the run: best, last or a step")
+
+
+def add_ranking(parser: argparse.ArgumentParser) -> None:
+    """Options of the second stage, for `read_second_stage`, and of the answers."""
+    add = parser.add_argument
+    add("--k", type=int, help="candidates of the second stage, 0 = none")
+    add("--alpha", type=float, default=0.7, help="share of the second stage's score")
+    add("--weighting", choices=WEIGHTINGS, help="of the earth mover's patches: uniform")
+    add("--pair_workdir", help="folder of a run on pairs, in place of earth mover's")
+    add("--pair_checkpoint", default="last", help="of that run: last, best or a step")
+    add("--ranks", type=int, default=5, help="answers to show")
 
 
 def run(
@@ -85,3 +103,20 @@ def read_prepare(options: argparse.Namespace, encoder: Encoder) -> Prepare:
     if options.detector is None:
         return aligned_photos(encoder)
     return detected_photos(encoder, options.detector)
+
+
+def read_second_stage(options: argparse.Namespace, gallery: Gallery) -> SecondStage:
+    """What compares patches: a run on pairs, or the earth mover's distance.
+
+    Raises: ValueError: both are asked for; as `network_stage`.
+    """
+    if options.pair_workdir is None:
+        return earth_movers_stage(options.weighting or "uniform")
+    if options.weighting is not None:
+        raise ValueError(
+            "--weighting is the earth mover's, which --pair_workdir replaces; give one "
+            "of them"
+        )
+    return network_stage(
+        options.pair_workdir, gallery.model, which=options.pair_checkpoint
+    )

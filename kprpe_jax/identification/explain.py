@@ -1,4 +1,4 @@
-"""Why a photo matches: identification as one HTML page with the flow of the patches.
+"""Why a photo matches: identification as one HTML page, flow or heat of the patches.
 
     python -m kprpe_jax.identification.explain --gallery people.gallery \
         --photos photo.jpg --weights mobilefacenet.npz --gallery_photos PHOTOS \
@@ -13,16 +13,16 @@ import os
 import pathlib
 import sys
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
-import jax
 import numpy as np
 
 from kprpe_jax.identification.command import (
+    add_ranking,
     make_parser,
     read_encoder,
     read_prepare,
+    read_second_stage,
     run,
 )
 from kprpe_jax.identification.encoder import Encoder
@@ -34,8 +34,12 @@ from kprpe_jax.identification.photos import (
     find_photos,
     read_photo,
 )
-from kprpe_jax.matching.earth_movers import match_faces
-from kprpe_jax.matching.patch_weights import WEIGHTINGS, Faces
+from kprpe_jax.identification.second_stage import (
+    Explanation,
+    SecondStage,
+    earth_movers_stage,
+)
+from kprpe_jax.matching.patch_weights import Faces
 from kprpe_jax.report.match_page import Candidate, Query, write_match_page
 
 
@@ -47,7 +51,7 @@ def explain_photos(
     *,
     gallery_photos: str | os.PathLike | None = None,
     ranks: int = 5,
-    weighting: str = "uniform",
+    second: SecondStage | None = None,
     **options: Any,
 ) -> list[Query]:
     """Answer photos, and show for the first ranks which patch matched which.
@@ -59,7 +63,7 @@ def explain_photos(
       prepare: how a photo becomes a face.
       gallery_photos: folder of the enrolled photos; None: answers without pictures.
       ranks: answers of each photo, at least 1.
-      weighting: of the patches.
+      second: as `identify` takes it.
       options: k and alpha of `identify`.
     Returns: what `write_match_page` takes.
     Raises: ValueError: another network's gallery; as `identify`.
@@ -67,27 +71,28 @@ def explain_photos(
     gallery.check_model(encoder.name, encoder.fingerprint)
     contents, embed = gallery.read(), embed_faces(encoder)
     row_of = {name: row for row, name in enumerate(contents.photos)}
-    match = jax.jit(partial(match_faces, weighting=weighting))
+    second = earth_movers_stage() if second is None else second
     queries = []
     for path in photos:
         face = prepare(read_photo(path))
         if isinstance(face, str):
             continue
         faces = embed([face])
-        (answers,) = identify(faces, contents, weighting=weighting, **options)
+        (answers,) = identify(faces, contents, second=second, **options)
         first = _first_ranks(answers)
         shown = answers[:ranks]
-        flows = _flows(match, faces, contents, [row_of[a["photo"]] for a in shown])
+        rows = [row_of[answer["photo"]] for answer in shown]
+        reasons = _explain(second, faces, contents, rows)
         queries.append(
             Query(
                 os.path.basename(path),
                 _pixels(face[0]),
                 encoder.grid,
                 [
-                    _candidate(answer, first, flow, gallery_photos, prepare)
-                    for answer, flow in zip(shown, flows, strict=True)
+                    _candidate(answer, first, why, gallery_photos, prepare)
+                    for answer, why in zip(shown, reasons, strict=True)
                 ],
-                weights=None if flows[0] is None else flows[0].sum(1),
+                weights=reasons[0] and reasons[0].query_heat,
             )
         )
     return queries
@@ -100,23 +105,22 @@ def _first_ranks(answers: list[dict[str, Any]]) -> dict[str, int | None]:
     return {a["photo"]: rank if again else None for rank, a in enumerate(order, 1)}
 
 
-def _flows(
-    match: Any, faces: Faces, contents: Contents, rows: list[int]
-) -> list[np.ndarray | None]:
-    """Flow [N, M] of the query to each of these; None without patches."""
+def _explain(
+    second: SecondStage, faces: Faces, contents: Contents, rows: list[int]
+) -> list[Explanation | None]:
+    """Of the query and each of these; None without patches."""
     if contents.faces.patches is None:
         return [None] * len(rows)
     candidates = Faces(
         contents.faces.embeddings[rows], np.asarray(contents.faces.patches[rows])
     )
-    # Round-off may leave a flow a little below zero.
-    return list(np.maximum(np.asarray(match(faces, candidates).flow), 0))
+    return second.explain(faces, candidates)
 
 
 def _candidate(
     answer: dict[str, Any],
     first: dict[str, int | None],
-    flow: np.ndarray | None,
+    why: Explanation | None,
     gallery_photos: str | os.PathLike | None,
     prepare: Prepare,
 ) -> Candidate:
@@ -129,14 +133,20 @@ def _candidate(
             face = prepare(read_photo(os.fspath(path)))
             image = None if isinstance(face, str) else _pixels(face[0])
     scores = {name: answer[name] for name in ("score", "cosine", "patches")}
+    reason = {}
+    if why is not None:
+        reason = dict(flow=why.flow, weights=why.heat)
+        # A flow shows where each patch went. Without one there is the query's heat,
+        # which differs from candidate to candidate.
+        if why.flow is None:
+            reason["query_weights"] = why.query_heat
     return Candidate(
         answer["person"],
         answer["photo"],
         image,
         {name: score for name, score in scores.items() if score is not None},
         first[answer["photo"]],
-        flow,
-        None if flow is None else flow.sum(0),
+        **reason,
     )
 
 
@@ -148,13 +158,10 @@ def _pixels(image: np.ndarray) -> np.ndarray:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command."""
     parser = make_parser(__doc__)
+    add_ranking(parser)
     add = parser.add_argument
     add("--page", required=True, help="HTML file to write")
     add("--gallery_photos", help="folder of the enrolled photos, for their pictures")
-    add("--k", type=int, help="candidates of the second stage, 0 = none")
-    add("--alpha", type=float, default=0.7, help="share of the earth mover's score")
-    add("--weighting", choices=WEIGHTINGS, default="uniform", help="of the patches")
-    add("--ranks", type=int, default=5, help="answers to show")
     run(parser, _main, arguments)
 
 
@@ -179,7 +186,7 @@ def _main(options: argparse.Namespace) -> None:
             read_prepare(options, encoder),
             gallery_photos=options.gallery_photos,
             ranks=options.ranks,
-            weighting=options.weighting,
+            second=read_second_stage(options, gallery),
             k=options.k,
             alpha=options.alpha,
         )

@@ -16,9 +16,11 @@ from typing import Any
 import numpy as np
 
 from kprpe_jax.identification.command import (
+    add_ranking,
     make_parser,
     read_encoder,
     read_prepare,
+    read_second_stage,
     run,
 )
 from kprpe_jax.identification.encoder import Encoder
@@ -29,13 +31,9 @@ from kprpe_jax.identification.photos import (
     find_photos,
     read_photo,
 )
-from kprpe_jax.matching.patch_weights import WEIGHTINGS, Faces
-from kprpe_jax.matching.two_stage import (
-    Ranking,
-    first_stage,
-    rank_again,
-    second_stage,
-)
+from kprpe_jax.identification.second_stage import SecondStage, earth_movers_stage
+from kprpe_jax.matching.patch_weights import Faces
+from kprpe_jax.matching.two_stage import Ranking, first_stage, rank_again
 
 BATCH = 32
 DEPTH = 100  # of the second stage, unless told
@@ -47,7 +45,7 @@ def identify(
     *,
     k: int | None = None,
     alpha: float = 0.7,
-    weighting: str = "uniform",
+    second: SecondStage | None = None,
 ) -> list[list[dict[str, Any]]]:
     """Ranked answers for queries of the gallery's own network.
 
@@ -56,7 +54,8 @@ def identify(
       contents: of the gallery.
       k: candidates of the second stage; None: 100, or all where there are fewer; 0, or
         a gallery without patches: no second stage.
-      alpha, weighting: as `two_stage`.
+      alpha: share of the second stage's score.
+      second: None: the earth mover's distance, uniform weights.
     Returns: for each query a list of answers, best first: rank, person, photo, score,
       and the scores of the stages, cosine and patches (None without a second stage).
     Raises: ValueError: as `two_stage`.
@@ -71,7 +70,8 @@ def identify(
     first = first_stage(faces, contents.faces, ranks=max(depth, 1))
     if not depth or contents.faces.patches is None:
         return _answers(contents, first, first, None)
-    patches = second_stage(faces, contents.faces, first.rows, weighting=weighting)
+    second = earth_movers_stage() if second is None else second
+    patches = second.compare(faces, contents.faces, first.rows)
     ranking = rank_again(first, patches, alpha)
     return _answers(contents, ranking, first, patches)
 
@@ -158,12 +158,8 @@ def table(results: Sequence[dict[str, Any]], ranks: int) -> str:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command."""
     parser = make_parser(__doc__)
-    add = parser.add_argument
-    add("--k", type=int, help="candidates of the second stage, 0 = none")
-    add("--alpha", type=float, default=0.7, help="share of the earth mover's score")
-    add("--weighting", choices=WEIGHTINGS, default="uniform", help="of the patches")
-    add("--ranks", type=int, default=5, help="answers to show; the JSON has all")
-    add("--output", help="JSON file to write")
+    add_ranking(parser)
+    parser.add_argument("--output", help="JSON file to write, with all answers")
     run(parser, _main, arguments)
 
 
@@ -183,7 +179,7 @@ def _main(options: argparse.Namespace) -> None:
             read_prepare(options, encoder),
             k=options.k,
             alpha=options.alpha,
-            weighting=options.weighting,
+            second=read_second_stage(options, gallery),
         )
     if options.output is not None:
         pathlib.Path(options.output).write_text(json.dumps(results, indent=1) + "\n")

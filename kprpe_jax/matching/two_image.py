@@ -9,7 +9,7 @@ Losses: `margin_softmax` of a `OneImage` embedding, or of `PairFeatures.trained`
 the labels of the first images and then of the second (Eq. 4.7); `same_or_not_loss`.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -24,6 +24,7 @@ from kprpe_jax.layers.batch_norm import BatchNorm
 from kprpe_jax.layers.unit import unit
 from kprpe_jax.matching.patch_encoder import Encoder
 from kprpe_jax.matching.patch_weights import Faces
+from kprpe_jax.matching.two_stage import chunks, default_chunk
 
 HEAD_NORMS = ("layer", "batch")
 
@@ -158,7 +159,7 @@ def second_stage(
     rows: np.ndarray,
     *,
     score: Callable[[Array, Array], Array],
-    chunk: int = 8,
+    chunk: int | None = None,
 ) -> np.ndarray:
     """`two_stage.second_stage` with a network in place of the earth mover's distance.
 
@@ -180,7 +181,7 @@ def score_candidates(
     gallery: ArrayLike,
     rows: np.ndarray,
     *,
-    chunk: int = 8,
+    chunk: int | None = None,
 ) -> np.ndarray:
     """Similarities of each query with its own candidates, for `two_stage.rank_again`.
 
@@ -191,7 +192,7 @@ def score_candidates(
       queries: [Q, N, C], host or device.
       gallery: [G, N, C]; only what one chunk needs is on the device at a time.
       rows: int [Q, k], from `two_stage.first_stage`; -1 = no candidate.
-      chunk: queries compared at once.
+      chunk: queries compared at once; None: as `two_stage`.
     Returns: float32 [Q, k], -inf where there is no candidate.
     Raises: ValueError: rows that are not there, a score that is not finite.
     """
@@ -204,7 +205,7 @@ def score_candidates(
     if not rows.size:
         return np.zeros(rows.shape, np.float32)
     scores: list[Array] = []
-    for part in _chunks(len(rows), chunk):
+    for part in chunks(len(rows), default_chunk() if chunk is None else chunk):
         first = jnp.asarray(queries[np.repeat(part, rows.shape[1])])
         second = jnp.asarray(gallery[np.maximum(rows[part], 0).ravel()])
         jax.block_until_ready(scores[-1:])  # not more than two chunks in memory
@@ -219,9 +220,3 @@ def score_candidates(
             "find out which image made it."
         )
     return np.where(rows < 0, -np.inf, result)
-
-
-def _chunks(count: int, size: int) -> Iterator[np.ndarray]:
-    """Rows in parts of one size, so that one program serves all; the last is filled."""
-    for start in range(0, count, size):
-        yield np.minimum(np.arange(start, start + size), count - 1)

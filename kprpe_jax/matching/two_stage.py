@@ -152,7 +152,7 @@ def second_stage(
     Raises: ValueError: rows that are not there, patches that are not finite, settings
       or shapes that do not fit.
     """
-    chunk = _default_chunk(mesh) if chunk is None else chunk
+    chunk = default_chunk(mesh) if chunk is None else chunk
     if mesh is not None and chunk % mesh.size:
         raise ValueError(
             f"second_stage: chunk must be a multiple of the {mesh.size} devices of the "
@@ -167,7 +167,7 @@ def second_stage(
     if not rows.size:
         return np.zeros(rows.shape, np.float32)
     scores: list[Array] = []
-    for part in _chunks(len(rows), chunk):
+    for part in chunks(len(rows), chunk):
         candidates = _take(gallery, np.maximum(rows[part], 0), mesh)
         jax.block_until_ready(scores[-1:])  # not more than two chunks in memory
         query = _take(queries, part[:, None], mesh)
@@ -229,13 +229,13 @@ def rank_by_patches(
             "rank_by_patches: ranks must lie between 1 and the size of the gallery, "
             f"{size}; got {ranks}."
         )
-    chunk = _default_chunk(None) if chunk is None else chunk
+    chunk = default_chunk() if chunk is None else chunk
     own = np.full(count, -1) if own_rows is None else np.asarray(own_rows)
     rankings = []
-    for part in _chunks(count, chunk):
+    for part in chunks(count, chunk):
         query = _take(queries, part[:, None])
         scores: list[Array] = []
-        for rows in _chunks(size, block):
+        for rows in chunks(size, block):
             jax.block_until_ready(scores[-1:])
             candidates = _take(gallery, rows[None])
             scores.append(_scores(query, candidates, weighting, solver))
@@ -266,12 +266,13 @@ def _scores(
     return jax.lax.with_sharding_constraint(scores, everywhere)
 
 
-def _default_chunk(mesh: Mesh | None) -> int:
+def default_chunk(mesh: Mesh | None = None) -> int:
+    """Queries compared at once: 8 a device; 1 on CPUs, which stays in the caches."""
     devices = jax.devices()[:1] if mesh is None else mesh.devices.flat
     return len(devices) * (1 if devices[0].platform == "cpu" else 8)
 
 
-def _chunks(count: int, size: int) -> Iterator[np.ndarray]:
+def chunks(count: int, size: int) -> Iterator[np.ndarray]:
     """Rows in parts of one size, so that one program serves all; the last is filled."""
     for start in range(0, count, size):
         yield np.minimum(np.arange(start, start + size), count - 1)

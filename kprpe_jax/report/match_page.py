@@ -24,6 +24,8 @@ class Candidate(NamedTuple):
       flow: float [N, M] >= 0, weight that goes from query patch n to patch m; None
         without a second stage.
       weights: float [M] >= 0, of its patches; None = not shown.
+      query_weights: float [N] >= 0, of the query's patches beside this face; None = not
+        shown.
     """
 
     person: str
@@ -33,6 +35,7 @@ class Candidate(NamedTuple):
     first_rank: int | None = None
     flow: np.ndarray | None = None
     weights: np.ndarray | None = None
+    query_weights: np.ndarray | None = None
 
 
 class Query(NamedTuple):
@@ -108,6 +111,7 @@ def _candidate(
         "firstRank": candidate.first_rank,
         "flow": _levels(candidate.flow, (patches, own), where),
         "weights": _levels(candidate.weights, (own,), where),
+        "queryWeights": _levels(candidate.query_weights, (patches,), where),
     }
 
 

@@ -1,6 +1,5 @@
 """Networks behind `pair_matching`: trained, restored, and seen as scores of pairs."""
 
-import json
 import pathlib
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -14,18 +13,15 @@ from jax import Array
 from ml_collections import ConfigDict
 
 from kprpe_jax.data.store import Rows
+from kprpe_jax.identification.pair_run import read_pair_run
 from kprpe_jax.layers.unit import unit
 from kprpe_jax.matching.earth_movers import match_faces
 from kprpe_jax.matching.patch_weights import Faces
 from kprpe_jax.matching.two_image import OneImage
 from kprpe_jax.matching.two_stage import FAST
 from kprpe_jax.tasks import pair_matching
-from kprpe_jax.tasks.recognition import SHARDING_RULES
-from kprpe_jax.tasks.task import Task
 from kprpe_jax.training import loop
 from kprpe_jax.training import mesh as mesh_lib
-from kprpe_jax.training.checkpoint import restore_for_eval
-from kprpe_jax.training.state import abstract_state
 
 
 class Images(NamedTuple):
@@ -133,23 +129,11 @@ def train_network(
 
 
 def read_network(workdir: pathlib.Path) -> Trained:
-    """Read a run without a CNN of its own, by the config that lies beside it.
+    """Read the last checkpoint of a run without a CNN of its own.
 
-    Raises: ValueError: no such run, or no checkpoint in it.
+    Raises: ValueError: as `read_pair_run`.
     """
-    file = workdir / "config.json"
-    if not file.exists():
-        raise ValueError(
-            f"pair_matching: {workdir} must hold a run; got none; train it first."
-        )
-    config = ConfigDict(json.loads(file.read_text()))
-    mesh = mesh_lib.make_mesh(dict.fromkeys(mesh_lib.AXES, 1), jax.devices()[:1])
-    model = pair_matching.make_model(config.model)
-    nothing = dict.fromkeys(("loss", "open_training", "check_batch"))
-    init = partial(pair_matching.init, config, model, None)
-    task = Task(init, **nothing, evaluators={}, sharding_rules=SHARDING_RULES)
-    state = restore_for_eval(workdir, "last", abstract_state(task, mesh))
-    variables = pair_matching.transformer_variables(state.params, state.collections)
+    config, model, variables = read_pair_run(workdir)
     inputs = _patches if config.data.input == "patches" else _pixels
     if isinstance(model, OneImage):
         embed = jax.jit(lambda x: unit(model.apply(variables, x)))

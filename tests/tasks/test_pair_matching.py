@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from kprpe_jax import tasks
-from kprpe_jax.identification.pair_scorer import run_scorer
+from kprpe_jax.identification.pair_run import read_pair_run
 from kprpe_jax.interop import face_vit, patch_cnn
 from kprpe_jax.layers.batch_norm import BatchNorm
 from kprpe_jax.tasks import pair_data, pair_matching
@@ -331,13 +331,12 @@ def test_a_run_learns_and_is_not_taken_for_another(tmp_path):
     assert again["pairs/auc"] == pytest.approx(results["pairs/auc"])
     # Of its own the run is a score of patches.
     config = drawn_patches.make_config(**learned)
-    score = run_scorer(config, tmp_path, which="last")
+    run = read_pair_run(tmp_path)
+    score = quick_jit(partial(pair_matching.score_sides, run.model, run.variables))
     data = pair_data.open_data(config, one_device())
     pairs = [pair["patches"] for pair in data.tested.__getitems__(range(100))]
     scores = np.asarray(score(*np.float32(pairs).swapaxes(0, 1)))
     want = pair_matching.verification(scores, data.same)
     assert results["pairs/auc"] == pytest.approx(want["auc"])
-    with pytest.raises(ValueError, match="must be pair_matching; got 'face_recog"):
-        run_scorer(drawn_people.make_config(), tmp_path)
     with pytest.raises(ValueError, match="arrays differ"):
         evaluate(drawn_patches.make_config("h2", **learned), tmp_path, which="last")

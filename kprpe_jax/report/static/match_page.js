@@ -98,6 +98,12 @@ function section(query) {
       figure.append(reconstruction(
         candidate, query.size, query.grid, query.candidateGrid));
     }
+    if (candidate.queryWeights) {
+      const beside = face(query.image, query.size, query.grid, query.name);
+      beside.classList.add("beside");
+      shade(beside, candidate.queryWeights);
+      figure.append(beside);
+    }
     const caption = make("figcaption");
     caption.append(make("b", "", `${moved(candidate, index + 1)}. ${candidate.person}`));
     caption.append(make("div", "photo", candidate.photo));
