@@ -59,6 +59,7 @@ def get_config(position: str = "kprpe_multihead") -> ConfigDict:
     config.model.mask_ratio = 0.0
     config.model.scan = False  # four layers compile faster unrolled
     config.model.remat = False
+    config.model.attention = "xla"  # or "pallas": docs/performance.md
     config.model.dtype = "float32"
 
     config.loss = ConfigDict()

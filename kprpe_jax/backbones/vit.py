@@ -10,7 +10,7 @@ from jax import Array
 from jax.sharding import NamedSharding, PartitionSpec
 from jax.typing import DTypeLike
 
-from kprpe_jax.layers.attention import Attention
+from kprpe_jax.layers.attention import IMPLEMENTATIONS, Attention
 from kprpe_jax.layers.drop_path import drop_path
 from kprpe_jax.layers.embedding_head import POOLS, EmbeddingHead
 from kprpe_jax.layers.mlp import ACTIVATIONS, Mlp
@@ -58,6 +58,7 @@ class Block(nn.Module):
     mlp_dim: int
     activation: str
     dtype: DTypeLike
+    attention: str
     sharding: NamedSharding | None
 
     @nn.compact
@@ -74,7 +75,13 @@ class Block(nn.Module):
         `drop_rate` is None in evaluation and where no layer drops.
         """
         norm = dict(epsilon=1e-5, dtype=self.dtype)
-        attention = Attention(self.num_heads, dtype=self.dtype, name="attention")
+        attention = Attention(
+            self.num_heads,
+            dtype=self.dtype,
+            implementation=self.attention,
+            sharding=self.sharding,
+            name="attention",
+        )
         mlp = Mlp(self.mlp_dim, self.activation, dtype=self.dtype, name="mlp")
 
         branch = nn.LayerNorm(**norm, name="norm1")(tokens)
@@ -114,6 +121,8 @@ class ViT(nn.Module):
       scan: run the blocks under `nn.scan` (one compiled block; parameters get a leading
         layer axis), else unrolled (`blocks_0`, `blocks_1`, ...).
       remat: recompute each block in the backward pass instead of keeping it.
+      attention: one of `attention.IMPLEMENTATIONS`, of the same parameters; `pallas` is
+        `fused_attention`, for KP-RPE and RPE with buckets of the method `product`.
       dtype: compute type. Parameters, norm statistics, logits and output are float32.
       sharding: how tokens lie on the devices between blocks; None leaves it to XLA,
         which may gather activations rather than weights where weights are split.
@@ -135,6 +144,7 @@ class ViT(nn.Module):
     mask_ratio: float = 0.0
     scan: bool = True
     remat: bool = False
+    attention: str = "xla"
     dtype: DTypeLike = jnp.float32
     sharding: NamedSharding | None = None
 
@@ -184,6 +194,7 @@ class ViT(nn.Module):
             mlp_dim=int(self.width * self.mlp_ratio),
             activation=self.activation,
             dtype=self.dtype,
+            attention=self.attention,
             sharding=self.sharding,
         )
         if self.scan:
@@ -307,6 +318,7 @@ class ViT(nn.Module):
             ("position", self.position, POSITIONS),
             ("pool", self.pool, POOLS),
             ("activation", self.activation, tuple(ACTIVATIONS)),
+            ("attention", self.attention, IMPLEMENTATIONS),
         )
         for name, value, known in choices:
             if value not in known:

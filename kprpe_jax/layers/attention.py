@@ -4,10 +4,14 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
 from jax.nn.initializers import Initializer
+from jax.sharding import NamedSharding
 from jax.typing import DTypeLike
 
+from kprpe_jax.layers.fused_attention import fused_attention
 from kprpe_jax.position.encoding import BiasTables, position_bias
 from kprpe_jax.position.lookup import BucketSet, lookup_rows, sum_rows
+
+IMPLEMENTATIONS = ("xla", "pallas")
 
 
 class Attention(nn.Module):
@@ -22,12 +26,17 @@ class Attention(nn.Module):
       qkv_bias: bias in the q, k, v projection; the official vision transformers have
         none, the official set fusion has one.
       kernel_init: of both projections.
+      implementation: one of IMPLEMENTATIONS; `pallas` is `fused_attention`, which some
+        encodings have not.
+      sharding: how tokens lie on the devices; `pallas` reads it.
     """
 
     num_heads: int
     dtype: DTypeLike = jnp.float32
     qkv_bias: bool = False
     kernel_init: Initializer = nn.initializers.lecun_normal()
+    implementation: str = "xla"
+    sharding: NamedSharding | None = None
 
     @nn.compact
     def __call__(
@@ -57,28 +66,47 @@ class Attention(nn.Module):
         q, k, v = qkv.transpose(2, 0, 3, 1, 4)  # [B, H, N, d] each
         q = q * head_dim**-0.5
 
-        logits = jnp.einsum("bhid,bhjd->bhij", q, k, preferred_element_type=jnp.float32)
-        logits += position_bias(tables, buckets)
-        if tables.context_k is not None:
-            logits += lookup_rows(_project(q, tables.context_k), buckets)
-        if tables.context_q is not None:
-            scaled = k * head_dim**-0.5
-            by_key = lookup_rows(_project(scaled, tables.context_q), buckets)
-            logits += jnp.swapaxes(by_key, -1, -2)
-        if key_mask is not None:
-            logits = jnp.where(key_mask[:, None, None], logits, -jnp.inf)
-        attention = nn.softmax(logits)
-
-        out = jnp.einsum("bhij,bhjd->bhid", attention.astype(self.dtype), v)
-        if tables.context_v is not None:
-            by_bucket = sum_rows(attention, buckets)  # [B, H, N, num_buckets]
-            table = jnp.broadcast_to(
-                tables.context_v, (self.num_heads, *tables.context_v.shape[1:])
+        if self.implementation == "pallas":
+            out = fused_attention(
+                q, k, v, tables, buckets, key_mask, sharding=self.sharding
             )
-            context = jnp.einsum("bhik,hkd->bhid", by_bucket, table)
-            out += context.astype(self.dtype)
+        else:
+            out = _attend(q, k, v, tables, buckets, key_mask)
         out = out.swapaxes(1, 2).reshape(*tokens.shape)
         return nn.Dense(width, **options, name="proj")(out)
+
+
+def _attend(
+    q: Array,
+    k: Array,
+    v: Array,
+    tables: BiasTables,
+    buckets: BucketSet,
+    key_mask: Array | None,
+) -> Array:
+    """Attention of scaled queries [B, H, N, d], with all tables that there are."""
+    num_heads, head_dim = q.shape[1], q.shape[-1]
+    logits = jnp.einsum("bhid,bhjd->bhij", q, k, preferred_element_type=jnp.float32)
+    logits += position_bias(tables, buckets)
+    if tables.context_k is not None:
+        logits += lookup_rows(_project(q, tables.context_k), buckets)
+    if tables.context_q is not None:
+        scaled = k * head_dim**-0.5
+        by_key = lookup_rows(_project(scaled, tables.context_q), buckets)
+        logits += jnp.swapaxes(by_key, -1, -2)
+    if key_mask is not None:
+        logits = jnp.where(key_mask[:, None, None], logits, -jnp.inf)
+    attention = nn.softmax(logits)
+
+    out = jnp.einsum("bhij,bhjd->bhid", attention.astype(q.dtype), v)
+    if tables.context_v is not None:
+        by_bucket = sum_rows(attention, buckets)  # [B, H, N, num_buckets]
+        table = jnp.broadcast_to(
+            tables.context_v, (num_heads, *tables.context_v.shape[1:])
+        )
+        context = jnp.einsum("bhik,hkd->bhid", by_bucket, table)
+        out += context.astype(q.dtype)
+    return out
 
 
 def _project(heads: Array, table: Array) -> Array:

@@ -1,0 +1,201 @@
+"""Attention with keypoint bias in one kernel: no [B, H, N, N] array in memory.
+
+Equal to the XLA path of `attention` and of the same parameters. Here tables are brought
+into the form that the kernel reads (`fused_kernels`), by operations that XLA
+differentiates; the kernel and its gradient see neither weights nor buckets.
+"""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.sharding import NamedSharding, PartitionSpec
+
+from kprpe_jax.layers import fused_kernels
+from kprpe_jax.layers.pallas_launch import kernel_platform
+from kprpe_jax.position.buckets import Buckets
+from kprpe_jax.position.encoding import BiasTables
+from kprpe_jax.position.lookup import BucketSet
+
+MOST_TOKENS = 256  # their rows of logits and the 0/1 matrix must fit on chip
+_LEAST = 16  # side of the smallest product that Triton has
+
+
+def fused_attention(
+    q: Array,
+    k: Array,
+    v: Array,
+    tables: BiasTables,
+    buckets: BucketSet,
+    key_mask: Array | None = None,
+    *,
+    sharding: NamedSharding | None = None,
+    platform: str | None = None,
+) -> Array:
+    """softmax(q k' + B_ij) v with B_ij = A[h,i,d(i,j)] - g[b,h,d(i,j)].
+
+    Gradients go to q, k, v and the tables; that of `rows` (A) is summed over images in
+    a fixed order.
+
+    Source: KP-RPE, Eq. 5, 7 and 11, in the split form of `position.keypoint_bias`.
+    Args:
+      q: [B, H, N, d], scaled.
+      k, v: [B, H, N, d], of q's type, float32 or bfloat16.
+      tables: one layer's; `shared` and `rows` only, `rows` the same for all images.
+      buckets: of the method `product`.
+      key_mask: bool [B, N], False = no query may look there; where all are hidden the
+        result is zero.
+      sharding: of the batch axis over devices; each runs the kernel on its images.
+      platform: `gpu` (Triton), `tpu` (Mosaic) or `cpu` (interpreted, slow); None = the
+        one that JAX computes on.
+    Returns: [B, H, N, d] in q's type.
+    Raises: ValueError: tables, buckets or sizes that the kernel does not read.
+    """
+    part = check_fused(tables, buckets, q.shape[2])
+    if q.size == 0:
+        return jnp.zeros_like(q)
+    batch, heads, tokens, width = q.shape
+    rows, columns, num_columns = part.axes
+    grid = len(rows), len(columns)
+    pitch = _power_of_two(grid[1], _LEAST)
+    num_keys, depth = (
+        _power_of_two(tokens, 128),
+        _power_of_two(part.num_buckets // num_columns * grid[1], _LEAST),
+    )
+    channels = _power_of_two(width, _LEAST)
+
+    shared, own = _table_parts(tables, part, batch)
+    shared = jnp.broadcast_to(shared, (heads, *shared.shape[1:]))
+    own = jnp.broadcast_to(own, (batch, heads, *own.shape[2:]))
+    visible = jnp.ones((batch, tokens)) if key_mask is None else key_mask
+    arguments = (
+        _pad(q.reshape(batch, heads, *grid, width), (-2, pitch), (-1, channels)),
+        *(_pad(x, (-2, num_keys), (-1, channels)) for x in (k, v)),
+        *(_pad(x, (-2, pitch), (-1, depth)) for x in (shared, own)),
+        _pad(visible.astype(jnp.float32)[:, None], (-1, num_keys)),
+        _read_columns(part, num_keys),
+    )
+    attend = partial(_attend, platform=platform or kernel_platform())
+    if sharding is not None:
+        images, whole = PartitionSpec(*sharding.spec[:1]), PartitionSpec()
+        attend = jax.shard_map(
+            attend,
+            mesh=sharding.mesh,
+            in_specs=(images, images, images, whole, images, images, whole),
+            out_specs=images,
+            check_vma=False,  # a kernel does not say over which axes results vary
+        )
+    out = attend(*arguments)[..., : grid[1], :width]
+    return out.reshape(q.shape)
+
+
+def check_fused(tables: BiasTables, buckets: BucketSet, num_tokens: int) -> Buckets:
+    """The buckets that the kernel reads.
+
+    Raises: ValueError: an encoding, method or grid that needs the XLA path.
+    """
+    contextual = (tables.context_q, tables.context_k, tables.context_v)
+    per_image = tables.rows is not None and tables.rows.shape[0] > 1
+    absent = tables.rows is None and tables.shared is None
+    if absent or per_image or any(table is not None for table in contextual):
+        raise ValueError(
+            "attention 'pallas' needs a position encoding whose bias is a table: rpe, "
+            "or KP-RPE factorized and without hidden_dim; use attention 'xla' for the "
+            "others."
+        )
+    if len(buckets) != 1 or buckets[0].axes is None:
+        raise ValueError(
+            "attention 'pallas' reads buckets of the method 'product'; use it or "
+            "attention 'xla'."
+        )
+    if num_tokens > MOST_TOKENS:
+        raise ValueError(
+            f"attention 'pallas' keeps at most {MOST_TOKENS} tokens on chip; got "
+            f"{num_tokens}; use larger patches or attention 'xla'."
+        )
+    return buckets[0]
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(7,))
+def _attend(
+    q: Array,
+    k: Array,
+    v: Array,
+    shared: Array,
+    own: Array,
+    visible: Array,
+    columns: Array,
+    platform: str,
+) -> Array:
+    return fused_kernels.attend(q, k, v, shared, own, visible, columns, platform)
+
+
+def _attend_forward(*arguments: Any) -> tuple[Array, tuple[Array, ...]]:
+    return fused_kernels.attend(*arguments), arguments[:-1]
+
+
+def _attend_backward(
+    platform: str, arguments: tuple[Array, ...], cotangent: Array
+) -> tuple[Array | None, ...]:
+    gradients = fused_kernels.attend_backward(*arguments, cotangent, platform)
+    return (*gradients, None, None)
+
+
+_attend.defvjp(_attend_forward, _attend_backward)
+
+
+def _table_parts(tables: BiasTables, part: Buckets, batch: int) -> tuple[Array, Array]:
+    """Tables read by column: of all images [H', R, C, D] and by image [B', H', C, D].
+
+    With T[y, x, r, c] the table of query (y, x), D holds T[y, x, r, c(x, n)] at (r, n):
+    row r of the buckets, column n of the keys.
+    """
+    rows, columns, num_columns = part.axes
+    sizes = (part.num_buckets // num_columns, num_columns)
+    in_column = jax.nn.one_hot(columns, num_columns)  # [C, C, num_columns]
+    read = partial(
+        jnp.einsum,
+        "...xrc,xnc->...xrn",
+        precision=jax.lax.Precision.HIGHEST,  # a read does not round
+    )
+
+    def by_column(table: Array) -> Array:  # [..., C, num_buckets]
+        out = read(table.reshape(*table.shape[:-1], *sizes), in_column)
+        return out.reshape(*out.shape[:-2], -1)
+
+    size = sizes[0] * len(columns)
+    shared = jnp.zeros((1, len(rows), len(columns), size))
+    own = jnp.zeros((1, 1, len(columns), size))
+    if tables.rows is not None:
+        table = tables.rows[0]
+        grid = (table.shape[0], len(rows), len(columns), -1)
+        shared = by_column(table.reshape(grid))
+    if tables.shared is not None:
+        table = tables.shared[:, :, None]
+        own = by_column(jnp.repeat(table, len(columns), axis=2))
+    return shared, own
+
+
+def _read_columns(part: Buckets, num_keys: int) -> np.ndarray:
+    """Where in D the queries of a row read for a key: int32 [R, 1, num_keys]."""
+    rows, columns, _ = part.axes
+    read = rows[:, :, None] * len(columns) + np.arange(len(columns))
+    read = read.reshape(len(rows), 1, -1).astype(np.int32)
+    missing = num_keys - read.shape[-1]
+    return np.pad(read, ((0, 0), (0, 0), (0, missing)), constant_values=-1)
+
+
+def _pad(x: Array, *sizes: tuple[int, int]) -> Array:
+    """Zeros at the end of each axis up to its size."""
+    widths = [(0, 0)] * x.ndim
+    for axis, size in sizes:
+        widths[axis] = (0, size - x.shape[axis])
+    return jnp.pad(x, widths)
+
+
+def _power_of_two(size: int, least: int) -> int:
+    """The next power of two, as Triton's arrays have no other sizes."""
+    return max(least, 1 << (size - 1).bit_length())

@@ -1,0 +1,244 @@
+"""Pallas kernels of attention with a bias by bucket: forward and backward.
+
+A program has the queries of one row of the token grid beside all keys, so that whole
+rows of logits are on chip: softmax needs no running maximum, and the backward pass
+keeps nothing but the inputs.
+
+The bias of query i = (y, x) and key j = (m, n) is T[i, r(y, m), n]: its own table,
+already read by column outside (`fused_attention`), now read by row. For all queries of
+row y that is one product with the 0/1 matrix E_y[(r, n), j] = [r = r(y, m)] [n = n_j],
+which is made on chip; its transpose sums the gradient by bucket. A gather would be the
+obvious read, but Triton's Pallas lowering has none, and on TPUs its transpose, a
+scatter, has no counterpart. As E is 0/1, the product is exact for the bfloat16 pieces
+that a table is cut into: three hold float32, two hold more than bfloat16 logits do.
+"""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import triton as pltriton
+from jax.typing import DTypeLike
+
+from kprpe_jax.layers.pallas_launch import launch_options
+
+_HIDDEN = -1e30  # a logit that no query may have; finite, as rows may be all hidden
+_TINY = 1e-30
+
+
+def attend(
+    q: Array,
+    k: Array,
+    v: Array,
+    shared: Array,
+    own: Array,
+    visible: Array,
+    columns: Array,
+    platform: str,
+) -> Array:
+    """softmax(q k' + T E) v.
+
+    Sizes are padded: M keys, P queries in a row of the grid, D columns of the tables.
+
+    Args:
+      q: [B, H, R, P, d], scaled.
+      k, v: [B, H, M, d].
+      shared: float32 [H, R, P, D], part of T that all images share.
+      own: float32 [B, H, P, D], part of an image, the same in all rows of the grid.
+      visible: float32 [B, 1, M], 1 where queries may look, else 0.
+      columns: int32 [R, 1, M], column of the tables that queries of a row read for a
+        key, -1 = none.
+      platform: of `pallas_launch`.
+    Returns: [B, H, R, P, d] in q's type; zeros where all keys are hidden.
+    """
+    batch, heads, rows, pitch, width = q.shape
+    keys, depth = k.shape[2], shared.shape[-1]
+    chunk = images_per_program(batch, q.dtype)
+    in_row = pl.BlockSpec(
+        (chunk, None, None, pitch, width), lambda h, c, y: (c, h, y, 0, 0)
+    )
+    whole = pl.BlockSpec((chunk, None, keys, width), lambda h, c, y: (c, h, 0, 0))
+    return pl.pallas_call(
+        functools.partial(_forward, pieces=_pieces(q.dtype)),
+        out_shape=jax.ShapeDtypeStruct(q.shape, q.dtype),
+        grid=(heads, batch // chunk, rows),
+        in_specs=[
+            in_row,
+            whole,
+            whole,
+            pl.BlockSpec((None, None, pitch, depth), lambda h, c, y: (h, y, 0, 0)),
+            pl.BlockSpec((chunk, None, pitch, depth), lambda h, c, y: (c, h, 0, 0)),
+            pl.BlockSpec((chunk, 1, keys), lambda h, c, y: (c, 0, 0)),
+            pl.BlockSpec((None, 1, keys), lambda h, c, y: (y, 0, 0)),
+        ],
+        out_specs=in_row,
+        **launch_options(platform),
+    )(q, k, v, shared, own, visible, columns)
+
+
+def attend_backward(
+    q: Array,
+    k: Array,
+    v: Array,
+    shared: Array,
+    own: Array,
+    visible: Array,
+    columns: Array,
+    cotangent: Array,
+    platform: str,
+) -> tuple[Array, Array, Array, Array, Array]:
+    """Gradients of `attend` to q, k, v and both parts of T.
+
+    A program has one head of several images and goes through all rows of the grid. It
+    alone adds to its part of the shared table; the parts are summed afterwards. So no
+    sum depends on the order in which programs run.
+    """
+    batch, heads, rows, pitch, width = q.shape
+    keys, depth = k.shape[2], shared.shape[-1]
+    chunk = images_per_program(batch, q.dtype)
+    queries = pl.BlockSpec(
+        (chunk, None, rows, pitch, width), lambda h, c: (c, h, 0, 0, 0)
+    )
+    whole = pl.BlockSpec((chunk, None, keys, width), lambda h, c: (c, h, 0, 0))
+    by_image = pl.BlockSpec((chunk, None, pitch, depth), lambda h, c: (c, h, 0, 0))
+    part = (batch // chunk, *shared.shape)
+    d_q, d_k, d_v, d_shared, d_own = pl.pallas_call(
+        functools.partial(_backward, pieces=_pieces(q.dtype), on_gpu=platform == "gpu"),
+        out_shape=[
+            *(jax.ShapeDtypeStruct(x.shape, x.dtype) for x in (q, k, v)),
+            jax.ShapeDtypeStruct(part, jnp.float32),
+            jax.ShapeDtypeStruct(own.shape, jnp.float32),
+        ],
+        grid=(heads, batch // chunk),
+        in_specs=[
+            queries,
+            whole,
+            whole,
+            pl.BlockSpec((None, rows, pitch, depth), lambda h, c: (h, 0, 0, 0)),
+            by_image,
+            pl.BlockSpec((chunk, 1, keys), lambda h, c: (c, 0, 0)),
+            pl.BlockSpec((rows, 1, keys), lambda h, c: (0, 0, 0)),
+            queries,
+        ],
+        out_specs=[
+            queries,
+            whole,
+            whole,
+            pl.BlockSpec(
+                (None, None, rows, pitch, depth), lambda h, c: (c, h, 0, 0, 0)
+            ),
+            by_image,
+        ],
+        **launch_options(platform),
+    )(q, k, v, shared, own, visible, columns, cotangent)
+    return d_q, d_k, d_v, d_shared.sum(0), d_own
+
+
+def images_per_program(batch: int, dtype: DTypeLike) -> int:
+    """Images that share what a program reads for all of them.
+
+    The gradient of the shared table exists once per program: batch / this times.
+    """
+    return math.gcd(batch, 8 if jnp.dtype(dtype).itemsize == 2 else 4)
+
+
+def _pieces(dtype: DTypeLike) -> int:
+    return 2 if jnp.dtype(dtype).itemsize == 2 else 3
+
+
+def _forward(
+    q_ref, k_ref, v_ref, shared_ref, own_ref, visible_ref, columns_ref, out_ref, *,
+    pieces: int,
+):  # fmt: skip
+    shared = shared_ref[...]
+    expand = _expansion(columns_ref[...], shared.shape[-1])
+
+    def image(b: Array, _: None) -> None:
+        v = v_ref[b]
+        weights = _weights(
+            q_ref[b], k_ref[b], shared + own_ref[b], visible_ref[b], expand, pieces
+        )
+        out_ref[b] = _dot(weights.astype(v.dtype), v).astype(out_ref.dtype)
+
+    jax.lax.fori_loop(0, q_ref.shape[0], image, None)
+
+
+def _backward(
+    q_ref, k_ref, v_ref, shared_ref, own_ref, visible_ref, columns_ref, cotangent_ref,
+    d_q_ref, d_k_ref, d_v_ref, d_shared_ref, d_own_ref, *, pieces: int, on_gpu: bool,
+):  # fmt: skip
+    num_rows, _, depth = shared_ref.shape
+
+    def image(b: Array, _: None) -> None:
+        own, visible = own_ref[b], visible_ref[b]
+
+        def row(y: Array, sums: tuple[Array, ...]) -> tuple[Array, ...]:
+            d_k, d_v, d_own = sums
+            # Keys are read again for each row: kept, they would not fit on GPUs.
+            q, k, v = q_ref[b, y], k_ref[b], v_ref[b]
+            cotangent = cotangent_ref[b, y]
+            expand = _expansion(columns_ref[y], depth)
+            table = shared_ref[y] + own
+            weights = _weights(q, k, table, visible, expand, pieces)
+            d_weights = _dot(cotangent, v, (1, 1))
+            mean = (weights * d_weights).sum(1, keepdims=True)
+            d_logits = weights * (d_weights - mean)
+            rounded = d_logits.astype(k.dtype)
+            d_q_ref[b, y] = _dot(rounded, k).astype(d_q_ref.dtype)
+            d_table = _dot_exact(d_logits, expand, pieces, (1, 1))
+            # The first image finds nothing in memory to add to.
+            before = jnp.where(b == 0, 0.0, d_shared_ref[y])
+            d_shared_ref[y] = before + d_table
+            if on_gpu:  # another thread may read this the next time
+                pltriton.debug_barrier()
+            d_k += _dot(rounded, q, (0, 0))
+            d_v += _dot(weights.astype(v.dtype), cotangent, (0, 0))
+            return d_k, d_v, d_own + d_table
+
+        zeros = (k_ref.shape[1:], v_ref.shape[1:], own.shape)
+        sums = tuple(jnp.zeros(shape, jnp.float32) for shape in zeros)
+        d_k, d_v, d_own = jax.lax.fori_loop(0, num_rows, row, sums)
+        d_k_ref[b] = d_k.astype(d_k_ref.dtype)
+        d_v_ref[b] = d_v.astype(d_v_ref.dtype)
+        d_own_ref[b] = d_own
+
+    jax.lax.fori_loop(0, q_ref.shape[0], image, None)
+
+
+def _weights(
+    q: Array, k: Array, table: Array, visible: Array, expand: Array, pieces: int
+) -> Array:
+    """Attention [P, M] of a row's queries, float32; padded and hidden keys have 0."""
+    logits = _dot(q, k, (1, 1)) + _dot_exact(table, expand, pieces)
+    logits = jnp.where(visible > 0, logits, _HIDDEN)
+    weights = jnp.exp(logits - logits.max(1, keepdims=True)) * visible
+    return weights / jnp.maximum(weights.sum(1, keepdims=True), _TINY)
+
+
+def _expansion(columns: Array, depth: int) -> Array:
+    """0/1 matrix [D, M]: does key j read column k of the tables?"""
+    numbers = jax.lax.broadcasted_iota(jnp.int32, (depth, columns.shape[1]), 0)
+    return jnp.where(numbers == columns, 1.0, 0.0).astype(jnp.bfloat16)
+
+
+def _dot_exact(
+    x: Array, zero_one: Array, pieces: int, axes: tuple[int, int] = (1, 0)
+) -> Array:
+    """Product of float32 and a 0/1 matrix, x cut into pieces of eight bits."""
+    total = 0.0
+    for _ in range(pieces):
+        # Cut off, not rounded by a type: compilers may leave such a round trip out.
+        bits = jax.lax.bitcast_convert_type(x, jnp.int32) & -65536
+        piece = jax.lax.bitcast_convert_type(bits, jnp.float32)
+        total += _dot(piece.astype(jnp.bfloat16), zero_one, axes)
+        x -= piece
+    return total
+
+
+def _dot(x: Array, y: Array, axes: tuple[int, int] = (1, 0)) -> Array:
+    """Sum over one axis of each, in float32."""
+    dimensions = (((axes[0],), (axes[1],)), ((), ()))
+    return jax.lax.dot_general(x, y, dimensions, preferred_element_type=jnp.float32)
