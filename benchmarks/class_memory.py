@@ -40,13 +40,14 @@ def make_step(mesh: Any, identities: int, rate: float) -> Callable[..., Any]:
     import jax
     import optax
 
-    from kprpe_jax.losses.class_centers import margin_softmax
+    from kprpe_jax.losses.class_centers import margin_softmax, padded_classes
+    from kprpe_jax.losses.class_sampling import put_rows, sample_classes, take_rows
     from kprpe_jax.losses.margin import make_margin
 
     margin = make_margin("cosface", margin=0.35)
     optimizer = optax.adamw(1e-3)
 
-    def step(centers, moments, embeddings, labels, noise):
+    def update(centers, moments, embeddings, labels, classes):
         def loss(embeddings, centers):
             return margin_softmax(
                 embeddings,
@@ -55,13 +56,35 @@ def make_step(mesh: Any, identities: int, rate: float) -> Callable[..., Any]:
                 margin=margin,
                 num_classes=identities,
                 mesh=mesh,
-                sample_rate=rate,
-                noise=noise,
+                classes=classes,
             ).loss
 
         grads = jax.grad(loss, argnums=(0, 1))(embeddings, centers)
         updates, moments = optimizer.update(grads[1], moments, centers)
         return optax.apply_updates(centers, updates), moments, grads[0]
+
+    def step(centers, moments, embeddings, labels, rng):
+        if rate == 1:
+            return update(centers, moments, embeddings, labels, None)
+        sample = sample_classes(
+            rng,
+            labels,
+            rows=padded_classes(identities),
+            num_classes=identities,
+            sample_rate=rate,
+            mesh=mesh,
+        )
+        whole = centers, moments
+        part = jax.tree.map(
+            lambda x: take_rows(x, sample.rows, mesh) if x.ndim else x, whole
+        )
+        *part, grad = update(*part, embeddings, labels, sample.classes)
+        whole = jax.tree.map(
+            lambda old, new: put_rows(old, sample, new, mesh) if new.ndim else new,
+            whole,
+            tuple(part),
+        )
+        return *whole, grad
 
     return step
 
@@ -94,7 +117,7 @@ def abstract_arguments(
         moments,
         jax.ShapeDtypeStruct((batch_size, dim), jnp.float32, sharding=batch),
         jax.ShapeDtypeStruct((batch_size,), jnp.int32, sharding=batch),
-        jax.ShapeDtypeStruct((rows,), jnp.float32, sharding=by_class),
+        jax.eval_shape(lambda: jax.random.key(0)),
     )
 
 

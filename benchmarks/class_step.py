@@ -3,11 +3,12 @@
     python -m benchmarks.class_step [--rows 64 --dim 128 --rounds 5]
     python -m benchmarks.class_step --traffic [--rows 1024 --dim 512]
 
-The step is margin softmax, its gradient and the AdamW update of the centres. Times are
-of centres of `dim` numbers on one device and on eight simulated ones, which share this
-machine's cores: compare processor time. With --traffic the step is only compiled, for
-eight devices, and the bytes of its collectives are added up (a ring's: a device sends
-(n - 1) / n of what n devices gather, twice that of what they sum), beside the least.
+The step is margin softmax, its gradient and the AdamW update of the centres, or of
+those that are sampled, by a rate or a number of classes. Times are of centres of `dim`
+numbers on one device and on eight simulated ones, which share this machine's cores:
+compare processor time. With --traffic the step is only compiled, for eight devices, and
+the bytes of its collectives are added up (a ring's: a device sends (n - 1) / n of what
+n devices gather, twice that of what they sum), beside the least.
 Appends to benchmarks/results/class_step.jsonl or class_traffic.jsonl.
 """
 
@@ -26,6 +27,7 @@ from benchmarks.class_memory import abstract_arguments, make_step
 
 IDENTITIES = (10_000, 125_000, 1_000_000)
 RATES = (1.0, 0.6, 0.1)
+SAMPLE = 8_000  # classes: a sample that does not grow with their number
 MESHES = ((1, 8), (2, 4), (8, 1))  # data, class
 
 _DIM = flags.DEFINE_integer("dim", 0, "Numbers of a centre; 128, or 512 for traffic.")
@@ -114,11 +116,11 @@ def measure_time(batch: int, dim: int, rounds: int) -> list[dict[str, Any]]:
     mesh = make_mesh({"data": 1, "fsdp": 1, "class": -1})
     results = []
     for identities in IDENTITIES:
-        for rate in RATES:
+        for rate in (*RATES, SAMPLE / identities):
             step = jax.jit(make_step(mesh, identities, rate), donate_argnums=(0, 1))
-            shapes = abstract_arguments(mesh, identities, batch, dim=dim)
+            shapes = abstract_arguments(mesh, identities, batch, dim=dim)[:-1]
             rng = np.random.default_rng(0)
-            centers, moments, x, labels, noise = jax.tree.map(
+            centers, moments, x, labels = jax.tree.map(
                 lambda s, rng=rng: jax.device_put(
                     rng.random(s.shape, np.float32)
                     if s.dtype == np.float32
@@ -131,9 +133,10 @@ def measure_time(batch: int, dim: int, rounds: int) -> list[dict[str, Any]]:
                 rng.integers(0, identities, batch).astype(np.int32), labels.sharding
             )
             wall, busy = [], []
-            for _ in range(rounds + 1):  # the first one compiles
+            for n in range(rounds + 1):  # the first one compiles
+                key = jax.random.key(n)
                 start, used = time.perf_counter(), time.process_time()
-                centers, moments, grad = step(centers, moments, x, labels, noise)
+                centers, moments, grad = step(centers, moments, x, labels, key)
                 jax.block_until_ready((centers, moments, grad))
                 wall.append(time.perf_counter() - start)
                 busy.append(time.process_time() - used)
@@ -199,11 +202,11 @@ def _in_own_process(devices: int, *arguments: str) -> list[dict[str, Any]]:
 
 
 def _time_table(rows: list[dict[str, Any]]) -> list[str]:
-    lines = ["| identities | devices | " + " | ".join(f"rate {r:g}" for r in RATES)]
-    lines[0] += " |"
-    lines.append("|---" * (2 + len(RATES)) + "|")
-    for start in range(0, len(rows), len(RATES)):
-        part = rows[start : start + len(RATES)]
+    names = [*(f"rate {rate:g}" for rate in RATES), f"{SAMPLE:,} classes"]
+    lines = [f"| identities | devices | {' | '.join(names)} |"]
+    lines.append("|---" * (2 + len(names)) + "|")
+    for start in range(0, len(rows), len(names)):
+        part = rows[start : start + len(names)]
         cells = " | ".join(f"{1000 * row['processor_s']:,.0f}" for row in part)
         lines.append(f"| {part[0]['identities']:,} | {part[0]['devices']} | {cells} |")
     return lines

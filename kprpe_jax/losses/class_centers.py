@@ -2,7 +2,7 @@
 
 Each device holds its share of the centres and computes only the logits of its share.
 The softmax needs a maximum and a sum over the shards; nothing else crosses. With
-sampling (PartialFC) a step computes the logits of part of the classes only.
+sampling (PartialFC, `class_sampling`) a step is given part of the centres only.
 """
 
 import math
@@ -15,13 +15,8 @@ from jax import Array
 from jax.sharding import Mesh, PartitionSpec
 
 from kprpe_jax.layers.unit import unit
-from kprpe_jax.losses.class_sampling import (
-    SampledClasses,
-    num_slots,
-    sample_classes,
-)
 from kprpe_jax.losses.margin import Margin, clip_cosine, margin_logits
-from kprpe_jax.training.mesh import AXES, BATCH_SPEC
+from kprpe_jax.training.mesh import BATCH_SPEC
 
 CENTER_MULTIPLE = 256
 
@@ -32,14 +27,11 @@ class MarginSoftmax(NamedTuple):
     Attributes:
       loss: float32 scalar, 0 where no sample is labelled.
       accuracy: float32 scalar, share whose true class has the largest cosine, among the
-        sampled classes.
-      overflow: int32 scalar, classes of the batch beyond what the sampling rate keeps,
-        over all shards; they are kept all the same.
+        classes that are given.
     """
 
     loss: Array
     accuracy: Array
-    overflow: Array
 
 
 def padded_classes(num_classes: int) -> int:
@@ -60,8 +52,7 @@ def margin_softmax(
     num_classes: int,
     mesh: Mesh,
     quality: Array | None = None,
-    sample_rate: float = 1.0,
-    noise: Array | None = None,
+    classes: Array | None = None,
     probability_floor: float = 0.0,
 ) -> MarginSoftmax:
     """Softmax cross entropy of cosine logits with a margin on the true class.
@@ -70,9 +61,7 @@ def margin_softmax(
     device computes [B / (data * fsdp), num_classes / class] logits. Differentiable
     with respect to embeddings and centres; equal to the unsharded loss.
 
-    With a sampling rate below 1 each shard keeps that share of its classes: all classes
-    of the global batch, and of the others those with the largest noise. The centres
-    that are left out get a zero gradient.
+    The centres may be a sample of all (PartialFC): the softmax is then over these.
 
     Args:
       embeddings: [B, D], B divisible by the number of devices.
@@ -83,32 +72,32 @@ def margin_softmax(
       num_classes: C.
       mesh: with axes data, fsdp and class.
       quality: float32 [B] in [-1, 1], from `image_quality`; for AdaFace only.
-      sample_rate: in (0, 1].
-      noise: float32 [R] uniform in [0, 1), fresh at every step; only for sampling.
+      classes: int32 [R], sharded alike: whose centre a row is, -1 = nobody's; among
+        them every labelled class of the batch (`class_sampling.sample_classes`). None:
+        row n is class n.
       probability_floor: 1e-30 as in the official PartialFC, 0 otherwise: the loss of a
         sample is at most -log of it, its gradient is not; an ignored label then counts
         as one of probability 0 and takes part in the means.
     Returns: `MarginSoftmax`.
     Raises: ValueError: the class axis does not divide the rows of `centers`, or these
-      are fewer than the classes; the rate is out of range or comes without noise; the
-      quality is missing or of no use.
+      are fewer than the classes without a sample, or another number than a sample's;
+      the quality is missing or of no use.
     """
     rows, shards = centers.shape[0], mesh.shape["class"]
-    if rows < num_classes or rows % shards:
+    if rows % shards or (classes is None and rows < num_classes):
         raise ValueError(
             f"margin_softmax: the class axis of the mesh ({shards}) must divide the "
             f"rows of the centres, at least one per class ({num_classes}); got {rows} "
             f"rows; make padded_classes of them and set mesh.class to a divisor of "
             f"{CENTER_MULTIPLE}."
         )
-    if not 0 < sample_rate <= 1 or (
-        sample_rate < 1 and (noise is None or noise.shape != (rows,))
-    ):
+    if classes is None:
+        classes = jnp.arange(rows)
+        classes = jnp.where(classes < num_classes, classes, -1)
+    elif classes.shape != (rows,):
         raise ValueError(
-            "margin_softmax: sample_rate must lie in (0, 1] and below 1 needs a noise "
-            f"value for each row of the centres; got {sample_rate} and noise of shape "
-            f"{None if noise is None else noise.shape}; draw jax.random.uniform(rng, "
-            f"({rows},))."
+            "margin_softmax: classes must name one class for each row of the centres, "
+            f"{rows}; got shape {classes.shape}; take both from one sample."
         )
     if margin.uses_quality != (quality is not None):
         raise ValueError(
@@ -123,7 +112,6 @@ def margin_softmax(
             _margin_softmax,
             margin=margin,
             num_classes=num_classes,
-            sample_rate=sample_rate,
             probability_floor=probability_floor,
         ),
         mesh=mesh,
@@ -134,10 +122,9 @@ def margin_softmax(
             BATCH_SPEC,
             PartitionSpec("class"),
         ),
-        out_specs=MarginSoftmax(*[PartitionSpec()] * 3),
+        out_specs=MarginSoftmax(*[PartitionSpec()] * 2),
     )
-    noise = jnp.zeros(rows) if sample_rate == 1 else noise
-    return sharded(embeddings, centers, labels, quality, noise)
+    return sharded(embeddings, centers, labels, quality, classes)
 
 
 def _margin_softmax(
@@ -145,23 +132,13 @@ def _margin_softmax(
     centers: Array,
     labels: Array,
     quality: Array,
-    noise: Array,
+    classes: Array,
     *,
     margin: Margin,
     num_classes: int,
-    sample_rate: float,
     probability_floor: float,
 ) -> MarginSoftmax:
-    rows = centers.shape[0]
-    classes = jax.lax.axis_index("class") * rows + jnp.arange(rows)
-    exists = classes < num_classes
-    overflow = jnp.int32(0)
-    if sample_rate < 1:
-        sampled = _sample(noise, labels, num_classes, sample_rate)
-        centers, classes = centers[sampled.rows], classes[sampled.rows]
-        exists = exists[sampled.rows] & sampled.kept
-        overflow = jax.lax.psum(sampled.overflow, "class")
-
+    exists = classes >= 0
     gather = partial(jax.lax.all_gather, axis_name="class", tiled=True)
     embeddings, labels, quality = map(gather, (embeddings, labels, quality))
     cosine = jnp.matmul(
@@ -198,22 +175,4 @@ def _margin_softmax(
     return MarginSoftmax(
         loss=total_over_batch(loss, counted) / count,
         accuracy=total_over_batch(right, valid) / count,
-        overflow=overflow,
     )
-
-
-def _sample(
-    noise: Array, labels: Array, num_classes: int, sample_rate: float
-) -> SampledClasses:
-    """Choose among this shard's rows, for the global batch."""
-    rows, shards = len(noise), jax.lax.axis_size("class")
-    labels = jax.lax.all_gather(labels, AXES, tiled=True)
-    # Equal on all devices already; pmax tells the compiler so. Thereby the gradient of
-    # the chosen centres is summed over `data` and `fsdp`, not that of all centres.
-    labels = jax.lax.pmax(labels, ("data", "fsdp"))
-    shard = jax.lax.axis_index("class")
-    here = [min(max(num_classes - n * rows, 0), rows) for n in range(shards)]
-    keep = jnp.array([int(sample_rate * n) for n in here])[shard]
-    noise = jnp.where(jnp.arange(rows) < jnp.array(here)[shard], noise, -1.0)
-    slots = num_slots(rows, sample_rate, len(labels))
-    return sample_classes(noise, labels - shard * rows, keep, slots)

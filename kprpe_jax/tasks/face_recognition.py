@@ -55,6 +55,7 @@ def build(config: ConfigDict, mesh: Mesh) -> Task:
             **faces.protocol_evaluators(embed, config),
         },
         sharding_rules=recognition.SHARDING_RULES,
+        sample_classes=recognition.make_sampler(config, mesh),
         import_weights=partial(import_weights, model),
     )
 

@@ -17,6 +17,7 @@ from ml_collections import ConfigDict
 from kprpe_jax.layers.unit import unit
 from kprpe_jax.losses.adaface import image_quality, initial_statistics
 from kprpe_jax.losses.class_centers import margin_softmax, padded_classes
+from kprpe_jax.losses.class_sampling import SAMPLED, ClassSample, sample_classes
 from kprpe_jax.losses.margin import make_margin
 from kprpe_jax.tasks import digits, inputs
 from kprpe_jax.tasks.task import Task
@@ -48,7 +49,28 @@ def build(config: ConfigDict, mesh: Mesh) -> Task:
         check_batch=digits.batch_check(config),
         evaluators=digits.evaluators(predict, config),
         sharding_rules=SHARDING_RULES,
+        sample_classes=make_sampler(config, mesh),
     )
+
+
+def make_sampler(
+    config: ConfigDict, mesh: Mesh
+) -> Callable[[dict[str, Array], Array], ClassSample] | None:
+    """Build the `Task.sample_classes` of PartialFC; None where all centres take part.
+
+    Args:
+      config: reads data.num_classes and loss.sample_rate.
+      mesh: holds the class centres.
+    """
+    if config.loss.sample_rate == 1:
+        return None
+    options = dict(
+        rows=padded_classes(config.data.num_classes),
+        num_classes=config.data.num_classes,
+        sample_rate=config.loss.sample_rate,
+        mesh=mesh,
+    )
+    return lambda batch, rng: sample_classes(rng, batch["label"], **options)
 
 
 def init(
@@ -81,10 +103,11 @@ def make_loss(
 ) -> Callable[..., Any]:
     """Build the `Task.loss` of margin softmax.
 
+    With a sample in the collections (`make_sampler`) the centres are those of it.
+
     Args:
       config: reads data.num_classes and loss: margin_kind, margin, scale,
-        margin_gradient, sample_rate (PartialFC), and for AdaFace concentration (h) and
-        norm_momentum (t_alpha).
+        margin_gradient, and for AdaFace concentration (h) and norm_momentum (t_alpha).
       mesh: holds the class centres.
       model: the backbone.
       training_inputs: (batch, rng) -> what the backbone reads, augmented.
@@ -99,9 +122,10 @@ def make_loss(
     )
 
     def loss(params, collections, batch, rng, *, train):
-        augment_rng, dropout_rng, noise_rng = jax.random.split(rng, 3)
-        norms = collections.get(NORMS)
-        own = {name: c for name, c in collections.items() if name != NORMS}
+        augment_rng, dropout_rng = jax.random.split(rng)
+        norms, sample = collections.get(NORMS), collections.get(SAMPLED)
+        others = (NORMS, SAMPLED)
+        own = {name: c for name, c in collections.items() if name not in others}
         embeddings, own = model.apply(
             {"params": params["backbone"], **own},
             *training_inputs(batch, augment_rng),
@@ -118,21 +142,20 @@ def make_loss(
                 t_alpha=options.norm_momentum,
             )
             own = {**own, NORMS: norms}
-        centers = params["class_centers"]
         result = margin_softmax(
             embeddings,
-            centers,
+            params["class_centers"],
             batch["label"],
             margin=margin,
             num_classes=num_classes,
             mesh=mesh,
             quality=quality,
-            sample_rate=options.sample_rate,
-            noise=jax.random.uniform(noise_rng, (len(centers),)),
+            classes=None if sample is None else sample.classes,
         )
         metrics = {"accuracy": result.accuracy}
-        if options.sample_rate < 1:
-            metrics["sampling_overflow"] = result.overflow.astype(jnp.float32)
+        if sample is not None:
+            metrics["sampling_overflow"] = sample.overflow.astype(jnp.float32)
+            own = {**own, SAMPLED: sample}
         return result.loss, (own, metrics)
 
     return loss

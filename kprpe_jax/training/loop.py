@@ -109,6 +109,7 @@ def train(
                 optimizer,
                 mesh=mesh,
                 accumulate_steps=config.optimizer.accumulate_steps,
+                sample_classes=task.sample_classes,
             ),
             shardings,
             mesh,

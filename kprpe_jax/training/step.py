@@ -10,14 +10,21 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from kprpe_jax.training import mesh as mesh_lib
 from kprpe_jax.training.optimizer import Optimizer
+from kprpe_jax.training.sampled_rows import put_sampled, take_sampled
 from kprpe_jax.training.state import TrainState
 
 Batch = dict[str, jax.Array]
 Metrics = dict[str, jax.Array]
+_SAMPLE = 2**32 - 1  # no micro-batch has this number
 
 
 def make_train_step(
-    loss: Callable, optimizer: Optimizer, *, mesh: Mesh, accumulate_steps: int
+    loss: Callable,
+    optimizer: Optimizer,
+    *,
+    mesh: Mesh,
+    accumulate_steps: int,
+    sample_classes: Callable | None = None,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
     """Build the pure function (state, batch) -> (state, metrics).
 
@@ -31,6 +38,8 @@ def make_train_step(
       mesh: each micro-batch is spread over all of it.
       accumulate_steps: micro-batches per update. Their gradients and metrics are
         averaged, their collections handed on from one to the next.
+      sample_classes: the task's: which class centres the update is about. Drawn for
+        the whole batch, before it is cut.
     Returns: the step. Its metrics are float32 scalars: the task's, and loss, grad_norm
       (before clipping) and learning_rate.
     """
@@ -72,6 +81,16 @@ def make_train_step(
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         rng = jax.random.fold_in(state.rng, state.step)
+        if sample_classes is None:
+            return update(state, batch, rng)
+        sample = sample_classes(batch, jax.random.fold_in(rng, _SAMPLE))
+        part = take_sampled(state, sample, mesh)
+        part, metrics = update(part, batch, rng)
+        return put_sampled(state, part, sample, mesh), metrics
+
+    def update(
+        state: TrainState, batch: Batch, rng: jax.Array
+    ) -> tuple[TrainState, Metrics]:
         gradients = micro_step if accumulate_steps == 1 else accumulate
         grads, collections, metrics = gradients(
             state.params, state.collections, batch, rng

@@ -14,7 +14,7 @@ import pytest
 from kprpe_jax.layers.unit import unit
 from kprpe_jax.losses.adaface import NormStatistics, image_quality
 from kprpe_jax.losses.class_centers import margin_softmax
-from kprpe_jax.losses.class_sampling import num_slots, sample_classes
+from kprpe_jax.losses.class_sampling import Shuffle, num_slots, sample_rows
 from kprpe_jax.losses.margin import clip_cosine, make_margin, margin_logits
 from kprpe_jax.training.mesh import make_mesh
 from tests.golden.golden import assert_close, case_params, load_case
@@ -71,6 +71,24 @@ def by_rank(arrays, name, world):
     return None if parts[0] is None else np.concatenate(parts)
 
 
+def replayed(loaded, n, world):
+    """The official sample: rows of all centres, and whose they are, padded alike.
+
+    Ranks may keep different numbers; a shard_map wants one: the rest is nobody's.
+    """
+    prefixes = [f"rank{rank}_" for rank in range(world)] if world > 1 else [""]
+    out = loaded.arrays["out"]
+    parts = [out[f"{prefix}sampled_index_step{n}"] for prefix in prefixes]
+    size = max(map(len, parts))
+    local = len(by_rank(loaded.arrays["param"], "weight", world)) // world
+    rows, classes = [], []
+    for rank, part in enumerate(parts):
+        unused = np.setdiff1d(np.arange(local), part)[: size - len(part)]
+        rows += [*(part + rank * local), *(unused + rank * local)]
+        classes += [*(part + rank * local), *[-1] * len(unused)]
+    return np.array(rows), np.array(classes, np.int32)
+
+
 @pytest.mark.parametrize("case", [*case_params("fc_"), *case_params("partial_fc_")])
 def test_two_steps(case):
     loaded = load_case(case)
@@ -90,7 +108,6 @@ def test_two_steps(case):
         # The official code rounds the number of classes up and trains the rest, too.
         num_classes=len(centers),
         mesh=mesh,
-        sample_rate=rate,
         probability_floor=1e-30 if "partial" in case else 0.0,
     )
     statistics = None
@@ -100,7 +117,7 @@ def test_two_steps(case):
         )
 
     @quick_jit
-    def step(embeddings, centers, labels, noise, statistics):
+    def step(embeddings, centers, labels, classes, statistics):
         def loss(embeddings, centers):
             quality, after = None, statistics
             if statistics is not None:
@@ -110,21 +127,20 @@ def test_two_steps(case):
                 centers,
                 labels,
                 quality=quality,
-                noise=noise,
+                classes=classes,
                 **loss_options,
             )
-            return result.loss, (result.overflow, after)
+            return result.loss, after
 
         return jax.value_and_grad(loss, (0, 1), has_aux=True)(embeddings, centers)
 
     for n in (0, 1):
         embeddings = read["in"](f"embeddings_step{n}")
-        labels, noise = read["in"](f"labels_step{n}"), read["in"](f"perm_step{n}")
-        replayed = noise
-        if noise is None and rate < 1:  # no noise was drawn where positives overflow
-            replayed = np.zeros(len(centers), np.float32)
-        (loss, (overflow, after)), gradients = step(
-            embeddings, centers, labels, replayed, statistics
+        labels, classes, taken = read["in"](f"labels_step{n}"), None, slice(None)
+        if rate < 1:
+            taken, classes = replayed(loaded, n, world)
+        (loss, after), gradients = step(
+            embeddings, centers[taken], labels, classes, statistics
         )
         stored = read["out"](f"loss_step{n}")[0]
         np.testing.assert_allclose(loss, stored, rtol=BOUND)
@@ -134,7 +150,9 @@ def test_two_steps(case):
                 stored = read["out"](f"batch_{name}_after_step{n}")[0]
                 np.testing.assert_allclose(value, stored, rtol=1e-6)
         weights = by_rank(loaded.arrays["grad"], f"weight_step{n}", world)
-        assert_close(gradients[1], weights, BOUND, f"centres, step {n}")
+        centers_gradient = np.zeros_like(centers)
+        centers_gradient[taken] = gradients[1]
+        assert_close(centers_gradient, weights, BOUND, f"centres, step {n}")
         stored = [
             loaded.arrays["grad"][f"in::{prefix}embeddings_step{n}"]
             for prefix in ([f"rank{r}_" for r in range(world)] if world > 1 else [""])
@@ -144,27 +162,28 @@ def test_two_steps(case):
             world * np.asarray(gradients[0]), np.concatenate(stored), strict=True
         ):
             assert_close(row, wanted, BOUND, f"embeddings, step {n}")
-        kept = by_rank(loaded.arrays["out"], f"sampled_index_step{n}", world)
-        if kept is not None:
-            slots = read["out"]("num_sample").sum()
-            assert overflow == max(len(kept) - slots, 0)
 
 
 @pytest.mark.parametrize("case", case_params("partial_fc_sampled"))
 def test_sampled_rows(case):
-    """Which classes, in which order; `world2` has its own noise per rank."""
+    """Which classes: those of the batch, then the others by their noise."""
     loaded = load_case(case)
     given, want = loaded.arrays["in"], loaded.arrays["out"]
     rows = int(want["num_local"][0])
     for n in (0, 1):
         labels = given[f"labels_step{n}"]
         noise = given.get(f"perm_step{n}", np.zeros(rows, np.float32))
+        keep = int(want["num_sample"][0])
         slots = num_slots(
             rows, loaded.meta["constructor_kwargs"]["sample_rate"], len(labels)
         )
-        chosen = sample_classes(noise, labels, int(want["num_sample"][0]), slots)
+        order = np.argsort(-noise, kind="stable").astype(np.int32)
+        place = jnp.asarray(np.argsort(order))
+        shuffle = Shuffle(jnp.asarray(order).__getitem__, place.__getitem__)
+        chosen = sample_rows(shuffle, labels, count=rows, keep=keep, slots=slots)
         index = want[f"sampled_index_step{n}"]
-        np.testing.assert_array_equal(chosen.rows[chosen.kept], index)
+        np.testing.assert_array_equal(np.sort(chosen.rows[chosen.kept]), index)
+        assert chosen.overflow == max(len(index) - keep, 0)
         cosine = (
             unit(given[f"embeddings_step{n}"])
             @ unit(jnp.asarray(loaded.arrays["param"]["weight"][index])).T

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from kprpe_jax.losses.class_centers import margin_softmax, padded_classes
+from kprpe_jax.losses.class_sampling import sample_classes, take_rows
 from kprpe_jax.losses.margin import make_margin
 from kprpe_jax.training.mesh import make_mesh
 from tests.quick import quick_jit
@@ -147,14 +148,8 @@ def test_class_axis_must_divide_the_centers(batch):
         )
 
 
-def sampled_oracle(embeddings, centers, labels, noise, rate, shards):
-    """CosFace loss over the classes that each shard keeps, in float64."""
-    kept, rows = [], len(centers) // shards
-    for shard in range(shards):
-        here = range(shard * rows, min((shard + 1) * rows, NUM_CLASSES))
-        positives = sorted(set(labels) & set(here))
-        others = sorted(set(here) - set(positives), key=lambda c: -noise[c])
-        kept += positives + others[: max(int(rate * len(here)) - len(positives), 0)]
+def sampled_oracle(embeddings, centers, labels, kept):
+    """CosFace loss over these classes, in float64."""
     losses = []
     for embedding, label in zip(embeddings.astype(np.float64), labels, strict=True):
         if label >= 0:
@@ -163,76 +158,77 @@ def sampled_oracle(embeddings, centers, labels, noise, rate, shards):
             cosine /= np.linalg.norm(embedding)
             logits = 64 * (cosine - 0.4 * (np.array(kept) == label))
             losses.append(np.log(np.exp(logits).sum()) - logits[kept.index(label)])
-    return np.mean(losses), kept
+    return np.mean(losses)
+
+
+def sampled_loss(mesh, margin, rate):
+    """(embeddings, centers, labels) -> loss of a sample, and the sample."""
+
+    def loss(embeddings, centers, labels):
+        sample = sample_classes(
+            jax.random.key(5), labels, rows=len(centers), num_classes=NUM_CLASSES,
+            sample_rate=rate, mesh=mesh,
+        )  # fmt: skip
+        taken = take_rows(centers, sample.rows, mesh)
+        result = softmax_on(margin, mesh)(
+            embeddings, taken, labels, classes=sample.classes
+        )
+        return result.loss, sample
+
+    return loss
 
 
 @pytest.mark.parametrize(
     ("rate", "shape"),
     [(0.6, (1, 1, 1)), (0.1, (2, 2, 2)), (0.01, (2, 2, 2)), (0.1, (1, 2, 4))],
 )
-def test_sampled_equals_oracle(batch, rng, rate, shape):
-    """Same loss on every mesh with the same class axis; centres left out rest."""
-    embeddings, centers, labels = batch
-    noise = rng.random(len(centers)).astype(np.float32)
-    margin = make_margin("cosface", margin=0.4)
-    function = partial(softmax_on(margin, mesh_of(*shape)), sample_rate=rate)
-
-    def loss(embeddings, centers):
-        result = function(embeddings, centers, labels, noise=noise)
-        return result.loss, result
-
-    (value, result), gradients = quick_jit(
+def test_sampled_equals_oracle(batch, rate, shape):
+    """The loss is that over the sample, which holds the batch; others get nothing."""
+    _, centers, labels = batch
+    loss = sampled_loss(mesh_of(*shape), make_margin("cosface", margin=0.4), rate)
+    (value, sample), gradients = quick_jit(
         jax.value_and_grad(loss, (0, 1), has_aux=True)
-    )(embeddings, centers)
-    want, kept = sampled_oracle(*batch, noise, rate, shape[-1])
-    np.testing.assert_allclose(value, want, rtol=1e-5)
+    )(*batch)
+    kept = [int(c) for c in sample.classes if c >= 0]
+    np.testing.assert_allclose(value, sampled_oracle(*batch, kept), rtol=1e-5)
     moved = np.flatnonzero(np.abs(gradients[1]).sum(1))
     assert set(labels[labels >= 0]) <= set(moved) <= set(kept)
     assert all(np.isfinite(g).all() for g in gradients)
     rows = len(centers) // shape[-1]
-    overflow = 0
+    overflow, wanted = 0, 0
     for shard in range(shape[-1]):
         here = min(max(NUM_CLASSES - shard * rows, 0), rows)
         count = len({c for c in labels if shard * rows <= c < (shard + 1) * rows})
         overflow += max(count - int(rate * here), 0)
-    assert result.overflow == overflow
+        wanted += max(count, int(rate * here))
+    assert len(set(kept)) == len(kept) == wanted
+    assert sample.overflow == overflow
     assert (overflow > 0) == (rate == 0.01)
 
 
-def test_sampled_gradients_equal_those_of_one_data_device(batch, rng):
-    embeddings, centers, labels = batch
-    noise = rng.random(len(centers)).astype(np.float32)
-
+def test_sampled_gradients_equal_those_of_one_data_device(batch):
     def gradients(shape):
-        function = softmax_on(make_margin("arcface", margin=0.5), mesh_of(*shape))
-
-        def loss(embeddings, centers):
-            return function(
-                embeddings, centers, labels, sample_rate=0.3, noise=noise
-            ).loss
-
-        return quick_jit(jax.grad(loss, (0, 1)))(embeddings, centers)
+        margin = make_margin("arcface", margin=0.5)
+        loss = sampled_loss(mesh_of(*shape), margin, 0.3)
+        return quick_jit(jax.grad(loss, (0, 1), has_aux=True))(*batch)[0]
 
     for one, many in zip(gradients((1, 1, 2)), gradients((2, 2, 2)), strict=True):
         np.testing.assert_allclose(many, one, atol=1e-5 * np.abs(one).max())
 
 
-def test_a_sampled_step_reduces_only_the_chosen_gradients(batch, rng):
+def test_a_sampled_step_reduces_only_the_chosen_gradients(batch):
     """Between devices go [slots, D] numbers of the centres' gradient, not [rows, D]."""
     embeddings, centers, labels = batch
-    noise = rng.random(len(centers)).astype(np.float32)
     mesh = mesh_of(4, 1, 2)
-    function = softmax_on(make_margin("cosface", margin=0.4), mesh)
-
-    def loss(embeddings, centers):
-        return function(embeddings, centers, labels, sample_rate=0.1, noise=noise).loss
-
+    loss = sampled_loss(mesh, make_margin("cosface", margin=0.4), 0.1)
     place = lambda x, spec: jax.device_put(x, jax.NamedSharding(mesh, spec))  # noqa: E731
     args = (
         place(jnp.asarray(embeddings), jax.P(("data", "fsdp", "class"))),
         place(jnp.asarray(centers), jax.P("class")),
+        jnp.asarray(labels),
     )
-    text = jax.jit(jax.grad(loss, (0, 1))).lower(*args).compile().as_text()
+    gradient = jax.jit(jax.grad(loss, (0, 1), has_aux=True))
+    text = gradient.lower(*args).compile().as_text()
     reduced = [line for line in text.splitlines() if " all-reduce" in line]
     rows = len(centers) // 2
     slots = int(0.1 * rows)
@@ -296,12 +292,7 @@ def test_floor_bounds_the_value_and_not_the_gradient(batch):
 @pytest.mark.parametrize(
     ("options", "match"),
     [
-        (
-            dict(sample_rate=0.5),
-            "below 1 needs a noise .* got 0.5 and noise of shape N",
-        ),
-        (dict(sample_rate=0.5, noise=np.zeros(3)), r"noise of shape \(3,\); draw"),
-        (dict(sample_rate=0.0), r"must lie in \(0, 1\] .* got 0.0"),
+        (dict(classes=np.zeros(3)), r"for each row of the centres, 512; got shape"),
         (dict(num_classes=600), r"at least one per class \(600\); got 512 rows"),
         (dict(quality=np.zeros(16)), r"and other margins none; got \(16,\); see"),
         (dict(margin=make_margin("adaface", margin=0.4)), "AdaFace needs .* got none"),

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from kprpe_jax import tasks
+from kprpe_jax.losses.class_sampling import SAMPLED, take_rows
 from kprpe_jax.tasks import recognition
 from kprpe_jax.training import loop
 from kprpe_jax.training.evaluate import evaluate
@@ -67,6 +68,12 @@ def test_losses_and_augmentation_have_finite_gradients(changes):
     variables = task.init(jax.random.key(0))
     params = variables.pop("params")
     batch = first_batch(task)
+    if task.sample_classes is not None:
+        sample = task.sample_classes(batch, jax.random.key(2))
+        assert len(sample.classes) < len(params["class_centers"])
+        variables[SAMPLED] = sample
+        taken = take_rows(params["class_centers"], sample.rows, tiny.one_device())
+        params["class_centers"] = taken
 
     def loss(params, rng):
         return task.loss(params, variables, batch, rng, train=True)
