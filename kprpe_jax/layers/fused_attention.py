@@ -15,7 +15,7 @@ from jax import Array
 from jax.sharding import NamedSharding, PartitionSpec
 
 from kprpe_jax.layers import fused_kernels
-from kprpe_jax.layers.pallas_launch import kernel_platform
+from kprpe_jax.layers.pallas_launch import kernel_platform, pad_ends, power_of_two
 from kprpe_jax.position.buckets import Buckets
 from kprpe_jax.position.encoding import BiasTables
 from kprpe_jax.position.lookup import BucketSet
@@ -60,22 +60,22 @@ def fused_attention(
     batch, heads, tokens, width = q.shape
     rows, columns, num_columns = part.axes
     grid = len(rows), len(columns)
-    pitch = _power_of_two(grid[1], _LEAST)
+    pitch = power_of_two(grid[1], _LEAST)
     num_keys, depth = (
-        _power_of_two(tokens, 128),
-        _power_of_two(part.num_buckets // num_columns * grid[1], _LEAST),
+        power_of_two(tokens, 128),
+        power_of_two(part.num_buckets // num_columns * grid[1], _LEAST),
     )
-    channels = _power_of_two(width, _LEAST)
+    channels = power_of_two(width, _LEAST)
 
     shared, own = _table_parts(tables, part, batch)
     shared = jnp.broadcast_to(shared, (heads, *shared.shape[1:]))
     own = jnp.broadcast_to(own, (batch, heads, *own.shape[2:]))
     visible = jnp.ones((batch, tokens)) if key_mask is None else key_mask
     arguments = (
-        _pad(q.reshape(batch, heads, *grid, width), (-2, pitch), (-1, channels)),
-        *(_pad(x, (-2, num_keys), (-1, channels)) for x in (k, v)),
-        *(_pad(x, (-2, pitch), (-1, depth)) for x in (shared, own)),
-        _pad(visible.astype(jnp.float32)[:, None], (-1, num_keys)),
+        pad_ends(q.reshape(batch, heads, *grid, width), (-2, pitch), (-1, channels)),
+        *(pad_ends(x, (-2, num_keys), (-1, channels)) for x in (k, v)),
+        *(pad_ends(x, (-2, pitch), (-1, depth)) for x in (shared, own)),
+        pad_ends(visible.astype(jnp.float32)[:, None], (-1, num_keys)),
         _read_columns(part, num_keys),
     )
     attend = partial(_attend, platform=platform or kernel_platform())
@@ -186,16 +186,3 @@ def _read_columns(part: Buckets, num_keys: int) -> np.ndarray:
     read = read.reshape(len(rows), 1, -1).astype(np.int32)
     missing = num_keys - read.shape[-1]
     return np.pad(read, ((0, 0), (0, 0), (0, missing)), constant_values=-1)
-
-
-def _pad(x: Array, *sizes: tuple[int, int]) -> Array:
-    """Zeros at the end of each axis up to its size."""
-    widths = [(0, 0)] * x.ndim
-    for axis, size in sizes:
-        widths[axis] = (0, size - x.shape[axis])
-    return jnp.pad(x, widths)
-
-
-def _power_of_two(size: int, least: int) -> int:
-    """The next power of two, as Triton's arrays have no other sizes."""
-    return max(least, 1 << (size - 1).bit_length())

@@ -1,8 +1,10 @@
-"""How a Pallas kernel starts on a platform."""
+"""How a Pallas kernel starts on a platform, and the sizes that it may have."""
 
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+from jax import Array
 from jax.experimental.pallas import tpu as pltpu
 from jax.experimental.pallas import triton as pltriton
 
@@ -14,17 +16,17 @@ def kernel_platform() -> str:
     return jax.default_backend()
 
 
-def launch_options(platform: str) -> dict[str, Any]:
+def launch_options(platform: str, *, num_warps: int = 8) -> dict[str, Any]:
     """Arguments of `pallas_call`: Triton on GPUs, Mosaic on TPUs, else interpreted.
 
     Args:
       platform: one of PLATFORMS.
+      num_warps: of a program on GPUs; fewer leave more registers to each.
     Raises: ValueError: another platform.
     """
     if platform == "gpu":
-        # More stages, the default, would need more memory on chip than GPUs have; fewer
-        # warps more registers.
-        params = pltriton.CompilerParams(num_warps=8, num_stages=1)
+        # More stages, the default, would need more memory on chip than GPUs have.
+        params = pltriton.CompilerParams(num_warps=num_warps, num_stages=1)
         return dict(compiler_params=params)
     if platform == "tpu":
         return dict(compiler_params=pltpu.CompilerParams())
@@ -34,3 +36,16 @@ def launch_options(platform: str) -> dict[str, Any]:
         f"Pallas kernels run on {', '.join(PLATFORMS)}; got {platform!r}; use the XLA "
         "path there."
     )
+
+
+def pad_ends(x: Array, *sizes: tuple[int, int]) -> Array:
+    """Zeros at the end of each of these axes, given as (axis, size), up to its size."""
+    widths = [(0, 0)] * x.ndim
+    for axis, size in sizes:
+        widths[axis] = (0, size - x.shape[axis])
+    return jnp.pad(x, widths)
+
+
+def power_of_two(size: int, least: int) -> int:
+    """The next power of two, as Triton's arrays have no other sizes."""
+    return max(least, 1 << (size - 1).bit_length())

@@ -5,6 +5,7 @@ the same many times faster where epsilon allows it. The number of iterations is 
 so that the flow of a pair never depends on the pairs next to it.
 """
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -16,8 +17,9 @@ from ott.problems.linear.linear_problem import LinearProblem
 from ott.solvers.linear.sinkhorn import Sinkhorn
 
 from kprpe_jax.matching.implicit_gradient import attach_gradient
+from kprpe_jax.matching.sinkhorn_kernel import scale_on_chip
 
-DOMAINS = ("log", "kernel")
+DOMAINS = ("log", "kernel", "pallas")
 GRADIENTS = ("implicit", "unrolled")
 UNEQUAL = ("partial", "query")
 SCALES = ("none", "mean", "max")
@@ -34,7 +36,8 @@ class Solver(NamedTuple):
       iterations: >= 1, always all of them; each fits the gallery's weights, then the
         query's.
       domain: `log`, by OTT; or `kernel`, without logarithms, for epsilon of at least
-        0.02 (OTT's own kernel domain is slower and loses gradients at zero weights).
+        0.02 (OTT's own kernel domain is slower and loses gradients at zero weights); or
+        `pallas`, the same on chip, for GPUs and TPUs and at most 128 patches a side.
       gradient: `implicit`, of the solution that the iterations approach, in constant
         memory; or `unrolled`, of the iterations themselves.
       unequal: what holds where the totals of the weights differ. `partial`: the lighter
@@ -97,8 +100,9 @@ def transport(cost: Array, a: Array, b: Array, solver: Solver = Solver()) -> Pla
         return jnp.broadcast_to(x, (*lead, *shape)).reshape(-1, *shape)
 
     inputs = (flat(x.astype(jnp.float32), n) for x, n in ((cost, 2), (a, 1), (b, 1)))
-    # OTT's results are read inside of vmap: outside they mix the pairs.
-    plan = jax.vmap(lambda *pair: _transport_pair(*pair, solver))(*inputs)
+    *problem, moves, mass = jax.vmap(partial(_pose, solver=solver))(*inputs)
+    flow, (_, _, a, b) = _solve(*problem, solver), problem
+    plan = jax.vmap(partial(_plan, sizes=cost.shape[-2:]))(flow, a, b, moves, mass)
     return Plan(*(x.reshape(*lead, *x.shape[1:]) for x in plan))
 
 
@@ -119,10 +123,15 @@ def check_solver(solver: Solver) -> None:
             "Solver: epsilon must be positive and iterations at least 1; got "
             f"{solver.epsilon} and {solver.iterations}."
         )
-    if solver.domain == "kernel" and solver.epsilon < KERNEL_LEAST_EPSILON:
+    if solver.domain != "log" and solver.epsilon < KERNEL_LEAST_EPSILON:
         raise ValueError(
             f"Solver: epsilon must be at least {KERNEL_LEAST_EPSILON} in the kernel "
             f"domain; got {solver.epsilon}; use domain='log'."
+        )
+    if solver.domain == "pallas" and solver.gradient == "unrolled":
+        raise ValueError(
+            "Solver: domain 'pallas' keeps nothing of its iterations that gradient "
+            "'unrolled' could follow; use gradient='implicit', or domain='kernel'."
         )
     start = solver.start_epsilon
     if start is not None and (solver.domain != "log" or start < solver.epsilon):
@@ -132,8 +141,12 @@ def check_solver(solver: Solver) -> None:
         )
 
 
-def _transport_pair(cost: Array, a: Array, b: Array, solver: Solver) -> Plan:
-    """The flow of one pair: cost [N, M]."""
+def _pose(cost: Array, a: Array, b: Array, solver: Solver) -> tuple[Array, ...]:
+    """What is solved for a pair of cost [N, M], with `rest` of one more row and column.
+
+    Returns: cost, the first potential of its rows and both weights, positive, of total
+    1; whether anything moves, and the total that the flow is multiplied by.
+    """
     moves = (a.sum() > 0) & (b.sum() > 0)
     mass = jnp.where(moves, jnp.maximum(a.sum(), b.sum()), 1.0)
     # Where nothing moves any problem without trouble is solved instead.
@@ -151,15 +164,7 @@ def _transport_pair(cost: Array, a: Array, b: Array, solver: Solver) -> Plan:
     if solver.unequal == "partial":
         rest, start, a, b = _with_rest(rest, row, column, start, a, b)
     a, b = jnp.maximum(a, _TINY), jnp.maximum(b, _TINY)
-    iterate = _kernel_domain if solver.domain == "kernel" else _log_domain
-    if solver.gradient == "unrolled":
-        flow = iterate(rest, start, a, b, solver)
-    else:
-        flow = iterate(*jax.lax.stop_gradient((rest, start, a, b)), solver)
-        flow = attach_gradient(flow, rest, a, b, solver.epsilon)
-    error = jnp.abs(flow.sum(1) - a).sum() + jnp.abs(flow.sum(0) - b).sum()
-    flow = flow[: len(row), : len(column)]
-    return Plan(*(jnp.where(moves, mass * x, 0.0) for x in (flow, error)))
+    return rest, start, a, b, moves, mass
 
 
 def _with_rest(
@@ -176,6 +181,33 @@ def _with_rest(
     a = jnp.append(a, jnp.maximum(-surplus, 0.0))
     b = jnp.append(b, jnp.maximum(surplus, 0.0))
     return cost, jnp.append(start, 0.0), a, b
+
+
+def _solve(cost: Array, start: Array, a: Array, b: Array, solver: Solver) -> Array:
+    """The flows of all pairs: cost [P, N, M]."""
+    problem = cost, start, a, b
+    if solver.gradient == "implicit":
+        problem = jax.lax.stop_gradient(problem)
+    if solver.domain == "pallas":
+        kernel, u = _to_kernel(*problem[:2], solver.epsilon)
+        flow = scale_on_chip(kernel, u, *problem[2:], iterations=solver.iterations)
+    else:
+        pair = _kernel_domain if solver.domain == "kernel" else _log_domain
+        # OTT's results are read inside of vmap: outside they mix the pairs.
+        flow = jax.vmap(partial(pair, solver=solver))(*problem)
+    if solver.gradient == "implicit":
+        attach = partial(attach_gradient, epsilon=solver.epsilon)
+        flow = jax.vmap(attach)(flow, cost, a, b)
+    return flow
+
+
+def _plan(
+    flow: Array, a: Array, b: Array, moves: Array, mass: Array, sizes: tuple[int, int]
+) -> Plan:
+    """What of a pair's flow concerns its own patches, in the units of its weights."""
+    error = jnp.abs(flow.sum(1) - a).sum() + jnp.abs(flow.sum(0) - b).sum()
+    flow = flow[: sizes[0], : sizes[1]]
+    return Plan(*(jnp.where(moves, mass * x, 0.0) for x in (flow, error)))
 
 
 def _log_domain(cost: Array, start: Array, a: Array, b: Array, solver: Solver) -> Array:
@@ -199,8 +231,7 @@ def _log_domain(cost: Array, start: Array, a: Array, b: Array, solver: Solver) -
 def _kernel_domain(
     cost: Array, start: Array, a: Array, b: Array, solver: Solver
 ) -> Array:
-    kernel = jnp.exp(-cost / solver.epsilon)
-    u = jnp.maximum(jnp.exp(start / solver.epsilon), _TINY)
+    kernel, u = _to_kernel(cost, start, solver.epsilon)
     exact = jax.lax.Precision.HIGHEST
 
     def step(scalings: tuple[Array, Array], _: None) -> tuple[tuple, None]:
@@ -212,3 +243,8 @@ def _kernel_domain(
 
     (u, v), _ = jax.lax.scan(step, (u, b), length=solver.iterations)
     return u[:, None] * kernel * v
+
+
+def _to_kernel(cost: Array, start: Array, epsilon: float) -> tuple[Array, Array]:
+    """The kernel and the first scaling of its rows."""
+    return jnp.exp(-cost / epsilon), jnp.maximum(jnp.exp(start / epsilon), _TINY)

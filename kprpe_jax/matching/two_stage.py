@@ -259,9 +259,16 @@ def _scores(
     solver: Solver,
     mesh: Mesh | None = None,
 ) -> Array:
-    scores = match_faces(query, gallery, weighting=weighting, solver=solver).score
+    def match(query: Faces, gallery: Faces) -> Array:
+        return match_faces(query, gallery, weighting=weighting, solver=solver).score
+
     if mesh is None:
-        return scores
+        return match(query, gallery)
+    share = PartitionSpec(mesh.axis_names)  # XLA would gather all for a Pallas kernel
+    match = jax.shard_map(
+        match, mesh=mesh, in_specs=share, out_specs=share, check_vma=False
+    )
+    scores = match(query, gallery)
     everywhere = NamedSharding(mesh, PartitionSpec())  # any process reads all
     return jax.lax.with_sharding_constraint(scores, everywhere)
 
