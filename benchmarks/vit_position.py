@@ -24,11 +24,31 @@ VARIANTS: dict[str, dict[str, Any]] = {
 def run(
     preset: str, batch_size: int, *, dtype: str = "float32", rounds: int = 7
 ) -> dict[str, dict[str, Any]]:
-    """Benchmark training steps and inference of every variant.
+    """Benchmark every variant of VARIANTS and append to results; see `measure`."""
+    results = measure(
+        preset, batch_size, VARIANTS, baseline=BASELINE, dtype=dtype, rounds=rounds
+    )
+    settings = dict(preset=preset, batch_size=batch_size, dtype=dtype, rounds=rounds)
+    harness.record("vit_position", settings, results)
+    return results
+
+
+def measure(
+    preset: str,
+    batch_size: int,
+    variants: dict[str, dict[str, Any]],
+    *,
+    baseline: str,
+    dtype: str,
+    rounds: int,
+) -> dict[str, dict[str, Any]]:
+    """Time training steps and inference.
 
     Args:
       preset: of PRESETS.
       batch_size: images a call.
+      variants: name -> fields of the ViT that differ from the preset's.
+      baseline: of variants.
       dtype: compute type.
       rounds: timed calls of each variant.
     Returns: {"train": ..., "infer": ...}, each variant -> `harness.summarise` and
@@ -36,18 +56,16 @@ def run(
     """
     compiled = {
         name: _compile(preset, batch_size, dtype, options)
-        for name, options in VARIANTS.items()
+        for name, options in variants.items()
     }
     results: dict[str, dict[str, Any]] = {}
     for mode in ("train", "infer"):
         calls = {name: programs[mode][0] for name, programs in compiled.items()}
         seconds = harness.time_variants(calls, rounds=rounds)
-        summary = harness.summarise(seconds, baseline=BASELINE, items=batch_size)
+        summary = harness.summarise(seconds, baseline=baseline, items=batch_size)
         for name, programs in compiled.items():
             summary[name] |= harness.program_size(programs[mode][1])
         results[mode] = summary
-    settings = dict(preset=preset, batch_size=batch_size, dtype=dtype, rounds=rounds)
-    harness.record("vit_position", settings, results)
     return results
 
 

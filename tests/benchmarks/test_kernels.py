@@ -1,0 +1,29 @@
+"""The benchmark of the Pallas kernels, as far as CPUs can run it."""
+
+import pytest
+
+from benchmarks import kernels
+
+
+def test_refuses_cpus():
+    with pytest.raises(SystemExit, match="on CPUs Pallas kernels are interpreted"):
+        kernels.main([])
+
+
+def test_both_domains_are_timed_on_one_problem():
+    summary = kernels.run_sinkhorn(2, patches=4, rounds=1)
+    assert list(summary) == ["kernel", "pallas"]
+    assert all(row["items_per_s"] > 0 for row in summary.values())
+
+
+def test_flows_that_differ_are_not_timed(monkeypatch):
+    transport = kernels.transport
+
+    def broken(*arguments):
+        plan = transport(*arguments)
+        return plan._replace(flow=plan.flow * (1 + (arguments[-1].domain == "pallas")))
+
+    monkeypatch.setattr(kernels, "transport", broken)
+    monkeypatch.setattr(kernels.harness, "time_variants", lambda *_, **__: 1 / 0)
+    with pytest.raises(AssertionError, match="Not equal to tolerance"):
+        kernels.run_sinkhorn(2, patches=4, rounds=1)
