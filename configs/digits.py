@@ -13,6 +13,7 @@ About a minute and a half a run on two CPU cores; `make demo` compares encodings
 from ml_collections import ConfigDict
 
 from kprpe_jax.backbones.vit import PRESETS
+from kprpe_jax.data.keypoints import BOX_POINTS
 
 
 def get_config(position: str = "kprpe_multihead") -> ConfigDict:
@@ -54,6 +55,10 @@ def get_config(position: str = "kprpe_multihead") -> ConfigDict:
     # As in the official code: with AdamW the paper's division by sqrt(head_dim) only
     # slows the bias down (docs/decisions/002).
     config.model.position_options.scale_bias = False
+    # Every head starts by looking at its own place of the digit's box, where the
+    # encoding can; 0 = tables start at zero, as published (decision 004).
+    config.model.position_options.gaze_width = 0.07
+    config.model.position_options.gaze_template = BOX_POINTS
     config.model.pool = "flatten"
     config.model.activation = "relu6"
     config.model.mask_ratio = 0.0

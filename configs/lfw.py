@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 
 from configs import digits_recognition
 from kprpe_jax.backbones.vit import PRESETS
+from kprpe_jax.geometry.template import FACE_POINTS
 
 NUM_TRAINED = 2166  # of 4,333 people
 
@@ -43,6 +44,8 @@ def get_config(position: str = "kprpe_multihead") -> ConfigDict:
     face = dict(image_size=(112, 112), patch_size=14, width=192, depth=6, num_heads=6)
     config.model.update(PRESETS["tiny"] | face)
     config.model.output_dim = 128
+    config.model.position_options.gaze_width = 0.0  # as published
+    config.model.position_options.gaze_template = FACE_POINTS
     config.optimizer.learning_rate = 1e-3
     config.optimizer.warmup = 200.0
     config.optimizer.position_factor = 1.0

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 INK_THRESHOLD = 32  # of 255; brighter pixels are foreground ("ink")
+BOX_POINTS = ((0.0, 0.0), (1.0, 0.0), (0.5, 0.5), (0.0, 1.0), (1.0, 1.0))  # of a box
 
 
 def box_keypoints(images: jax.Array, *, threshold: float = INK_THRESHOLD) -> jax.Array:

@@ -16,6 +16,10 @@ ARCFACE_112 = np.array(
     ],
     np.float32,
 )
+# The same in fractions of the image, for configs.
+FACE_POINTS = tuple(
+    (round(float(x), 4), round(float(y), 4)) for x, y in ARCFACE_112 / 112
+)
 
 
 def face_template(size: tuple[int, int] = (112, 112)) -> np.ndarray:

@@ -2,8 +2,10 @@
 
 A `PositionBias` owns the tables of all layers and hands each attention layer its own.
 Tables start at zero, so training starts from the plain transformer; those of KP-RPE can
-start with heads that look at the keypoints instead (`gaze`).
+start with heads that look at places of the face instead (`gaze`).
 """
+
+from collections.abc import Sequence
 
 import flax.linen as nn
 import jax
@@ -103,9 +105,12 @@ class PositionBias(nn.Module):
       stop_keypoint_gradient: no gradient to the keypoints, as in the official code.
       scale_bias: Eq. 5 divides the bias, too, by sqrt(head_dim); the official code
         adds it undivided.
-      gaze_width: > 0 starts with every head looking at one keypoint (`gaze`): width of
+      gaze_width: > 0 starts with every head looking at its own place (`gaze`): width of
         the Gaussian in fractions of the image; 0 = tables start at zero, as published.
-        For GAZING_FORMS with neither `hidden_dim` nor buckets of distances alone.
+        GAZING_FORMS read it, where buckets tell directions apart and `hidden_dim` is 0;
+        the other forms cannot look anywhere and ignore it.
+      gaze_template: (x, y) of the keypoints in an upright image, in fractions of it;
+        the first num_keypoints are read, three or more.
     """
 
     position: str
@@ -124,6 +129,7 @@ class PositionBias(nn.Module):
     stop_keypoint_gradient: bool = False
     scale_bias: bool = True
     gaze_width: float = 0.0
+    gaze_template: Sequence[Sequence[float]] = ()
 
     @property
     def buckets(self) -> BucketSet:
@@ -139,12 +145,6 @@ class PositionBias(nn.Module):
         Returns: `BiasTables` whose leading axis is num_layers or 1.
         Raises: ValueError: a gaze that the encoding cannot express.
         """
-        if self.gaze_width and (self.position not in GAZING_FORMS or self.hidden_dim):
-            raise ValueError(
-                f"PositionBias: gaze_width must be 0 for {self.position} with "
-                f"hidden_dim {self.hidden_dim}; got {self.gaze_width}; only "
-                f"{GAZING_FORMS} without hidden_dim can look at keypoints."
-            )
         layers = self.num_layers if self.per_layer else 1
         heads = self.num_heads if self.per_head else 1
         zeros = nn.initializers.zeros
@@ -161,6 +161,12 @@ class PositionBias(nn.Module):
             keypoints = jax.lax.stop_gradient(keypoints)
         centers = patch_centers(self.grid)
         heads = self.num_heads if self.position == "kprpe_multihead" else 1
+        if self.hidden_dim and self.gaze_width:
+            raise ValueError(
+                "PositionBias: with a hidden layer f(P) is not linear and cannot start "
+                f"with a gaze; got hidden_dim {self.hidden_dim} and gaze_width "
+                f"{self.gaze_width}; set one of them to 0."
+            )
         if self.hidden_dim:
             relative = relative_keypoints(keypoints, centers)
             hidden = nn.relu(nn.Dense(self.hidden_dim, name="hidden")(relative))
@@ -191,10 +197,17 @@ class PositionBias(nn.Module):
         self, layers: int, heads: int, centers: np.ndarray, scale: float
     ) -> tuple[Initializer, Initializer]:
         """Initialisers of W and c."""
-        if not self.gaze_width:
+        if not self.gaze_width or self.position not in GAZING_FORMS:
             return nn.initializers.zeros, nn.initializers.zeros
+        template = self.gaze_template[: self.num_keypoints]
+        if len(template) < self.num_keypoints:
+            raise ValueError(
+                "PositionBias: gaze_template must have num_keypoints = "
+                f"{self.num_keypoints} points; got {len(template)}; add to it, or set "
+                "gaze_width to 0."
+            )
         kernel, bias = gaze_tables(
-            (self.num_keypoints, layers, heads), self.buckets, centers, self.gaze_width
+            template, (layers, heads), self.buckets, centers, self.gaze_width
         )
         return (
             lambda _, shape: jnp.asarray(kernel / scale).reshape(shape),
