@@ -7,7 +7,7 @@ and the reader checks everything that it relies on.
 import os
 
 import numpy as np
-import scipy.io
+import scipy  # loads its part io when that is asked for
 
 from kprpe_jax.data.keypoints import box_keypoints
 from kprpe_jax.data.store import Rows

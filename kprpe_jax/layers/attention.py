@@ -7,7 +7,6 @@ from jax.nn.initializers import Initializer
 from jax.sharding import NamedSharding
 from jax.typing import DTypeLike
 
-from kprpe_jax.layers.fused_attention import fused_attention
 from kprpe_jax.position.encoding import BiasTables, position_bias
 from kprpe_jax.position.lookup import BucketSet, lookup_rows, sum_rows
 
@@ -67,6 +66,9 @@ class Attention(nn.Module):
         q = q * head_dim**-0.5
 
         if self.implementation == "pallas":
+            # Pallas takes a quarter of a second to import.
+            from kprpe_jax.layers.fused_attention import fused_attention
+
             out = fused_attention(
                 q, k, v, tables, buckets, key_mask, sharding=self.sharding
             )

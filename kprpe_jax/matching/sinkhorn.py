@@ -11,13 +11,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array
-from ott.geometry.epsilon_scheduler import Epsilon
-from ott.geometry.geometry import Geometry
-from ott.problems.linear.linear_problem import LinearProblem
-from ott.solvers.linear.sinkhorn import Sinkhorn
 
 from kprpe_jax.matching.implicit_gradient import attach_gradient
-from kprpe_jax.matching.sinkhorn_kernel import scale_on_chip
 
 DOMAINS = ("log", "kernel", "pallas")
 GRADIENTS = ("implicit", "unrolled")
@@ -189,6 +184,8 @@ def _solve(cost: Array, start: Array, a: Array, b: Array, solver: Solver) -> Arr
     if solver.gradient == "implicit":
         problem = jax.lax.stop_gradient(problem)
     if solver.domain == "pallas":
+        from kprpe_jax.matching.sinkhorn_kernel import scale_on_chip
+
         kernel, u = _to_kernel(*problem[:2], solver.epsilon)
         flow = scale_on_chip(kernel, u, *problem[2:], iterations=solver.iterations)
     else:
@@ -211,6 +208,12 @@ def _plan(
 
 
 def _log_domain(cost: Array, start: Array, a: Array, b: Array, solver: Solver) -> Array:
+    # OTT takes three seconds to import, which commands without a flow do not wait for.
+    from ott.geometry.epsilon_scheduler import Epsilon
+    from ott.geometry.geometry import Geometry
+    from ott.problems.linear.linear_problem import LinearProblem
+    from ott.solvers.linear.sinkhorn import Sinkhorn
+
     epsilon = solver.epsilon
     if solver.start_epsilon is not None:
         first = solver.start_epsilon / epsilon

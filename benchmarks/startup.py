@@ -1,0 +1,135 @@
+"""How long a command takes to start: imports, and the first step of a config.
+
+    taskset -c 0 python -m benchmarks.startup [--config configs/digits.py]
+
+Every part runs in a process of its own, without programs kept on disk. Seconds of the
+processor and of the clock; appends a line to benchmarks/results/startup.jsonl.
+"""
+
+import functools
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from typing import Any
+
+from absl import app, flags
+from ml_collections import config_flags
+
+IMPORTS = ("kprpe_jax", "jax", "kprpe_jax.backbones.vit", "kprpe_jax.training.loop")
+
+_CONFIG = config_flags.DEFINE_config_file("config", "configs/digits.py")
+_ROUNDS = flags.DEFINE_integer("rounds", 3, "Processes for each part; the median.")
+_HERE = flags.DEFINE_bool("here", False, "Make the first step in this process.")
+
+_TIMED = "import time; p, w = time.process_time(), time.perf_counter(); import {}; "
+_TIMED += "print([time.process_time() - p, time.perf_counter() - w])"
+
+
+class _Clock:
+    """Seconds since the last part ended."""
+
+    def __init__(self):
+        self.parts: dict[str, list[float]] = {}
+        self._last = self._now()
+
+    def end(self, name: str) -> None:
+        now = self._now()
+        self.parts[name] = [b - a for a, b in zip(self._last, now, strict=True)]
+        self._last = now
+
+    @staticmethod
+    def _now() -> tuple[float, float]:
+        return time.process_time(), time.perf_counter()
+
+
+def first_step(config: Any) -> dict[str, list[float]]:
+    """Seconds (processor, clock) of every part of a first step, as the loop makes it.
+
+    Args:
+      config: of a task whose data is embedded.
+    """
+    import jax
+
+    from kprpe_jax import tasks
+    from kprpe_jax.training import loop, step
+    from kprpe_jax.training.mesh import make_mesh
+    from kprpe_jax.training.optimizer import make_optimizer
+    from kprpe_jax.training.state import abstract_state, create_state
+
+    with tempfile.TemporaryDirectory() as folder:
+        config.data.dir = folder
+        loop.prepare_data(config)
+        mesh, clock = make_mesh(config.mesh), _Clock()
+        task = tasks.build(config, mesh)
+        rows = task.open_training(config.seed)
+        optimizer = make_optimizer(
+            config.optimizer, steps=config.steps, steps_per_epoch=len(rows.source)
+        )
+        abstract = abstract_state(task, mesh, optimizer.transformation)
+        batches = loop._open_batches(config, rows, 0)
+        _, batch = loop._next_batch(batches, task, mesh)
+        clock.end("task, shapes, first batch")
+        shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
+        new = functools.partial(create_state, task.init, optimizer.transformation)
+        make_state = jax.jit(
+            new, out_shardings=shardings, compiler_options=loop.quick_options(mesh)
+        )
+        state = jax.block_until_ready(make_state(jax.random.key(config.seed)))
+        clock.end("state: traced, compiled, made")
+        accumulate_steps = config.optimizer.accumulate_steps
+        update = step.make_train_step(
+            task.loss, optimizer, mesh=mesh, accumulate_steps=accumulate_steps,
+            sample_classes=task.sample_classes,
+        )  # fmt: skip
+        train_step = step.CompiledStep(update, shardings, mesh)
+        train_step.compile(abstract, batch)
+        clock.end("step: traced, compiled")
+        jax.block_until_ready(train_step(state, batch))
+        clock.end("step: run")
+        batches.close()
+    return clock.parts
+
+
+def _run(*command: str) -> Any:
+    environ = os.environ | {"JAX_ENABLE_COMPILATION_CACHE": "false"}
+    done = subprocess.run(
+        [sys.executable, *command], env=environ, check=True, stdout=subprocess.PIPE
+    )
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def _median(values: list[list[float]]) -> dict[str, float]:
+    """The one in the middle by processor time."""
+    processor, clock = sorted(values)[len(values) // 2]
+    return {"processor_s": processor, "clock_s": clock}
+
+
+def main(arguments: list[str]) -> None:
+    """Measure, print and record."""
+    if _HERE.value:
+        sys.stdout.write(json.dumps(first_step(_CONFIG.value)) + "\n")
+        return
+    from benchmarks import harness
+
+    rounds = range(_ROUNDS.value)
+    results = {
+        f"import {name}": _median([_run("-c", _TIMED.format(name)) for _ in rounds])
+        for name in IMPORTS
+    }
+    runs = [_run("-m", "benchmarks.startup", *sys.argv[1:], "--here") for _ in rounds]
+    results |= {name: _median([run[name] for run in runs]) for name in runs[0]}
+    for name, row in results.items():
+        sys.stdout.write(
+            f"{name:32} {row['processor_s']:7.2f} s of the processor  "
+            f"{row['clock_s']:7.2f} s\n"
+        )
+    settings = dict(config=flags.FLAGS["config"].config_filename)
+    settings["usable_cores"] = len(os.sched_getaffinity(0))
+    harness.record("startup", settings, results)
+
+
+if __name__ == "__main__":
+    app.run(main)
