@@ -21,6 +21,7 @@ def get_config(position: str = "kprpe_multihead") -> ConfigDict:
     config.model.output_dim = 128
     config.optimizer.learning_rate = 2e-3
     config.optimizer.warmup = 100.0
+    config.model.position_options.gaze_width = 0.07  # decision 004
     config.optimizer.position_factor = 10.0  # as in short runs on digits, decision 003
     config.evals.severities = (0.25, 0.5, 0.75, 1.0, 1.5)
     config.evals.every_steps = 300
