@@ -11,6 +11,7 @@ from configs import digits
 COSTLY = ("ott", "matplotlib", "jax.experimental.pallas", "scipy.io")
 
 
+@pytest.mark.slow
 def test_the_loop_imports_nothing_costly_that_it_may_not_need():
     code = "import sys, kprpe_jax.training.loop; print(*sys.modules)"
     run = subprocess.run(

@@ -208,6 +208,7 @@ def test_lowers_for_accelerators(rng, lowering, platform, call, dtype):
     assert f"{14 * 14}x{14 * 14}" not in program
 
 
+@pytest.mark.slow
 def test_devices_keep_their_images(rng):
     """On eight devices the same, and nothing of the batch is gathered."""
     grid = (2, 2)
@@ -237,6 +238,7 @@ def test_devices_keep_their_images(rng):
         np.testing.assert_allclose(two, one, atol=2e-6)
 
 
+@pytest.mark.slow
 def test_a_network_with_either_is_the_same(rng):
     """Parameters, embeddings and their gradients, masked tokens included."""
     fields = dict(

@@ -135,6 +135,7 @@ def test_lowers_for_accelerators(monkeypatch, n, m, lowering, platform, call):
     assert program.count(f"@{call}") == 1  # no kernel and no loop in the backward pass
 
 
+@pytest.mark.slow
 def test_devices_compare_their_own_queries(rng):
     """XLA cannot divide a kernel among devices: the second stage does."""
     mesh = jax.make_mesh((4, 2), ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2)

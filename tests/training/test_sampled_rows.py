@@ -151,6 +151,7 @@ def test_what_is_not_sampled_stays_bit_for_bit(name, sizes):
     assert not seen[CLASSES:].any()
 
 
+@pytest.mark.slow
 def test_a_bad_batch_changes_nothing():
     state, step, mesh = make_run(0.2, (1, 1, 4))
     before = center_arrays(state)
