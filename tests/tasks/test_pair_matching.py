@@ -113,7 +113,8 @@ def test_the_evaluator_verifies_unseen_people(network, rng):
     )
     want = pair_matching.verification(scores, np.array(same))
     assert got["accuracy"] == pytest.approx(want["accuracy"])
-    assert got["auc"] == pytest.approx(want["auc"])
+    # Another batch rounds otherwise, and two of 50 x 50 scores may all but tie.
+    assert got["auc"] == pytest.approx(want["auc"], abs=1 / 2500)
     assert got["pairs"] == 100
     embeddings = np.stack([pair["embedding"] for pair in pairs])
     embeddings /= np.linalg.norm(embeddings, axis=-1, keepdims=True)
