@@ -86,7 +86,7 @@ def test_losses_by_hand(network, rng):
 @pytest.mark.parametrize(
     "network", [*(pytest.param(n, marks=pytest.mark.slow) for n in NETWORKS[:2]), "h2l"]
 )
-def test_the_evaluator_verifies_unseen_people(network, rng):
+def test_the_evaluator_verifies_unseen_people(network):
     """Its scores are those of the pairs one by one; the CNN's cosine stands beside."""
     task = tasks.build(drawn_patches.make_config(network), one_device())
     data = pair_data.open_data(drawn_patches.make_config(network), one_device())
@@ -96,7 +96,8 @@ def test_the_evaluator_verifies_unseen_people(network, rng):
     np.testing.assert_array_equal(same, data.same)
     assert min(pair["id"] for pair in pairs) == 8 * drawn_patches.PHOTOS
 
-    params, collections = drawn(task, rng)
+    # Weights whose scores are far from ties, which programs may round either way.
+    params, collections = drawn(task, np.random.default_rng(1))
     state = type("State", (), {"params": params, "collections": collections})
     got = task.evaluators["pairs"](state, one_device())
     model = pair_matching.make_model(drawn_patches.make_config(network).model)
@@ -111,10 +112,11 @@ def test_the_evaluator_verifies_unseen_people(network, rng):
             for part in (pairs[:50], pairs[50:])
         ]
     )
-    want = pair_matching.verification(scores, np.array(same))
+    same = np.array(same)
+    assert np.abs(scores[same][:, None] - scores[~same]).min() > 1e-6
+    want = pair_matching.verification(scores, same)
     assert got["accuracy"] == pytest.approx(want["accuracy"])
-    # Another batch rounds otherwise, and two of 50 x 50 scores may all but tie.
-    assert got["auc"] == pytest.approx(want["auc"], abs=1 / 2500)
+    assert got["auc"] == pytest.approx(want["auc"])
     assert got["pairs"] == 100
     embeddings = np.stack([pair["embedding"] for pair in pairs])
     embeddings /= np.linalg.norm(embeddings, axis=-1, keepdims=True)
