@@ -6,7 +6,6 @@ Every part runs in a process of its own, without programs kept on disk. Seconds 
 processor and of the clock; appends a line to benchmarks/results/startup.jsonl.
 """
 
-import functools
 import json
 import os
 import subprocess
@@ -57,7 +56,7 @@ def first_step(config: Any) -> dict[str, list[float]]:
     from kprpe_jax.training import loop, step
     from kprpe_jax.training.mesh import make_mesh
     from kprpe_jax.training.optimizer import make_optimizer
-    from kprpe_jax.training.state import abstract_state, create_state
+    from kprpe_jax.training.state import abstract_state, new_state
 
     with tempfile.TemporaryDirectory() as folder:
         config.data.dir = folder
@@ -72,18 +71,16 @@ def first_step(config: Any) -> dict[str, list[float]]:
         batches = loop._open_batches(config, rows, 0)
         _, batch = loop._next_batch(batches, task, mesh)
         clock.end("task, shapes, first batch")
-        shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
-        new = functools.partial(create_state, task.init, optimizer.transformation)
-        make_state = jax.jit(
-            new, out_shardings=shardings, compiler_options=loop.quick_options(mesh)
+        state = jax.block_until_ready(
+            new_state(task, optimizer.transformation, abstract, seed=config.seed)
         )
-        state = jax.block_until_ready(make_state(jax.random.key(config.seed)))
         clock.end("state: traced, compiled, made")
         accumulate_steps = config.optimizer.accumulate_steps
         update = step.make_train_step(
             task.loss, optimizer, mesh=mesh, accumulate_steps=accumulate_steps,
             sample_classes=task.sample_classes,
         )  # fmt: skip
+        shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
         train_step = step.CompiledStep(update, shardings, mesh)
         train_step.compile(abstract, batch)
         clock.end("step: traced, compiled")

@@ -36,10 +36,10 @@ def box_keypoints(images: jax.Array, *, threshold: float = INK_THRESHOLD) -> jax
     # argmax of an empty row is 0: without ink the box is the whole image.
     top, bottom = rows.argmax(axis=1), height - rows[:, ::-1].argmax(axis=1)
     left, right = columns.argmax(axis=1), width - columns[:, ::-1].argmax(axis=1)
-    middle_x, middle_y = (left + right) / 2, (top + bottom) / 2
-    x = xp.stack([left, right, middle_x, left, right], axis=-1) / width
-    y = xp.stack([top, top, middle_y, bottom, bottom], axis=-1) / height
-    return xp.stack([x, y], axis=-1).astype("float32")
+    corner = xp.stack([left, top], axis=-1)[:, None]
+    extent = xp.stack([right - left, bottom - top], axis=-1)[:, None]
+    points = corner + extent * xp.asarray(BOX_POINTS)
+    return (points / xp.asarray([width, height])).astype("float32")
 
 
 def draw_keypoints(

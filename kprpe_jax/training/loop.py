@@ -1,7 +1,6 @@
 """The training loop, one for every task; read `train` from top to bottom."""
 
 import contextlib
-import functools
 import os
 import signal
 import threading
@@ -21,7 +20,7 @@ from kprpe_jax.training import mesh as mesh_lib
 from kprpe_jax.training.checkpoint import Checkpoints
 from kprpe_jax.training.logging import RunLog, describe_run
 from kprpe_jax.training.optimizer import make_optimizer
-from kprpe_jax.training.state import TrainState, abstract_state, create_state
+from kprpe_jax.training.state import TrainState, abstract_state, new_state
 from kprpe_jax.training.step import CompiledStep, make_train_step
 
 
@@ -96,13 +95,9 @@ def train(
             state = checkpoints.restore(start, abstract)
             log.say(f"continues after step {start} {'; '.join(changes)}".rstrip())
         else:
-            new_state = functools.partial(
-                create_state, task.init, optimizer.transformation
+            state = new_state(
+                task, optimizer.transformation, abstract, seed=config.seed
             )
-            make_state = jax.jit(
-                new_state, out_shardings=shardings, compiler_options=quick_options(mesh)
-            )
-            state = make_state(jax.random.key(config.seed))
 
         # ---- compile the step; say what will run ------------------------------------
         train_step = CompiledStep(
@@ -185,12 +180,6 @@ def prepare_data(config: ConfigDict) -> None:
         prepare_embedded(config.data.name, config.data.dir, **arguments)
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices("prepare_data")
-
-
-def quick_options(mesh: jax.sharding.Mesh) -> dict[str, int] | None:
-    """Compiler options for what runs once: on CPUs half the time, the same numbers."""
-    on_cpu = mesh.devices.flat[0].platform == "cpu"
-    return {"xla_backend_optimization_level": 1} if on_cpu else None
 
 
 def _check_evaluators(config: ConfigDict, task: Task) -> None:

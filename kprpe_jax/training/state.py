@@ -1,5 +1,6 @@
 """The training state: everything that a checkpoint must hold to go on."""
 
+import functools
 from typing import Any
 
 import flax.struct
@@ -82,3 +83,26 @@ def abstract_state(
         shapes,
         shardings,
     )
+
+
+def new_state(
+    task: Any,
+    transformation: optax.GradientTransformation,
+    abstract: TrainState,
+    *,
+    seed: int,
+) -> TrainState:
+    """Make the state of step 0 where it shall lie.
+
+    Args:
+      task, transformation: as `abstract_state` was given.
+      abstract: its result.
+      seed: of parameters and run.
+    """
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
+    (device, *_) = shardings.step.device_set
+    # What runs once need not be fast: on CPUs half the time to compile, the same bits.
+    quick = {"xla_backend_optimization_level": 1} if device.platform == "cpu" else None
+    create = functools.partial(create_state, task.init, transformation)
+    make = jax.jit(create, out_shardings=shardings, compiler_options=quick)
+    return make(jax.random.key(seed))

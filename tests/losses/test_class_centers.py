@@ -10,16 +10,11 @@ import pytest
 from kprpe_jax.losses.class_centers import margin_softmax, padded_classes
 from kprpe_jax.losses.class_sampling import sample_classes, take_rows
 from kprpe_jax.losses.margin import make_margin
-from kprpe_jax.training.mesh import make_mesh
+from tests.meshes import mesh_of
 from tests.quick import quick_jit
 
 MESHES = [(1, 1, 1), (8, 1, 1), (1, 1, 8), (2, 2, 2), (1, 4, 2)]
 NUM_CLASSES, BATCH, WIDTH = 300, 16, 12
-
-
-def mesh_of(data, fsdp, classes):
-    devices = jax.devices()[: data * fsdp * classes]
-    return make_mesh({"data": data, "fsdp": fsdp, "class": classes}, devices)
 
 
 def softmax_on(margin, mesh):

@@ -16,7 +16,7 @@ from kprpe_jax.losses.class_sampling import (
     sample_rows,
     take_rows,
 )
-from kprpe_jax.training.mesh import make_mesh
+from tests.meshes import mesh_of
 from tests.quick import quick_jit
 
 
@@ -110,11 +110,6 @@ def test_every_row_and_every_pair_is_as_likely_as_the_others():
     assert 0.7 < np.std(pairs) / spread(two) < 1.3
     first = np.bincount(rows[:, 0], minlength=count)
     assert np.abs(first - draws / count).max() < 4.5 * spread(1 / count)
-
-
-def mesh_of(data, fsdp, classes):
-    devices = jax.devices()[: data * fsdp * classes]
-    return make_mesh({"data": data, "fsdp": fsdp, "class": classes}, devices)
 
 
 @pytest.mark.skipif(jax.device_count() < 8, reason="needs 8 devices")

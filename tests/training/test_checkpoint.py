@@ -1,31 +1,22 @@
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
 
-from kprpe_jax.training import mesh as mesh_lib
+from kprpe_jax.training import state as state_lib
 from kprpe_jax.training.checkpoint import Checkpoints, restore_for_eval
 from kprpe_jax.training.optimizer import make_optimizer
-from kprpe_jax.training.state import abstract_state, create_state
+from tests.meshes import mesh_of
 from tests.training import toy
-
-
-def mesh_of(data, fsdp, classes):
-    sizes = {"data": data, "fsdp": fsdp, "class": classes}
-    return mesh_lib.make_mesh(sizes, jax.devices()[: data * fsdp * classes])
 
 
 def new_state(mesh, *, task=None, seed=0):
     """Give a state on the mesh, and its abstract form."""
     task = task or toy.make_task()
     transformation = make_optimizer(toy.make_config().optimizer, steps=20)[0]
-    abstract = abstract_state(task, mesh, transformation)
-    shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
-    create = functools.partial(create_state, task.init, transformation)
-    state = jax.jit(create, out_shardings=shardings)(jax.random.key(seed))
+    abstract = state_lib.abstract_state(task, mesh, transformation)
+    state = state_lib.new_state(task, transformation, abstract, seed=seed)
     return state.replace(opt_state=jax.tree.map(lambda x: x + 1, state.opt_state)), (
         abstract
     )
@@ -150,7 +141,7 @@ def test_restore_for_eval(tmp_path):
     metrics = {1: {"clean/accuracy": 0.5}, 2: {"clean/accuracy": 0.4}}
     save(tmp_path, states, metrics).close()
     files = sorted(p.name for p in tmp_path.rglob("*"))
-    abstract = abstract_state(toy.make_task(), mesh_of(1, 2, 2))
+    abstract = state_lib.abstract_state(toy.make_task(), mesh_of(1, 2, 2))
     best = {"metric": "clean/accuracy", "mode": "max"}
     for which, step in (("best", 1), ("last", 3), (2, 2), ("2", 2)):
         state = restore_for_eval(tmp_path, which, abstract, **best)
@@ -163,7 +154,7 @@ def test_restore_for_eval(tmp_path):
 
 
 def test_restore_for_eval_of_what_is_not_there(tmp_path):
-    abstract = abstract_state(toy.make_task(), mesh_of(1, 1, 1))
+    abstract = state_lib.abstract_state(toy.make_task(), mesh_of(1, 1, 1))
     with pytest.raises(ValueError, match="holds none; train first"):
         restore_for_eval(tmp_path / "no", "last", abstract)
     assert not (tmp_path / "no").exists()

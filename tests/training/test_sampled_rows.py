@@ -1,6 +1,5 @@
 """Steps on sampled class centres: a linear backbone, sharded centres, AdamW and SGD."""
 
-import functools
 import os
 import signal
 
@@ -17,10 +16,8 @@ from kprpe_jax.tasks.recognition import SHARDING_RULES
 from kprpe_jax.tasks.task import Task
 from kprpe_jax.training import loop
 from kprpe_jax.training import mesh as mesh_lib
-from kprpe_jax.training.optimizer import make_optimizer
 from kprpe_jax.training.sharding import flatten_with_paths
-from kprpe_jax.training.state import abstract_state, create_state
-from kprpe_jax.training.step import CompiledStep, make_train_step
+from tests.meshes import mesh_of
 from tests.tasks import drawn_people
 from tests.training import toy
 
@@ -68,27 +65,10 @@ def make_task(mesh, rate, rows=ROWS, classes=CLASSES):
     )
 
 
-def make_run(rate, sizes, *, accumulate_steps=1, rows=ROWS, classes=CLASSES, **fields):
+def make_run(rate, sizes, *, rows=ROWS, classes=CLASSES, **options):
     """The state of step 0, the compiled step and the mesh."""
-    fields = {f"optimizer.{name}": value for name, value in fields.items()}
-    config = toy.make_config(**fields)
-    mesh = mesh_lib.make_mesh(
-        dict(zip(mesh_lib.AXES, sizes, strict=True)), jax.devices()[: np.prod(sizes)]
-    )
-    task = make_task(mesh, rate, rows, classes)
-    optimizer = make_optimizer(config.optimizer, steps=20)
-    abstract = abstract_state(task, mesh, optimizer.transformation)
-    shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
-    create = functools.partial(create_state, task.init, optimizer.transformation)
-    state = jax.jit(create, out_shardings=shardings)(jax.random.key(0))
-    step = make_train_step(
-        task.loss,
-        optimizer,
-        mesh=mesh,
-        accumulate_steps=accumulate_steps,
-        sample_classes=task.sample_classes,
-    )
-    return state, CompiledStep(step, shardings, mesh), mesh
+    mesh = mesh_of(*sizes)
+    return *toy.start(make_task(mesh, rate, rows, classes), mesh, **options), mesh
 
 
 def batches(mesh, count):

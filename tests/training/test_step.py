@@ -1,15 +1,11 @@
-import functools
 import logging
-import math
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from kprpe_jax.training import mesh as mesh_lib
-from kprpe_jax.training.optimizer import make_optimizer
-from kprpe_jax.training.state import abstract_state, create_state
-from kprpe_jax.training.step import CompiledStep, make_train_step
+from tests.meshes import mesh_of
 from tests.training import toy
 
 PLAIN = toy.make_task(batch_norm=False)
@@ -20,22 +16,10 @@ def rows(first=0, count=16, **source):
     return {k: np.stack([row[k] for row in found]) for k in found[0]}
 
 
-def setup(task, *, accumulate_steps=1, sizes=(2, 1, 1), **fields):
+def setup(task, *, sizes=(2, 1, 1), **options):
     """Give a new state, the compiled step and the mesh."""
-    config = toy.make_config(**{f"optimizer.{k}": v for k, v in fields.items()})
-    mesh = mesh_lib.make_mesh(
-        dict(zip(mesh_lib.AXES, sizes, strict=True)),
-        jax.devices()[: math.prod(sizes)],
-    )
-    optimizer = make_optimizer(config.optimizer, steps=20)
-    abstract = abstract_state(task, mesh, optimizer.transformation)
-    shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
-    create = functools.partial(create_state, task.init, optimizer.transformation)
-    state = jax.jit(create, out_shardings=shardings)(jax.random.key(0))
-    step = make_train_step(
-        task.loss, optimizer, mesh=mesh, accumulate_steps=accumulate_steps
-    )
-    return state, CompiledStep(step, shardings, mesh), mesh
+    mesh = mesh_of(*sizes)
+    return *toy.start(task, mesh, **options), mesh
 
 
 def run(task, *, steps=4, **options):

@@ -11,6 +11,9 @@ from ml_collections import ConfigDict
 
 from kprpe_jax.data import order
 from kprpe_jax.tasks.task import Task, TrainingRows
+from kprpe_jax.training.optimizer import make_optimizer
+from kprpe_jax.training.state import abstract_state, new_state
+from kprpe_jax.training.step import CompiledStep, make_train_step
 
 CLASSES = 4
 
@@ -159,6 +162,23 @@ def make_config(**overrides) -> ConfigDict:
     )
     config.update_from_flattened_dict(overrides)
     return config.lock()
+
+
+def start(task, mesh, *, accumulate_steps=1, **fields):
+    """Give a new state and the compiled step of a task; fields are the optimiser's."""
+    config = make_config(**{f"optimizer.{k}": v for k, v in fields.items()})
+    optimizer = make_optimizer(config.optimizer, steps=20)
+    abstract = abstract_state(task, mesh, optimizer.transformation)
+    state = new_state(task, optimizer.transformation, abstract, seed=0)
+    step = make_train_step(
+        task.loss,
+        optimizer,
+        mesh=mesh,
+        accumulate_steps=accumulate_steps,
+        sample_classes=task.sample_classes,
+    )
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
+    return state, CompiledStep(step, shardings, mesh)
 
 
 def get_config(arg=None):
