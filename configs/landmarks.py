@@ -12,6 +12,18 @@ that the paper takes; LABELS is the label file with five points for each face:
 
     python -m kprpe_jax.data.import_faces --kind wider_face --source LABELS \\
         --name wider_face --split train --on_bad skip
+
+"lfw" is "small" on photos that RetinaFace has labelled: ARCHIVE and POINTS are those of
+`configs/lfw.py`, without the people of the photos to test on, whose five points a hand
+has labelled.
+
+    python -m kprpe_jax.data.import_faces --kind tar --source ARCHIVE --name lfw_others \\
+        --landmarks POINTS --landmark_units pixel --landmark_array points112
+    python -m kprpe_jax.data.import_faces --kind tar --source LABELLED --name labelled \\
+        --landmarks LABELS --landmark_units pixel --landmark_array points150
+    python train.py --config configs/landmarks.py:lfw --workdir runs/landmarks_lfw
+    python eval.py --config configs/landmarks.py:lfw --workdir runs/landmarks_lfw \\
+        --config.data.name=labelled --config.data.image_shape="(150, 150, 3)"
 """
 
 from ml_collections import ConfigDict
@@ -22,7 +34,7 @@ IRIS_NOSE_MOUTH = (81, 82, 30, 48, 54)  # of the 84 landmarks
 
 
 def get_config(size: str = "full") -> ConfigDict:
-    """Configure a run, "full", "small" or "wider_face"."""
+    """Configure a run, "full", "small", "wider_face" or "lfw"."""
     config = digits.get_config()
     config.task = "landmarks"
     config.steps = 20000
@@ -81,8 +93,10 @@ def get_config(size: str = "full") -> ConfigDict:
     config.checkpoint.best_metric = "mixer/nme"
     config.checkpoint.best_mode = "min"
     config.checkpoint.every_steps = 1000
-    if size == "small":
+    if size in ("small", "lfw"):
         _shrink(config)
+    if size == "lfw":
+        _aligned_photos(config)
     if size == "wider_face":
         _photos(config)
     return config
@@ -113,3 +127,18 @@ def _photos(config: ConfigDict) -> None:
     config.data.image_shape = (288, 288, 3)
     config.crop.box = "frame"  # as it was labelled
     config.evals.split = "train"  # an import has one; import another to test on
+
+
+def _aligned_photos(config: ConfigDict) -> None:
+    del config.data.builder
+    config.data.name = "lfw_others"
+    config.data.dir = "data"
+    config.data.points = "keypoints"
+    config.data.num_keypoints = 5
+    config.data.five = (0, 1, 2, 3, 4)
+    config.data.num_classes = 3961
+    config.data.image_shape = (112, 112, 3)
+    config.crop.padding = 0.5  # the five points' box is half of a face's
+    config.augmentation.changes.spatial.rotation_prob = 1.0  # they stand upright
+    config.augmentation.changes.spatial.rotation_degrees = 30.0
+    config.evals.split = "train"
