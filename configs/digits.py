@@ -12,16 +12,14 @@ About a minute and a half a run on two CPU cores; `make demo` compares encodings
 
 from ml_collections import ConfigDict
 
+from configs.base import make_base
 from kprpe_jax.backbones.vit import PRESETS
 from kprpe_jax.data.keypoints import BOX_POINTS
 
 
 def get_config(position: str = "kprpe_multihead") -> ConfigDict:
     """Configure a run with one of the encodings of `kprpe_jax.position.encoding`."""
-    config = ConfigDict()
-    config.task = "classification"
-    config.seed = 0
-    config.steps = 800
+    config = make_base("classification", steps=800)
 
     config.data = ConfigDict()
     config.data.name = "digits"
@@ -70,38 +68,13 @@ def get_config(position: str = "kprpe_multihead") -> ConfigDict:
     config.loss = ConfigDict()
     config.loss.label_smoothing = 0.0
 
-    config.optimizer = ConfigDict()
-    config.optimizer.name = "adamw"
     config.optimizer.learning_rate = 4e-3
-    config.optimizer.end_learning_rate = 0.0
-    config.optimizer.schedule = "cosine"
-    config.optimizer.schedule_unit = "steps"
     config.optimizer.warmup = 50.0
-    config.optimizer.power = 1.0
-    config.optimizer.boundaries = ()
-    config.optimizer.step_factor = 0.1
-    config.optimizer.weight_decay = 0.05
-    config.optimizer.b1 = 0.9
-    config.optimizer.b2 = 0.999
-    config.optimizer.momentum = 0.9
     config.optimizer.clip_norm = 1.0
     # Position parameters learn faster: a short run would starve them (decision 003).
     config.optimizer.position_factor = 10.0
-    config.optimizer.accumulate_steps = 1
 
-    config.mesh = ConfigDict()
-    config.mesh.data = -1
-    config.mesh.fsdp = 1
-    config.mesh["class"] = 1
-
-    config.checkpoint = ConfigDict()
-    config.checkpoint.every_steps = 400
-    config.checkpoint.keep_last = 2
     config.checkpoint.best_metric = "clean/accuracy"
-    config.checkpoint.best_mode = "max"
-
-    config.log = ConfigDict()
-    config.log.every_steps = 50
 
     config.evals = ConfigDict()
     config.evals.every_steps = 200

@@ -17,13 +17,12 @@ out on request.
 
 from ml_collections import ConfigDict
 
+from configs.base import make_base
+
 
 def get_config(position: str = "kprpe") -> ConfigDict:
     """Configure a run with position `table` (Swin's own) or `kprpe`."""
-    config = ConfigDict()
-    config.task = "gait"
-    config.seed = 0
-    config.steps = 60_000
+    config = make_base("gait", steps=60_000)
 
     config.data = ConfigDict()
     config.data.name = "gait3d"
@@ -70,36 +69,15 @@ def get_config(position: str = "kprpe") -> ConfigDict:
     config.loss.margin = 0.2
     config.loss.scale = 16.0  # of the class cosines
 
-    config.optimizer = ConfigDict()
-    config.optimizer.name = "adamw"
     config.optimizer.learning_rate = 3e-4
     config.optimizer.end_learning_rate = 1e-6
     config.optimizer.schedule = "sgdr"
-    config.optimizer.schedule_unit = "steps"
-    config.optimizer.warmup = 0.0
-    config.optimizer.power = 1.0
     config.optimizer.boundaries = ()  # where SGDR starts again
-    config.optimizer.step_factor = 0.1
     config.optimizer.weight_decay = 2e-2
-    config.optimizer.b1 = 0.9
-    config.optimizer.b2 = 0.999
-    config.optimizer.momentum = 0.9
-    config.optimizer.clip_norm = 0.0
-    config.optimizer.position_factor = 1.0
-    config.optimizer.accumulate_steps = 1
 
-    config.mesh = ConfigDict()
-    config.mesh.data = -1
-    config.mesh.fsdp = 1
-    config.mesh["class"] = 1
-
-    config.checkpoint = ConfigDict()
     config.checkpoint.every_steps = 2000
-    config.checkpoint.keep_last = 2
     config.checkpoint.best_metric = "aligned/rank_1"
-    config.checkpoint.best_mode = "max"
 
-    config.log = ConfigDict()
     config.log.every_steps = 100
 
     config.evals = ConfigDict()

@@ -17,13 +17,16 @@ that the paper takes; LABELS is the label file with five points for each face:
 `configs/lfw.py`, without the people of the photos to test on, whose five points a hand
 has labelled.
 
-    python -m kprpe_jax.data.import_faces --kind tar --source ARCHIVE --name lfw_others \\
-        --landmarks POINTS --landmark_units pixel --landmark_array points112
-    python -m kprpe_jax.data.import_faces --kind tar --source LABELLED --name labelled \\
-        --landmarks LABELS --landmark_units pixel --landmark_array points150
+    python -m kprpe_jax.data.import_faces --kind tar --source ARCHIVE \\
+        --name lfw_others --landmarks POINTS --landmark_units pixel \\
+        --landmark_array points112
+    python -m kprpe_jax.data.import_faces --kind tar --source LABELLED \\
+        --name labelled --landmarks LABELS --landmark_units pixel \\
+        --landmark_array points150
     python train.py --config configs/landmarks.py:lfw --workdir runs/landmarks_lfw
     python eval.py --config configs/landmarks.py:lfw --workdir runs/landmarks_lfw \\
-        --config.data.name=labelled --config.data.image_shape="(150, 150, 3)"
+        --checkpoint last --config.data.name=labelled \\
+        --config.data.image_shape="(150, 150, 3)"
 """
 
 from ml_collections import ConfigDict

@@ -14,6 +14,8 @@ python eval.py --config configs/pair_matching.py --workdir runs/h2l
 
 from ml_collections import ConfigDict
 
+from configs.base import make_base
+
 NUM_TRAINED = 2166  # of 4,333 people
 NETWORKS = {  # Face-ViT, Table 4.1
     "v": "one_image",
@@ -29,10 +31,7 @@ def get_config(network: str = "h2l") -> ConfigDict:
         raise ValueError(
             f"config: unknown network {network!r}; use one of {', '.join(NETWORKS)}"
         )
-    config = ConfigDict()
-    config.task = "pair_matching"
-    config.seed = 0
-    config.steps = 240
+    config = make_base("pair_matching", steps=240)
 
     config.data = ConfigDict()
     config.data.dir = "data"
@@ -80,36 +79,13 @@ def get_config(network: str = "h2l") -> ConfigDict:
     config.loss.scale = 30.0
     config.loss.angle = "linear"  # clipped, training may end before it began
 
-    config.optimizer = ConfigDict()
-    config.optimizer.name = "adamw"
     config.optimizer.learning_rate = 5e-4
-    config.optimizer.end_learning_rate = 0.0
-    config.optimizer.schedule = "cosine"
-    config.optimizer.schedule_unit = "steps"
     config.optimizer.warmup = 20.0
-    config.optimizer.power = 1.0
-    config.optimizer.boundaries = ()
-    config.optimizer.step_factor = 0.1
-    config.optimizer.weight_decay = 0.05
-    config.optimizer.b1 = 0.9
-    config.optimizer.b2 = 0.999
-    config.optimizer.momentum = 0.9
     config.optimizer.clip_norm = 1.0
-    config.optimizer.position_factor = 1.0
-    config.optimizer.accumulate_steps = 1
 
-    config.mesh = ConfigDict()
-    config.mesh.data = -1
-    config.mesh.fsdp = 1
-    config.mesh["class"] = 1
-
-    config.checkpoint = ConfigDict()
     config.checkpoint.every_steps = 120
     config.checkpoint.keep_last = 1
-    config.checkpoint.best_metric = ""
-    config.checkpoint.best_mode = "max"
 
-    config.log = ConfigDict()
     config.log.every_steps = 20
 
     config.evals = ConfigDict()

@@ -14,15 +14,13 @@ python train.py --config configs/set_fusion.py:cfan --workdir runs/cfan
 
 from ml_collections import ConfigDict
 
+from configs.base import make_base
 from kprpe_jax.data.feature_rows import DEGRADATION
 
 
 def get_config(method: str = "cluster_aggregate") -> ConfigDict:
     """Configure a run of CAFace, or of one of `kprpe_jax.fusion.weighted.METHODS`."""
-    config = ConfigDict()
-    config.task = "set_fusion"
-    config.seed = 0
-    config.steps = 400
+    config = make_base("set_fusion", steps=400)
 
     config.data = ConfigDict()
     config.data.dir = "data"
@@ -67,37 +65,11 @@ def get_config(method: str = "cluster_aggregate") -> ConfigDict:
     config.loss.permutation_weight = 1.0
 
     # The paper's, with the drops after the same shares of a shorter run.
-    config.optimizer = ConfigDict()
-    config.optimizer.name = "adamw"
-    config.optimizer.learning_rate = 1e-3
-    config.optimizer.end_learning_rate = 0.0
     config.optimizer.schedule = "step"
-    config.optimizer.schedule_unit = "steps"
-    config.optimizer.warmup = 0.0
-    config.optimizer.power = 1.0
     config.optimizer.boundaries = (240, 360)
-    config.optimizer.step_factor = 0.1
     config.optimizer.weight_decay = 5e-4
-    config.optimizer.b1 = 0.9
-    config.optimizer.b2 = 0.999
-    config.optimizer.momentum = 0.9
-    config.optimizer.clip_norm = 0.0
-    config.optimizer.position_factor = 1.0
-    config.optimizer.accumulate_steps = 1
 
-    config.mesh = ConfigDict()
-    config.mesh.data = -1
-    config.mesh.fsdp = 1
-    config.mesh["class"] = 1
-
-    config.checkpoint = ConfigDict()
-    config.checkpoint.every_steps = 400
     config.checkpoint.keep_last = 1
-    config.checkpoint.best_metric = ""
-    config.checkpoint.best_mode = "max"
-
-    config.log = ConfigDict()
-    config.log.every_steps = 50
 
     config.evals = ConfigDict()
     config.evals.every_steps = 100

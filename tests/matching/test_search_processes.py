@@ -2,12 +2,13 @@
 
 import os
 import pathlib
-import socket
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+
+from tests.ports import free_address
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -21,9 +22,7 @@ def start(out, devices, *arguments):
 
 @pytest.mark.slow
 def test_two_processes_rank_as_one(tmp_path):
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{s.getsockname()[1]}"
+    address = free_address()
     names = ["one.npz", "first.npz", "second.npz"]
     processes = [start(tmp_path / names[0], 1)]
     for number in range(2):

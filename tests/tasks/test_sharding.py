@@ -6,7 +6,6 @@ import math
 import os
 import pathlib
 import re
-import socket
 import subprocess
 import sys
 
@@ -21,6 +20,7 @@ from kprpe_jax.training.evaluate import evaluate
 from kprpe_jax.training.optimizer import make_optimizer
 from kprpe_jax.training.state import abstract_state
 from kprpe_jax.training.step import CompiledStep, make_train_step
+from tests.ports import free_address
 from tests.tasks import drawn_people, tiny
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -125,16 +125,14 @@ def test_eight_devices_agree_with_one(one_device, sizes, tmp_path):
 
 def run_two_processes(script, arguments, folder):
     """Run a command as two processes of two devices; give what process 0 said."""
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
+    address = free_address()
     environ = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
     environ |= {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "2"}
     processes = []
     for index in range(2):
         command = [
             sys.executable, script, *arguments,
-            f"--coordinator=127.0.0.1:{port}", "--num_processes=2",
+            f"--coordinator={address}", "--num_processes=2",
             f"--process_id={index}",
         ]  # fmt: skip
         # To a file: a full pipe would stop the process.

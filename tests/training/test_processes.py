@@ -5,7 +5,6 @@ import json
 import os
 import pathlib
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -19,6 +18,7 @@ from kprpe_jax.training import mesh as mesh_lib
 from kprpe_jax.training.checkpoint import Checkpoints
 from kprpe_jax.training.optimizer import make_optimizer
 from kprpe_jax.training.state import abstract_state
+from tests.ports import free_address
 from tests.training import toy
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -77,19 +77,13 @@ def losses(workdir):
     return {row["step"]: row["loss"] for row in rows if "loss" in row}
 
 
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
-
-
 def start_two(workdir, *arguments):
-    port = free_port()
+    address = free_address()
     return [
         start(
             workdir,
             *arguments,
-            f"--coordinator=127.0.0.1:{port}",
+            f"--coordinator={address}",
             "--num_processes=2",
             f"--process_id={i}",
         )

@@ -4,15 +4,11 @@ import optax
 import pytest
 from jax.sharding import PartitionSpec as P
 
-from kprpe_jax.training import mesh as mesh_lib
 from kprpe_jax.training.sharding import bytes_per_device, flatten_with_paths
 from kprpe_jax.training.sharding import parameter_spec as spec_of
 from kprpe_jax.training.state import abstract_state
+from tests.meshes import mesh_of
 from tests.training import toy
-
-
-def mesh_of(data, fsdp, classes):
-    return mesh_lib.make_mesh({"data": data, "fsdp": fsdp, "class": classes})
 
 
 @pytest.mark.parametrize(
