@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from kprpe_jax.matching.implicit_gradient import attach_gradient
@@ -18,8 +19,10 @@ DOMAINS = ("log", "kernel", "pallas")
 GRADIENTS = ("implicit", "unrolled")
 UNEQUAL = ("partial", "query")
 SCALES = ("none", "mean", "max")
-KERNEL_LEAST_EPSILON = 0.02  # below, float32 kernels lose flow and gradient
+# exp(-2 / 0.025), of opposite embeddings, is still a float32; below it, flow is lost.
+KERNEL_LEAST_EPSILON = 0.025
 _TINY = 1e-10  # of the heavier side: takes the place of zero, which has no logarithm
+LEAST_SUM = float(np.finfo(np.float32).tiny)  # that a weight can be divided by
 
 
 class Solver(NamedTuple):
@@ -31,7 +34,7 @@ class Solver(NamedTuple):
       iterations: >= 1, always all of them; each fits the gallery's weights, then the
         query's.
       domain: `log`, by OTT; or `kernel`, without logarithms, for epsilon of at least
-        0.02 (OTT's own kernel domain is slower and loses gradients at zero weights); or
+        0.025 (OTT's own is slower and loses gradients at zero weights); or
         `pallas`, the same on chip, for GPUs and TPUs and at most 128 patches a side.
       gradient: `implicit`, of the solution that the iterations approach, in constant
         memory; or `unrolled`, of the iterations themselves.
@@ -239,10 +242,11 @@ def _kernel_domain(
 
     def step(scalings: tuple[Array, Array], _: None) -> tuple[tuple, None]:
         u, _ = scalings
-        v = b / jnp.matmul(u, kernel, precision=exact)
+        v = b / jnp.maximum(jnp.matmul(u, kernel, precision=exact), LEAST_SUM)
         # Its scale cancels in u; where totals differ it would grow with every round.
         v = v / jax.lax.stop_gradient(v.max())
-        return (a / jnp.matmul(kernel, v, precision=exact), v), None
+        sums = jnp.matmul(kernel, v, precision=exact)
+        return (a / jnp.maximum(sums, LEAST_SUM), v), None
 
     (u, v), _ = jax.lax.scan(step, (u, b), length=solver.iterations)
     return u[:, None] * kernel * v
@@ -250,4 +254,4 @@ def _kernel_domain(
 
 def _to_kernel(cost: Array, start: Array, epsilon: float) -> tuple[Array, Array]:
     """The kernel and the first scaling of its rows."""
-    return jnp.exp(-cost / epsilon), jnp.maximum(jnp.exp(start / epsilon), _TINY)
+    return jnp.exp(-cost / epsilon), jnp.maximum(jnp.exp(start / epsilon), LEAST_SUM)

@@ -18,6 +18,7 @@ from kprpe_jax.layers.pallas_launch import (
     pad_ends,
     power_of_two,
 )
+from kprpe_jax.matching.sinkhorn import LEAST_SUM
 
 MOST_PATCHES = 128  # a side: a matrix of 64 KiB, which the registers of a GPU hold
 _LEAST = 16
@@ -96,4 +97,4 @@ def _scale(kernel_ref, start_ref, a_ref, b_ref, flow_ref, *, iterations: int):
 
 def _fit(weights: Array, sums: Array) -> Array:
     """Scalings that make these sums the weights; 0 for padding, whose weight is 0."""
-    return weights / jnp.where(weights == 0, 1.0, sums)
+    return weights / jnp.where(weights == 0, 1.0, jnp.maximum(sums, LEAST_SUM))

@@ -7,7 +7,7 @@ from ott.problems.linear.linear_problem import LinearProblem
 from ott.solvers.linear.sinkhorn import Sinkhorn
 from scipy.optimize import linprog
 
-from kprpe_jax.matching.sinkhorn import Solver, transport
+from kprpe_jax.matching.sinkhorn import UNEQUAL, Solver, transport
 from tests.quick import quick_jit
 
 KERNEL = Solver(domain="kernel")
@@ -141,14 +141,31 @@ def test_gradient(rng, solver):
 
 
 def test_far_patches_at_the_least_epsilon_of_the_kernel(rng):
-    """exp(-2 / 0.02) is no float32."""
+    """exp(-2 / 0.025) only just is a float32."""
     cost, a, b = problems(rng, 3, 5, 4)
     cost[0], cost[1, 0], cost[1, 1:], cost[2, :, 0], cost[2, :, 1:] = 2, 2, 0, 2, 0
-    solver = KERNEL._replace(epsilon=0.02)
+    solver = KERNEL._replace(epsilon=0.025)
     plan = run(cost, a, b, solver)
     assert float(plan.error.max()) < 1e-4
     _, gradient = value_and_gradient(solver._replace(gradient="unrolled"))(cost, a, b)
     assert all(np.isfinite(g).all() for g in gradient)
+
+
+@pytest.mark.parametrize("unequal", UNEQUAL)
+@pytest.mark.parametrize("domain", ["kernel", "pallas"])
+def test_hardest_problems_are_solved_as_in_the_log_domain(domain, unequal, rng):
+    """Patches equal or opposite, one to all, and ten times the weight on one side."""
+    cost = 2 * (rng.uniform(size=(8, 16, 16)) > 0.3).astype(np.float32)
+    cost[:, 0] = 2
+    a, b = (rng.uniform(0.01, 1, (8, 16)).astype(np.float32) for _ in range(2))
+    a /= a.sum(1, keepdims=True)
+    b /= b.sum(1, keepdims=True)
+    solver = Solver(0.025, domain=domain, unequal=unequal)
+    for heavy in (1, 10):
+        plan = run(cost, heavy * a, b, solver)
+        log = run(cost, heavy * a, b, solver._replace(domain="log"))
+        np.testing.assert_allclose(plan.flow, log.flow, atol=2e-4)
+        np.testing.assert_allclose(plan.error, log.error, atol=2e-4)
 
 
 def test_options(rng):
@@ -175,7 +192,7 @@ def test_options(rng):
         (dict(scale_cost="std"), "unknown scale_cost"),
         (dict(epsilon=0.0), "epsilon must be positive .* got 0.0 and 100"),
         (dict(iterations=0), "iterations at least 1; got 0.05 and 0"),
-        (dict(domain="kernel", epsilon=0.01), "at least 0.02 .* got 0.01; use domain"),
+        (dict(domain="kernel", epsilon=0.01), "at least 0.025 .* got 0.01; use domain"),
         (dict(start_epsilon=0.01), "start_epsilon must be at least epsilon"),
         (dict(domain="kernel", start_epsilon=1.0), "the domain 'log'; got 1.0"),
     ],

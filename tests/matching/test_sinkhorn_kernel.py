@@ -166,7 +166,7 @@ def test_devices_compare_their_own_queries(rng):
     ("change", "size", "message"),
     [
         (dict(gradient="unrolled"), 2, "domain 'pallas' keeps nothing of its iter"),
-        (dict(epsilon=0.01), 2, "at least 0.02 .* got 0.01; use domain='log'"),
+        (dict(epsilon=0.01), 2, "at least 0.025 .* got 0.01; use domain='log'"),
         (dict(start_epsilon=1.0), 2, "the domain 'log'; got 1.0, 0.05 and 'pallas'"),
         (dict(), 128, "at most 128 patches a side on chip; got 129 and 129"),
     ],
