@@ -20,6 +20,7 @@ from kprpe_jax.training import mesh as mesh_lib
 from kprpe_jax.training.checkpoint import Checkpoints
 from kprpe_jax.training.logging import RunLog, describe_run
 from kprpe_jax.training.optimizer import make_optimizer
+from kprpe_jax.training.sole_run import sole_run
 from kprpe_jax.training.state import TrainState, abstract_state, new_state
 from kprpe_jax.training.step import CompiledStep, make_train_step
 
@@ -76,9 +77,10 @@ def train(
     batches = _open_batches(config, rows, start)
     ids, batch = _next_batch(batches, task, mesh)
     is_main = jax.process_index() == 0
-    if is_main:
-        config_lib.save_config(config, workdir)
     with contextlib.ExitStack() as stack:
+        if is_main:
+            stack.enter_context(sole_run(workdir))
+            config_lib.save_config(config, workdir)
         stop_asked = stack.enter_context(_preemption())
         checkpoints = stack.enter_context(
             contextlib.closing(Checkpoints(workdir, config.checkpoint))
