@@ -7,10 +7,10 @@ others to test on. Source: Balanced Alignment, Secs. 4 and 5.
     python train.py --config configs/balanced_alignment.py:affine2d --workdir runs/2d
 
 `config.alignment.strength` is the paper's lambda. The argument is one of the methods of
-`kprpe_jax.alignment.aligned_backbone`, or one of VARIANTS. ORL is imported as
-`configs/orl.py` says. A network of the paper's size: take
-`kprpe_jax.backbones.iresnet.PRESETS["ir34"]`, widths (64, 128, 256, 512) and SGD as in
-Sec. 5.1.
+`kprpe_jax.alignment.aligned_backbone`, or one of VARIANTS. A network of the
+paper's size: take `kprpe_jax.backbones.iresnet.PRESETS["ir34"]`, widths (64, 128, 256,
+512) and SGD as in Sec. 5.1. ORL is imported as `configs/orl.py` says, but aligned with
+`--size=32,32` and as `--name orl_aligned_32`.
 """
 
 from ml_collections import ConfigDict
@@ -140,7 +140,8 @@ def _read_orl(config: ConfigDict) -> None:
     people = orl.get_config()
     del config.data.builder
     config.steps = 500
-    for field in ("dir", "name", "points", "num_keypoints"):
+    config.data.name = "orl_aligned_32"
+    for field in ("dir", "points", "num_keypoints"):
         config.data[field] = people.data[field]
     config.data.num_classes = people.data.num_classes
     config.data.train_identities = people.data.train_identities
