@@ -33,6 +33,7 @@ def numbers(**fields):
     return GaitCondition(**{name: jnp.float32(x) for name, x in fields.items()})
 
 
+@pytest.mark.slow
 def test_each_condition_changes_what_it_says(rng):
     before = sequences(rng)
     key = jax.random.key(0)

@@ -69,9 +69,8 @@ def patches_of(path):
     return embed([prepare(path.read_bytes())]).patches
 
 
-@pytest.mark.parametrize(
-    "kind", ["h2l", *(pytest.param(k, marks=pytest.mark.slow) for k in ("h1", "h2"))]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["h2l", "h1", "h2"])
 def test_the_second_stage_is_the_network(folder, trained, kind):  # noqa: F811
     trained["run"] = run = pair_run(kind)
     enrolled(folder, "--patches=float32")

@@ -122,6 +122,7 @@ def test_conditions_that_an_encoding_does_not_have_stay_empty(tmp_path, drawn):
     assert "noise" not in (tmp_path / "b" / "report.md").read_text()
 
 
+@pytest.mark.slow
 def test_write_report(tmp_path):
     output = tmp_path / "new" / "folder"
     said = robustness.write_report(RUNS, output)

@@ -67,6 +67,7 @@ def traced_loss(config):
     return params, jax.eval_shape(grad, params, variables, jax.random.key(1))
 
 
+@pytest.mark.slow
 def test_the_loss_has_a_gradient_for_detector_and_mixer():
     params, ((value, (_, metrics)), grads) = traced_loss(make_config())
     assert value.shape == ()

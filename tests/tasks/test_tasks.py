@@ -70,9 +70,8 @@ def test_recognition_has_a_backbone_and_padded_centers_split_by_class():
     assert task.sharding_rules == ((r"class_centers", P("class")),)
 
 
-@pytest.mark.parametrize(
-    "kind", ["classification", pytest.param("recognition", marks=slow)]
-)
+@slow
+@pytest.mark.parametrize("kind", ["classification", "recognition"])
 def test_learns_a_batch_by_heart(kind, batch):
     task = build(kind)
     rule = optax.adam(3e-3)

@@ -37,6 +37,7 @@ def save(folder, states, metrics=None, **fields):
     return checkpoints
 
 
+@pytest.mark.slow
 def test_any_mesh_restores_onto_any_other(tmp_path):
     state, abstract = new_state(mesh_of(2, 2, 2))
     wanted = host(state)

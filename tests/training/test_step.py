@@ -3,6 +3,7 @@ import logging
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from kprpe_jax.training import mesh as mesh_lib
 from tests.meshes import mesh_of
@@ -36,6 +37,7 @@ def assert_close(a, b, tolerance=1e-5):
     )
 
 
+@pytest.mark.slow
 def test_a_mesh_of_all_axes_gives_the_same_updates():
     one = run(toy.make_task(), sizes=(1, 1, 1))
     other = run(toy.make_task(), sizes=(2, 2, 2))

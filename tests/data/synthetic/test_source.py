@@ -46,6 +46,7 @@ def test_later_people_are_the_same_by_number(source):
     assert int(later[1]["label"]) == 2  # no other person's label
 
 
+@pytest.mark.slow
 def test_loader_reads_them(source):
     rows = shuffled(len(source), seed=0)
     batch = next(train_batches(source, rows, batch_size=8))
