@@ -99,9 +99,13 @@ def get_config(size: str = "full") -> ConfigDict:
     if size in ("small", "lfw"):
         _shrink(config)
     if size == "lfw":
-        _aligned_photos(config)
+        _read_photos(config, "lfw_others", people=3961, image_shape=(112, 112, 3))
+        config.crop.padding = 0.5  # the five points' box is half of a face's
+        config.augmentation.changes.spatial.rotation_prob = 1.0  # they stand upright
+        config.augmentation.changes.spatial.rotation_degrees = 30.0
     if size == "wider_face":
-        _photos(config)
+        _read_photos(config, "wider_face", people=1, image_shape=(288, 288, 3))
+        config.crop.box = "frame"  # as it was labelled
     return config
 
 
@@ -119,29 +123,16 @@ def _shrink(config: ConfigDict) -> None:
     config.checkpoint.best_metric = ""
 
 
-def _photos(config: ConfigDict) -> None:
+def _read_photos(
+    config: ConfigDict, name: str, *, people: int, image_shape: tuple[int, int, int]
+) -> None:
+    """An import with five points, which has one split: import another to test on."""
     del config.data.builder
-    config.data.name = "wider_face"
+    config.data.name = name
     config.data.dir = "data"
     config.data.points = "keypoints"
     config.data.num_keypoints = 5
     config.data.five = (0, 1, 2, 3, 4)
-    config.data.num_classes = 1
-    config.data.image_shape = (288, 288, 3)
-    config.crop.box = "frame"  # as it was labelled
-    config.evals.split = "train"  # an import has one; import another to test on
-
-
-def _aligned_photos(config: ConfigDict) -> None:
-    del config.data.builder
-    config.data.name = "lfw_others"
-    config.data.dir = "data"
-    config.data.points = "keypoints"
-    config.data.num_keypoints = 5
-    config.data.five = (0, 1, 2, 3, 4)
-    config.data.num_classes = 3961
-    config.data.image_shape = (112, 112, 3)
-    config.crop.padding = 0.5  # the five points' box is half of a face's
-    config.augmentation.changes.spatial.rotation_prob = 1.0  # they stand upright
-    config.augmentation.changes.spatial.rotation_degrees = 30.0
+    config.data.num_classes = people
+    config.data.image_shape = image_shape
     config.evals.split = "train"
