@@ -15,32 +15,33 @@ paper's size: take `kprpe_jax.backbones.iresnet.PRESETS["ir34"]`, widths (64, 12
 
 from ml_collections import ConfigDict
 
-from configs import digits_recognition, lfw, orl
+from configs import lfw, orl
+from configs.base import make_base, make_margin_loss
 from kprpe_jax.backbones.vit import PRESETS
+from kprpe_jax.data.synthetic.landmarks import KEYPOINTS
 
 # With a spline: "kprpe" in front of a keypoint transformer; "small" and "small_kprpe"
 # in CPU minutes, as is "orl", on photos.
 VARIANTS = ("kprpe", "small", "small_kprpe", "orl")
-IRIS_NOSE_MOUTH = (81, 82, 30, 48, 54)  # of the 84 landmarks
 
 
 def get_config(method: str = "tps") -> ConfigDict:
     """Configure a run with one of the methods, or one of VARIANTS."""
     variant = method if method in VARIANTS else ""
-    config = digits_recognition.get_config()
-    config.task = "joint_alignment"
-    config.backbone = "iresnet"
-    config.steps = 1000
+    config = make_base("joint_alignment", steps=1000)
 
-    del config.canvas, config.evals.repeats, config.evals.alphas
-    del config.data.test_split, config.data.affnist_file
+    config.data = ConfigDict()
     config.data.name = "synthetic_faces"
+    config.data.dir = "data"
+    config.data.train_split = "train"
     config.data.points = "landmarks"  # or keypoints: five
     config.data.num_keypoints = 84
     config.data.num_classes = 200
     config.data.train_identities = ()
     config.data.image_shape = (112, 112, 3)
     config.data.batch_size = 64
+    config.data.num_threads = 2
+    config.data.num_workers = 0
     config.data.builder = ConfigDict(
         dict(
             num_identities=200,
@@ -55,7 +56,7 @@ def get_config(method: str = "tps") -> ConfigDict:
     config.alignment.strength = 3.0  # lambda of Eq. 5; 0 = a plain spatial transformer
     config.alignment.after = "stem_act"  # stage 0 of an iResNet; or input
     config.alignment.control = (8, 8)  # rows and columns of control points
-    config.alignment.points = IRIS_NOSE_MOUTH
+    config.alignment.points = tuple(KEYPOINTS.tolist())  # of the 84
     config.alignment.template = "frontal"  # or the .npz file of another run
     config.alignment.learn_template = True
     config.alignment.learn_weights = True
@@ -78,6 +79,7 @@ def get_config(method: str = "tps") -> ConfigDict:
         )
     )
 
+    config.backbone = "iresnet"
     config.model = ConfigDict()
     config.model.stage_sizes = (1, 1, 1, 1)
     config.model.widths = (16, 32, 64, 128)
@@ -86,14 +88,14 @@ def get_config(method: str = "tps") -> ConfigDict:
     config.model.dropout_rate = 0.0
     config.model.dtype = "float32"
 
-    config.loss.margin_kind = "cosface"  # AM-Softmax
-    config.loss.margin = 0.35
+    config.loss = make_margin_loss()  # cosface of 0.35 is AM-Softmax
     config.loss.scale = 64.0
 
     config.optimizer.learning_rate = 2e-3
     config.optimizer.warmup = 50.0
-    config.optimizer.position_factor = 1.0
+    config.optimizer.clip_norm = 1.0
 
+    config.evals = ConfigDict()
     config.evals.split = "test"
     config.evals.identities = ()
     config.evals.pairs = 2000

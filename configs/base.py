@@ -1,13 +1,12 @@
-"""Fields that every run has: optimiser, mesh, checkpoints and log, with usual values.
-
-A config starts from these and states its own beside them.
-"""
+"""Fields that many runs have, with usual values; a config adds its own beside them."""
 
 from ml_collections import ConfigDict
 
+from kprpe_jax.backbones.vit import PRESETS
+
 
 def make_base(task: str, *, steps: int) -> ConfigDict:
-    """Fields of a run of one of the tasks in `kprpe_jax.tasks`.
+    """Optimiser, mesh, checkpoints and log of one of the tasks in `kprpe_jax.tasks`.
 
     Args:
       task: name of its file.
@@ -50,3 +49,51 @@ def make_base(task: str, *, steps: int) -> ConfigDict:
     config.log = ConfigDict()
     config.log.every_steps = 50
     return config
+
+
+def make_vit(position: str) -> ConfigDict:
+    """Fields of `backbones.vit.ViT`, of its smallest size.
+
+    Args:
+      position: one of the encodings of `kprpe_jax.position.encoding`.
+    """
+    model = ConfigDict(PRESETS["tiny"])
+    model.position = position
+    model.absolute = True
+    model.position_options = ConfigDict()
+    model.position_options.num_keypoints = 5
+    model.position_options.method = "product"
+    model.position_options.ratio = 1.9
+    model.position_options.per_layer = True
+    model.position_options.per_head = True
+    model.position_options.context = "k"
+    model.position_options.factorized = True
+    model.position_options.hidden_dim = 0
+    model.position_options.stop_keypoint_gradient = False
+    # As in the official code: with AdamW the paper's division by sqrt(head_dim) only
+    # slows the bias down (docs/decisions/002).
+    model.position_options.scale_bias = False
+    # As published, tables start at zero; > 0: decision 004.
+    model.position_options.gaze_width = 0.0
+    model.position_options.gaze_template = ()
+    model.pool = "flatten"
+    model.activation = "relu6"
+    model.mask_ratio = 0.0
+    model.scan = False  # four layers compile faster unrolled
+    model.remat = False
+    model.attention = "xla"  # or "pallas": docs/performance.md
+    model.dtype = "float32"
+    return model
+
+
+def make_margin_loss() -> ConfigDict:
+    """Fields of the margin softmax, see `kprpe_jax.losses`."""
+    loss = ConfigDict()
+    loss.margin_kind = "cosface"  # or arcface, adaface, cosine
+    loss.margin = 0.35
+    loss.scale = 30.0
+    loss.margin_gradient = "exact"
+    loss.sample_rate = 1.0  # of the class centres, each step
+    loss.concentration = 0.333  # adaface
+    loss.norm_momentum = 0.01  # adaface
+    return loss

@@ -12,8 +12,7 @@ About a minute and a half a run on two CPU cores; `make demo` compares encodings
 
 from ml_collections import ConfigDict
 
-from configs.base import make_base
-from kprpe_jax.backbones.vit import PRESETS
+from configs.base import make_base, make_vit
 from kprpe_jax.data.keypoints import BOX_POINTS
 
 
@@ -37,33 +36,11 @@ def get_config(position: str = "kprpe_multihead") -> ConfigDict:
     config.canvas = ConfigDict()
     config.canvas.size = 40  # pixels
 
-    config.model = ConfigDict(PRESETS["tiny"])
-    config.model.position = position
-    config.model.absolute = True
-    config.model.position_options = ConfigDict()
-    config.model.position_options.num_keypoints = 5
-    config.model.position_options.method = "product"
-    config.model.position_options.ratio = 1.9
-    config.model.position_options.per_layer = True
-    config.model.position_options.per_head = True
-    config.model.position_options.context = "k"
-    config.model.position_options.factorized = True
-    config.model.position_options.hidden_dim = 0
-    config.model.position_options.stop_keypoint_gradient = False
-    # As in the official code: with AdamW the paper's division by sqrt(head_dim) only
-    # slows the bias down (docs/decisions/002).
-    config.model.position_options.scale_bias = False
+    config.model = make_vit(position)
     # Every head starts by looking at its own place of the digit's box, where the
-    # encoding can; 0 = tables start at zero, as published (decision 004).
+    # encoding can (decision 004).
     config.model.position_options.gaze_width = 0.07
     config.model.position_options.gaze_template = BOX_POINTS
-    config.model.pool = "flatten"
-    config.model.activation = "relu6"
-    config.model.mask_ratio = 0.0
-    config.model.scan = False  # four layers compile faster unrolled
-    config.model.remat = False
-    config.model.attention = "xla"  # or "pallas": docs/performance.md
-    config.model.dtype = "float32"
 
     config.loss = ConfigDict()
     config.loss.label_smoothing = 0.0

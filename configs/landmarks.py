@@ -31,21 +31,21 @@ has labelled.
 
 from ml_collections import ConfigDict
 
-from configs import digits
-
-IRIS_NOSE_MOUTH = (81, 82, 30, 48, 54)  # of the 84 landmarks
+from configs.base import make_base
+from kprpe_jax.data.synthetic.landmarks import KEYPOINTS
 
 
 def get_config(size: str = "full") -> ConfigDict:
     """Configure a run, "full", "small", "wider_face" or "lfw"."""
-    config = digits.get_config()
-    config.task = "landmarks"
-    config.steps = 20000
+    config = make_base("landmarks", steps=20_000)
 
-    del config.canvas, config.evals.repeats, config.evals.alphas
-    del config.evals.severities, config.data.test_split, config.data.affnist_file
+    config.data = ConfigDict()
     config.data.name = "synthetic_faces"
     config.data.dir = "data/free"
+    config.data.train_split = "train"
+    config.data.batch_size = 64
+    config.data.num_threads = 2
+    config.data.num_workers = 0
     config.data.builder = ConfigDict(
         dict(
             num_identities=2000,
@@ -57,7 +57,7 @@ def get_config(size: str = "full") -> ConfigDict:
     )
     config.data.points = "landmarks"  # their box is the face's
     config.data.num_keypoints = 84
-    config.data.five = IRIS_NOSE_MOUTH  # those that are learned
+    config.data.five = tuple(KEYPOINTS.tolist())  # those that are learned
     config.data.num_classes = 2000
     config.data.image_shape = (160, 160, 3)
 
@@ -84,11 +84,13 @@ def get_config(size: str = "full") -> ConfigDict:
 
     config.loss = ConfigDict(dict(mixer_weight=1.0))  # 0: plain RetinaFace
 
-    config.optimizer.learning_rate = 1e-3
-    config.optimizer.position_factor = 1.0
+    config.optimizer.warmup = 50.0
     config.optimizer.weight_decay = 5e-4
+    config.optimizer.clip_norm = 1.0
 
+    config.evals = ConfigDict()
     config.evals.split = "test"
+    config.evals.batch_size = 128
     config.evals.min_score = 0.02  # as the official test of RetinaFace
     config.evals.failure = 0.1  # error above which a face counts as failed
     config.evals.in_training = ("mixer", "nms")

@@ -12,8 +12,7 @@ python train.py --config configs/lfw.py:rpe --workdir runs/lfw-rpe
 
 from ml_collections import ConfigDict
 
-from configs import digits_recognition
-from kprpe_jax.backbones.vit import PRESETS
+from configs.base import make_base, make_margin_loss, make_vit
 from kprpe_jax.geometry.template import FACE_POINTS
 
 NUM_TRAINED = 2166  # of 4,333 people
@@ -21,35 +20,42 @@ NUM_TRAINED = 2166  # of 4,333 people
 
 def get_config(position: str = "kprpe_multihead") -> ConfigDict:
     """Configure a run with one of the encodings of `kprpe_jax.position.encoding`."""
-    config = digits_recognition.get_config(position)
-    config.task = "face_recognition"
-    config.backbone = "vit"
-    config.steps = 2000
+    config = make_base("face_recognition", steps=2000)
 
-    del config.canvas, config.evals.repeats
-    del config.data.test_split, config.data.affnist_file
+    config.data = ConfigDict()
     config.data.name = "lfw"
+    config.data.dir = "data"
+    config.data.train_split = "train"
+    config.data.batch_size = 64
     config.data.num_classes = NUM_TRAINED
     config.data.train_identities = (0, NUM_TRAINED)
     config.data.image_shape = (112, 112, 3)
     config.data.points = "keypoints"  # field of the rows that they come from
+    config.data.num_keypoints = 5
     config.data.images_per_identity = 0  # > 0: so many of each person in a batch
     config.data.repeat_probability = 0.1
-    config.data.batch_size = 64
+    config.data.num_threads = 2
+    config.data.num_workers = 0
 
     config.augmentation = ConfigDict()
     config.augmentation.preset = "kprpe"
     config.augmentation.changes = ConfigDict()
 
-    face = dict(image_size=(112, 112), patch_size=14, width=192, depth=6, num_heads=6)
-    config.model.update(PRESETS["tiny"] | face)
+    config.backbone = "vit"
+    config.model = make_vit(position)
+    config.model.update(
+        dict(image_size=(112, 112), patch_size=14, width=192, depth=6, num_heads=6)
+    )
     config.model.output_dim = 128
-    config.model.position_options.gaze_width = 0.0  # as published
     config.model.position_options.gaze_template = FACE_POINTS
-    config.optimizer.learning_rate = 1e-3
-    config.optimizer.warmup = 200.0
-    config.optimizer.position_factor = 1.0
 
+    config.loss = make_margin_loss()
+
+    config.optimizer.warmup = 200.0
+    config.optimizer.clip_norm = 1.0
+
+    config.evals = ConfigDict()
+    config.evals.batch_size = 128
     config.evals.split = "train"  # the import has one; the people tell them apart
     config.evals.identities = (NUM_TRAINED, 2 * NUM_TRAINED + 1)
     config.evals.pairs = 3000
