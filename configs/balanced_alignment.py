@@ -16,7 +16,7 @@ paper's size: take `kprpe_jax.backbones.iresnet.PRESETS["ir34"]`, widths (64, 12
 from ml_collections import ConfigDict
 
 from configs import lfw, orl
-from configs.base import make_base, make_margin_loss
+from configs.base import make_base, margin_loss_fields
 from kprpe_jax.backbones.vit import PRESETS
 from kprpe_jax.data.synthetic.landmarks import KEYPOINTS
 
@@ -88,7 +88,7 @@ def get_config(method: str = "tps") -> ConfigDict:
     config.model.dropout_rate = 0.0
     config.model.dtype = "float32"
 
-    config.loss = make_margin_loss()  # cosface of 0.35 is AM-Softmax
+    config.loss = margin_loss_fields()  # cosface of 0.35 is AM-Softmax
     config.loss.scale = 64.0
 
     config.optimizer.learning_rate = 2e-3

@@ -51,7 +51,7 @@ def make_base(task: str, *, steps: int) -> ConfigDict:
     return config
 
 
-def make_vit(position: str) -> ConfigDict:
+def vit_fields(position: str) -> ConfigDict:
     """Fields of `backbones.vit.ViT`, of its smallest size.
 
     Args:
@@ -86,7 +86,7 @@ def make_vit(position: str) -> ConfigDict:
     return model
 
 
-def make_margin_loss() -> ConfigDict:
+def margin_loss_fields() -> ConfigDict:
     """Fields of the margin softmax, see `kprpe_jax.losses`."""
     loss = ConfigDict()
     loss.margin_kind = "cosface"  # or arcface, adaface, cosine

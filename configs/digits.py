@@ -12,7 +12,7 @@ About a minute and a half a run on two CPU cores; `make demo` compares encodings
 
 from ml_collections import ConfigDict
 
-from configs.base import make_base, make_vit
+from configs.base import make_base, vit_fields
 from kprpe_jax.data.keypoints import BOX_POINTS
 
 
@@ -36,7 +36,7 @@ def get_config(position: str = "kprpe_multihead") -> ConfigDict:
     config.canvas = ConfigDict()
     config.canvas.size = 40  # pixels
 
-    config.model = make_vit(position)
+    config.model = vit_fields(position)
     # Every head starts by looking at its own place of the digit's box, where the
     # encoding can (decision 004).
     config.model.position_options.gaze_width = 0.07

@@ -8,12 +8,12 @@ Small enough to test the recognition task anywhere; faces follow the same config
 from ml_collections import ConfigDict
 
 from configs import digits
-from configs.base import make_margin_loss
+from configs.base import margin_loss_fields
 
 
 def get_config(position: str = "kprpe_multihead") -> ConfigDict:
     """Configure a run with one of the encodings of `kprpe_jax.position.encoding`."""
     config = digits.get_config(position)
     config.task = "recognition"
-    config.loss = make_margin_loss()
+    config.loss = margin_loss_fields()
     return config

@@ -12,7 +12,7 @@ python train.py --config configs/lfw.py:rpe --workdir runs/lfw-rpe
 
 from ml_collections import ConfigDict
 
-from configs.base import make_base, make_margin_loss, make_vit
+from configs.base import make_base, margin_loss_fields, vit_fields
 from kprpe_jax.geometry.template import FACE_POINTS
 
 NUM_TRAINED = 2166  # of 4,333 people
@@ -42,14 +42,14 @@ def get_config(position: str = "kprpe_multihead") -> ConfigDict:
     config.augmentation.changes = ConfigDict()
 
     config.backbone = "vit"
-    config.model = make_vit(position)
+    config.model = vit_fields(position)
     config.model.update(
         dict(image_size=(112, 112), patch_size=14, width=192, depth=6, num_heads=6)
     )
     config.model.output_dim = 128
     config.model.position_options.gaze_template = FACE_POINTS
 
-    config.loss = make_margin_loss()
+    config.loss = margin_loss_fields()
 
     config.optimizer.warmup = 200.0
     config.optimizer.clip_norm = 1.0
