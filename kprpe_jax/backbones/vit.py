@@ -10,12 +10,12 @@ from jax import Array
 from jax.sharding import NamedSharding, PartitionSpec
 from jax.typing import DTypeLike
 
-from kprpe_jax.layers.attention import IMPLEMENTATIONS, Attention
-from kprpe_jax.layers.drop_path import drop_path
+from kprpe_jax.layers.attention import IMPLEMENTATIONS
 from kprpe_jax.layers.embedding_head import POOLS, EmbeddingHead
-from kprpe_jax.layers.mlp import ACTIVATIONS, Mlp
+from kprpe_jax.layers.mlp import ACTIVATIONS
 from kprpe_jax.layers.place import place
 from kprpe_jax.layers.token_mask import random_token_mask
+from kprpe_jax.layers.transformer_block import Block
 from kprpe_jax.position.encoding import (
     KEYPOINT_FORMS,
     POSITIONS,
@@ -23,7 +23,6 @@ from kprpe_jax.position.encoding import (
     PositionBias,
     position_bias,
 )
-from kprpe_jax.position.lookup import BucketSet
 
 PRESETS: dict[str, dict[str, Any]] = {
     # Digits on a 40 x 40 canvas.
@@ -49,51 +48,6 @@ PRESETS: dict[str, dict[str, Any]] = {
         mlp_ratio=4.0, output_dim=512, drop_path_rate=0.1,
     ),
 }  # fmt: skip
-
-
-class Block(nn.Module):
-    """Pre-norm transformer block: attention, then MLP, each with stochastic depth."""
-
-    num_heads: int
-    mlp_dim: int
-    activation: str
-    dtype: DTypeLike
-    attention: str
-    sharding: NamedSharding | None
-
-    @nn.compact
-    def __call__(
-        self,
-        tokens: Array,
-        tables: BiasTables,
-        drop_rate: Array | None,
-        buckets: BucketSet,
-        key_mask: Array | None,
-    ) -> tuple[Array, Array]:
-        """[B, N, C] -> ([B, N, C], the same: the block's output for `nn.scan`).
-
-        `drop_rate` is None in evaluation and where no layer drops.
-        """
-        norm = dict(epsilon=1e-5, dtype=self.dtype)
-        attention = Attention(
-            self.num_heads,
-            dtype=self.dtype,
-            implementation=self.attention,
-            sharding=self.sharding,
-            name="attention",
-        )
-        mlp = Mlp(self.mlp_dim, self.activation, dtype=self.dtype, name="mlp")
-
-        branch = nn.LayerNorm(**norm, name="norm1")(tokens)
-        branch = attention(branch, tables, buckets, key_mask)
-        if drop_rate is not None:
-            branch = drop_path(branch, drop_rate, self.make_rng("dropout"))
-        tokens += branch
-        branch = mlp(nn.LayerNorm(**norm, name="norm2")(tokens))
-        if drop_rate is not None:
-            branch = drop_path(branch, drop_rate, self.make_rng("dropout"))
-        tokens = place(tokens + branch, self.sharding)
-        return tokens, tokens
 
 
 class ViT(nn.Module):
