@@ -41,7 +41,6 @@ pytestmark = pytest.mark.golden
 BOUND = 1e-4
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("case", case_params("retinaface_mnet"))
 def test_detector(case):
     case = load_case(case)
@@ -111,7 +110,6 @@ def load_aligner(name):
     return case, model, import_weights(model, case.arrays["param"])
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("case", case_params("dfa"))
 def test_mixing(case):
     case, model, variables = load_aligner(case)
@@ -157,7 +155,6 @@ def test_mixing(case):
     assert_close(face.keypoints.reshape(-1, 10), merged[:, 6:], BOUND, "merged points")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("padded", [False, True], ids=["plain", "padded"])
 @pytest.mark.parametrize("case", case_params("dfa"))
 def test_alignment(case, padded):

@@ -65,7 +65,6 @@ def weights_of(case):
     return weights
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("case", case_params("swingait"))
 def test_swin_gait(case):
     case = load_case(case)
