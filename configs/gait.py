@@ -14,13 +14,6 @@ from configs import gait3d
 from kprpe_jax.backbones.swin_gait import PRESETS
 
 NUM_TRAINED = 100
-# Joints of the average walker, seen from the front and filling the frame.
-FRONT_JOINTS = (
-    *((0.50, 0.13), (0.53, 0.11), (0.47, 0.11), (0.57, 0.12), (0.43, 0.12)),
-    *((0.65, 0.21), (0.35, 0.21), (0.67, 0.35), (0.33, 0.35), (0.68, 0.47)),
-    *((0.32, 0.47), (0.57, 0.47), (0.43, 0.47), (0.58, 0.69), (0.42, 0.69)),
-    *((0.59, 0.87), (0.41, 0.87)),
-)
 
 
 def get_config(position: str = "kprpe") -> ConfigDict:
@@ -53,8 +46,6 @@ def get_config(position: str = "kprpe") -> ConfigDict:
     config.model.image_size = (32, 22)
     config.model.drop_path_rate = 0.0
     config.model.dtype = "float32"
-    config.model.position_options.gaze_width = 0.15  # decision 004
-    config.model.position_options.gaze_template = FRONT_JOINTS
 
     config.optimizer.learning_rate = 2e-3
     config.optimizer.warmup = 30.0

@@ -16,7 +16,7 @@ from jax import Array
 from jax.nn.initializers import Initializer
 
 from kprpe_jax.position.buckets import compute_buckets, patch_centers
-from kprpe_jax.position.gaze import gaze_initializers
+from kprpe_jax.position.gaze import gaze_tables
 from kprpe_jax.position.keypoint_bias import (
     direct_table,
     grid_table,
@@ -199,14 +199,19 @@ class PositionBias(nn.Module):
         """Initialisers of W and c."""
         if not self.gaze_width or self.position not in GAZING_FORMS:
             return nn.initializers.zeros, nn.initializers.zeros
-        return gaze_initializers(
-            self.gaze_template,
-            self.num_keypoints,
-            (layers, heads),
-            self.buckets,
-            centers,
-            self.gaze_width,
-            scale=scale,
+        template = self.gaze_template[: self.num_keypoints]
+        if len(template) < self.num_keypoints:
+            raise ValueError(
+                "PositionBias: gaze_template must have num_keypoints = "
+                f"{self.num_keypoints} points; got {len(template)}; add to it, or set "
+                "gaze_width to 0."
+            )
+        kernel, bias = gaze_tables(
+            template, (layers, heads), self.buckets, centers, self.gaze_width
+        )
+        return (
+            lambda _, shape: jnp.asarray(kernel / scale).reshape(shape),
+            lambda _, shape: jnp.asarray(bias / scale).reshape(shape),
         )
 
     def _context_tables(self, layers: int, heads: int, size: int) -> BiasTables:

@@ -14,15 +14,12 @@ The last term is the same for all keys, so the softmax removes it. The first two
 and D'W of Eq. 10, where e is the offset of the bucket d(i, j) and M_i - G is the sum of
 a_k (M_i - P_k); buckets that join several offsets take their mean. So f(P) can be a
 head that finds the left cheek in any pose, and with tables that start at zero it has to
-find that out. Inside a window the softmax runs over the window's keys alone, so a head
-whose place is elsewhere looks at the side that is nearest to it.
+find that out.
 """
 
 from collections.abc import Sequence
 
-import jax.numpy as jnp
 import numpy as np
-from jax.nn.initializers import Initializer
 
 from kprpe_jax.position.lookup import BucketSet, num_buckets
 
@@ -65,7 +62,7 @@ def gaze_tables(
     shape: tuple[int, int],
     buckets: BucketSet,
     centers: np.ndarray,
-    width: float | np.ndarray,
+    width: float,
 ) -> tuple[np.ndarray, np.ndarray]:
     """W and c with which every head looks at its own place.
 
@@ -76,13 +73,12 @@ def gaze_tables(
       shape: (layers L, heads H).
       buckets: that tell directions apart: of method `product` or `cross`.
       centers: float32 [N, 2], (x, y) of the tokens, in the unit of the keypoints.
-      width: s > 0, standard deviation of the Gaussian, in that unit; a number, or one
-        for x and one for y.
+      width: s > 0, standard deviation of the Gaussian, in that unit.
     Returns: float32 [2K, L, H, num_buckets] and [L, H, num_buckets].
     Raises: ValueError: buckets without directions; a width that is not positive; a
       template as `place_weights`.
     """
-    if not np.all(np.asarray(width) > 0):
+    if not width > 0:
         raise ValueError(f"gaze_tables: width must be positive; got {width}.")
     if any(part.axes is None for part in buckets):
         raise ValueError(
@@ -90,47 +86,15 @@ def gaze_tables(
             "place; got distances alone; use method product or cross."
         )
     weights = place_weights(np.asarray(template), spread_places(shape[0] * shape[1]))
-    offsets = (centers[None] - centers[:, None]) / width  # [query, key, 2]
+    offsets = centers[None] - centers[:, None]  # [query, key, 2]
     means = [_bucket_means(part, offsets) for part in buckets]
     toward = np.concatenate([mean for mean, _ in means])  # [buckets, 2]
     squared = np.concatenate([square for _, square in means])
 
-    kernel = np.einsum("hk,ba->kahb", weights, -toward / width)
-    bias = np.broadcast_to(-squared / 2, (*shape, len(squared)))
+    kernel = np.einsum("hk,ba->kahb", weights, -toward / width**2)
+    bias = np.broadcast_to(-squared / (2 * width**2), (*shape, len(squared)))
     kernel = kernel.reshape(2 * weights.shape[1], *shape, num_buckets(buckets))
     return kernel.astype(np.float32), bias.astype(np.float32)
-
-
-def gaze_initializers(
-    template: Sequence[Sequence[float]],
-    num_keypoints: int,
-    shape: tuple[int, int],
-    buckets: BucketSet,
-    centers: np.ndarray,
-    width: float | np.ndarray,
-    scale: float = 1.0,
-) -> tuple[Initializer, Initializer]:
-    """Initialisers of W and c, for a bias that is multiplied by `scale`.
-
-    Args:
-      template: as `gaze_tables`; the first num_keypoints are read.
-      num_keypoints: K.
-      shape, buckets, centers, width: as `gaze_tables`.
-      scale: > 0.
-    Raises: ValueError: too short a template; and as `gaze_tables`.
-    """
-    if len(template) < num_keypoints:
-        raise ValueError(
-            "gaze_initializers: gaze_template must have num_keypoints = "
-            f"{num_keypoints} points; got {len(template)}; add to it, or set "
-            "gaze_width to 0."
-        )
-    tables = gaze_tables(template[:num_keypoints], shape, buckets, centers, width)
-    kernel, bias = (table / np.float32(scale) for table in tables)
-    return (
-        lambda _, shape: jnp.asarray(kernel).reshape(shape),
-        lambda _, shape: jnp.asarray(bias).reshape(shape),
-    )
 
 
 def _bucket_means(part, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -34,12 +34,10 @@ import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.nn.initializers import Initializer
 
 from kprpe_jax.position.buckets import Buckets, compute_buckets
-from kprpe_jax.position.gaze import gaze_initializers
 from kprpe_jax.position.keypoint_bias import grid_table, keypoint_table
-from kprpe_jax.position.lookup import BucketSet, lookup, lookup_rows, num_buckets
+from kprpe_jax.position.lookup import lookup, lookup_rows, num_buckets
 
 MESHES = ("window", "image", "shared")
 
@@ -135,7 +133,8 @@ class OffsetBias(nn.Module):
 class WindowKeypointBias(nn.Module):
     """f(P) of all blocks of one stage.
 
-    Added undivided, in place of the bias by offset, as in the official Swin.
+    Added undivided, in place of the bias by offset, as in the official Swin; it starts
+    at zero.
 
     Source: KP-RPE, Eq. 8-11 and Sec. 5; see this file's head.
 
@@ -146,10 +145,6 @@ class WindowKeypointBias(nn.Module):
       num_keypoints: K.
       mesh: one of MESHES.
       method, ratio: of `compute_buckets`, on the grid of the window.
-      gaze_width: > 0 starts with every head looking at its own place (`gaze`): width of
-        the Gaussian in fractions of the image; 0 = tables start at zero.
-      gaze_template: (x, y) of the keypoints in an upright image, in fractions of it;
-        the first num_keypoints are read.
     """
 
     num_layers: int
@@ -161,8 +156,6 @@ class WindowKeypointBias(nn.Module):
     mesh: str = "window"
     method: str = "product"
     ratio: float = 1.9
-    gaze_width: float = 0.0
-    gaze_template: Sequence[Sequence[float]] = ()
 
     @nn.compact
     def __call__(self, keypoints: Array, places: Sequence[np.ndarray]) -> list[Array]:
@@ -172,8 +165,7 @@ class WindowKeypointBias(nn.Module):
           keypoints: float32 [B, K, 2], fractions of the image; may lie outside of it.
           places: per layer int32 [windows, N, 2], from `token_places`.
         Returns: per layer float32 [B, windows, H, N, N].
-        Raises: ValueError: unknown mesh; keypoints of another shape; a gaze that the
-          mesh or the buckets cannot express.
+        Raises: ValueError: unknown mesh; keypoints of another shape.
         """
         if self.mesh not in MESHES:
             raise ValueError(
@@ -186,9 +178,9 @@ class WindowKeypointBias(nn.Module):
             )
         buckets = compute_buckets(tuple(self.window), self.method, self.ratio)
         shape = (self.num_layers, self.num_heads, num_buckets(buckets))
-        kernel_init, bias_init = self._starts(buckets, places[0])
-        kernel = self.param("kernel", kernel_init, (2 * self.num_keypoints, *shape))
-        bias = self.param("bias", bias_init, shape)
+        zeros = nn.initializers.zeros
+        kernel = self.param("kernel", zeros, (2 * self.num_keypoints, *shape))
+        bias = self.param("bias", zeros, shape)
 
         biases, tables = [], None
         for layer, place in enumerate(places):
@@ -202,30 +194,6 @@ class WindowKeypointBias(nn.Module):
             of_place = lookup_rows(rows, buckets)  # [windows, H, N, N]
             biases.append(of_place - lookup(tables[layer], buckets)[:, None])
         return biases
-
-    def _starts(
-        self, buckets: BucketSet, places: np.ndarray
-    ) -> tuple[Initializer, Initializer]:
-        """Initialisers of W and c; offsets are alike in all windows."""
-        if not self.gaze_width:
-            return nn.initializers.zeros, nn.initializers.zeros
-        if self.mesh == "shared":
-            raise ValueError(
-                "WindowKeypointBias: with mesh 'shared' no head knows where its window "
-                "lies, so none can look at a place; use mesh window or image, or set "
-                "gaze_width to 0."
-            )
-        centers, unit = query_frame(
-            places[:1], self.grid, self.window, self.extent, self.mesh
-        )
-        return gaze_initializers(
-            self.gaze_template,
-            self.num_keypoints,
-            (self.num_layers, self.num_heads),
-            buckets,
-            centers[0],
-            self.gaze_width * unit,
-        )
 
 
 def fill_missing(keypoints: Array, present: Array | None = None) -> Array:

@@ -9,7 +9,6 @@ import pytest
 
 from kprpe_jax.layers.windows import plan_windows, token_places
 from kprpe_jax.position.buckets import compute_buckets
-from kprpe_jax.position.gaze import spread_places
 from kprpe_jax.position.window_bias import (
     MESHES,
     WindowKeypointBias,
@@ -110,47 +109,6 @@ def test_bias_equals_the_direct_form_and_moves_with_the_person(mesh):
         np.testing.assert_allclose(moved[:, [1, 3]], got[0][:, [0, 2]], atol=1e-4)
     gradient = quick_jit(jax.grad(lambda p: sum(b.sum() for b in apply(p))))
     assert np.isfinite(gradient(jnp.asarray(keypoints))).all()
-
-
-@pytest.mark.parametrize("mesh", ["window", "image"])
-def test_heads_look_at_places_within_each_window(mesh):
-    template, width = np.array([[0.3, 0.2], [0.6, 0.3], [0.5, 0.9]]), 0.3
-    gaze = dict(gaze_width=width, gaze_template=template.tolist())
-    model = WindowKeypointBias(
-        *(LAYERS, HEADS, GRID, WINDOW, GRID, KEYPOINTS, mesh), ratio=8.0, **gaze
-    )
-    turn = np.array([[0.9, -0.3], [0.2, 1.1]])
-    keypoints = np.float32(template @ turn.T + [0.1, -0.05])[None]
-    both = [places(False), places(True)]
-    params = model.init(jax.random.key(0), keypoints, both)
-    biases = model.apply(params, keypoints, both)
-    for layer, (bias, place) in enumerate(zip(biases, both, strict=True)):
-        centers = ((place + 0.5) / GRID)[..., ::-1]  # fractions of the image
-        for head in range(HEADS):
-            place_of_head = spread_places(LAYERS * HEADS)[layer * HEADS + head]
-            seen = turn @ place_of_head + [0.1, -0.05]
-            logits = -((centers - seen) ** 2).sum(-1) / (2 * width**2)
-            want = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
-            got = jax.nn.softmax(bias[0, :, head])  # [windows, N, N]
-            # Pieces that the shift brought together do not see each other.
-            whole = (np.ptp(place, axis=1) < WINDOW).all(-1)
-            assert whole.any()
-            want = np.broadcast_to(want[:, None], got.shape)
-            np.testing.assert_allclose(got[whole], want[whole], atol=2e-5)
-
-
-def test_gaze_that_the_mesh_cannot_express():
-    template = ((0.3, 0.2), (0.6, 0.3), (0.5, 0.9))
-    for fields, message in [
-        (dict(mesh="shared", gaze_template=template), "mesh 'shared'"),
-        (dict(gaze_template=template[:2]), "must have num_keypoints = 3 points"),
-        (dict(gaze_template=template, method="euclidean"), "directions"),
-    ]:
-        model = WindowKeypointBias(
-            LAYERS, HEADS, GRID, WINDOW, GRID, KEYPOINTS, gaze_width=0.2, **fields
-        )
-        with pytest.raises(ValueError, match=message):
-            model.init(jax.random.key(0), np.zeros((1, 3, 2)), [places(False)])
 
 
 def test_missing_keypoints():
