@@ -56,7 +56,7 @@ def table(runs: Runs, names: Sequence[str]) -> str:
             digits = 3 if factor == 1 else 1
             cell = f"{values.mean():.{digits}f}"
             if len(values) > 1:
-                cell += f" ± {values.std():.{digits}f}"
+                cell += f" ± {values.std(ddof=1):.{digits}f}"
             cells.append(cell)
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"

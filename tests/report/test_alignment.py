@@ -25,9 +25,9 @@ def test_a_row_is_mean_and_deviation_over_seeds(runs):
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines[2:]]
     weak, strong = (dict(zip(titles, row, strict=True)) for row in rows)
     assert weak["variant"] == "weak"
-    assert weak["ANME"] == "0.400 ± 0.100"
-    assert weak["rank-1, moved"] == "25.0 ± 5.0"
-    assert strong["rank-1, moved"] == "50.0 ± 10.0"
+    assert weak["ANME"] == "0.400 ± 0.141"
+    assert weak["rank-1, moved"] == "25.0 ± 7.1"
+    assert strong["rank-1, moved"] == "50.0 ± 14.1"
     one = alignment.table(runs[:1], ["weak"])  # a single seed has no deviation
     assert "±" not in one
 
