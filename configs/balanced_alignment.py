@@ -30,18 +30,13 @@ def get_config(method: str = "tps") -> ConfigDict:
     variant = method if method in VARIANTS else ""
     config = make_base("joint_alignment", steps=1000)
 
-    config.data = ConfigDict()
     config.data.name = "synthetic_faces"
-    config.data.dir = "data"
-    config.data.train_split = "train"
     config.data.points = "landmarks"  # or keypoints: five
     config.data.num_keypoints = 84
     config.data.num_classes = 200
     config.data.train_identities = ()
     config.data.image_shape = (112, 112, 3)
     config.data.batch_size = 64
-    config.data.num_threads = 2
-    config.data.num_workers = 0
     config.data.builder = ConfigDict(
         dict(
             num_identities=200,

@@ -6,7 +6,7 @@ from kprpe_jax.backbones.vit import PRESETS
 
 
 def make_base(task: str, *, steps: int) -> ConfigDict:
-    """Optimiser, mesh, checkpoints and log of one of the tasks in `kprpe_jax.tasks`.
+    """Loader, optimiser, mesh, checkpoints and log of a task in `kprpe_jax.tasks`.
 
     Args:
       task: name of its file.
@@ -16,6 +16,12 @@ def make_base(task: str, *, steps: int) -> ConfigDict:
     config.task = task
     config.seed = 0
     config.steps = steps
+
+    config.data = ConfigDict()
+    config.data.dir = "data"  # of all data sets
+    config.data.train_split = "train"
+    config.data.num_threads = 2  # that read
+    config.data.num_workers = 0  # reading processes; 0 = this one
 
     config.optimizer = ConfigDict()
     config.optimizer.name = "adamw"

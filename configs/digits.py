@@ -20,18 +20,13 @@ def get_config(position: str = "kprpe_multihead") -> ConfigDict:
     """Configure a run with one of the encodings of `kprpe_jax.position.encoding`."""
     config = make_base("classification", steps=800)
 
-    config.data = ConfigDict()
     config.data.name = "digits"
-    config.data.dir = "data"
-    config.data.train_split = "train"
     config.data.test_split = "test"
     config.data.batch_size = 64
     config.data.num_classes = 10
     config.data.image_shape = (28, 28, 1)
     config.data.num_keypoints = 5  # in the data; the model may use fewer
     config.data.affnist_file = ""  # an official .mat file adds an evaluator
-    config.data.num_threads = 2
-    config.data.num_workers = 0
 
     config.canvas = ConfigDict()
     config.canvas.size = 40  # pixels

@@ -24,16 +24,12 @@ def get_config(position: str = "kprpe") -> ConfigDict:
     """Configure a run with position `table` (Swin's own) or `kprpe`."""
     config = make_base("gait", steps=60_000)
 
-    config.data = ConfigDict()
     config.data.name = "gait3d"
-    config.data.dir = "data"
-    config.data.train_split = "train"
     config.data.batch_size = 128  # sequences: 32 people x 4
     config.data.sequences_per_identity = 4
     config.data.num_classes = 3000
     config.data.num_frames = 30  # of a clip
     config.data.skip_frames = 4
-    config.data.num_threads = 2
     config.data.num_workers = 8
 
     config.augmentation = ConfigDict()  # fields of data.augmentation.spatial.Spatial

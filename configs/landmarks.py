@@ -39,13 +39,9 @@ def get_config(size: str = "full") -> ConfigDict:
     """Configure a run, "full", "small", "wider_face" or "lfw"."""
     config = make_base("landmarks", steps=20_000)
 
-    config.data = ConfigDict()
     config.data.name = "synthetic_faces"
     config.data.dir = "data/free"
-    config.data.train_split = "train"
     config.data.batch_size = 64
-    config.data.num_threads = 2
-    config.data.num_workers = 0
     config.data.builder = ConfigDict(
         dict(
             num_identities=2000,

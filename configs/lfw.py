@@ -22,10 +22,7 @@ def get_config(position: str = "kprpe_multihead") -> ConfigDict:
     """Configure a run with one of the encodings of `kprpe_jax.position.encoding`."""
     config = make_base("face_recognition", steps=2000)
 
-    config.data = ConfigDict()
     config.data.name = "lfw"
-    config.data.dir = "data"
-    config.data.train_split = "train"
     config.data.batch_size = 64
     config.data.num_classes = NUM_TRAINED
     config.data.train_identities = (0, NUM_TRAINED)
@@ -34,8 +31,6 @@ def get_config(position: str = "kprpe_multihead") -> ConfigDict:
     config.data.num_keypoints = 5
     config.data.images_per_identity = 0  # > 0: so many of each person in a batch
     config.data.repeat_probability = 0.1
-    config.data.num_threads = 2
-    config.data.num_workers = 0
 
     config.augmentation = ConfigDict()
     config.augmentation.preset = "kprpe"

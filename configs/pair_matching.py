@@ -33,18 +33,14 @@ def get_config(network: str = "h2l") -> ConfigDict:
         )
     config = make_base("pair_matching", steps=240)
 
-    config.data = ConfigDict()
-    config.data.dir = "data"
     config.data.name = "lfw_patches"
     config.data.input = "patches"  # or images: through the CNN or learned patches
     config.data.in_memory = True
-    config.data.train_split = "train"
     config.data.train_identities = (0, NUM_TRAINED)  # (first, last); () = all
     config.data.num_classes = NUM_TRAINED
     config.data.image_shape = (112, 112, 3)  # images
     config.data.batch_size = 64  # pairs
     config.data.num_threads = 1
-    config.data.num_workers = 0
 
     config.backbone = ConfigDict()  # images: the CNN, unless patches are learned
     config.backbone.kind = "mobilefacenet"

@@ -22,13 +22,10 @@ def get_config(method: str = "cluster_aggregate") -> ConfigDict:
     """Configure a run of CAFace, or of one of `kprpe_jax.fusion.weighted.METHODS`."""
     config = make_base("set_fusion", steps=400)
 
-    config.data = ConfigDict()
-    config.data.dir = "data"
     config.data.features = "lfw_train"
     config.data.input = "features"  # or pixels: from images, through the backbone
     config.data.in_memory = True
     config.data.name = ""  # pixels: the data set of images
-    config.data.train_split = "train"  # pixels
     config.data.train_identities = ()  # (first, last); () = all
     config.data.images_per_set = 16  # the largest N; drawn from 2 on
     # A step's sets are padded to one of these; a large run may have (4, 8, 16), each of
@@ -36,7 +33,6 @@ def get_config(method: str = "cluster_aggregate") -> ConfigDict:
     config.data.padded_sizes = (16,)
     config.data.batch_size = 16 * 2 * 16  # images: 16 people, two sets, 16 in each
     config.data.num_threads = 1
-    config.data.num_workers = 0
 
     config.backbone = ConfigDict()  # pixels
     config.backbone.kind = "mobilefacenet"
