@@ -7,7 +7,7 @@ os.environ["XLA_FLAGS"] = " ".join(
     [
         os.environ.get("XLA_FLAGS", ""),
         "--xla_force_host_platform_device_count=8",
-        # The older code generator compiles twice as fast as the one in use since 2025;
+        # The older code generator compiles nearly twice as fast as the default one;
         # most tests run each of their programs once.
         "--xla_cpu_use_fusion_emitters=false",
     ]
