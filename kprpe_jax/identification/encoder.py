@@ -6,24 +6,19 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from kprpe_jax.backbones.iresnet import IResNet
+from kprpe_jax.identification.trained_run import one_device, restore_run
 from kprpe_jax.interop.mobilefacenet import import_weights, published_mobilefacenet
 from kprpe_jax.matching.patch_weights import Faces
 from kprpe_jax.tasks import face_recognition
-from kprpe_jax.tasks.recognition import NORMS, SHARDING_RULES
+from kprpe_jax.tasks.recognition import NORMS
 from kprpe_jax.tasks.recognition import init as recognition_init
-from kprpe_jax.tasks.task import Task
-from kprpe_jax.training import mesh as mesh_lib
-from kprpe_jax.training.checkpoint import restore_for_eval
 from kprpe_jax.training.sharding import flatten_with_paths
-from kprpe_jax.training.state import abstract_state
 
 
 class Encoder(NamedTuple):
@@ -91,14 +86,15 @@ def run_encoder(
             "run_encoder: config.task must be face_recognition; got "
             f"{config.task!r}; give the config of a run on faces."
         )
-    one = mesh_lib.make_mesh(dict.fromkeys(mesh_lib.AXES, 1), jax.devices()[:1])
-    model, read = face_recognition.make_backbone(config, one)
+    model, read = face_recognition.make_backbone(config, one_device())
     size = tuple(config.model.image_size)
     examples = read(
         jnp.zeros((1, *size, 3)), jnp.zeros((1, config.data.num_keypoints, 2))
     )
     init = partial(recognition_init, config, model, examples)
-    variables = _restore(config, workdir, which, init, one)
+    state = restore_run(config, workdir, init, which=which)
+    own = {name: c for name, c in state.collections.items() if name != NORMS}
+    variables = {"params": state.params["backbone"], **own}
 
     def embed(images: Array, keypoints: Array) -> Faces:
         inputs = read(images, keypoints)
@@ -132,24 +128,3 @@ def fingerprint(architecture: str, variables: dict[str, Any]) -> str:
 
 def _patches(maps: Array) -> Array:
     return maps.reshape(len(maps), -1, maps.shape[-1]).astype(jnp.float32)
-
-
-def _restore(
-    config: ConfigDict,
-    workdir: str | os.PathLike,
-    which: int | str,
-    init: Callable[..., Any],
-    mesh: Mesh,
-) -> dict[str, Any]:
-    """Variables of a run's backbone; the run's data set is not needed."""
-    nothing = dict.fromkeys(("loss", "open_training", "check_batch"))
-    task = Task(init, **nothing, evaluators={}, sharding_rules=SHARDING_RULES)
-    state = restore_for_eval(
-        workdir,
-        which,
-        abstract_state(task, mesh),
-        metric=config.checkpoint.best_metric,
-        mode=config.checkpoint.best_mode,
-    )
-    own = {name: c for name, c in state.collections.items() if name != NORMS}
-    return {"params": state.params["backbone"], **own}

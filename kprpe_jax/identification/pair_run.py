@@ -6,16 +6,11 @@ import pathlib
 from functools import partial
 from typing import Any, NamedTuple
 
-import jax
 from ml_collections import ConfigDict
 
+from kprpe_jax.identification.trained_run import restore_run
 from kprpe_jax.matching.two_image import OneImage, SameOrNot, TwoLinear
 from kprpe_jax.tasks import pair_data, pair_matching
-from kprpe_jax.tasks.recognition import SHARDING_RULES
-from kprpe_jax.tasks.task import Task
-from kprpe_jax.training import mesh as mesh_lib
-from kprpe_jax.training.checkpoint import restore_for_eval
-from kprpe_jax.training.state import abstract_state
 
 
 class PairRun(NamedTuple):
@@ -40,20 +35,11 @@ def read_pair_run(workdir: str | os.PathLike, *, which: int | str = "last") -> P
     Raises: ValueError: no run, or one of another task; no such checkpoint.
     """
     config = _read_config(pathlib.Path(workdir))
-    mesh = mesh_lib.make_mesh(dict.fromkeys(mesh_lib.AXES, 1), jax.devices()[:1])
     model, cnn = pair_matching.make_model(config.model), None
     if config.data.input == "images" and not config.model.window_size:
         cnn = pair_data.open_cnn(config)
     init = partial(pair_matching.init, config, model, cnn)
-    nothing = dict.fromkeys(("loss", "open_training", "check_batch"))
-    task = Task(init, **nothing, evaluators={}, sharding_rules=SHARDING_RULES)
-    state = restore_for_eval(
-        workdir,
-        which,
-        abstract_state(task, mesh),
-        metric=config.checkpoint.best_metric,
-        mode=config.checkpoint.best_mode,
-    )
+    state = restore_run(config, workdir, init, which=which)
     variables = pair_matching.transformer_variables(state.params, state.collections)
     return PairRun(config, model, variables)
 
