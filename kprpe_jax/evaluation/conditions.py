@@ -69,9 +69,9 @@ def make_evaluators(
       batch_size: rows of the global batch; the last one is padded and masked.
       repeats: random draws of each row.
       seed: of the draws.
-    Returns: evaluator -> function (state, mesh) -> {name: accuracy in [0, 1]}; a single
-      condition is called `accuracy`. `count` is the number of rows, without padding or
-      repeats.
+    Returns: evaluator -> function (state, mesh) -> {name: accuracy in [0, 1]}, which
+      raises ValueError where scores are not finite; a single condition is called
+      `accuracy`. `count` is the number of rows, without padding or repeats.
     """
 
     @partial(jax.jit, static_argnames="condition")
@@ -79,7 +79,8 @@ def make_evaluators(
         images, keypoints = distort(batch, rng, severity, alpha, condition=condition)
         scores = predict(params, collections, images, keypoints)
         correct = (scores.argmax(-1) == batch["label"]) & batch["mask"]
-        return correct.sum(), batch["mask"].sum()
+        faulty = ~jnp.isfinite(scores).all(-1) & batch["mask"]
+        return correct.sum(), batch["mask"].sum(), faulty.sum()
 
     def evaluate(
         group: dict[str, Condition], state: Any, mesh: Mesh
@@ -112,7 +113,13 @@ def make_evaluators(
             ]
         results = {}
         for name, pairs in jax.device_get(sums).items():
-            correct, count = np.sum(pairs, axis=0)
+            correct, count, faulty = np.sum(pairs, axis=0)
+            if faulty:
+                raise ValueError(
+                    f"evaluators: scores must be finite; got {faulty} of {count} rows "
+                    f"with NaN or infinity under {name!r}; find out which weights or "
+                    "images made them."
+                )
             results[name] = float(correct / count)
         if len(group) == 1:
             results = {"accuracy": results.popitem()[1]}

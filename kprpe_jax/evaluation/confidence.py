@@ -47,19 +47,18 @@ def bootstrap_interval(
       fewer than 2 resamples.
     """
     arrays = tuple(map(np.asarray, arrays))
-    lengths = {len(array) for array in arrays}
-    if len(lengths) != 1 or 0 in lengths:
+    strata = np.zeros(len(arrays[0]), int) if strata is None else np.asarray(strata)
+    lengths = [len(array) for array in (*arrays, strata)]
+    if len(set(lengths)) != 1 or 0 in lengths:
         raise ValueError(
-            "bootstrap_interval: arrays must have one length, at least 1; got "
-            f"{[len(array) for array in arrays]}."
+            "bootstrap_interval: arrays and strata must have one length, at least 1; "
+            f"got {lengths}."
         )
     if not 0 < level < 1 or resamples < 2:
         raise ValueError(
             "bootstrap_interval: level must lie in (0, 1) and resamples be at least 2; "
             f"got {level} and {resamples}."
         )
-    (count,) = lengths
-    strata = np.zeros(count, int) if strata is None else np.asarray(strata)
     groups = [np.flatnonzero(strata == value) for value in np.unique(strata)]
     # NumPy draws, since the indices are used on the host; the key seeds it.
     generator = np.random.default_rng(np.asarray(jax.random.key_data(rng)))

@@ -1,6 +1,7 @@
 """The compiled pipeline from rows of a data set to their embeddings."""
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
 
 import jax
@@ -50,6 +51,11 @@ def with_mirror(embed: Embed, mirror: str = "sum") -> Embed:
     return both
 
 
+@cache
+def _gather(mesh: Mesh) -> Callable[[Any], Any]:
+    return jax.jit(lambda x: x, out_shardings=replicated(mesh))
+
+
 def embed_rows(
     embed_batch: Callable[[dict[str, Array], Array], Any],
     source: Sequence,
@@ -69,7 +75,7 @@ def embed_rows(
       mesh: the devices.
     Returns: float32 [N, D], or that tree of arrays [N, ...], in every process.
     """
-    gather = jax.jit(lambda x: x, out_shardings=replicated(mesh))
+    gather = _gather(mesh)
     batches = eval_batches(
         source,
         batch_size=batch_size,

@@ -23,12 +23,12 @@ from kprpe_jax.data.template_sets import TemplateSet
 from kprpe_jax.evaluation.conditions import Evaluator
 from kprpe_jax.evaluation.embedding import Embed, embed_rows, with_mirror
 from kprpe_jax.evaluation.protocols import (
-    FARS,
     distractor_search,
     gallery_search,
     million_distractors,
     template_verification,
 )
+from kprpe_jax.evaluation.roc import FARS, resolved_rates
 from kprpe_jax.evaluation.templates import (
     WEIGHTS,
     Templates,
@@ -100,15 +100,16 @@ def protocol_evaluators(
 def parse_protocol(text: str) -> tuple[str, list[str]]:
     """Split "kind:data set,data set".
 
-    Raises: ValueError: an unknown kind, or too few or too many data sets.
+    Raises: ValueError: an unknown kind; too few or too many data sets, or one twice:
+      who is searched among the same images is always found.
     """
     kind, _, names = text.partition(":")
     sets = [name for name in names.split(",") if name]
     least, most = _NUM_SETS.get(kind, (0, -1))
-    if not least <= len(sets) <= most:
+    if not least <= len(sets) <= most or len(set(sets)) < len(sets):
         raise ValueError(
             "config.evals.protocols must be written kind:data set, such as "
-            f"{', '.join(_EXAMPLES)}; got {text!r}."
+            f"{', '.join(_EXAMPLES)}, and name no set twice; got {text!r}."
         )
     return kind, sets
 
@@ -131,7 +132,7 @@ def ijb(
     pooled = pool(templates, embed_faces(state, mesh, templates.faces))
     results: dict[str, float] = {}
     if len(lists.first):
-        fars = [far for far in FARS if far * (~lists.same).sum() >= 1]
+        fars = resolved_rates(FARS, (~lists.same).sum())
         found = template_verification(
             pooled, lists.first, lists.second, lists.same, fars=fars
         )
@@ -145,7 +146,7 @@ def ijb(
     ]
     for name, (ids, subjects) in lists.probes.items() if galleries else ():
         probes = unit[template_rows(pooled.ids, ids)]
-        found = _search(probes, subjects, galleries, ranks=(1, 5, 10))
+        found = _search(probes, subjects, galleries, ranks=(1, 5, 10), mesh=mesh)
         results |= {f"{name}_{metric}": value for metric, value in found.items()}
     return {**_floats(results), "templates": len(pooled.ids)}
 
@@ -170,7 +171,7 @@ def video(
     _, number = np.unique(np.concatenate(people), return_inverse=True)
     subjects = np.split(number, np.cumsum([len(p) for p in people])[:-1])
     searched = list(zip([p.unit_embeddings for p in pooled], subjects, strict=True))
-    found = _search(*searched[0], searched[1:], ranks=(1, 5))
+    found = _search(*searched[0], searched[1:], ranks=(1, 5), mesh=mesh)
     return {**_floats(found), "templates": len(people[0])}
 
 
@@ -201,6 +202,7 @@ def tinyface(
         images.template[of["match"]],
         x[of["distractor"]],
         ranks=ranks,
+        mesh=mesh,
     )
     results = {f"rank_{k}": value for k, value in zip(ranks, found, strict=True)}
     return {**_floats(results), "probes": int(of["probe"].sum())}
@@ -227,7 +229,7 @@ def megaface(
         ).embeddings
         for start in range(0, count, _BLOCK_ROWS)
     )
-    rank_1 = million_distractors(x, people.template, blocks)
+    rank_1 = million_distractors(x, people.template, blocks, mesh=mesh)
     return {"rank_1": rank_1, "distractors": count}
 
 
@@ -276,12 +278,15 @@ def _search(
     galleries: list[tuple[np.ndarray, np.ndarray]],
     *,
     ranks: Sequence[int],
+    mesh: Mesh,
     fpirs: Sequence[float] = (0.01, 0.1),
 ) -> dict[str, float]:
     """Rank-k, and TPIR where every gallery lacks somebody."""
     if any(np.isin(subjects, ids).all() for _, ids in galleries):
         fpirs = ()
-    found = gallery_search(probes, subjects, galleries, ranks=ranks, fpirs=fpirs)
+    found = gallery_search(
+        probes, subjects, galleries, ranks=ranks, fpirs=fpirs, mesh=mesh
+    )
     results = {f"rank_{k}": value for k, value in zip(ranks, found.rank, strict=True)}
     pairs = zip(fpirs, found.tpir, strict=True)
     return results | {_rate("tpir_at_fpir", f): value for f, value in pairs}

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from jax.typing import ArrayLike
 
-from kprpe_jax.evaluation.scores import finite
+from kprpe_jax.evaluation.scores import finite, genuine
 from kprpe_jax.evaluation.search import Found
 
 RULES = ("within", "rounded")
@@ -23,23 +23,26 @@ class Outcome(NamedTuple):
     Attributes:
       mated: bool [P].
       mate_score: float32 [P], best score with the own identity; -inf if not mated.
-      mate_rank: int [P], gallery rows ahead of that mate, 0 = found first; beyond the
-        kept ranks of a search it is their number, as it is for probes without mate.
+      mate_rank: int [P], gallery rows ahead of that mate, 0 = found first; `depth`
+        where it is not among so many, as for probes without mate.
       best_score: float32 [P], best score with anyone.
+      depth: gallery rows whose order is known: the k of a search, or all.
     """
 
     mated: np.ndarray
     mate_score: np.ndarray
     mate_rank: np.ndarray
     best_score: np.ndarray
+    depth: int
 
 
 def outcome_of_search(found: Found, probe_ids: ArrayLike) -> Outcome:
     """What a search says of each probe; ranks are known up to its k."""
     hits = found.ids == np.asarray(probe_ids)[:, None]
-    rank = np.where(hits.any(-1), hits.argmax(-1), hits.shape[1])
+    depth = hits.shape[1]
+    rank = np.where(hits.any(-1), hits.argmax(-1), depth)
     mated = np.isfinite(found.mate_score)
-    return Outcome(mated, found.mate_score, rank, found.scores[:, 0])
+    return Outcome(mated, found.mate_score, rank, found.scores[:, 0], depth)
 
 
 def outcome_of_scores(scores: ArrayLike, same: ArrayLike) -> Outcome:
@@ -50,7 +53,8 @@ def outcome_of_scores(scores: ArrayLike, same: ArrayLike) -> Outcome:
       same: bool [P, G], True = the same identity.
     Raises: ValueError: shapes differ, an empty gallery, scores that are not finite.
     """
-    scores, same = finite("outcome_of_scores", scores), np.asarray(same).astype(bool)
+    name = "outcome_of_scores"
+    scores, same = finite(name, scores), genuine(name, same)
     if scores.ndim != 2 or scores.shape != same.shape or not scores.size:
         raise ValueError(
             "outcome_of_scores: scores and same must be matrices of one shape with at "
@@ -62,8 +66,9 @@ def outcome_of_scores(scores: ArrayLike, same: ArrayLike) -> Outcome:
     mate_score = own.max(-1)
     earlier = np.arange(scores.shape[1]) < mate[:, None]
     ahead = (scores > mate_score[:, None]) | ((scores == mate_score[:, None]) & earlier)
-    rank = np.where(mated, ahead.sum(-1), scores.shape[1])
-    return Outcome(mated, mate_score, rank, scores.max(-1))
+    depth = scores.shape[1]
+    rank = np.where(mated, ahead.sum(-1), depth)
+    return Outcome(mated, mate_score, rank, scores.max(-1), depth)
 
 
 def rank_accuracy(outcome: Outcome, ranks: Sequence[int]) -> np.ndarray:
@@ -73,9 +78,11 @@ def rank_accuracy(outcome: Outcome, ranks: Sequence[int]) -> np.ndarray:
       outcome: of all probes; those without mate are left out.
       ranks: k >= 1, up to the k of the search.
     Returns: float64 [R].
-    Raises: ValueError: no probe is mated.
+    Raises: ValueError: no probe is mated; a k that is less than 1, or that the search
+      did not reach.
     """
     mated = _some("rank_accuracy", outcome.mated, "with a mate")
+    _check_ranks("rank_accuracy", outcome, ranks)
     return np.array([(outcome.mate_rank[mated] < k).mean() for k in ranks])
 
 
@@ -108,9 +115,10 @@ def open_set(
       ranks: a mate counts if its score is accepted and it is among the first k; None:
         at whatever rank.
       rule: of `alarm_threshold`.
-    Raises: ValueError: no probe is mated, or all are.
+    Raises: ValueError: no probe is mated, or all are; ranks as `rank_accuracy`.
     """
     mated = _some("open_set", outcome.mated, "with a mate")
+    _check_ranks("open_set", outcome, [k for k in ranks if k is not None])
     strangers = outcome.best_score[_some("open_set", ~outcome.mated, "without a mate")]
     threshold = np.array(
         [alarm_threshold(strangers, rate, rule=rule) for rate in fpirs]
@@ -174,7 +182,7 @@ def mate_recall_at_false_matches(
     Raises: ValueError: a probe without or with several mates; more false matches
       allowed than there are scores.
     """
-    outcome, same = outcome_of_scores(scores, same), np.asarray(same).astype(bool)
+    outcome, same = outcome_of_scores(scores, same), np.asarray(same, bool)
     if (same.sum(-1) != 1).any():
         raise ValueError(
             "mate_recall_at_false_matches: every probe must have exactly one mate; got "
@@ -189,6 +197,18 @@ def mate_recall_at_false_matches(
         )
     threshold = others[counts - 1]
     return (outcome.mate_score > threshold[:, None]).mean(-1), threshold
+
+
+def _check_ranks(name: str, outcome: Outcome, ranks: Sequence[int]) -> None:
+    """Refuse ranks that the outcome does not know."""
+    rank = outcome.mate_rank[outcome.mated]
+    # Where every mate was found, all ranks are known.
+    most = outcome.depth if (rank >= outcome.depth).any() else np.inf
+    if any(not 1 <= k <= most for k in ranks):
+        raise ValueError(
+            f"{name}: ranks must lie between 1 and the number of rows that the search "
+            f"kept, {outcome.depth}; got {list(ranks)}; search with a larger k."
+        )
 
 
 def _some(name: str, chosen: np.ndarray, kind: str) -> np.ndarray:

@@ -87,12 +87,20 @@ def summarize_errors(errors: np.ndarray, *, failure: float = 0.1) -> dict[str, f
     """The usual numbers of a landmark benchmark.
 
     Args:
-      errors: [N], infinity for a face that was not found.
+      errors: [N], infinity for a face that was not found; never NaN.
       failure: error above which a face counts as failed.
     Returns: `nme` and `median` over the faces found, `failure_rate` over all, `auc` the
       area under the cumulative curve up to `failure`, in 0..1; `count`, `missing`.
+      NaN where no face is left to take the mean of.
+    Raises: ValueError: an error is NaN.
     """
     errors = np.asarray(errors, np.float64)
+    if np.isnan(errors).any():
+        raise ValueError(
+            f"summarize_errors: errors must be numbers; got NaN for "
+            f"{np.isnan(errors).sum()} of {len(errors)} faces; find out which image "
+            "made it, or give infinity for a face that was not found."
+        )
     found = errors[np.isfinite(errors)]
     # The area in closed form: each face adds what is left of the threshold.
     area = np.maximum(failure - errors, 0).mean() / failure if errors.size else np.nan

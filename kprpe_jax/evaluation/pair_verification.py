@@ -12,21 +12,21 @@ from kprpe_jax.evaluation.conditions import Evaluator
 from kprpe_jax.evaluation.confidence import Interval, bootstrap_interval
 from kprpe_jax.evaluation.embedding import Embed, embed_rows, with_mirror
 from kprpe_jax.evaluation.roc import (
+    FARS,
     Roc,
     TarAtFar,
     area_under_curve,
     equal_error_rate,
+    resolved_rates,
     roc_curve,
     tar_at_far,
 )
-from kprpe_jax.evaluation.scores import pair_distance
+from kprpe_jax.evaluation.scores import genuine, pair_distance
 from kprpe_jax.evaluation.verification import (
     FoldAccuracy,
     centered_distances,
     fold_accuracy,
 )
-
-FARS = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 
 
 class PairResult(NamedTuple):
@@ -37,7 +37,8 @@ class PairResult(NamedTuple):
       interval: of the accuracy at the folds' thresholds, 95 %, pairs resampled.
       centered: accuracy after subtracting the mean embedding of the other folds.
       roc: of all pairs, by cosine.
-      tar: at those of FARS that the number of impostor pairs can resolve.
+      fars: those of FARS that the number of impostor pairs can resolve.
+      tar: at these.
       eer, auc: of the curve.
     """
 
@@ -45,6 +46,7 @@ class PairResult(NamedTuple):
     interval: Interval
     centered: FoldAccuracy
     roc: Roc
+    fars: tuple[float, ...]
     tar: TarAtFar
     eer: float
     auc: float
@@ -61,12 +63,13 @@ def verify_pairs(
       num_folds: F.
     Raises: ValueError: an embedding that is not finite, pairs of one kind only.
     """
+    same = genuine("verify_pairs", same)
     distance = np.asarray(pair_distance(first, second))
     accuracy = fold_accuracy(distance, same, num_folds=num_folds)
     sizes = [len(part) for part in np.array_split(same, num_folds)]
     right = (distance < np.repeat(accuracy.threshold, sizes)) == same
     roc = roc_curve(-distance, same)
-    fars = [far for far in FARS if far * (~same).sum() >= 1]
+    fars = resolved_rates(FARS, (~same).sum())
     return PairResult(
         accuracy=accuracy,
         interval=bootstrap_interval(
@@ -78,6 +81,7 @@ def verify_pairs(
             num_folds=num_folds,
         ),
         roc=roc,
+        fars=fars,
         tar=tar_at_far(roc, fars),
         eer=equal_error_rate(roc),
         auc=area_under_curve(roc),
@@ -86,7 +90,6 @@ def verify_pairs(
 
 def summary(result: PairResult) -> dict[str, float]:
     """The numbers by name, all in [0, 1] but the thresholds (squared distances)."""
-    wanted = [far for far in FARS if far >= FARS[-len(result.tar.tar)]]
     return {
         "accuracy": result.accuracy.mean,
         "std": result.accuracy.std,
@@ -97,7 +100,7 @@ def summary(result: PairResult) -> dict[str, float]:
         "centered_std": result.centered.std,
         **{
             f"tar_at_far_{far:.0e}".replace("e-0", "e-"): float(tar)
-            for far, tar in zip(wanted, result.tar.tar, strict=True)
+            for far, tar in zip(result.fars, result.tar.tar, strict=True)
         },
         "eer": result.eer,
         "auc": result.auc,

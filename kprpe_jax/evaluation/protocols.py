@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from jax.typing import ArrayLike
 
 from kprpe_jax.evaluation.identification import (
@@ -15,14 +16,14 @@ from kprpe_jax.evaluation.identification import (
     outcome_of_search,
     rank_accuracy,
 )
-from kprpe_jax.evaluation.roc import TarAtFar
+from kprpe_jax.evaluation.roc import FARS, TarAtFar
 from kprpe_jax.evaluation.scores import stream_pair_similarity
 from kprpe_jax.evaluation.search import NO_IDENTITY, search
 from kprpe_jax.evaluation.streamed_roc import stream_tar_at_far
 from kprpe_jax.evaluation.templates import Templates, template_rows
 
-FARS = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 DISTRACTOR = NO_IDENTITY + 1  # identity that no probe has
+_ROUND_OFF = 1e-6  # of a float32 cosine, summed in another order
 
 
 def template_verification(
@@ -44,12 +45,18 @@ def template_verification(
       same: bool [P].
       fars: wanted, in [0, 1).
       block: pairs compared at once.
-    Raises: ValueError: a pair names a template without images; pairs of one kind only.
+    Raises: ValueError: a pair names a template without images; lists of different
+      lengths; pairs of one kind only.
     """
     first, second, same = map(np.asarray, (first, second, same))
+    if first.ndim != 1 or not first.shape == second.shape == same.shape:
+        raise ValueError(
+            "template_verification: first, second and same must be lists of one "
+            f"length; got {first.shape}, {second.shape} and {same.shape}."
+        )
     embeddings = jnp.asarray(templates.unit_embeddings)
     scores = np.empty(len(first), np.float32)
-    for start in range(0, max(len(first), len(second)), block):
+    for start in range(0, len(first), block):
         part = slice(start, start + block)
         # Looked up block by block: rows of all pairs would be 16 bytes for each.
         rows = (template_rows(templates.ids, side[part]) for side in (first, second))
@@ -80,6 +87,7 @@ def gallery_search(
     ranks: Sequence[int] = (1, 5),
     fpirs: Sequence[float] = (0.01,),
     block: int = 4096,
+    mesh: Mesh | None = None,
 ) -> GallerySearch:
     """1:N in two galleries of different people: IJB-B, IJB-C (mixed media) and IJB-S.
 
@@ -95,13 +103,16 @@ def gallery_search(
       galleries: (embeddings [N, D], subjects [N]) each, usually two.
       ranks: k >= 1 of rank-k.
       fpirs: of the open set, where a mate counts at whatever rank; () = closed set.
-      block: of `search`.
-    Raises: ValueError: a gallery without mates, or for the open set without strangers.
+      block, mesh: of `search`.
+    Raises: ValueError: no gallery; one without mates, or for the open set without
+      strangers.
     """
+    if not galleries:
+        raise ValueError("gallery_search: there must be a gallery; got none.")
     rank, tpir = [], []
     for gallery, ids in galleries:
         k = min(max(ranks), len(ids))
-        found = search(probes, probe_ids, gallery, ids, k=k, block=block)
+        found = search(probes, probe_ids, gallery, ids, k=k, block=block, mesh=mesh)
         outcome = outcome_of_search(found, probe_ids)
         rank.append(rank_accuracy(outcome, ranks))
         if fpirs:
@@ -118,6 +129,7 @@ def distractor_search(
     *,
     ranks: Sequence[int] = (1, 5, 20),
     block: int = 4096,
+    mesh: Mesh | None = None,
 ) -> np.ndarray:
     """TinyFace: rank-k of probes in a gallery swollen by strangers.
 
@@ -127,14 +139,14 @@ def distractor_search(
       probes, probe_ids, gallery, gallery_ids: as of `search`.
       distractors: [M, D].
       ranks: k >= 1.
-      block: of `search`.
+      block, mesh: of `search`.
     Returns: float64 [R], over the probes with a mate.
     Raises: ValueError: no probe has a mate.
     """
     strangers = np.full(len(distractors), DISTRACTOR)
     parts = [(gallery, gallery_ids), (distractors, strangers)]
     k = min(max(ranks), len(gallery) + len(distractors))
-    found = search(probes, probe_ids, parts, k=k, block=block)
+    found = search(probes, probe_ids, parts, k=k, block=block, mesh=mesh)
     return rank_accuracy(outcome_of_search(found, probe_ids), ranks)
 
 
@@ -144,17 +156,19 @@ def million_distractors(
     distractors: ArrayLike | Iterable[ArrayLike],
     *,
     block: int = 4096,
+    mesh: Mesh | None = None,
 ) -> float:
     """MegaFace, challenge 1: rank-1 with one mate at a time among the distractors.
 
     Every ordered pair of images of a person is a search: the second image joins the
-    distractors and must score above all of them; a tie is a miss.
+    distractors and must score above all of them; a tie is a miss, and so is a score
+    that is higher by round-off alone.
 
     Args:
       embeddings: [N, D], of the probe set.
       ids: int [N], identities; those with one image make no search.
       distractors: [M, D], or blocks of them where they do not fit in memory.
-      block: of `search`.
+      block, mesh: of `search`.
     Raises: ValueError: no identity has two images.
     """
     ids = np.asarray(ids)
@@ -167,6 +181,6 @@ def million_distractors(
     if hasattr(distractors, "shape"):
         distractors = [distractors]
     parts = ((part, np.full(len(part), DISTRACTOR)) for part in distractors)
-    highest = search(embeddings, ids, parts, k=1, block=block).scores[:, 0]
+    found = search(embeddings, ids, parts, k=1, block=block, mesh=mesh)
     similarity = np.concatenate(list(stream_pair_similarity(embeddings, probe, mate)))
-    return float((similarity > highest[probe]).mean())
+    return float((similarity > found.scores[probe, 0] + _ROUND_OFF).mean())

@@ -12,6 +12,7 @@ from jax.typing import ArrayLike
 
 from kprpe_jax.evaluation.scores import checked_scores
 
+FARS = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)  # that protocols state
 POINTS = ("all", "thinned")
 CHOICES = ("within", "nearest")
 
@@ -57,6 +58,13 @@ def roc_curve(scores: ArrayLike, same: ArrayLike, *, points: str = "all") -> Roc
         tar=np.r_[0, accepted] / same.sum(),
         threshold=np.r_[np.inf, ranked[last]],
     )
+
+
+def resolved_rates(
+    rates: Sequence[float] | np.ndarray, impostors: int
+) -> tuple[float, ...]:
+    """Of wanted rates of false alarms those of at least one alarm in this number."""
+    return tuple(rate for rate in rates if rate * impostors >= 1)
 
 
 class TarAtFar(NamedTuple):

@@ -32,11 +32,12 @@ def pair_distance(first: ArrayLike, second: ArrayLike) -> Array:
 
     Args:
       first, second: [..., P, D], not normalised.
-    Returns: float32 [..., P] in [0, 4]; a zero embedding is at 1 from any other and at
-      0 from another zero.
+    Returns: float32 [..., P] in [0, 4]; 2 where an embedding is zero, which is like
+      nobody, not even another zero.
     """
-    difference = unit(jnp.asarray(first)) - unit(jnp.asarray(second))
-    return jnp.square(difference).sum(-1)
+    first, second = jnp.asarray(first), jnp.asarray(second)
+    distance = jnp.square(unit(first) - unit(second)).sum(-1)
+    return jnp.where(first.any(-1) & second.any(-1), distance, 2.0)
 
 
 def stream_pair_similarity(
@@ -97,10 +98,10 @@ def checked_scores(name: str, scores: ArrayLike, same: ArrayLike) -> tuple[
       scores: float [P].
       same: bool or 0/1 [P].
     Returns: scores as they are, `same` as bool.
-    Raises: ValueError: other shapes, a score that is not finite, or pairs of one kind
-      only, for which rates are not defined.
+    Raises: ValueError: other shapes, a score that is not finite, other labels, or pairs
+      of one kind only, for which rates are not defined.
     """
-    scores, same = finite(name, scores), np.asarray(same).astype(bool)
+    scores, same = finite(name, scores), genuine(name, same)
     if scores.ndim != 1 or scores.shape != same.shape:
         raise ValueError(
             f"{name}: scores and same must be lists of one length; got {scores.shape} "
@@ -112,6 +113,24 @@ def checked_scores(name: str, scores: ArrayLike, same: ArrayLike) -> tuple[
             f"and {(~same).sum()}; add pairs of the missing kind."
         )
     return scores, same
+
+
+def genuine(name: str, same: ArrayLike) -> np.ndarray:
+    """Labels on the host as bool.
+
+    Args:
+      name: of the caller, for the message.
+      same: bool or 0/1, any shape; True = the same person.
+    Raises: ValueError: any other value, such as NaN or -1.
+    """
+    same = np.asarray(same)
+    as_bool = same.astype(bool)
+    if (as_bool != same).any():
+        raise ValueError(
+            f"{name}: same must be True or False for every pair; got "
+            f"{same[as_bool != same].flat[0]}; leave out pairs that are neither."
+        )
+    return as_bool
 
 
 def finite(name: str, values: ArrayLike, *, start: int = 0) -> np.ndarray:

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.typing import ArrayLike
 
 from kprpe_jax.evaluation.scores import finite
@@ -41,12 +42,13 @@ def search(
     *,
     k: int,
     block: int = 4096,
+    mesh: Mesh | None = None,
 ) -> Found:
     """The k most similar gallery rows of each probe, by cosine.
 
     Besides the probes and one part of the gallery, about 3 * P * block * 4 bytes are in
-    use (529 MiB measured for 10,000 probes, benchmarks.streaming). Probes that are
-    sharded over their rows stay so, and every device searches for its own.
+    use on all devices together (540 MiB measured for 10,000 probes,
+    benchmarks.streaming).
 
     Args:
       probes: [P, D], not normalised; a zero probe has cosine 0 with all.
@@ -56,33 +58,60 @@ def search(
       gallery_ids: int [N], with an array.
       k: how many to keep, at most the size of the gallery.
       block: gallery rows compared at once.
-    Raises: ValueError: embeddings that are not finite, ids that do not fit, k larger
-      than the gallery or smaller than 1.
+      mesh: every device searches for its share of the probes, which every process
+        gives in whole, as it does the gallery; None: the first device for all.
+    Returns: `Found` on the host, in every process.
+    Raises: ValueError: embeddings that are not finite, ids that do not fit or are
+      missing, k larger than the gallery or smaller than 1.
     """
+    if k < 1:
+        raise ValueError(f"search: k must be at least 1; got {k}.")
     if gallery_ids is not None:
         gallery = [(gallery, gallery_ids)]
-    probes = jnp.asarray(probes)
-    finite("search", jnp.square(probes).sum(-1))  # a sharded array is not fetched
-    probe_ids = _ids(probe_ids, len(probes))
-    probes, own = unit(probes), jnp.asarray(probe_ids)
-    state, first = _nothing_yet(probes, k), 0
+    elif hasattr(gallery, "shape"):
+        raise ValueError(
+            "search: a gallery that is an array needs gallery_ids; got none; number "
+            "the people."
+        )
+    if mesh is None:
+        mesh = Mesh(np.array(jax.devices()[:1]), ("data",))
+    probes, count = finite("search", probes), len(probes)
+    own = _ids(probe_ids, count)
+    # Filled up, so that every device has as many.
+    fill = -count % mesh.size
+    own = _place(np.pad(own, (0, fill)), mesh)
+    probes = _unit(_place(np.pad(probes, ((0, fill), (0, 0))), mesh))
+    state, first = _nothing_yet(probes, k, mesh=mesh), 0
     for embeddings, ids in gallery:
         ids = _ids(ids, len(embeddings))
         for start in range(0, len(ids), block):
             rows = slice(start, start + block)
-            part, part_ids = finite("search", embeddings[rows]), ids[rows]
+            part = finite("search", embeddings[rows], start=first + start)
+            part_ids = ids[rows]
             # Every block has the same shape, so that one program serves all.
             short = block - len(part)
             part = np.pad(part, ((0, short), (0, 0)))
             part_ids = np.pad(part_ids, (0, short), constant_values=NO_IDENTITY)
-            state = _merge(state, probes, own, part, part_ids, jnp.int32(first + start))
+            at = np.int32(first + start)
+            state = _merge(state, probes, own, part, part_ids, at, mesh=mesh)
         first += len(ids)
-    if not 1 <= k <= first:
+    if k > first:
         raise ValueError(
             f"search: k must lie between 1 and the size of the gallery, {first}; got "
             f"{k}."
         )
-    return Found(*map(np.asarray, state))
+    return Found(*(x[:count] for x in jax.device_get(_gather(state, mesh=mesh))))
+
+
+def _place(rows: np.ndarray, mesh: Mesh) -> Array:
+    """Rows over all devices; every process has all and hands over its own."""
+    return jax.make_array_from_callback(
+        rows.shape, NamedSharding(mesh, _over_all(mesh)), rows.__getitem__
+    )
+
+
+def _over_all(mesh: Mesh) -> PartitionSpec:
+    return PartitionSpec(mesh.axis_names)
 
 
 def _ids(ids: ArrayLike, count: int) -> np.ndarray:
@@ -96,18 +125,57 @@ def _ids(ids: ArrayLike, count: int) -> np.ndarray:
     return narrow
 
 
-@partial(jax.jit, static_argnames="k")
-def _nothing_yet(probes: Array, k: int) -> Found:
+_unit = jax.jit(unit)
+
+
+@partial(jax.jit, static_argnames=("k", "mesh"))
+def _nothing_yet(probes: Array, k: int, *, mesh: Mesh) -> Found:
     nothing = jnp.full((len(probes), k), -jnp.inf)
     unknown = jnp.full((len(probes), k), NO_IDENTITY, jnp.int32)
-    return Found(nothing, unknown, unknown, nothing[:, 0])
+    found = Found(nothing, unknown, unknown, nothing[:, 0])
+    return jax.lax.with_sharding_constraint(found, NamedSharding(mesh, _over_all(mesh)))
 
 
-@partial(jax.jit, donate_argnums=0)
+@partial(jax.jit, static_argnames="mesh")
+def _gather(found: Found, *, mesh: Mesh) -> Found:
+    everywhere = NamedSharding(mesh, PartitionSpec())
+    return jax.lax.with_sharding_constraint(found, everywhere)
+
+
+@partial(jax.jit, static_argnames="mesh", donate_argnums=0)
 def _merge(
+    found: Found,
+    probes: Array,
+    own: Array,
+    part: Array,
+    ids: Array,
+    first: Array,
+    *,
+    mesh: Mesh,
+) -> Found:
+    """The best of what was found and one more block.
+
+    Args:
+      found: of the probes so far.
+      probes: [P, D], unit.
+      own: int32 [P], identities of the probes.
+      part: [block, D], of the gallery.
+      ids: int32 [block].
+      first: int32 [], row of the gallery with which the block begins.
+    """
+    rows = _over_all(mesh)
+    return jax.shard_map(
+        _merge_here,
+        mesh=mesh,
+        in_specs=(rows, rows, rows, *[PartitionSpec()] * 3),
+        out_specs=rows,
+        check_vma=False,
+    )(found, probes, own, part, ids, first)
+
+
+def _merge_here(
     found: Found, probes: Array, own: Array, part: Array, ids: Array, first: Array
 ) -> Found:
-    """The best of what was found and one more block."""
     scores = jnp.matmul(probes, unit(part).T, precision=jax.lax.Precision.HIGHEST)
     scores = jnp.where(ids == NO_IDENTITY, -jnp.inf, scores)  # [P, block]
     mates = jnp.where(ids == own[:, None], scores, -jnp.inf).max(-1)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 
 from kprpe_jax.evaluation.roc import TarAtFar
-from kprpe_jax.evaluation.scores import finite
+from kprpe_jax.evaluation.scores import finite, genuine
 
 _BINS = 1 << 16
 
@@ -83,11 +83,13 @@ def stream_tar_at_far(
 
 def _codes(chunks: Iterable) -> Iterable[tuple[np.ndarray, np.ndarray]]:
     """Scores as integers in [0, 2^32) that sort like them."""
+    name, start = "stream_tar_at_far", 0
     for scores, same in chunks:
-        scores = finite("stream_tar_at_far", scores).astype(np.float32)
+        scores = finite(name, scores, start=start).astype(np.float32)
+        start += len(scores)
         bits = (scores + np.float32(0)).view(np.uint32)  # -0 becomes 0
         codes = np.where(bits >> 31, ~bits, bits | np.uint32(1 << 31))
-        yield codes.astype(np.int64), np.asarray(same).astype(bool)
+        yield codes.astype(np.int64), genuine(name, same)
 
 
 def _score(code: int) -> float:

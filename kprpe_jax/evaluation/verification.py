@@ -146,7 +146,10 @@ def fold_tar_at_far(
       distances, same, num_folds: as `fold_accuracy`.
       far: wanted, in (0, 1].
     Returns: mean and population deviation of TAR over the folds; mean measured FAR.
+    Raises: ValueError: far outside (0, 1]; as `fold_accuracy`.
     """
+    if not 0 < far <= 1:
+        raise ValueError(f"fold_tar_at_far: far must lie in (0, 1]; got {far}.")
     distances, same = _per_fold("fold_tar_at_far", distances, same, num_folds)
     grid = np.arange(0, 4, 0.001)
     rates = []
@@ -169,6 +172,11 @@ def _per_fold(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Distances as [F, P], and labels."""
     rows = np.atleast_2d(np.asarray(distances))
+    if len(rows) not in (1, num_folds):
+        raise ValueError(
+            f"{name}: distances must be [P], or [F, P] with one row for each of the "
+            f"{num_folds} folds; got {rows.shape}."
+        )
     for row in rows:
         _, same = checked_scores(name, row, same)
     if not 2 <= num_folds <= len(same):

@@ -25,7 +25,7 @@ def landmark_score(
       reach: distance at which the score becomes 0.
       distance: `whole`: norm of the whole difference, as in Eq. 17; `per_point`: mean
         distance of the points, as in the official code.
-    Returns: float32 [...] in [0, 1].
+    Returns: float32 [...] in [0, 1]; NaN where a landmark is NaN.
     Raises: ValueError: unknown distance.
     """
     if distance not in DISTANCES:
@@ -60,6 +60,6 @@ def score_weighted(
 
 
 def _root(squared: Array) -> Array:
-    """Square root with gradient 0 at 0."""
-    positive = squared > 0
-    return jnp.where(positive, jnp.sqrt(jnp.where(positive, squared, 1.0)), 0.0)
+    """Square root with gradient 0 at 0; NaN stays NaN."""
+    zero = squared == 0
+    return jnp.where(zero, 0.0, jnp.sqrt(jnp.where(zero, 1.0, squared)))

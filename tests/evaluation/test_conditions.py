@@ -179,6 +179,17 @@ def test_a_sweep_compiles_once():
     assert len(traced) == 1
 
 
+def test_scores_that_are_no_numbers_have_no_accuracy():
+    def broken(params, collections, images, keypoints):
+        scores = predict(params, collections, images, keypoints)
+        return scores.at[0].set(jnp.nan)
+
+    conditions = {"clean": Condition()}
+    evaluate = make_evaluator(broken, plain, Rows(), conditions, batch_size=8)
+    with pytest.raises(ValueError, match="finite; got 5 of 37 rows .* under 'clean'"):
+        evaluate(STATE, mesh_of(1))
+
+
 def test_standard_conditions():
     conditions = standard_conditions((0.0, 0.5, 1.5), (0.0, 0.1))
     assert list(conditions) == [

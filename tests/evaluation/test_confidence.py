@@ -53,9 +53,12 @@ def test_level_widens():
 
 def test_errors():
     key = jax.random.key(0)
-    with pytest.raises(ValueError, match=r"one length, at least 1; got \[2, 3\]"):
+    with pytest.raises(ValueError, match=r"one length, at least 1; got \[2, 3, 2\]"):
         bootstrap_interval(np.mean, np.ones(2), np.ones(3), rng=key)
-    with pytest.raises(ValueError, match=r"at least 1; got \[0\]"):
+    with pytest.raises(ValueError, match=r"at least 1; got \[0, 0\]"):
         bootstrap_interval(np.mean, np.ones(0), rng=key)
+    for length in (1, 3):
+        with pytest.raises(ValueError, match=rf"strata .* got \[2, {length}\]"):
+            bootstrap_interval(np.mean, np.ones(2), rng=key, strata=np.ones(length))
     with pytest.raises(ValueError, match="level must lie in .* got 95 and 1000"):
         bootstrap_interval(np.mean, np.ones(2), rng=key, level=95)

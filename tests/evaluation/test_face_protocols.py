@@ -234,6 +234,7 @@ def test_faults_are_one_sentence(tmp_path):
         ("ijbx", "must be written kind:data set, such as ijb:NAME.* got 'ijbx'"),
         ("ijb:a,b", "got 'ijb:a,b'"),
         ("video:probes", "got 'video:probes'"),
+        ("video:probes,probes", "name no set twice; got 'video:probes,probes'"),
         ("tinyface:ijbx", "must hold probes and matches; got 0 and 0 images"),
         ("ijb:other", "other"),
     ):

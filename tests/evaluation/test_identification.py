@@ -52,6 +52,23 @@ def test_rank_accuracy_by_loop(people):
     assert 0 < got[0] < got[1]
 
 
+def test_ranks_that_the_search_did_not_reach_are_not_known(people):
+    probes, probe_ids, gallery, gallery_ids = people
+    found = search(probes, probe_ids, gallery, gallery_ids, k=2)
+    outcome = outcome_of_search(found, probe_ids)
+    whole = outcome_of_scores(*matrix(people))
+    np.testing.assert_allclose(
+        rank_accuracy(outcome, [1, 2]), rank_accuracy(whole, [1, 2])
+    )
+    for ranks in ([3], [1, 10], [0]):
+        with pytest.raises(ValueError, match="between 1 and .* kept, 2; got"):
+            rank_accuracy(outcome, ranks)
+    with pytest.raises(ValueError, match=r"open_set: ranks .* got \[3\]"):
+        open_set(outcome, [0.1], ranks=(None, 3))
+    # The whole gallery was searched: every mate stands among its 25 rows.
+    assert rank_accuracy(whole, [30]) == 1
+
+
 def test_a_tie_is_decided_by_the_lower_row():
     scores = np.zeros((2, 3))
     same = np.array([[0, 1, 0], [1, 0, 0]])

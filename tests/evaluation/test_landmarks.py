@@ -44,6 +44,11 @@ def test_curve_and_summary():
     assert np.isnan(summarize_errors(np.full(2, np.inf))["nme"])
 
 
+def test_an_error_that_is_no_number_is_refused():
+    with pytest.raises(ValueError, match="got NaN for 2 of 3 faces"):
+        summarize_errors(np.array([0.1, np.nan, np.nan]))
+
+
 def test_labels_of_other_images_are_refused():
     with pytest.raises(ValueError, match=r"got \(1, 3, 2\), \(2, 3, 2\) and \(2,\)"):
         normalized_errors(LABELS[:1], LABELS, np.ones(2))

@@ -46,6 +46,25 @@ def test_separable_people_are_all_right_wherever_their_mean_lies(rng):
     assert summary(result)["tar_at_far_1e-1"] == 1
 
 
+def test_ten_pairs_resolve_no_rate(rng):
+    embeddings, first, second, same = people(rng, 0.5)
+    part = slice(10)
+    result = verify_pairs(
+        embeddings[first[part]], embeddings[second[part]], same[part], num_folds=2
+    )
+    assert not [name for name in summary(result) if name.startswith("tar")]
+
+
+def test_people_who_left_no_embedding_are_not_verified(rng):
+    embeddings, first, second, same = people(rng, 0.005)
+    sides = embeddings[first].copy(), embeddings[second].copy()
+    for side in sides:
+        side[same] = 0  # of every genuine pair both photos
+    result = verify_pairs(*sides, same, num_folds=4)
+    assert result.accuracy.mean < 0.9
+    assert result.tar.tar == [0]
+
+
 def test_numbers_of_people_who_are_taken_for_others(rng):
     embeddings, first, second, same = people(rng, 1.0)
     result = verify_pairs(embeddings[first], embeddings[second], same, num_folds=4)

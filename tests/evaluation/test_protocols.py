@@ -105,3 +105,19 @@ def test_million_distractors_by_loop(people, rng):
 def test_a_distractor_like_the_probe_is_a_miss():
     x = np.array([[1, 0], [1, 0]], np.float32)
     assert million_distractors(x, [0, 0], x[:1]) == 0
+
+
+def test_the_mate_among_the_distractors_is_a_miss_whatever_the_round_off(rng):
+    x = rng.normal(size=(40, 512)).astype(np.float32)
+    ids = np.arange(40) // 2
+    assert million_distractors(x, ids, x) == 0
+
+
+def test_lists_of_other_lengths(people):
+    x, ids = people
+    templates = Templates(np.arange(60), x)
+    for same in ([True], [True, False, True]):
+        with pytest.raises(ValueError, match="template_verification: .* one length"):
+            template_verification(templates, [0, 1], [2, 3], same)
+    with pytest.raises(ValueError, match="there must be a gallery; got none"):
+        gallery_search(x, ids, [])

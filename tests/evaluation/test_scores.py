@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from kprpe_jax.evaluation.scores import (
+    checked_scores,
     pair_distance,
     pair_similarity,
     stream_pair_similarity,
@@ -18,7 +19,15 @@ def test_cosine_and_distance(rng):
 def test_zero_embeddings_are_like_nobody():
     zero, other = np.zeros((1, 3), np.float32), np.ones((1, 3), np.float32)
     assert pair_similarity(zero, other) == pair_similarity(zero, zero) == 0
-    np.testing.assert_allclose(pair_distance(zero, other), 1, rtol=1e-6)
+    assert pair_distance(zero, other) == pair_distance(zero, zero) == 2
+
+
+def test_labels_are_true_or_false():
+    scores = np.arange(4.0)
+    assert checked_scores("f", scores, [0, 1, 1, 0])[1].dtype == bool
+    for bad in (-1, 2, np.nan):
+        with pytest.raises(ValueError, match=f"f: same must be .* got {bad}"):
+            checked_scores("f", scores, np.array([0, 1, bad, 0]))
 
 
 @pytest.mark.parametrize("block", [4, 5, 100])

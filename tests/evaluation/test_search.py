@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from kprpe_jax.evaluation.search import search
-from kprpe_jax.training.mesh import batch_sharding, make_mesh
+from kprpe_jax.training.mesh import make_mesh
 
 
 @pytest.fixture
@@ -51,11 +51,14 @@ def test_gallery_in_parts_is_the_gallery(people):
 def test_probes_sharded_over_eight_devices(people):
     probes, probe_ids, gallery, gallery_ids = people
     mesh = make_mesh({"data": 2, "fsdp": 2, "class": 2})
-    placed = jax.device_put(probes, batch_sharding(mesh))
-    sharded = search(placed, probe_ids, gallery, gallery_ids, k=5, block=16)
-    one = search(probes, probe_ids, gallery, gallery_ids, k=5, block=16)
-    np.testing.assert_array_equal(sharded.rows, one.rows)
-    np.testing.assert_allclose(sharded.scores, one.scores, atol=1e-6)
+    for count in (16, 11, 3):  # devices with as many, with fewer, with none
+        given = probes[:count], probe_ids[:count], gallery, gallery_ids
+        sharded = search(*given, k=5, block=16, mesh=mesh)
+        one = search(*given, k=5, block=16)
+        np.testing.assert_array_equal(sharded.rows, one.rows)
+        np.testing.assert_array_equal(sharded.ids, one.ids)
+        np.testing.assert_allclose(sharded.scores, one.scores, atol=1e-6)
+        np.testing.assert_allclose(sharded.mate_score, one.mate_score, atol=1e-6)
 
 
 def test_a_zero_probe_ties_with_all(people):
@@ -76,9 +79,15 @@ def test_errors(people):
             ValueError, match=rf"one identity .* got \({len(ids)},\) for 40"
         ):
             search(probes, probe_ids, gallery, ids, k=1)
-    gallery[3, 2] = np.nan
-    with pytest.raises(ValueError, match="search: values must be finite; got 1 of"):
-        search(probes, probe_ids, gallery, gallery_ids, k=1)
+    with pytest.raises(ValueError, match="k must be at least 1; got 0"):
+        search(probes, probe_ids, gallery, gallery_ids, k=0)
+    with pytest.raises(ValueError, match="between 1 and the size of the gallery, 0; g"):
+        search(probes, probe_ids, gallery[:0], gallery_ids[:0], k=1)
+    with pytest.raises(ValueError, match="an array needs gallery_ids"):
+        search(probes, probe_ids, gallery, k=1)
+    gallery[23, 2] = np.nan
+    with pytest.raises(ValueError, match="search: .* got 1 of .* first is row 23"):
+        search(probes, probe_ids, gallery, gallery_ids, k=1, block=8)
     probes[1] = np.inf
     for given in (probes, jax.numpy.asarray(probes)):
         with pytest.raises(ValueError, match="got 1 of 16 rows .* first is row 1"):

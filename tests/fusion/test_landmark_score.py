@@ -25,6 +25,10 @@ def test_ends_and_their_gradients():
     score = lambda x: landmark_score(x, CANONICAL).sum()  # noqa: E731
     assert score(jnp.asarray(CANONICAL)) == 1
     assert score(jnp.asarray(1 - CANONICAL)) == 0
+    unknown = CANONICAL.copy()
+    unknown[2] = np.nan
+    for distance in ("whole", "per_point"):
+        assert jnp.isnan(landmark_score(unknown, CANONICAL, distance=distance))
     for x in (CANONICAL, 1 - CANONICAL):
         for distance in ("whole", "per_point"):
             gradient = jax.grad(

@@ -9,6 +9,7 @@ import sys
 import jax
 import numpy as np
 
+from kprpe_jax.evaluation.search import search
 from kprpe_jax.matching.patch_weights import Faces
 from kprpe_jax.matching.two_stage import two_stage
 from kprpe_jax.training.mesh import make_mesh
@@ -28,7 +29,16 @@ def main(out: str, coordinator: str = "", count: str = "1", number: str = "0") -
     queries, gallery = faces(rng, 7), faces(rng, 50)
     mesh = make_mesh({"data": -1, "fsdp": 1, "class": 1})
     found = two_stage(queries, gallery, k=8, ranks=12, chunk=4, mesh=mesh)
-    np.savez(out, rows=found.rows, scores=found.scores, devices=mesh.size)
+    people = queries.embeddings, np.arange(7), gallery.embeddings, np.arange(50) % 9
+    streamed = search(*people, k=5, block=16, mesh=mesh)
+    np.savez(
+        out,
+        rows=found.rows,
+        scores=found.scores,
+        streamed_rows=streamed.rows,
+        streamed_mates=streamed.mate_score,
+        devices=mesh.size,
+    )
 
 
 if __name__ == "__main__":

@@ -36,3 +36,6 @@ def test_two_processes_rank_as_one(tmp_path):
         assert found["devices"] == 4
         np.testing.assert_array_equal(found["rows"], one["rows"])
         np.testing.assert_allclose(found["scores"], one["scores"], atol=1e-5)
+        np.testing.assert_array_equal(found["streamed_rows"], one["streamed_rows"])
+        mates = found["streamed_mates"], one["streamed_mates"]
+        np.testing.assert_allclose(*mates, atol=1e-5)

@@ -42,18 +42,19 @@ def _data() -> tempfile.TemporaryDirectory:
     images = Path(folder.name, "images")
     images.mkdir()
     table = write_images(images)
-    write_dataset(
-        open_image_folder(images),
-        name="people",
-        data_dir=Path(folder.name, "data"),
-        origin={"kind": "folder"},
-        landmarks=read_landmarks(table, units="fraction"),
-    )
+    for name in ("people", "gallery"):
+        write_dataset(
+            open_image_folder(images),
+            name=name,
+            data_dir=Path(folder.name, "data"),
+            origin={"kind": "folder"},
+            landmarks=read_landmarks(table, units="fraction"),
+        )
     return folder  # removed when the interpreter ends
 
 
 def data_dir() -> str:
-    """Import the people, once per session; not to be changed."""
+    """Import `people` and, the same, `gallery` once per session; not to be changed."""
     return str(Path(_data().name, "data"))
 
 

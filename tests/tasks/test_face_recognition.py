@@ -30,7 +30,7 @@ def test_trains_evaluates_and_learns(tmp_path):
             "evals.altered": ("plain", "crop"),
             "evals.alphas": (0.0, 0.1),
             "evals.unaligned": "people",
-            "evals.protocols": ("video:people,people",),
+            "evals.protocols": ("video:people,gallery",),
         },
     )
     loop.train(config, tmp_path)
@@ -47,7 +47,7 @@ def test_trains_evaluates_and_learns(tmp_path):
     # At most two pairs for each that there is: 4 people with 6 genuine ones.
     assert results["partly_aligned/pairs"] == 40
     assert 0.4 < results["partly_aligned/0.25"] <= 1
-    assert results["video_people_people/rank_1"] == 1  # the gallery is the probes
+    assert results["video_people_gallery/rank_1"] == 1  # the same photos
     # The same pattern is found again; of a crop less is left.
     assert results["identify_plain/p_at_1"] > 0.75
     assert 0 < results["identify_crop/p_at_1"] <= results["identify_plain/p_at_1"]
@@ -111,13 +111,13 @@ def test_evaluators_that_the_config_names():
     config = drawn_people.make_config(
         **{
             "evals.unaligned": "people",
-            "evals.protocols": ("megaface:people,people", "video:people,people"),
+            "evals.protocols": ("megaface:people,gallery", "video:people,gallery"),
         }
     )
     task = tasks.build(config, tiny.one_device())
     assert set(task.evaluators) == {
         "aligned", "misaligned_1", "swapped", "partly_aligned",
-        "megaface_people_people", "video_people_people",
+        "megaface_people_gallery", "video_people_gallery",
     }  # fmt: skip
     config = drawn_people.make_config(**{"model.position": "absolute"})
     task = tasks.build(config, tiny.one_device())
