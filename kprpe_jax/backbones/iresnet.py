@@ -131,16 +131,7 @@ class IResNet(nn.Module):
         self.norm = BatchNorm()
         self.dropout = nn.Dropout(self.dropout_rate)
         self.head = nn.Dense(self.output_dim, dtype=self.dtype)
-        if self.head_affine:
-            self.head_norm = BatchNorm()
-        else:  # its running variance is the biased one; ours always has a scale
-            self.head_norm = nn.BatchNorm(
-                use_scale=False,
-                use_bias=False,
-                momentum=0.9,
-                use_fast_variance=False,
-                dtype=jnp.float32,
-            )
+        self.head_norm = BatchNorm(affine=self.head_affine)
 
     def __call__(self, images: Array, *, train: bool = False) -> Array:
         """Embed.
@@ -181,9 +172,7 @@ class IResNet(nn.Module):
         x = self.dropout(x, deterministic=not train)
         # Channels first, as the official weights count their inputs.
         x = self.head(x.transpose(0, 3, 1, 2).reshape(x.shape[0], -1))
-        if self.head_affine:
-            return self.head_norm(x, train=train)
-        return self.head_norm(x.astype(jnp.float32), use_running_average=not train)
+        return self.head_norm(x, train=train)
 
 
 def _conv(

@@ -26,21 +26,28 @@ class MarginSoftmax(NamedTuple):
 
     Attributes:
       loss: float32 scalar, 0 where no sample is labelled.
-      accuracy: float32 scalar, share whose true class has the largest cosine, among the
-        classes that are given.
+      accuracy: float32 scalar, share whose true class has a larger cosine than any
+        other of the classes that are given; a tie is a miss.
     """
 
     loss: Array
     accuracy: Array
 
 
-def padded_classes(num_classes: int) -> int:
-    """Rows of the centre matrix: `num_classes` rounded up to CENTER_MULTIPLE.
+def padded_classes(num_classes: int, shards: int = 1) -> int:
+    """Rows of the centre matrix: `num_classes` rounded up so that shards are equal.
 
-    The shape does not depend on the mesh, so a checkpoint fits any mesh whose class
-    axis divides CENTER_MULTIPLE. Rows beyond `num_classes` never enter the softmax.
+    All class axes that divide CENTER_MULTIPLE need the same rows, so that a checkpoint
+    fits any of their meshes; another axis, such as 3 or 512, needs its own multiple.
+    Rows beyond `num_classes` never enter the softmax.
+
+    Args:
+      num_classes: C >= 1.
+      shards: size of the mesh's class axis; -1, "the rest", must divide
+        CENTER_MULTIPLE.
     """
-    return -(-num_classes // CENTER_MULTIPLE) * CENTER_MULTIPLE
+    multiple = math.lcm(CENTER_MULTIPLE, max(shards, 1))
+    return -(-num_classes // multiple) * multiple
 
 
 def margin_softmax(
@@ -65,9 +72,10 @@ def margin_softmax(
 
     Args:
       embeddings: [B, D], B divisible by the number of devices.
-      centers: float32 [R, D], sharded as P("class"); R = padded_classes(num_classes),
-        or another number of rows that the class axis divides.
-      labels: int32 [B]; those outside [0, num_classes), such as -1, are ignored.
+      centers: float32 [R, D], sharded as P("class"); R = padded_classes(num_classes,
+        class axis), or another number of rows that the class axis divides.
+      labels: int32 [B]; those outside [0, num_classes), such as -1, are ignored,
+        whatever their embedding holds.
       margin: from `make_margin`.
       num_classes: C.
       mesh: with axes data, fsdp and class.
@@ -79,17 +87,27 @@ def margin_softmax(
         sample is at most -log of it, its gradient is not; an ignored label then counts
         as one of probability 0 and takes part in the means.
     Returns: `MarginSoftmax`.
-    Raises: ValueError: the class axis does not divide the rows of `centers`, or these
-      are fewer than the classes without a sample, or another number than a sample's;
-      the quality is missing or of no use.
+    Raises: ValueError: shapes that do not belong together, a batch that the devices do
+      not divide; the class axis does not divide the rows of `centers`, or these are
+      fewer than the classes without a sample, or another number than a sample's; the
+      quality is missing or of no use.
     """
+    if (
+        embeddings.shape != (*labels.shape, centers.shape[-1])
+        or labels.ndim != 1
+        or len(labels) % mesh.size
+    ):
+        raise ValueError(
+            "margin_softmax: embeddings must be [B, D], labels [B] and centers [R, D], "
+            f"B a multiple of the {mesh.size} devices; got {embeddings.shape}, "
+            f"{labels.shape} and {centers.shape}."
+        )
     rows, shards = centers.shape[0], mesh.shape["class"]
     if rows % shards or (classes is None and rows < num_classes):
         raise ValueError(
             f"margin_softmax: the class axis of the mesh ({shards}) must divide the "
             f"rows of the centres, at least one per class ({num_classes}); got {rows} "
-            f"rows; make padded_classes of them and set mesh.class to a divisor of "
-            f"{CENTER_MULTIPLE}."
+            f"rows; make padded_classes({num_classes}, {shards}) of them."
         )
     if classes is None:
         classes = jnp.arange(rows)
@@ -141,6 +159,11 @@ def _margin_softmax(
     exists = classes >= 0
     gather = partial(jax.lax.all_gather, axis_name="class", tiled=True)
     embeddings, labels, quality = map(gather, (embeddings, labels, quality))
+    valid = counted = (labels >= 0) & (labels < num_classes)
+    if probability_floor > 0:
+        counted = jnp.ones_like(valid)
+    # What does not count is nothing: 0 times NaN would be NaN in the gradient.
+    embeddings = jnp.where(counted[:, None], embeddings, 0)
     cosine = jnp.matmul(
         unit(embeddings), unit(centers).T, precision=jax.lax.Precision.HIGHEST
     )
@@ -155,14 +178,13 @@ def _margin_softmax(
     loss = jnp.log(total) + peak - target
 
     plain = jax.lax.stop_gradient(cosine)
-    best = jax.lax.pmax(jnp.where(exists, plain, -2).max(-1), "class")
+    others = jnp.where(exists & ~is_target, plain, -2)
+    best = jax.lax.pmax(others.max(-1), "class")
     own = jax.lax.psum(jnp.where(is_target, plain, 0).sum(-1), "class")
-    valid = counted = (labels >= 0) & (labels < num_classes)
     if probability_floor > 0:
         most = -math.log(probability_floor)
         shown = jnp.where(valid, jnp.minimum(loss, most), most)
         loss = loss + jax.lax.stop_gradient(shown - loss)
-        counted = jnp.ones_like(valid)
 
     # Within a class group every device now holds the same rows: all of the sums below
     # are equal over `class`, and pmean tells the compiler so.
@@ -171,7 +193,7 @@ def _margin_softmax(
         return jax.lax.pmean(jax.lax.psum(local, ("data", "fsdp")), "class")
 
     count = jnp.maximum(total_over_batch(jnp.ones_like(loss), counted), 1.0)
-    right = (own >= best).astype(jnp.float32)
+    right = (own > best).astype(jnp.float32)
     return MarginSoftmax(
         loss=total_over_batch(loss, counted) / count,
         accuracy=total_over_batch(right, valid) / count,

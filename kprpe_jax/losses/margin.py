@@ -4,6 +4,7 @@ A margin makes the target class harder to reach in training. `target_cosine` map
 cosine of the true class; the others stay. All in float32, finite at cosine +1 and -1.
 """
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -54,7 +55,8 @@ def make_margin(
 
     Args:
       kind: one of MARGINS.
-      margin: m >= 0; in radians where it is added to the angle, ignored by `cosine`.
+      margin: m >= 0; in radians, at most pi, where it is added to the angle (`arcface`
+        and `adaface`), ignored by `cosine`.
       scale: s > 0.
       gradient: `exact`, or `identity`: the backward pass ignores the margin, as in the
         official code.
@@ -64,13 +66,17 @@ def make_margin(
         embedding starts alike for all images, `clipped` can end with all centres
         opposite to it, where no gradient is left; `linear` has no such place.
       drop_above: of `Margin`; the official option "interclass filtering".
-    Raises: ValueError: unknown kind, gradient or angle, negative margin, scale not
-      positive.
+    Raises: ValueError: unknown kind, gradient or angle, a margin out of range, scale
+      not positive, one of them not finite.
     """
     if kind not in MARGINS:
         raise ValueError(f"make_margin: unknown kind {kind!r}; use one of {MARGINS}.")
-    if margin < 0:
-        raise ValueError(f"make_margin: margin must not be negative; got {margin}.")
+    is_angle = kind in ("arcface", "adaface")
+    if not 0 <= margin < math.inf or (is_angle and margin > math.pi):
+        raise ValueError(
+            "make_margin: margin must not be negative, and an angle at most pi; got "
+            f"{margin} for {kind}."
+        )
     functions = {
         "cosine": lambda cosine, quality: cosine,
         "cosface": lambda cosine, quality: cosine - margin,
@@ -79,7 +85,8 @@ def make_margin(
             add_angle(cosine, -margin * quality, angle=angle) - margin * (1 + quality)
         ),
     }
-    result = _with_options(functions[kind], scale, gradient, angle, drop_above)
+    options = scale, gradient, angle, drop_above
+    result = _with_options("make_margin", functions[kind], *options)
     return result._replace(uses_quality=kind == "adaface")
 
 
@@ -100,7 +107,7 @@ def combined_margin(
 
     Args:
       multiplier: m1 >= 1.
-      added: m2 >= 0, radians.
+      added: m2 in [0, pi], radians.
       subtracted: m3 >= 0.
       scale, gradient, drop_above: as `make_margin`.
       angle: `clipped` or `free`, as there.
@@ -111,10 +118,11 @@ def combined_margin(
             "combined_margin: angle must be clipped or free; got 'linear'; take "
             "make_margin."
         )
-    if multiplier < 1 or added < 0 or subtracted < 0:
+    in_range = 1 <= multiplier < math.inf and 0 <= added <= math.pi
+    if not (in_range and 0 <= subtracted < math.inf):
         raise ValueError(
-            "combined_margin: multiplier must be at least 1 and the others not "
-            f"negative; got {multiplier}, {added} and {subtracted}."
+            "combined_margin: multiplier must be at least 1, added lie in [0, pi] and "
+            f"subtracted not be negative; got {multiplier}, {added} and {subtracted}."
         )
 
     def exact(cosine: Array, quality: ArrayLike) -> Array:
@@ -123,10 +131,12 @@ def combined_margin(
             theta = jnp.minimum(theta, jnp.pi)
         return jnp.cos(theta) - subtracted
 
-    return _with_options(exact, scale, gradient, angle, drop_above)
+    options = scale, gradient, angle, drop_above
+    return _with_options("combined_margin", exact, *options)
 
 
 def _with_options(
+    name: str,
     exact: Callable[[Array, ArrayLike], Array],
     scale: float,
     gradient: str,
@@ -134,13 +144,11 @@ def _with_options(
     drop_above: float | None,
 ) -> Margin:
     options = (("gradient", gradient, GRADIENTS), ("angle", angle, ANGLES))
-    for name, value, known in options:
+    for option, value, known in options:
         if value not in known:
-            raise ValueError(
-                f"make_margin: unknown {name} {value!r}; use one of {known}."
-            )
-    if scale <= 0:
-        raise ValueError(f"make_margin: scale must be positive; got {scale}.")
+            raise ValueError(f"{name}: unknown {option} {value!r}; use one of {known}.")
+    if not 0 < scale < math.inf:
+        raise ValueError(f"{name}: scale must be positive and finite; got {scale}.")
 
     def target_cosine(cosine: Array, quality: ArrayLike = 0.0) -> Array:
         shifted = exact(cosine, quality)

@@ -22,7 +22,7 @@ from kprpe_jax.evaluation.verification import fold_accuracy
 from kprpe_jax.interop import face_vit
 from kprpe_jax.interop.patch_cnn import PatchCnn
 from kprpe_jax.layers.unit import unit
-from kprpe_jax.losses.class_centers import margin_softmax, padded_classes
+from kprpe_jax.losses.class_centers import margin_softmax
 from kprpe_jax.losses.margin import make_margin
 from kprpe_jax.matching.patch_encoder import Encoder, Windows
 from kprpe_jax.matching.two_image import (
@@ -35,7 +35,7 @@ from kprpe_jax.matching.two_image import (
 )
 from kprpe_jax.tasks import pair_data
 from kprpe_jax.tasks.pair_data import CNN, OpenRows, PairData
-from kprpe_jax.tasks.recognition import SHARDING_RULES
+from kprpe_jax.tasks.recognition import SHARDING_RULES, num_centers
 from kprpe_jax.tasks.task import Task
 
 VARIANTS = ("one_image", "same_or_not", "two_linear")  # V and H1, H2, H2L
@@ -102,7 +102,7 @@ def init(
     variables = dict(model.init(model_rng, *sides))
     params = {"transformer": variables.pop("params")}
     if not isinstance(model, SameOrNot):
-        shape = padded_classes(config.data.num_classes), _embed_dim(model)
+        shape = num_centers(config), _embed_dim(model)
         params["class_centers"] = 0.01 * jax.random.normal(centers_rng, shape)
     if cnn is not None:
         own, collections = pair_data.init_cnn(config, cnn, cnn_rng)

@@ -53,6 +53,11 @@ def build(config: ConfigDict, mesh: Mesh) -> Task:
     )
 
 
+def num_centers(config: ConfigDict) -> int:
+    """Rows of the centre matrix on the config's mesh (`padded_classes`)."""
+    return padded_classes(config.data.num_classes, config.mesh["class"])
+
+
 def make_sampler(
     config: ConfigDict, mesh: Mesh
 ) -> Callable[[dict[str, Array], Array], ClassSample] | None:
@@ -65,7 +70,7 @@ def make_sampler(
     if config.loss.sample_rate == 1:
         return None
     options = dict(
-        rows=padded_classes(config.data.num_classes),
+        rows=num_centers(config),
         num_classes=config.data.num_classes,
         sample_rate=config.loss.sample_rate,
         mesh=mesh,
@@ -79,7 +84,7 @@ def init(
     """Variables of the backbone with the class centres, and AdaFace's statistics.
 
     Args:
-      config: reads data.num_classes, model.output_dim and loss.margin_kind.
+      config: reads data.num_classes, model.output_dim, loss.margin_kind, mesh.class.
       model: the backbone.
       model_inputs: that it is initialised with.
       rng: key.
@@ -87,7 +92,7 @@ def init(
     params_rng, dropout_rng, centers_rng = jax.random.split(rng, 3)
     rngs = {"params": params_rng, "dropout": dropout_rng}
     variables = model.init(rngs, *model_inputs, train=True)
-    shape = (padded_classes(config.data.num_classes), config.model.output_dim)
+    shape = num_centers(config), config.model.output_dim
     centers = 0.01 * jax.random.normal(centers_rng, shape)
     params = {"backbone": variables["params"], "class_centers": centers}
     if config.loss.margin_kind == "adaface":

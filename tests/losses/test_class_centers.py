@@ -132,15 +132,70 @@ def test_no_device_has_the_whole_logit_matrix(batch):
     assert f",{rows}]" not in text
 
 
-def test_class_axis_must_divide_the_centers(batch):
-    mesh = mesh_of(1, 1, 3)
+def test_any_class_axis_has_its_rows(batch):
+    for shards in (1, 2, 256, -1):
+        assert padded_classes(NUM_CLASSES, shards) == padded_classes(NUM_CLASSES)
+    assert padded_classes(100, 3) == 768
+    assert padded_classes(600, 512) == 1024
+    options = dict(margin=make_margin("cosface", margin=0.3), num_classes=NUM_CLASSES)
+    embeddings, centers, labels = batch
+    rows = BATCH - BATCH % 3
+    few = embeddings[:rows], labels[:rows]
+    wide = np.zeros((padded_classes(NUM_CLASSES, 3), WIDTH), np.float32)
+    wide[:NUM_CLASSES] = centers[:NUM_CLASSES]
+    three = margin_softmax(few[0], wide, few[1], mesh=mesh_of(1, 1, 3), **options)
+    one = margin_softmax(few[0], centers, few[1], mesh=mesh_of(1, 1, 1), **options)
+    np.testing.assert_allclose(three.loss, one.loss, rtol=1e-6)
     with pytest.raises(ValueError, match=r"class axis of the mesh \(3\) must divide"):
-        margin_softmax(
-            *batch,
-            margin=make_margin("cosine", margin=0.0),
+        margin_softmax(few[0], centers, few[1], mesh=mesh_of(1, 1, 3), **options)
+
+
+def test_shapes_that_do_not_belong_together(batch):
+    embeddings, centers, labels = batch
+    options = dict(margin=make_margin("cosine", margin=0.0), num_classes=NUM_CLASSES)
+    for given in (
+        (embeddings[:5], centers, labels[:5]),
+        (embeddings[:, :3], centers, labels),
+        (embeddings, centers, labels[:8]),
+        (embeddings, centers, labels[:, None]),
+    ):
+        with pytest.raises(ValueError, match=r"B a multiple of the 8 devices; got"):
+            margin_softmax(*given, mesh=mesh_of(2, 1, 4), **options)
+
+
+def test_an_ignored_row_may_hold_anything(batch):
+    embeddings, centers, labels = map(np.array, batch)
+    labels[1] = -1
+
+    def loss(embeddings, centers):
+        return margin_softmax(
+            embeddings,
+            centers,
+            labels,
+            margin=make_margin("arcface", margin=0.5),
             num_classes=NUM_CLASSES,
-            mesh=mesh,
-        )
+            mesh=mesh_of(1, 1, 1),
+        ).loss
+
+    want = jax.value_and_grad(loss, (0, 1))(embeddings, centers)
+    embeddings[1] = np.nan
+    got = jax.value_and_grad(loss, (0, 1))(embeddings, centers)
+    jax.tree.map(np.testing.assert_array_equal, got, want)
+    assert np.isfinite(got[0])
+
+
+def test_embeddings_of_zero_are_nobodys(batch):
+    embeddings, centers, labels = batch
+    result = margin_softmax(
+        0 * embeddings,
+        centers,
+        labels,
+        margin=make_margin("cosine", margin=0.0),
+        num_classes=NUM_CLASSES,
+        mesh=mesh_of(1, 1, 1),
+    )
+    assert np.isfinite(result.loss)
+    assert result.accuracy == 0
 
 
 def sampled_oracle(embeddings, centers, labels, kept):

@@ -138,7 +138,10 @@ def test_clip_passes_the_gradient_where_it_clips():
     [
         (dict(kind="arc", margin=0.5), "unknown kind 'arc'"),
         (dict(kind="arcface", margin=-0.5), "must not be negative"),
-        (dict(kind="arcface", margin=0.5, scale=0.0), "scale must be positive"),
+        (dict(kind="cosface", margin=float("nan")), "got nan for cosface"),
+        (dict(kind="adaface", margin=5.0), "an angle at most pi; got 5.0 for ada"),
+        (dict(kind="arcface", margin=0.5, scale=0.0), "make_margin: scale must be"),
+        (dict(kind="arcface", margin=0.5, scale=float("nan")), "got nan"),
         (dict(kind="arcface", margin=0.5, gradient="none"), "unknown gradient 'none'"),
         (dict(kind="arcface", margin=0.5, angle="wide"), "unknown angle 'wide'"),
     ],
@@ -150,10 +153,10 @@ def test_errors(arguments, match):
 
 def test_combined_margin_out_of_range():
     with pytest.raises(
-        ValueError, match="at least 1 and the others not negative; got 0"
+        ValueError, match="at least 1, added lie in .* got 0.5, 0.0 and"
     ):
         combined_margin(0.5, 0.0, 0.0)
     with pytest.raises(ValueError, match="angle must be clipped or free; got 'linear'"):
         combined_margin(1, 0.5, 0.0, angle="linear")
-    with pytest.raises(ValueError, match="scale must be positive"):
+    with pytest.raises(ValueError, match="combined_margin: scale must be positive"):
         combined_margin(1, 0.5, 0.0, scale=-1.0)
