@@ -75,7 +75,11 @@ class AlignedFaces(Faces):
         first_label: int = 0,
     ):
         super().__init__(
-            source, image_size=image_size, rows=rows, first_label=first_label
+            source,
+            image_size=image_size,
+            rows=rows,
+            first_label=first_label,
+            needs_keypoints=True,
         )
         self._share = share
 
@@ -90,17 +94,8 @@ class AlignedFaces(Faces):
             first_label=faces._first_label,
         )
 
-    def select(self, rows: np.ndarray) -> "AlignedFaces":
-        """Some of these rows, int [M], in the given order."""
-        return AlignedFaces.of(super().select(rows), self._share)
-
     def _decode(self, row: int, encoded: dict[str, np.ndarray]) -> dict:
-        if not encoded["has_keypoints"]:
-            raise ValueError(
-                "AlignedFaces: every photo must have keypoints; got none in row "
-                f"{row} (key {encoded['key'].item().decode(errors='replace')!r}); "
-                "import the data set with --landmarks or --detector"
-            )
+        self._check_keypoints(row, encoded)
         photo = decode_rgb(encoded["image"].item())
         height, width = photo.shape[:2]
         size = self._shape[:2]

@@ -1,5 +1,6 @@
 """Rows of an imported face data set, decoded: what the loader reads."""
 
+import copy
 import os
 from collections.abc import Sequence
 
@@ -17,6 +18,7 @@ def open_faces(
     image_size: tuple[int, int],
     identities: tuple[int, int] | None = None,
     points: str = "keypoints",
+    needs_keypoints: bool = False,
 ) -> "Faces":
     """Open a split of an imported data set, or some of its people.
 
@@ -27,6 +29,7 @@ def open_faces(
         counted from 0 then; None = all rows. Every row is read once for it.
       points: field of the rows that is read as their keypoints: "landmarks" gives the
         84 of synthetic faces instead of five.
+      needs_keypoints: of `Faces`.
     Raises: ValueError: as `open_split`; a data set without encoded faces, or without
       such points; nobody there.
     """
@@ -41,8 +44,11 @@ def open_faces(
             f"open_faces: points must be a field of {name}; got {points!r}, and its "
             f"rows have {sorted(source[0])}; choose keypoints"
         )
+    options = dict(
+        image_size=image_size, points=points, needs_keypoints=needs_keypoints
+    )
     if identities is None:
-        return Faces(source, image_size=image_size, points=points)
+        return Faces(source, **options)
     first, last = identities
     labels = read_labels(source)
     rows = np.flatnonzero((labels >= first) & (labels < last))
@@ -51,9 +57,7 @@ def open_faces(
             f"open_faces: some labels of {name} must lie in {first} .. {last - 1}; got "
             f"{labels.min()} .. {labels.max()}; change the identities"
         )
-    return Faces(
-        source, image_size=image_size, rows=rows, first_label=first, points=points
-    )
+    return Faces(source, rows=rows, first_label=first, **options)
 
 
 class Faces(Sequence):
@@ -68,6 +72,7 @@ class Faces(Sequence):
       rows: int [N], those of the source to show; None = all.
       first_label: subtracted from all labels that are known.
       points: field of the source that becomes the keypoints, [K, 2].
+      needs_keypoints: reading a row whose keypoints are not known raises ValueError.
     """
 
     def __init__(
@@ -78,25 +83,23 @@ class Faces(Sequence):
         rows: np.ndarray | None = None,
         first_label: int = 0,
         points: str = "keypoints",
+        needs_keypoints: bool = False,
     ):
         self._source = source
         self._shape = (*image_size, 3)
         self._rows = np.arange(len(source)) if rows is None else rows
         self._first_label = first_label
         self._points = points
+        self._needs_keypoints = needs_keypoints
 
     def __len__(self) -> int:
         return len(self._rows)
 
     def select(self, rows: np.ndarray) -> "Faces":
         """Some of these rows, int [M], in the given order."""
-        return Faces(
-            self._source,
-            image_size=self._shape[:2],
-            rows=self._rows[rows],
-            first_label=self._first_label,
-            points=self._points,
-        )
+        chosen = copy.copy(self)
+        chosen._rows = self._rows[rows]
+        return chosen
 
     def labels(self) -> np.ndarray:
         """Labels int32 [N] of all rows; images stay encoded."""
@@ -109,7 +112,11 @@ class Faces(Sequence):
         return [keys[row].item().decode(errors="surrogateescape") for row in self._rows]
 
     def __getitem__(self, row: int) -> dict[str, np.ndarray]:
-        """Return one row; raises ValueError if its image has another size."""
+        """Return one row.
+
+        Raises: ValueError: its image has another size, or keypoints are needed that it
+          does not have.
+        """
         return self.__getitems__([row])[0]
 
     def __getitems__(self, rows: Sequence[int]) -> list[dict[str, np.ndarray]]:
@@ -119,6 +126,7 @@ class Faces(Sequence):
         return [self._decode(row, e) for row, e in zip(rows, encoded, strict=True)]
 
     def _decode(self, row: int, encoded: dict[str, np.ndarray]) -> dict:
+        self._check_keypoints(row, encoded)
         image = decode_rgb(encoded["image"].item())
         if image.shape != self._shape:
             raise ValueError(
@@ -135,6 +143,15 @@ class Faces(Sequence):
             "has_keypoints": encoded["has_keypoints"],
             "id": np.int32(row),
         }
+
+    def _check_keypoints(self, row: int, encoded: dict[str, np.ndarray]) -> None:
+        if self._needs_keypoints and not encoded["has_keypoints"]:
+            raise ValueError(
+                "Faces: every image must have keypoints where a network reads them or "
+                f"images are aligned by them; got none in row {row} (key "
+                f"{encoded['key'].item().decode(errors='replace')!r}); import the data "
+                "set with --landmarks or --detector"
+            )
 
 
 def read_labels(source: Sequence) -> np.ndarray:

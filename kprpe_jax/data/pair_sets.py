@@ -29,13 +29,18 @@ class PairSet(NamedTuple):
 
 
 def open_pair_set(
-    data_dir: str | os.PathLike, name: str, *, image_size: tuple[int, int]
+    data_dir: str | os.PathLike,
+    name: str,
+    *,
+    image_size: tuple[int, int],
+    needs_keypoints: bool = False,
 ) -> PairSet:
     """Open an import of a verification set, or one that was given a list of pairs.
 
     Args:
       data_dir, name: of the data set, which has one split.
       image_size: (height, width) that every image must have.
+      needs_keypoints: of `Faces`.
     Raises: ValueError: no such data set; one without pairs; pairs that name images
       which the import does not hold.
     """
@@ -48,7 +53,9 @@ def open_pair_set(
         )
     same = tables["pair_same"]
     (split,) = tfds.builder_from_directory(folder).info.splits  # an import has one
-    faces = open_faces(data_dir, name, split, image_size=image_size)
+    faces = open_faces(
+        data_dir, name, split, image_size=image_size, needs_keypoints=needs_keypoints
+    )
     if "pair_keys" in tables:
         wanted = tables["pair_keys"].astype(str)
     else:  # images 2k and 2k + 1 of a .bin file are pair k

@@ -11,6 +11,7 @@ import tensorflow_datasets as tfds
 
 from kprpe_jax.data.aligned_faces import AlignedFaces
 from kprpe_jax.data.faces import Faces, read_fields
+from kprpe_jax.data.importers.ijb import DETECTION_SCORE
 from kprpe_jax.data.pair_sets import read_tables
 from kprpe_jax.data.store import newest_version, open_split
 
@@ -42,6 +43,8 @@ class TemplateSet(NamedTuple):
         the import does not say.
       identity: str [N], "" = unknown.
       part: str [N], of TinyFace: probe, match or distractor; "" elsewhere.
+      detection_score: float32 [N] in [0, 1], the detector's; 1 where the import keeps
+        none.
       lists: of IJB-B and IJB-C; empty elsewhere.
     """
 
@@ -50,6 +53,7 @@ class TemplateSet(NamedTuple):
     media: np.ndarray
     identity: np.ndarray
     part: np.ndarray
+    detection_score: np.ndarray
     lists: Lists
 
 
@@ -59,6 +63,7 @@ def open_template_set(
     *,
     image_size: tuple[int, int],
     align: bool = False,
+    needs_keypoints: bool = False,
 ) -> TemplateSet:
     """Open an import as templates.
 
@@ -67,6 +72,7 @@ def open_template_set(
       image_size: (height, width) of the images.
       align: bring photos of any size to the template by their keypoints; else every
         image must have `image_size`.
+      needs_keypoints: of `Faces`.
     Raises: ValueError: no such data set; its lists name templates without images; an
       image of nobody where there are no lists.
     """
@@ -74,7 +80,8 @@ def open_template_set(
     tables = read_tables(folder)
     (split,) = tfds.builder_from_directory(folder).info.splits  # an import has one
     source = open_split(data_dir, name, split)
-    names = [f for f in ("template", "media", "part") if f in source[0]]
+    known = ("template", "media", "part", DETECTION_SCORE)
+    names = [f for f in known if f in source[0]]
     fields = read_fields(source, [*names, "identity", "label"])
     identity, part = (
         np.array([_text(v) for v in fields.get(f, [])] or [""] * len(source))
@@ -88,6 +95,7 @@ def open_template_set(
         template = np.array(fields["template"], np.int64)
     else:
         template = np.array(fields["label"], np.int64)
+    scores = np.array(fields.get(DETECTION_SCORE, np.ones(len(source))), np.float32)
     lists = read_lists(tables)
     rows = count
     if "template" in fields and tables:
@@ -98,11 +106,19 @@ def open_template_set(
             f"{nobody.sum()} without identity, the first is row {nobody.argmax()}; "
             "import it with its lists"
         )
-    faces = Faces(source, image_size=image_size, rows=rows)
+    faces = Faces(
+        source, image_size=image_size, rows=rows, needs_keypoints=needs_keypoints
+    )
     if align:
         faces = AlignedFaces.of(faces)
     return TemplateSet(
-        faces, template[rows], media[rows], identity[rows], part[rows], lists
+        faces,
+        template[rows],
+        media[rows],
+        identity[rows],
+        part[rows],
+        scores[rows],
+        lists,
     )
 
 

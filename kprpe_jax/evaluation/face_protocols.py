@@ -38,7 +38,8 @@ from kprpe_jax.evaluation.templates import (
 from kprpe_jax.fusion.landmark_score import landmark_score
 from kprpe_jax.geometry.template import face_template
 
-POOLINGS = (*WEIGHTS, "landmark_score")
+# What weighs an image beside its norm ("equal": unit vectors).
+POOLINGS = (*WEIGHTS, "norm_detection_score", "detection_score", "landmark_score")
 _LEAST_SCORE = 1e-6  # as `score_weighted`: bad images only still have a direction
 _BLOCK_ROWS = 1 << 16  # of distractors in memory
 
@@ -76,8 +77,9 @@ def protocol_evaluators(
       open_set: name of a data set -> its templates (`open_template_set`).
       batch_size: images of the global batch.
       mirror: of `with_mirror`.
-      pooling: of a template's images: `norm` or `equal` (`pool_templates`), or
-        `landmark_score` (KP-RPE, Eq. 17 and 18; an import keeps no detector's score).
+      pooling: of a template's images: `norm` or `equal` (`pool_templates`), each also
+        with the detector's score F as `norm_detection_score` and `detection_score`, or
+        `landmark_score`, d F of KP-RPE, Eq. 17 and 18. F is 1 where an import has none.
     Returns: "kind_data_set_..." -> function (state, mesh) -> {metric: share in [0, 1]}.
     Raises: ValueError: an unknown kind or pooling, a wrong number of data sets; as
       `open_set`.
@@ -263,12 +265,17 @@ def _embed_faces(embed: Embed, batch_size: int, mirror: str) -> EmbedFaces:
 
 
 def _pool(templates: TemplateSet, images: Images, *, pooling: str) -> Templates:
-    options: dict[str, Any] = {"weights": pooling}
+    quality = None
     if pooling == "landmark_score":
-        quality = np.maximum(images.scores, _LEAST_SCORE)
-        options = {"weights": "equal", "quality": quality}
+        quality = np.maximum(images.scores * templates.detection_score, _LEAST_SCORE)
+    elif pooling not in WEIGHTS:
+        quality = templates.detection_score
     return pool_templates(
-        images.embeddings, templates.template, media=templates.media, **options
+        images.embeddings,
+        templates.template,
+        media=templates.media,
+        weights="norm" if pooling.startswith("norm") else "equal",
+        quality=quality,
     )
 
 

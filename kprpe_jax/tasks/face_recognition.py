@@ -41,14 +41,13 @@ def build(config: ConfigDict, mesh: Mesh) -> Task:
         jnp.zeros((mesh.size, *config.data.image_shape)),
         jnp.zeros((mesh.size, config.data.num_keypoints, 2)),
     )
-    reads_keypoints = config.backbone == "vit" and inputs.reads_keypoints(config)
     return Task(
         init=partial(recognition.init, config, model, read(*examples)),
         loss=recognition.make_loss(config, mesh, model, training_inputs),
         open_training=partial(faces.open_training, config),
-        check_batch=faces.batch_check(config, needs_keypoints=reads_keypoints),
+        check_batch=faces.batch_check(config),
         evaluators={
-            **faces.evaluators(embed, config, reads_keypoints=reads_keypoints),
+            **faces.evaluators(embed, config),
             **faces.pair_evaluators(embed, config),
             **faces.altered_evaluators(embed, config),
             **faces.unaligned_evaluators(embed, config),

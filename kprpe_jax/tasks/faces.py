@@ -27,6 +27,7 @@ from kprpe_jax.evaluation.misaligned import face_conditions, make_evaluators
 from kprpe_jax.evaluation.pair_verification import pair_evaluator
 from kprpe_jax.evaluation.pairs import draw_pairs
 from kprpe_jax.matching import altered_queries
+from kprpe_jax.tasks import inputs
 from kprpe_jax.tasks.task import TrainingRows
 
 # Number of keypoints -> the points of a mirrored face, for those that are known.
@@ -63,7 +64,8 @@ def open_people(
       config: of the run.
       split: name.
       identities: (first, last), () = all people.
-    Raises: ValueError: as `open_faces`.
+    Raises: ValueError: as `open_faces`; a row that is read has no keypoints although
+      the network reads them.
     """
     data = config.data
     return open_faces(
@@ -73,35 +75,28 @@ def open_people(
         image_size=tuple(data.image_shape[:2]),
         identities=tuple(identities) or None,
         points=data.points,
+        needs_keypoints=needs_keypoints(config),
     )
 
 
-def batch_check(
-    config: ConfigDict, *, needs_keypoints: bool
-) -> Callable[[dict[str, np.ndarray]], None]:
-    """`check_batch` with the sizes of the config's data.
+def needs_keypoints(config: ConfigDict) -> bool:
+    """Whether the config's network reads the keypoints that come with an image."""
+    return (
+        config.task == "face_recognition"
+        and config.backbone == "vit"
+        and inputs.reads_keypoints(config)
+    )
 
-    With `needs_keypoints` it also refuses rows whose keypoints are not known.
-    """
+
+def batch_check(config: ConfigDict) -> Callable[[dict[str, np.ndarray]], None]:
+    """`check_batch` with the sizes of the config's data."""
     data = config.data
-
-    def check(batch: dict[str, np.ndarray]) -> None:
-        check_batch(
-            batch,
-            num_classes=data.num_classes,
-            image_shape=tuple(data.image_shape),
-            num_keypoints=data.num_keypoints,
-        )
-        unknown = batch["id"][~batch["has_keypoints"]]
-        if needs_keypoints and unknown.size:
-            raise ValueError(
-                f"config.model.position {config.model.position!r} needs the keypoints "
-                f"of every image; {unknown.size} rows of a batch have none, such as id "
-                f"{unknown[0]}; import the data set with --landmarks, or choose an "
-                "encoding without keypoints"
-            )
-
-    return check
+    return partial(
+        check_batch,
+        num_classes=data.num_classes,
+        image_shape=tuple(data.image_shape),
+        num_keypoints=data.num_keypoints,
+    )
 
 
 def augmentation(
@@ -125,14 +120,12 @@ def augmentation(
     return augmented
 
 
-def evaluators(
-    embed: Embed, config: ConfigDict, *, reads_keypoints: bool = False
-) -> dict[str, Evaluator]:
+def evaluators(embed: Embed, config: ConfigDict) -> dict[str, Evaluator]:
     """Verification on people whom training does not see (`face_conditions`).
 
     Reads evals: split, identities ((first, last), () = all), pairs, batch_size,
     severities, alphas. The pairs are drawn (`draw_pairs`); without any there is no
-    evaluator. A network with `reads_keypoints` is also given wrong ones.
+    evaluator. A network that reads keypoints is also given wrong ones.
     """
     evals = config.evals
     if not evals.pairs:
@@ -143,7 +136,7 @@ def evaluators(
         source,
         draw_pairs(source.labels(), count=evals.pairs, seed=0),
         face_conditions(
-            evals.severities, evals.alphas, reads_keypoints=reads_keypoints
+            evals.severities, evals.alphas, reads_keypoints=needs_keypoints(config)
         ),
         batch_size=evals.batch_size,
     )
@@ -159,7 +152,12 @@ def pair_evaluators(embed: Embed, config: ConfigDict) -> dict[str, Evaluator]:
     return {
         name: pair_evaluator(
             embed,
-            open_pair_set(data.dir, name, image_size=tuple(data.image_shape[:2])),
+            open_pair_set(
+                data.dir,
+                name,
+                image_size=tuple(data.image_shape[:2]),
+                needs_keypoints=needs_keypoints(config),
+            ),
             batch_size=evals.batch_size,
             mirror=evals.mirror,
         )
@@ -231,6 +229,7 @@ def protocol_evaluators(embed: Embed, config: ConfigDict) -> dict[str, Evaluator
             data.dir,
             image_size=tuple(data.image_shape[:2]),
             align=evals.align,
+            needs_keypoints=needs_keypoints(config),
         ),
         batch_size=evals.batch_size,
         mirror=evals.mirror,

@@ -68,7 +68,7 @@ def build(config: ConfigDict, mesh: Mesh) -> Task:
         init=partial(_init, config, model, model_inputs(*examples)),
         loss=_make_loss(config, mesh, model, model_inputs, template),
         open_training=partial(_open_training, config),
-        check_batch=faces.batch_check(config, needs_keypoints=False),
+        check_batch=faces.batch_check(config),
         evaluators=_evaluators(forward, config),
         sharding_rules=recognition.SHARDING_RULES,
     )

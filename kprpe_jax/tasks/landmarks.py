@@ -86,7 +86,7 @@ def build(config: ConfigDict, mesh: Mesh) -> Task:
         init=init,
         loss=loss,
         open_training=partial(_open_training, config),
-        check_batch=faces.batch_check(config, needs_keypoints=False),
+        check_batch=faces.batch_check(config),
         evaluators=_evaluators(forward, model, config),
     )
 

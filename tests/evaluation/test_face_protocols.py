@@ -14,7 +14,7 @@ from kprpe_jax.data.importers.image_folder import open_image_folder
 from kprpe_jax.data.importers.tinyface import open_tinyface
 from kprpe_jax.data.importers.video_templates import open_video_templates
 from kprpe_jax.data.template_sets import open_template_set
-from kprpe_jax.evaluation.face_protocols import protocol_evaluators
+from kprpe_jax.evaluation.face_protocols import POOLINGS, protocol_evaluators
 from kprpe_jax.geometry.template import face_template
 from kprpe_jax.training.mesh import make_mesh
 from kprpe_jax.training.state import TrainState
@@ -80,6 +80,9 @@ def run(folder, protocol, pooling="norm"):
     )
 
 
+SCORES = (0.9, 0.3, 1.0, 0.6)  # of the detector
+
+
 def import_ijb(folder, images):
     """12 templates of 6 people, two each, of 3 images in 2 media; one more unused."""
     meta = folder / "raw" / "meta"
@@ -93,7 +96,8 @@ def import_ijb(folder, images):
         x[number] = images.write(folder / "raw" / "loose_crop" / name, person)
         rows.append(f"{name} {template} {min(number % 3, 1)}")
         moved = template_points + (number % 5) * 0.4
-        points.append(f"{name} " + " ".join(f"{v:.4f}" for v in moved.ravel()) + " 0.9")
+        values = [*moved.ravel(), SCORES[number % len(SCORES)]]
+        points.append(f"{name} " + " ".join(f"{v:.4f}" for v in values))
     lists = {
         "face_tid_mid.txt": rows,
         "name_5pts_score.txt": points,
@@ -113,7 +117,7 @@ def import_ijb(folder, images):
     return x
 
 
-@pytest.mark.parametrize("pooling", ["norm", "equal", "landmark_score"])
+@pytest.mark.parametrize("pooling", POOLINGS)
 def test_ijb_by_its_own_lists(tmp_path, pooling):
     x = import_ijb(tmp_path, Pictures(0))
     results = run(tmp_path / "data", "ijb:ijbx", pooling)
@@ -121,10 +125,13 @@ def test_ijb_by_its_own_lists(tmp_path, pooling):
     for t in range(12):
         weighted = []
         for number in (3 * t, 3 * t + 1, 3 * t + 2):
-            value = x[number] if pooling == "norm" else unit(x[number])
+            value = x[number] if pooling.startswith("norm") else unit(x[number])
+            score = SCORES[number % len(SCORES)]
             if pooling == "landmark_score":  # Eq. 17; pixels centred at i + 0.5
                 away = np.sqrt(10) * ((number % 5) * 0.4 + 0.5) / SIZE
-                value = value * max(1 - away / 0.2, 1e-6)
+                value = value * max((1 - away / 0.2) * score, 1e-6)
+            elif pooling not in ("norm", "equal"):
+                value = value * score
             weighted.append(value)
         pooled.append(unit(weighted[0] + (weighted[1] + weighted[2]) / 2))
     pooled = np.array(pooled)

@@ -1,12 +1,15 @@
 """Recognition on an imported data set, with every loss and backbone."""
 
 import json
+import types
 
 import jax
 import numpy as np
 import pytest
 
 from kprpe_jax import tasks
+from kprpe_jax.data.importers.dataset import write_dataset
+from kprpe_jax.data.importers.image_folder import open_image_folder
 from kprpe_jax.losses.class_sampling import SAMPLED, take_rows
 from kprpe_jax.tasks import recognition
 from kprpe_jax.training import loop
@@ -131,19 +134,23 @@ def test_training_people_are_not_those_of_the_evaluators():
     assert set(source.labels()) == set(range(8))
 
 
-def test_a_keypoint_encoding_refuses_rows_without_keypoints():
+def test_a_keypoint_encoding_refuses_rows_without_keypoints(tmp_path):
+    (tmp_path / "images").mkdir()
+    drawn_people.write_images(tmp_path / "images")
+    source = open_image_folder(tmp_path / "images")
+    write_dataset(source, name="unmarked", data_dir=tmp_path, origin={})
     for position, refused in (("kprpe_relative", True), ("rpe", False)):
         config = drawn_people.make_config(**{"model.position": position})
+        config.data.dir, config.data.name = str(tmp_path), "unmarked"
         task = tasks.build(config, tiny.one_device())
-        batch = first_batch(task)
-        task.check_batch(batch)
-        batch["has_keypoints"] = np.arange(16) != 5
-        if refused:
-            match = f"needs the keypoints .* 1 rows .* such as id {batch['id'][5]};"
-            with pytest.raises(ValueError, match=match):
-                task.check_batch(batch)
-        else:
-            task.check_batch(batch)
+        if not refused:
+            assert not first_batch(task)["has_keypoints"].any()
+            continue
+        with pytest.raises(ValueError, match="must have keypoints .* got none in row"):
+            first_batch(task)
+        state = types.SimpleNamespace(params=None, collections=None)
+        with pytest.raises(ValueError, match="must have keypoints .* got none in row"):
+            task.evaluators["aligned"](state, tiny.one_device())
 
 
 def test_identity_balanced_and_repeated_rows():

@@ -7,6 +7,7 @@ with the set's: *_face_tid_mid.txt (image, template, media), *_name_5pts_score.t
 """
 
 import glob
+import math
 import os
 from collections.abc import Iterator
 
@@ -28,14 +29,17 @@ from kprpe_jax.data.importers.tables import (
     split_lines,
 )
 
+DETECTION_SCORE = "detection_score"
+
 
 def open_ijb(folder: str | os.PathLike) -> Source:
     """Open IJB-B or IJB-C.
 
     Args:
       folder: it holds `meta` and `loose_crop`.
-    Returns: a source with keys "1.jpg", ..., the fields `template` and `media`, the
-      landmark list, and the tables `pair_template1`, `pair_template2` int64 [P],
+    Returns: a source with keys "1.jpg", ..., the fields `template`, `media` and
+      `detection_score` (float32 in [0, 1], 0 where the list does not name the image),
+      the landmark list, and the tables `pair_template1`, `pair_template2` int64 [P],
       `pair_same` bool [P], and per 1:N list `<list>_template`, `<list>_subject`
       int64 [M], as "gallery_G1_template". Who is who only the 1:N lists know.
     Raises: ValueError: a missing or malformed list.
@@ -45,6 +49,7 @@ def open_ijb(folder: str | os.PathLike) -> Source:
     media_path = _one(meta, "*_face_tid_mid.txt")
     names, templates, media = read_media(media_path)
     landmark_path = _one(meta, "*_name_5pts_score.txt")
+    scores = read_scores(landmark_path)
     pair_path = _one(meta, "*_template_pair_label.txt")
     lists = sorted(glob.glob(os.path.join(glob.escape(meta), "*_1N_*.csv")))
     tables = read_pairs(pair_path)
@@ -62,7 +67,11 @@ def open_ijb(folder: str | os.PathLike) -> Source:
                 continue
             seen.add(name)
             image = read_image(os.path.join(folder, "loose_crop", name), name)
-            fields = {"template": int(templates[row]), "media": int(media[row])}
+            fields = {
+                "template": int(templates[row]),
+                "media": int(media[row]),
+                DETECTION_SCORE: scores.get(name, 0.0),
+            }
             if isinstance(image, bytes):
                 yield Record(name, image, NO_IDENTITY, fields)
             else:
@@ -72,7 +81,7 @@ def open_ijb(folder: str | os.PathLike) -> Source:
         read,
         state=file_state(media_path, landmark_path, pair_path, *lists),
         count=len(names),
-        extra={"template": int, "media": int},
+        extra={"template": int, "media": int, DETECTION_SCORE: np.float32},
         tables=tables,
         landmarks=read_landmarks(landmark_path, units="pixel"),
     )
@@ -97,6 +106,23 @@ def read_media(path: str | os.PathLike) -> tuple[list[str], np.ndarray, np.ndarr
         raise malformed(path, 1, "an image name, a template and a media number", "")
     table = np.array(numbers, np.int64)
     return names, table[:, 0], table[:, 1]
+
+
+def read_scores(path: str | os.PathLike) -> dict[str, float]:
+    """Read the detector's scores of *_name_5pts_score.txt, the last number of a line.
+
+    Raises: ValueError: names the file and line without a number from 0 to 1.
+    """
+    scores = {}
+    for number, fields in split_lines(path, None):
+        try:
+            scores[fields[0]] = float(fields[11])
+        except (IndexError, ValueError):
+            scores[fields[0]] = math.nan
+        if not 0 <= scores[fields[0]] <= 1:
+            wanted = "an image name, five points and a score in [0, 1]"
+            raise malformed(path, number, wanted, " ".join(fields))
+    return scores
 
 
 def read_pairs(path: str | os.PathLike) -> dict[str, np.ndarray]:

@@ -7,6 +7,8 @@ from kprpe_jax.data.importers.ijb import open_ijb
 from kprpe_jax.data.importers.record import NO_IDENTITY
 from tests.data.importers.sources import face, read_all
 
+POINTS = "1.jpg 1 2 3 4 5 6 7 8 9 10"
+
 
 @pytest.fixture
 def folder(tmp_path):
@@ -33,7 +35,7 @@ def test_records_and_tables(folder):
     assert not bad
     assert [r.image for r in records] == [face(i) for i in range(1, 5)]
     assert [tuple(r.extra.values()) for r in records] == [
-        *((10, 7), (10, 7), (11, -1), (12, 9))
+        *((10, 7, 0.9), (10, 7, 0.9), (11, -1, 0.0), (12, 9, 0.9))
     ]
     assert {r.identity for r in records} == {NO_IDENTITY}
     want = {
@@ -82,7 +84,9 @@ def test_absent_and_repeated_images(folder):
         ("1N_gallery_G1.csv", "a,b\n1,2\n1,x\n", "line 3 of .*template,subject"),
         ("1N_gallery_G1.csv", "1,2,a\n1,3,a\n", "line 2 of .*of subject 2, as templa"),
         ("1N_gallery_G1.csv", "a,b\n", "line 1 of .*no line of numbers"),
-        ("name_5pts_score.txt", "1.jpg 1 2 3\n", "line 1 of .*got 3 numbers"),
+        ("name_5pts_score.txt", "1.jpg 1 2 3\n", "line 1 of .*and a score in"),
+        ("name_5pts_score.txt", POINTS + " 1.5\n", r"a score in \[0, 1\]; got '1.jpg"),
+        ("name_5pts_score.txt", POINTS + " nan\n", r"a score in \[0, 1\]; got '1.jpg"),
     ],
 )
 def test_malformed_lines_are_named(folder, name, text, match):
