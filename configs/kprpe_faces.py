@@ -74,6 +74,7 @@ def get_config(name: str = "webface4m") -> ConfigDict:
     config.loss.sample_rate = data.sample_rate
 
     config.optimizer.learning_rate = 1e-4 if data.large_scale else 1e-3
+    config.optimizer.clip_norm = 0.0  # Table 6 names none
     config.optimizer.schedule_unit = "epochs"
     config.optimizer.warmup = 3.0
 

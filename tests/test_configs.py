@@ -5,10 +5,23 @@ import math
 import jax
 import pytest
 
-from configs import kprpe_faces
 from kprpe_jax.tasks.inputs import make_vit
 from kprpe_jax.training.config import load_config
 from kprpe_jax.training.optimizer import make_schedule
+
+# As published with the sets.
+IMAGES = {
+    "ms1mv2": 5_822_653,
+    "ms1mv3": 5_179_510,
+    "webface4m": 4_235_242,
+    "webface12m": 12_720_066,
+}
+IDENTITIES = {
+    "ms1mv2": 85_742,
+    "ms1mv3": 93_431,
+    "webface4m": 205_990,
+    "webface12m": 617_970,
+}
 
 
 @pytest.mark.parametrize(
@@ -32,9 +45,11 @@ def test_table_6(name, learning_rate, batch_size, epochs, repeat, rate, million)
         "adaface", 0.4, 0.333
     )  # fmt: skip
     assert loss.sample_rate == rate
+    assert loss.scale == 64
+    assert (config.optimizer.b1, config.optimizer.clip_norm) == (0.9, 0)
+    assert config.data.num_classes == IDENTITIES[name]
     assert config.augmentation.preset == "kprpe"
-    images = kprpe_faces.TRAINING_SETS[name].images
-    per_epoch = images / batch_size
+    per_epoch = IMAGES[name] / batch_size
     assert config.steps == math.floor(epochs * per_epoch)
     schedule = make_schedule(
         config.optimizer, steps=config.steps, steps_per_epoch=per_epoch
