@@ -28,6 +28,7 @@ def get_config() -> ConfigDict:
     config.model.output_dim = 128
     config.model.input_scale = 127.5 / 128
     config.model.dtype = "float32"
+    config.evals.pairs = 0  # no drawn ones
     config.evals.pair_sets = ("lfw",)
     config.evals.mirror = "concatenate"  # as those who published the weights do
     config.evals.batch_size = 64

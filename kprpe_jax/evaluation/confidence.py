@@ -10,20 +10,20 @@ from jax.typing import ArrayLike
 
 
 class Interval(NamedTuple):
-    """A metric and where it lies.
+    """A metric, or several in an array, and where it lies.
 
     Attributes:
       value: on the data as they are.
-      low, high: percentiles over the resamples.
+      low, high: percentiles over the resamples, each metric by itself.
     """
 
-    value: float
-    low: float
-    high: float
+    value: float | np.ndarray
+    low: float | np.ndarray
+    high: float | np.ndarray
 
 
 def bootstrap_interval(
-    metric: Callable[..., float],
+    metric: Callable[..., float | np.ndarray],
     *arrays: ArrayLike,
     rng: Array,
     strata: ArrayLike | None = None,
@@ -36,7 +36,8 @@ def bootstrap_interval(
     is somewhat too narrow for them.
 
     Args:
-      metric: of the arrays; called 1 + `resamples` times on the host.
+      metric: of the arrays, a number or an array of numbers; called 1 + `resamples`
+        times on the host.
       arrays: [P, ...] each, resampled together.
       rng: key; the same one gives the same interval.
       strata: [P]; each of its values keeps its number of rows. Give `same` for rates of
@@ -67,5 +68,5 @@ def bootstrap_interval(
         rows = np.concatenate([generator.choice(group, len(group)) for group in groups])
         values.append(metric(*(array[rows] for array in arrays)))
     tail = 50 * (1 - level)
-    low, high = np.percentile(values, [tail, 100 - tail])
-    return Interval(float(metric(*arrays)), float(low), float(high))
+    low, high = np.percentile(values, [tail, 100 - tail], axis=0)
+    return Interval(metric(*arrays), low, high)

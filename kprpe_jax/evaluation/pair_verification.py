@@ -1,6 +1,7 @@
 """Verification on a data set with an official list of pairs: LFW, CFP-FP, AgeDB, ..."""
 
 import time
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -28,6 +29,8 @@ from kprpe_jax.evaluation.verification import (
     fold_accuracy,
 )
 
+_RESAMPLES = 1000
+
 
 class PairResult(NamedTuple):
     """Numbers of a list of pairs.
@@ -40,6 +43,7 @@ class PairResult(NamedTuple):
       fars: those of FARS that the number of impostor pairs can resolve.
       tar: at these.
       eer, auc: of the curve.
+      rates: intervals of tar [F], eer and auc, in one array [F + 2], as `interval`.
     """
 
     accuracy: FoldAccuracy
@@ -50,6 +54,7 @@ class PairResult(NamedTuple):
     tar: TarAtFar
     eer: float
     auc: float
+    rates: Interval
 
 
 def verify_pairs(
@@ -73,7 +78,7 @@ def verify_pairs(
     return PairResult(
         accuracy=accuracy,
         interval=bootstrap_interval(
-            np.mean, right, rng=jax.random.key(0), strata=same, resamples=1000
+            np.mean, right, rng=jax.random.key(0), strata=same, resamples=_RESAMPLES
         ),
         centered=fold_accuracy(
             centered_distances(first, second, num_folds=num_folds),
@@ -85,25 +90,41 @@ def verify_pairs(
         tar=tar_at_far(roc, fars),
         eer=equal_error_rate(roc),
         auc=area_under_curve(roc),
+        rates=bootstrap_interval(
+            lambda scores, same: _rates(roc_curve(scores, same), fars),
+            -distance,
+            same,
+            rng=jax.random.key(1),
+            strata=same,
+            resamples=_RESAMPLES,
+        ),
     )
 
 
+def _rates(roc: Roc, fars: Sequence[float]) -> np.ndarray:
+    rates = tar_at_far(roc, fars).tar
+    return np.append(rates, [equal_error_rate(roc), area_under_curve(roc)])
+
+
 def summary(result: PairResult) -> dict[str, float]:
-    """The numbers by name, all in [0, 1] but the thresholds (squared distances)."""
+    """The numbers by name, all in [0, 1] but the thresholds (squared distances).
+
+    `NAME_low` and `NAME_high` are the ends of the 95 % interval of NAME.
+    """
+    names = [f"tar_at_far_{far:.0e}".replace("e-0", "e-") for far in result.fars]
+    rates = {}
+    for index, name in enumerate([*names, "eer", "auc"]):
+        value, low, high = (float(part[index]) for part in result.rates)
+        rates |= {name: value, f"{name}_low": low, f"{name}_high": high}
     return {
         "accuracy": result.accuracy.mean,
         "std": result.accuracy.std,
-        "accuracy_low": result.interval.low,
-        "accuracy_high": result.interval.high,
+        "accuracy_low": float(result.interval.low),
+        "accuracy_high": float(result.interval.high),
         "threshold": float(result.accuracy.threshold.mean()),
         "centered_accuracy": result.centered.mean,
         "centered_std": result.centered.std,
-        **{
-            f"tar_at_far_{far:.0e}".replace("e-0", "e-"): float(tar)
-            for far, tar in zip(result.fars, result.tar.tar, strict=True)
-        },
-        "eer": result.eer,
-        "auc": result.auc,
+        **rates,
     }
 
 

@@ -42,6 +42,15 @@ def test_arrays_stay_together(rng):
     assert got == (0, 0, 0)
 
 
+def test_several_metrics_are_drawn_together(rng):
+    x = rng.normal(size=30)
+    options = dict(rng=jax.random.key(3), resamples=40)
+    both = bootstrap_interval(lambda x: np.array([x.mean(), x.max()]), x, **options)
+    one = bootstrap_interval(np.max, x, **options)
+    assert [part[1] for part in both] == list(one)
+    assert both.low[0] < both.value[0] < both.high[0]
+
+
 def test_level_widens():
     x = np.arange(100.0)
     wide, narrow = (

@@ -72,7 +72,12 @@ def test_numbers_of_people_who_are_taken_for_others(rng):
     assert 0.5 < numbers["accuracy"] < 1
     assert numbers["accuracy_low"] < numbers["accuracy"] < numbers["accuracy_high"]
     # Twenty impostor pairs resolve no rate below 1 / 20.
-    assert [name for name in numbers if name.startswith("tar")] == ["tar_at_far_1e-1"]
+    names = [f"tar_at_far_1e-1{end}" for end in ("", "_low", "_high")]
+    assert [name for name in numbers if name.startswith("tar")] == names
+    for name in ("tar_at_far_1e-1", "eer", "auc"):
+        low, high = (numbers[f"{name}_{end}"] for end in ("low", "high"))
+        assert low <= numbers[name] <= high
+        assert low < high
     cosine = (embeddings[first] * embeddings[second]).sum(1)
     cosine /= np.linalg.norm(embeddings[first], axis=1)
     cosine /= np.linalg.norm(embeddings[second], axis=1)
