@@ -40,7 +40,7 @@ def run_pairs() -> None:
     rng = np.random.default_rng(0)
     templates = Templates(np.arange(_TEMPLATES.value), _unit(rng, _TEMPLATES.value))
     first, second = rng.integers(0, _TEMPLATES.value, (2, _PAIRS.value))
-    # In parts, as what was in use before is what the protocol's memory is compared with.
+    # In parts: one array would hide some of the memory that the protocol takes.
     parts = np.array_split(np.empty(_PAIRS.value, bool), 64)
     same = np.concatenate([rng.random(len(part)) < 0.00125 for part in parts])
     _measure(lambda: template_verification(templates, first, second, same).tar)

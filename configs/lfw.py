@@ -54,14 +54,15 @@ def get_config(position: str = "kprpe_multihead") -> ConfigDict:
     config.evals.split = "train"  # the import has one; the people tell them apart
     config.evals.identities = (NUM_TRAINED, 2 * NUM_TRAINED + 1)
     config.evals.pairs = 3000
+    config.evals.pairs_of = ""  # a data set whose official pairs are compared instead
     config.evals.severities = (0.5, 1.0)
     config.evals.alphas = ()  # errors of the keypoints that are also tried
     config.evals.pair_sets = ()  # data sets with an official list of pairs
     # Photos of any size, verified on every step from detection (0) to alignment (1).
     config.evals.unaligned = ""
     config.evals.alignment_shares = (0.0, 0.25, 0.5, 0.75, 1.0)
-    # Such as "ijb:ijbc", see `evaluation.face_protocols`; pooling of templates: norm,
-    # equal or landmark_score; align: photos of any size are aligned first.
+    # Such as "ijb:ijbc", see `evaluation.face_protocols`; pooling of templates: see
+    # there, too; align: photos of any size are aligned first.
     config.evals.protocols = ()
     config.evals.pooling = "norm"
     config.evals.align = False

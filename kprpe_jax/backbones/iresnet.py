@@ -42,7 +42,7 @@ class SqueezeExcite(nn.Module):
         width = x.shape[-1]
         options = dict(use_bias=False, dtype=self.dtype)
         mean = x.astype(jnp.float32).mean((1, 2), keepdims=True)
-        hidden = nn.relu(nn.Dense(width // 16, **options, name="squeeze")(mean))
+        hidden = nn.relu(nn.Dense(max(width // 16, 1), **options, name="squeeze")(mean))
         return x * nn.sigmoid(nn.Dense(width, **options, name="excite")(hidden))
 
 
@@ -111,6 +111,11 @@ class IResNet(nn.Module):
         if self.shortcut not in SHORTCUTS:
             raise ValueError(
                 f"IResNet: unknown shortcut {self.shortcut!r}; use one of {SHORTCUTS}."
+            )
+        if not len(self.stage_sizes) == len(self.widths) == 4:
+            raise ValueError(
+                "IResNet: stage_sizes and widths must have four numbers each; got "
+                f"{tuple(self.stage_sizes)} and {tuple(self.widths)}."
             )
         self.stem_conv = _conv(self.widths[0], 3, 1, self.dtype)
         self.stem_norm = BatchNorm()

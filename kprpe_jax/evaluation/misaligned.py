@@ -114,9 +114,9 @@ def make_evaluators(
       pairs: rows to compare; only these are embedded.
       conditions: evaluator -> {name: condition}.
       batch_size: rows of the global batch; the last one is padded.
-    Returns: name -> function (state, mesh) -> of a single condition 10-fold accuracy,
-      its standard deviation over folds and TAR at FAR 1e-2, of several {name:
-      accuracy}; and the number of pairs.
+    Returns: name -> function (state, mesh) -> of a single condition the accuracy over
+      the folds of the pairs, its standard deviation over them and TAR at FAR 1e-2, of
+      several {name: accuracy}; and the number of pairs.
     """
     rows = np.unique(np.concatenate([pairs.first, pairs.second]))
     first, second = (np.searchsorted(rows, s) for s in (pairs.first, pairs.second))
@@ -154,7 +154,7 @@ def make_evaluators(
             mesh=mesh,
         )
         distance = np.asarray(pair_distance(embeddings[first], embeddings[second]))
-        folds = fold_accuracy(distance, pairs.same)
+        folds = fold_accuracy(distance, pairs.same, num_folds=pairs.num_folds)
         tar = tar_at_far(roc_curve(-distance, pairs.same), [1e-2])
         return {
             "accuracy": folds.mean,

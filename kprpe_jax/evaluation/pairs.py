@@ -6,16 +6,18 @@ import numpy as np
 
 
 class Pairs(NamedTuple):
-    """Pairs of rows, genuine and impostor in turn, so that every fold has both.
+    """Pairs of rows; drawn ones are genuine and impostor in turn.
 
     Attributes:
       first, second: int [P], rows.
-      same: bool [P].
+      same: bool [P]; folds are contiguous.
+      num_folds: of a verification; each must have both kinds.
     """
 
     first: np.ndarray
     second: np.ndarray
     same: np.ndarray
+    num_folds: int = 10
 
 
 def draw_pairs(labels: np.ndarray, *, count: int, seed: int) -> Pairs:

@@ -37,8 +37,8 @@ def make_evaluator(
       shares: of the way to the alignment, in [0, 1]: 0 detected, 1 aligned.
       batch_size: rows of the global batch; the last one is padded.
       mirror: of `with_mirror`.
-    Returns: function (state, mesh) -> {share: 10-fold accuracy}, and the number of
-      pairs.
+    Returns: function (state, mesh) -> {share: accuracy over the folds of the pairs},
+      and the number of pairs.
     """
     rows = np.unique(np.concatenate([pairs.first, pairs.second]))
     first, second = (np.searchsorted(rows, s) for s in (pairs.first, pairs.second))
@@ -60,7 +60,8 @@ def make_evaluator(
                 mesh=mesh,
             )
             distance = np.asarray(pair_distance(x[first], x[second]))
-            results[f"{share:g}"] = fold_accuracy(distance, pairs.same).mean
+            folds = fold_accuracy(distance, pairs.same, num_folds=pairs.num_folds)
+            results[f"{share:g}"] = folds.mean
         return {**results, "pairs": len(pairs.same)}
 
     return evaluate

@@ -16,7 +16,7 @@ from kprpe_jax.data.augmentation.sharded import augment_sharded
 from kprpe_jax.data.augmentation.spatial import FACE_MIRROR
 from kprpe_jax.data.check import check_batch
 from kprpe_jax.data.faces import Faces, open_faces
-from kprpe_jax.data.pair_sets import open_pair_set
+from kprpe_jax.data.pair_sets import PairSet, open_pair_set, read_tables
 from kprpe_jax.data.store import newest_version
 from kprpe_jax.data.synthetic.landmarks import MIRROR
 from kprpe_jax.data.template_sets import open_template_set
@@ -25,7 +25,7 @@ from kprpe_jax.evaluation.conditions import Evaluator
 from kprpe_jax.evaluation.embedding import Embed
 from kprpe_jax.evaluation.misaligned import face_conditions, make_evaluators
 from kprpe_jax.evaluation.pair_verification import pair_evaluator
-from kprpe_jax.evaluation.pairs import draw_pairs
+from kprpe_jax.evaluation.pairs import Pairs, draw_pairs
 from kprpe_jax.matching import altered_queries
 from kprpe_jax.tasks import inputs
 from kprpe_jax.tasks.task import TrainingRows
@@ -121,20 +121,27 @@ def augmentation(
 
 
 def evaluators(embed: Embed, config: ConfigDict) -> dict[str, Evaluator]:
-    """Verification on people whom training does not see (`face_conditions`).
+    """Verification aligned, distorted, and with errors of the keypoints.
 
-    Reads evals: split, identities ((first, last), () = all), pairs, batch_size,
-    severities, alphas. The pairs are drawn (`draw_pairs`); without any there is no
-    evaluator. A network that reads keypoints is also given wrong ones.
+    Reads evals: pairs_of (data set whose official pairs are compared; "" = pairs are
+    drawn among the people whom training does not see), split, identities ((first,
+    last), () = all), pairs (how many are drawn, 0 = none), batch_size, severities,
+    alphas. Without pairs there is no evaluator. A network that reads keypoints is also
+    given wrong ones (`face_conditions`).
     """
     evals = config.evals
-    if not evals.pairs:
+    if evals.pairs_of:
+        official = _open_pairs(config, evals.pairs_of)
+        source, pairs = official.faces, _of_pair_set(official)
+    elif evals.pairs:
+        source = open_people(config, evals.split, evals.identities)
+        pairs = draw_pairs(source.labels(), count=evals.pairs, seed=0)
+    else:
         return {}
-    source = open_people(config, evals.split, evals.identities)
     return make_evaluators(
         embed,
         source,
-        draw_pairs(source.labels(), count=evals.pairs, seed=0),
+        pairs,
         face_conditions(
             evals.severities, evals.alphas, reads_keypoints=needs_keypoints(config)
         ),
@@ -148,21 +155,29 @@ def pair_evaluators(embed: Embed, config: ConfigDict) -> dict[str, Evaluator]:
     Reads evals: pair_sets (names of data sets), mirror, batch_size; data: dir,
     image_shape.
     """
-    evals, data = config.evals, config.data
+    evals = config.evals
     return {
         name: pair_evaluator(
             embed,
-            open_pair_set(
-                data.dir,
-                name,
-                image_size=tuple(data.image_shape[:2]),
-                needs_keypoints=needs_keypoints(config),
-            ),
+            _open_pairs(config, name),
             batch_size=evals.batch_size,
             mirror=evals.mirror,
         )
         for name in evals.pair_sets
     }
+
+
+def _open_pairs(config: ConfigDict, name: str) -> PairSet:
+    return open_pair_set(
+        config.data.dir,
+        name,
+        image_size=tuple(config.data.image_shape[:2]),
+        needs_keypoints=needs_keypoints(config),
+    )
+
+
+def _of_pair_set(pair_set: PairSet) -> Pairs:
+    return Pairs(pair_set.first, pair_set.second, pair_set.same, pair_set.num_folds)
 
 
 def altered_evaluators(embed: Embed, config: ConfigDict) -> dict[str, Evaluator]:
@@ -183,14 +198,33 @@ def unaligned_evaluators(embed: Embed, config: ConfigDict) -> dict[str, Evaluato
     """`partly_aligned`: verification on every step from detection to alignment.
 
     Reads evals: unaligned (data set of photos of any size, "" = none), alignment_shares
-    (the steps, 0 = detected .. 1 = aligned), pairs, mirror, batch_size; where it is the
-    training's own data set, split and identities, too; data: dir, image_shape.
+    (the steps, 0 = detected .. 1 = aligned), mirror, batch_size; pairs, how many are
+    drawn, where the data set has no official ones; where it is the training's own,
+    split and identities, too; data: dir, image_shape.
     """
-    evals, data = config.evals, config.data
-    if not evals.unaligned:
+    if not config.evals.unaligned:
         return {}
+    photos, pairs = _open_unaligned(config)
+    return {
+        "partly_aligned": partly_aligned.make_evaluator(
+            embed,
+            photos,
+            pairs,
+            config.evals.alignment_shares,
+            batch_size=config.evals.batch_size,
+            mirror=config.evals.mirror,
+        )
+    }
+
+
+def _open_unaligned(config: ConfigDict) -> tuple[Faces, Pairs]:
+    evals, data = config.evals, config.data
+    folder = newest_version(data.dir, evals.unaligned)
+    if "pair_same" in read_tables(folder):
+        official = _open_pairs(config, evals.unaligned)
+        return official.faces, _of_pair_set(official)
     own = evals.unaligned == data.name
-    builder = tfds.builder_from_directory(newest_version(data.dir, evals.unaligned))
+    builder = tfds.builder_from_directory(folder)
     photos = open_faces(
         os.fspath(data.dir),
         evals.unaligned,
@@ -201,17 +235,7 @@ def unaligned_evaluators(embed: Embed, config: ConfigDict) -> dict[str, Evaluato
     labels = photos.labels()
     sizes = np.unique(labels, return_counts=True)[1]
     genuine = int((sizes * (sizes - 1)).sum()) // 2  # that can be told apart
-    pairs = draw_pairs(labels, count=min(evals.pairs, 2 * genuine), seed=0)
-    return {
-        "partly_aligned": partly_aligned.make_evaluator(
-            embed,
-            photos,
-            pairs,
-            evals.alignment_shares,
-            batch_size=evals.batch_size,
-            mirror=evals.mirror,
-        )
-    }
+    return photos, draw_pairs(labels, count=min(evals.pairs, 2 * genuine), seed=0)
 
 
 def protocol_evaluators(embed: Embed, config: ConfigDict) -> dict[str, Evaluator]:

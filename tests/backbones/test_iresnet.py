@@ -95,3 +95,11 @@ def test_errors(images):
         jax.eval_shape(model.init, jax.random.key(0), images.transpose(0, 2, 1, 3))
     with pytest.raises(ValueError, match="unknown shortcut 'max'"):
         jax.eval_shape(small(shortcut="max").init, jax.random.key(0), images)
+    with pytest.raises(ValueError, match=r"four numbers each; got \(1, 2, 1\) and"):
+        jax.eval_shape(small(stage_sizes=(1, 2, 1)).init, jax.random.key(0), images)
+
+
+def test_squeeze_and_excite_of_few_channels(images):
+    model = small(squeeze_excite=True, widths=(4, 4, 8, 8))
+    shapes = jax.eval_shape(model.init, jax.random.key(0), images)["params"]
+    assert shapes["stages_0_0"]["gate"]["squeeze"]["kernel"].shape == (4, 1)

@@ -7,7 +7,8 @@ LABELS = np.array([3, 7, 3, 9, 7, 3, 5])  # 5 and 9 have one image
 
 
 def test_pairs_are_what_they_say_and_cover_everything():
-    first, second, same = draw_pairs(LABELS, count=600, seed=0)
+    first, second, same, num_folds = draw_pairs(LABELS, count=600, seed=0)
+    assert num_folds == 10
     np.testing.assert_array_equal(same, np.tile([True, False], 300))
     np.testing.assert_array_equal(LABELS[first] == LABELS[second], same)
     assert (first != second).all()

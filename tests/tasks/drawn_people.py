@@ -1,5 +1,6 @@
 """A small imported data set: patterns in place of faces, one pattern a person."""
 
+import dataclasses
 import functools
 import tempfile
 from pathlib import Path
@@ -42,9 +43,11 @@ def _data() -> tempfile.TemporaryDirectory:
     images = Path(folder.name, "images")
     images.mkdir()
     table = write_images(images)
-    for name in ("people", "gallery"):
+    for name, tables in (("people", {}), ("gallery", {}), ("listed", _pairs())):
+        source = open_image_folder(images)
+        source = dataclasses.replace(source, tables=tables)
         write_dataset(
-            open_image_folder(images),
+            source,
             name=name,
             data_dir=Path(folder.name, "data"),
             origin={"kind": "folder"},
@@ -53,8 +56,27 @@ def _data() -> tempfile.TemporaryDirectory:
     return folder  # removed when the interpreter ends
 
 
+def _pairs() -> dict[str, np.ndarray]:
+    """An official list: every person's first photo with its second, and another's."""
+    keys = [
+        (f"person{person:02d}/0.jpg", f"person{other:02d}/1.jpg")
+        for person in range(PEOPLE)
+        for other in (person, (person + 1) % PEOPLE)
+    ]
+    same = np.tile([True, False], PEOPLE)
+    return {
+        "pair_keys": np.array(keys, np.bytes_),
+        "pair_same": same,
+        "pair_folds": np.array(3),
+    }
+
+
 def data_dir() -> str:
-    """Import `people` and, the same, `gallery` once per session; not to be changed."""
+    """Import the people once per session; not to be changed.
+
+    The data sets `people`, `gallery` and `listed` hold the same photos; the last one
+    has 24 official pairs in three folds.
+    """
     return str(Path(_data().name, "data"))
 
 

@@ -127,6 +127,35 @@ def test_evaluators_that_the_config_names():
     assert set(task.evaluators) == {"aligned", "misaligned_1"}
 
 
+def test_official_pairs_under_conditions():
+    config = drawn_people.make_config(
+        **{
+            "evals.pairs": 0,
+            "evals.pairs_of": "listed",
+            "evals.unaligned": "listed",
+            "evals.pair_sets": ("listed",),
+            "evals.alphas": (0.1,),
+            "evals.alignment_shares": (0.5,),
+        }
+    )
+    task = tasks.build(config, tiny.one_device())
+    variables = task.init(jax.random.key(0))
+    params = variables.pop("params")
+    state = types.SimpleNamespace(params=params, collections=variables)
+    results = {
+        name: evaluate(state, tiny.one_device())
+        for name, evaluate in task.evaluators.items()
+    }
+    assert set(results) == {
+        "aligned", "misaligned_1", "swapped", "aligned_noise", "noise", "listed",
+        "partly_aligned",
+    }  # fmt: skip
+    assert {r["pairs"] for r in results.values()} == {2 * drawn_people.PEOPLE}
+    # The same pairs of the same photos, in three folds.
+    assert results["aligned"]["accuracy"] == results["listed"]["accuracy"]
+    assert results["aligned"]["std"] == results["listed"]["std"]
+
+
 def test_training_people_are_not_those_of_the_evaluators():
     task = tasks.build(drawn_people.make_config(), tiny.one_device())
     source, _ = task.open_training(0)
