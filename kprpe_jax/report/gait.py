@@ -72,14 +72,6 @@ def with_joints(silhouette: np.ndarray, joints: np.ndarray) -> np.ndarray:
     return np.where(near, _RED, grey)
 
 
-def framed(image: np.ndarray, color: Sequence[int]) -> np.ndarray:
-    """The image with a coloured border of two pixels; uint8 [H, W, 3]."""
-    image = image.copy()
-    for edge in (np.s_[:2], np.s_[-2:], np.s_[:, :2], np.s_[:, -2:]):
-        image[edge] = color
-    return image
-
-
 def plot_window_offsets(
     biases: Sequence[np.ndarray],
     plans: Sequence[Windows],

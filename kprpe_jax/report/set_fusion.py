@@ -10,6 +10,8 @@ matplotlib.use("Agg")  # files only, on any machine
 import matplotlib.pyplot as plt
 import numpy as np
 
+from kprpe_jax.report.robustness import mean_std
+
 
 class Run(NamedTuple):
     """One method with one seed.
@@ -50,13 +52,6 @@ def size_table(runs: Sequence[Run], metric: str) -> str:
         ]
         lines.append(f"| {name} | " + " | ".join(cells) + f" | {len(group)} |")
     return "\n".join(lines) + "\n"
-
-
-def mean_std(shares: Sequence[float]) -> str:
-    """Percent, such as `93.2 ± 0.4`; without deviation where there is one share."""
-    values = 100 * np.asarray(shares)
-    text = f"{values.mean():.1f}"
-    return text if len(values) < 2 else f"{text} ± {values.std(ddof=1):.1f}"
 
 
 def plot_sizes(

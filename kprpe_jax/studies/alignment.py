@@ -22,8 +22,9 @@ from absl import app, flags
 from ml_collections import ConfigDict
 
 from kprpe_jax.report import alignment as report
+from kprpe_jax.studies.whole_run import Stopped, train_to_the_end
 from kprpe_jax.tasks import joint_alignment
-from kprpe_jax.training import loop, mesh
+from kprpe_jax.training import mesh
 from kprpe_jax.training.checkpoint import restore_for_eval
 from kprpe_jax.training.command import command, parse_flags, read_config
 from kprpe_jax.training.evaluate import evaluate
@@ -88,10 +89,6 @@ GROUPS = {
 _LEARNED_BY = {"learned template, then fixed": BALANCED}
 
 
-class Stopped(RuntimeError):
-    """A run was asked to stop before its end, and so is the study."""
-
-
 def run_study(
     config: ConfigDict, output: pathlib.Path, *, names: Sequence[str], seed: int
 ) -> dict[str, dict[str, Any]]:
@@ -118,8 +115,7 @@ def run_study(
                 source = output / "runs" / f"{_slug(_LEARNED_BY[name])}-{seed}"
                 own.alignment.template = str(source / "template.npz")
             own.lock()
-            if int(loop.train(own, workdir)["step"]) < own.steps:
-                raise Stopped(f"alignment: stopped in {workdir}; start again to go on")
+            train_to_the_end(own, workdir)
             values = evaluate(own, workdir, which="last")
             shape = _learned(own, workdir)
             np.savez(workdir / "template.npz", **shape)

@@ -26,8 +26,8 @@ from kprpe_jax.backbones import iresnet, swin_gait
 from kprpe_jax.position.encoding import KEYPOINT_FORMS, POSITIONS
 from kprpe_jax.report import gait, robustness
 from kprpe_jax.studies import offsets
+from kprpe_jax.studies.whole_run import Stopped, train_to_the_end
 from kprpe_jax.tasks import inputs
-from kprpe_jax.training import loop
 from kprpe_jax.training.command import command, parse_flags, read_config
 from kprpe_jax.training.evaluate import evaluate
 
@@ -39,10 +39,6 @@ _WIDTHS = flags.DEFINE_list(
 )
 _SEEDS = flags.DEFINE_list("seeds", ["0"], "Seeds; each is a run of each encoding.")
 _OUTPUT = flags.DEFINE_string("output", "reports/digits", "Folder of the report.")
-
-
-class Stopped(RuntimeError):
-    """A run was asked to stop before its end, and so is the study."""
 
 
 def choose_network(
@@ -118,12 +114,7 @@ def run_study(
             workdir = output / "runs" / f"{position}-{seed}"
             finished = workdir / "eval.json"
             if not finished.exists():
-                step = int(loop.train(run, workdir)["step"])
-                if step < run.steps:  # SIGTERM
-                    raise Stopped(
-                        f"encodings: stopped after step {step} of {workdir}; start the "
-                        "study again to go on"
-                    )
+                train_to_the_end(run, workdir)
                 results = evaluate(run, workdir, which="last")
                 finished.write_text(json.dumps(results, indent=2) + "\n")
             results = json.loads(finished.read_text())

@@ -19,7 +19,8 @@ from kprpe_jax.data.gait import GaitSplit
 from kprpe_jax.evaluation.gait import part_distances
 from kprpe_jax.evaluation.gait_conditions import make_embedder
 from kprpe_jax.report.contact_sheet import plot_contact_sheet
-from kprpe_jax.report.gait import framed, plot_window_offsets, with_joints
+from kprpe_jax.report.gait import plot_window_offsets, with_joints
+from kprpe_jax.report.heat_maps import framed
 from kprpe_jax.tasks import gait
 from kprpe_jax.training import mesh as mesh_lib
 from kprpe_jax.training.checkpoint import restore_for_eval
@@ -92,7 +93,9 @@ def draw_searches(
         [picture(probe)]
         + [
             framed(
-                picture(row), _COLORS[bool(split.labels[row] == split.labels[probe])]
+                picture(row),
+                _COLORS[bool(split.labels[row] == split.labels[probe])],
+                2,
             )
             for row in found
         ]

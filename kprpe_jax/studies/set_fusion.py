@@ -26,9 +26,9 @@ from kprpe_jax.data.face_features import FeatureRows, read_features
 from kprpe_jax.evaluation.probe_sizes import ProbeResult, draw_probes, probe_results
 from kprpe_jax.fusion.weighted import WeightedFusion
 from kprpe_jax.report import set_fusion as report
+from kprpe_jax.studies.whole_run import Stopped, train_to_the_end
 from kprpe_jax.tasks.growing_probes import enrol
 from kprpe_jax.tasks.set_fusion import fusion_variables, make_model
-from kprpe_jax.training import loop
 from kprpe_jax.training import mesh as mesh_lib
 from kprpe_jax.training.checkpoint import restore_for_eval
 from kprpe_jax.training.command import command, parse_flags, read_config
@@ -54,10 +54,6 @@ _GALLERY = flags.DEFINE_string("gallery", "", "Features of more people to search
 _SIZES = flags.DEFINE_list("sizes", ["1", "2", "4", "8", "16", "32", "64"], "Of probes")
 _TRAINED = flags.DEFINE_string("trained", "", "Output of a study: train nothing anew.")
 _OUTPUT = flags.DEFINE_string("output", "reports/set_fusion", "Folder of the report.")
-
-
-class Stopped(RuntimeError):
-    """A run was asked to stop before its end, and so is the study."""
 
 
 class Trial:
@@ -141,12 +137,8 @@ def trained(
       finished: take what is there, whatever else the config says of evaluation.
     Raises: Stopped: SIGTERM ended the training.
     """
-    step = config.steps if finished else int(loop.train(config, workdir)["step"])
-    if step < config.steps:
-        raise Stopped(
-            f"set_fusion: stopped after step {step} of {workdir}; start the study "
-            "again to go on"
-        )
+    if not finished:
+        train_to_the_end(config, workdir)
     mesh = mesh_lib.make_mesh(config.mesh)
     task = tasks.build(config, mesh)
     state = restore_for_eval(workdir, "last", abstract_state(task, mesh))

@@ -19,6 +19,7 @@ from jax import Array
 from ml_collections import ConfigDict
 
 from kprpe_jax.report.robustness import mean_std
+from kprpe_jax.studies.whole_run import Stopped, train_to_the_end
 from kprpe_jax.tasks import faces
 from kprpe_jax.training import loop, mesh
 from kprpe_jax.training.command import command, parse_flags, read_config
@@ -32,10 +33,6 @@ _SEEDS = flags.DEFINE_list("seeds", ["0"], "Seeds; each is a run.")
 _OUTPUT = flags.DEFINE_string("output", "reports/synthetic", "Folder of the report.")
 
 _METRICS = {"accuracy": "accuracy", "tar_at_far_1e-2": "TAR at FAR 1 %"}
-
-
-class Stopped(RuntimeError):
-    """A run was asked to stop before its end, and so is the study."""
 
 
 def at_difficulty(config: ConfigDict, level: float) -> ConfigDict:
@@ -63,12 +60,7 @@ def run_seed(
     for level in levels:
         finished = workdir / f"difficulty_{level:g}.json"
         if not finished.exists():
-            step = int(loop.train(config, workdir)["step"])
-            if step < config.steps:
-                raise Stopped(
-                    f"synthetic_difficulty: stopped after step {step} of {workdir}; "
-                    "start the study again to go on"
-                )
+            train_to_the_end(config, workdir)
             found = evaluate(
                 at_difficulty(config, level),
                 workdir,

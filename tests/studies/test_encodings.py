@@ -71,9 +71,9 @@ def test_faults_of_the_user_are_one_sentence(tmp_path):
 
 def test_a_study_stops_when_its_run_was_stopped(tmp_path, monkeypatch):
     """SIGTERM ends `loop.train` early; what it left must not pass for a result."""
-    from kprpe_jax.studies import encodings
+    from kprpe_jax.studies import encodings, whole_run
 
-    monkeypatch.setattr(encodings.loop, "train", lambda config, workdir: {"step": 3})
+    monkeypatch.setattr(whole_run.loop, "train", lambda config, workdir: {"step": 3})
     config = tiny.make_config("classification", steps=5)
     with pytest.raises(encodings.Stopped, match="stopped after step 3"):
         encodings.run_study(config, tmp_path, positions=["absolute"], seeds=[0])

@@ -2,7 +2,6 @@
 
 import json
 
-import numpy as np
 import pytest
 
 from kprpe_jax.report import set_fusion as report
@@ -51,4 +50,3 @@ def test_tables_name_means_over_seeds():
         "| a | 60.0 ± 14.1 | 100.0 ± 0.0 | 2 |",
         "| b | 25.0 | 50.0 | 1 |",
     ]
-    assert report.mean_std(np.array([0.5])) == "50.0"
