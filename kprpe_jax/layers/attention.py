@@ -1,6 +1,9 @@
 """Multi-head self-attention with position bias."""
 
+from functools import partial
+
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.nn.initializers import Initializer
@@ -98,17 +101,48 @@ def _attend(
         logits += jnp.swapaxes(by_key, -1, -2)
     if key_mask is not None:
         logits = jnp.where(key_mask[:, None, None], logits, -jnp.inf)
-    attention = nn.softmax(logits)
+    attention = softmax_weights(logits, q.dtype)
 
-    out = jnp.einsum("bhij,bhjd->bhid", attention.astype(q.dtype), v)
+    out = jnp.einsum("bhij,bhjd->bhid", attention, v)
     if tables.context_v is not None:
-        by_bucket = sum_rows(attention, buckets)  # [B, H, N, num_buckets]
+        # [B, H, N, num_buckets]
+        by_bucket = sum_rows(attention.astype(jnp.float32), buckets)
         table = jnp.broadcast_to(
             tables.context_v, (num_heads, *tables.context_v.shape[1:])
         )
         context = jnp.einsum("bhik,hkd->bhid", by_bucket, table)
         out += context.astype(q.dtype)
     return out
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(1,))
+def softmax_weights(logits: Array, dtype: DTypeLike) -> Array:
+    """Softmax over the last axis, computed in float32 and rounded to `dtype`.
+
+    The backward pass keeps the rounded weights alone, a third of what it keeps of a
+    softmax and a cast in bfloat16. Only reverse mode is differentiated.
+
+    Args:
+      logits: float32 [..., N].
+      dtype: of the weights.
+    """
+    return nn.softmax(logits).astype(dtype)
+
+
+def _softmax_forward(logits: Array, dtype: DTypeLike) -> tuple[Array, Array]:
+    weights = softmax_weights(logits, dtype)
+    return weights, weights
+
+
+def _softmax_backward(
+    dtype: DTypeLike, weights: Array, gradient: Array
+) -> tuple[Array]:
+    weights, gradient = weights.astype(jnp.float32), gradient.astype(jnp.float32)
+    pulled = weights * gradient
+    return (pulled - weights * pulled.sum(-1, keepdims=True),)
+
+
+softmax_weights.defvjp(_softmax_forward, _softmax_backward)
 
 
 def _project(heads: Array, table: Array) -> Array:

@@ -7,6 +7,7 @@ from jax.typing import DTypeLike
 
 from kprpe_jax.layers.attention import Attention
 from kprpe_jax.layers.drop_path import drop_path
+from kprpe_jax.layers.layer_norm import LayerNorm
 from kprpe_jax.layers.mlp import Mlp
 from kprpe_jax.layers.place import place
 from kprpe_jax.position.encoding import BiasTables
@@ -54,12 +55,12 @@ class Block(nn.Module):
         )
         mlp = Mlp(self.mlp_dim, self.activation, dtype=self.dtype, name="mlp")
 
-        branch = nn.LayerNorm(**norm, name="norm1")(tokens)
+        branch = LayerNorm(**norm, name="norm1")(tokens)
         branch = attention(branch, tables, buckets, key_mask)
         if drop_rate is not None:
             branch = drop_path(branch, drop_rate, self.make_rng("dropout"))
         tokens += branch
-        branch = mlp(nn.LayerNorm(**norm, name="norm2")(tokens))
+        branch = mlp(LayerNorm(**norm, name="norm2")(tokens))
         if drop_rate is not None:
             branch = drop_path(branch, drop_rate, self.make_rng("dropout"))
         tokens = place(tokens + branch, self.sharding)

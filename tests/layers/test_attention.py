@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kprpe_jax.layers.attention import Attention
+from kprpe_jax.layers.attention import Attention, softmax_weights
 from kprpe_jax.position.buckets import compute_buckets
 from kprpe_jax.position.encoding import BiasTables
 from kprpe_jax.position.lookup import num_buckets
@@ -116,3 +116,20 @@ def test_half_precision_keeps_logits_in_float32(rng):
     np.testing.assert_allclose(np.float32(one), np.float32(two), atol=0.02)
     flat = half.apply(params, tokens, BiasTables(shared=shared * 0), buckets)
     assert np.abs(np.float32(one) - np.float32(flat)).max() > 0.02
+
+
+@pytest.mark.parametrize(("dtype", "atol"), [("float32", 1e-6), ("bfloat16", 2e-2)])
+def test_softmax_weights_and_their_gradient(rng, dtype, atol):
+    logits = jnp.asarray(3 * rng.normal(size=(2, 3, 5)), jnp.float32)
+    logits = logits.at[0, 0, 1:].set(-jnp.inf)  # one key is left
+    direction = jnp.asarray(rng.normal(size=logits.shape), jnp.float32)
+    got, pull = jax.vjp(lambda x: softmax_weights(x, dtype), logits)
+    want, plain = jax.vjp(jax.nn.softmax, logits)
+    assert got.dtype == dtype
+    np.testing.assert_allclose(got.astype(jnp.float32), want, atol=atol)
+    gradient = pull(direction.astype(dtype))[0]
+    assert gradient.dtype == jnp.float32
+    np.testing.assert_allclose(gradient, plain(direction)[0], atol=atol)
+    # Nothing else is kept for it.
+    kept = [(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(pull)]
+    assert kept == [(logits.shape, dtype)]
