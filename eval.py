@@ -2,7 +2,7 @@
 
 Restores a checkpoint (or reads published weights: --weights FILE), runs the config's
 evaluators, prints a table and writes it as JSON beside the run. Fields of the config
-are overridden by --config.section.field=value.
+are overridden by --config.section.field=value; those of the network must be the run's.
 """
 
 import json

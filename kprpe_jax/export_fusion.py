@@ -52,7 +52,7 @@ def export_run(
         )
     mesh = mesh_lib.make_mesh(config.mesh)
     task = tasks.build(config, mesh)
-    state = restore_for_eval(workdir, "last", abstract_state(task, mesh))
+    state = restore_for_eval(workdir, "last", abstract_state(task, mesh), config)
     variables = jax.device_get(set_fusion.fusion_variables(state))
     origin = read_origin(config.data.dir, config.data.features)
     model = set_fusion.make_model(config.fusion, embed_dim=origin["embed_dim"])

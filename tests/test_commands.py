@@ -206,12 +206,19 @@ def test_every_bad_input_of_eval_is_one_sentence_and_writes_nothing(finished, tm
     before = files_of(workdir)
     nothing = tmp_path / "nothing"
     cases = [
-        ({"model.depth": 2}, [], workdir, "is of another model: "),
-        ({"model.width": 32}, [], workdir, "is of another model: "),
+        ({"model.depth": 2}, [], workdir, "model.depth is 1 in the run and 2 here"),
+        (
+            # Of the same shapes, but not the same network.
+            {"model.activation": "gelu", "model.position_options.scale_bias": True},
+            [],
+            workdir,
+            "2 fields of the config differ: model.activation is 'relu6' in the run and "
+            "'gelu' here; model.position_options.scale_bias is False in the run",
+        ),
         ({"evals.batch_sise": 2}, [], workdir, "the nearest is evals.batch_size"),
         ({"evals.batch_size": 3}, [], workdir, "3 rows do not divide over 2 devices"),
         ({"mesh.fsdp": 3}, [], workdir, "does not fit 2 devices"),
-        ({"data.num_classes": 5}, [], workdir, "is of another model: "),
+        ({"data.num_classes": 5}, [], workdir, "num_classes is 10 in the run and 5"),
         ({}, [], nothing, "holds none; train first"),
         ({}, ["--checkpoint=5"], workdir, "has no '5'; ask for best, last or one of"),
         ({}, ["--evaluators=clear"], workdir, "unknown evaluator 'clear'; use some of"),

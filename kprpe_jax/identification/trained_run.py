@@ -38,10 +38,4 @@ def restore_run(
     """
     unused = dict.fromkeys(("loss", "open_training", "check_batch"))
     task = Task(init, **unused, evaluators={}, sharding_rules=SHARDING_RULES)
-    return restore_for_eval(
-        workdir,
-        which,
-        abstract_state(task, one_device()),
-        metric=config.checkpoint.best_metric,
-        mode=config.checkpoint.best_mode,
-    )
+    return restore_for_eval(workdir, which, abstract_state(task, one_device()), config)

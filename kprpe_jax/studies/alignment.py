@@ -133,9 +133,7 @@ def _learned(config: ConfigDict, workdir: pathlib.Path) -> dict[str, np.ndarray]
     """Template and weights of a run's last state."""
     devices = mesh.make_mesh(config.mesh)
     task = joint_alignment.build(config, devices)
-    state = restore_for_eval(
-        workdir, "last", abstract_state(task, devices), metric="", mode="max"
-    )
+    state = restore_for_eval(workdir, "last", abstract_state(task, devices), config)
     first = joint_alignment.make_template(config)
     return {
         "template": np.asarray(joint_alignment.learned_template(state.params, first)),

@@ -59,9 +59,7 @@ def warp_faces(config: ConfigDict, workdir: str, *, severity: float) -> Warped:
     prepare_data(config)
     devices = mesh.make_mesh(config.mesh)
     task = joint_alignment.build(config, devices)
-    state = restore_for_eval(
-        workdir, "last", abstract_state(task, devices), metric="", mode="max"
-    )
+    state = restore_for_eval(workdir, "last", abstract_state(task, devices), config)
     source = faces.open_people(config, config.evals.split)
     rows = source.__getitems__(range(_FACES))
     images = np.stack([row["image"] for row in rows]).astype(np.float32) / 127.5 - 1

@@ -115,7 +115,7 @@ def _draw(overrides: list[str]) -> None:
     output.mkdir(parents=True, exist_ok=True)
     mesh = mesh_lib.make_mesh({"data": 1, "fsdp": 1, "class": 1}, jax.devices()[:1])
     task = tasks.build(config, mesh)
-    state = restore_for_eval(workdir, "last", abstract_state(task, mesh))
+    state = restore_for_eval(workdir, "last", abstract_state(task, mesh), config)
     split = gait.open_split(config, config.evals.split)
     model = gait.make_model(config)
     if model.uses_keypoints:

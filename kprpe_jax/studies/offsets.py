@@ -75,7 +75,7 @@ def draw(
             )
     mesh = mesh_lib.make_mesh({"data": 1, "fsdp": 1, "class": 1}, jax.devices()[:1])
     task = tasks.build(config, mesh)
-    state = restore_for_eval(workdir, "last", abstract_state(task, mesh))
+    state = restore_for_eval(workdir, "last", abstract_state(task, mesh), config)
 
     data = config.data
     rows = open_split(data.dir, data.name, data.test_split).__getitems__(

@@ -141,7 +141,7 @@ def trained(
         train_to_the_end(config, workdir)
     mesh = mesh_lib.make_mesh(config.mesh)
     task = tasks.build(config, mesh)
-    state = restore_for_eval(workdir, "last", abstract_state(task, mesh))
+    state = restore_for_eval(workdir, "last", abstract_state(task, mesh), config)
     features = read_features(config.data.dir, config.data.features, "clean")
     model = make_model(config.fusion, embed_dim=features.embeddings.shape[1])
     return model, fusion_variables(state)

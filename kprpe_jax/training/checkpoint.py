@@ -18,6 +18,7 @@ from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 from orbax.checkpoint import checkpoint_managers as policies
 
+from kprpe_jax.training.config import network_changes
 from kprpe_jax.training.sharding import flatten_with_paths
 from kprpe_jax.training.state import TrainState
 
@@ -159,22 +160,20 @@ def restore_for_eval(
     workdir: str | os.PathLike,
     which: int | str,
     abstract_state: TrainState,
-    *,
-    metric: str = "",
-    mode: str = "max",
+    config: ConfigDict,
 ) -> TrainState:
     """Restore a run's parameters and collections for evaluation.
 
     Args:
       workdir: the run's folder; nothing in it is changed.
-      which: a step, "last", or "best" by `metric` and `mode`.
+      which: a step, "last", or "best" by checkpoint.best_metric and best_mode.
       abstract_state: from `state.abstract_state`; its opt_state is not looked at.
-      metric: the config's checkpoint.best_metric, such as "clean/accuracy".
-      mode: the config's checkpoint.best_mode, "max" or "min".
+      config: says the same of the network as the run's own (`config.NETWORK`).
     Returns: a TrainState whose opt_state, rng and nonfinite_step are None.
     Raises: ValueError: no checkpoint, not this one, none with the metric, or one of
-      another model.
+      another model (the first fields or arrays that differ are named).
     """
+    metric = config.checkpoint.best_metric
     checkpoints = Checkpoints(workdir)
     try:
         steps = checkpoints.steps
@@ -184,7 +183,7 @@ def restore_for_eval(
                 "that train.py --workdir wrote"
             )
         if which == "best":
-            step = checkpoints.best_step(metric, mode)
+            step = checkpoints.best_step(metric, config.checkpoint.best_mode)
             if step is None:
                 raise ValueError(
                     f"checkpoint: none in {workdir} was evaluated by {metric!r}; ask "
@@ -198,6 +197,14 @@ def restore_for_eval(
             raise ValueError(
                 f"checkpoint: {workdir} has no {which!r}; ask for best, last or one of "
                 f"{steps}"
+            )
+        changes = network_changes(checkpoints.meta(step)["config"], config)
+        if changes:
+            told = "; ".join(changes[:5])
+            raise ValueError(
+                f"checkpoint: step {step} in {workdir} is of another network: "
+                f"{len(changes)} fields of the config differ: {told}; use the config "
+                "that the run was made with, its overrides included"
             )
         return checkpoints.restore_model(step, abstract_state)
     finally:

@@ -14,7 +14,7 @@ import json
 import os
 import pathlib
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -32,6 +32,27 @@ MAY_CHANGE = (
     "log",
     "mesh",
 )
+
+# What a run's network computes, beyond the shapes of its arrays: an evaluation must say
+# the same. (Class centres are padded: their shape does not tell how many there are.)
+NETWORK = (
+    "task",
+    "backbone",
+    "model",
+    "fusion",
+    "alignment",
+    "canvas",
+    "data.num_classes",
+)
+# Values of these that compute the same, but for rounding; None: any, as the checkpoint
+# holds the weights.
+SAME_NETWORK = {
+    "model.attention": ("xla", "pallas"),
+    "model.dtype": ("float32", "bfloat16"),
+    "model.remat": (False, True),
+    "model.position_options.factorized": (False, True),
+    "backbone.weights": None,
+}
 
 # What the training loop reads, whatever the task; a task checks its own sections.
 FIELDS = {
@@ -177,13 +198,32 @@ def check_workdir(config: ConfigDict, workdir: str | os.PathLike) -> list[str]:
         old, new = stored.get(field, _ABSENT), wanted.get(field, _ABSENT)
         if old == new:
             continue
-        if not any(field == f or field.startswith(f + ".") for f in MAY_CHANGE):
+        if not _is_in(field, MAY_CHANGE):
             raise ValueError(
                 f"workdir: {workdir} holds a run whose {field} is {old!r} while this "
                 f"config has {new!r}; take another --workdir, or the run's own config "
                 f"(only {', '.join(MAY_CHANGE)} may change between restarts)"
             )
         changes.append(f"{field}: {old!r} -> {new!r}")
+    return changes
+
+
+def network_changes(stored: Mapping[str, Any], config: ConfigDict) -> list[str]:
+    """Compare the network of a run's config, as JSON gives it, with that of another.
+
+    Returns: "field is OLD in the run and NEW here" for each field of NETWORK that
+      differs.
+    """
+    stored, wanted = _flatten_json(stored), _flatten_json(_to_json(config))
+    changes = []
+    for field in sorted(stored.keys() | wanted.keys()):
+        old, new = stored.get(field, _ABSENT), wanted.get(field, _ABSENT)
+        if old == new or not _is_in(field, NETWORK):
+            continue
+        same = SAME_NETWORK.get(field, ())
+        if same is None or (old in same and new in same):
+            continue
+        changes.append(f"{field} is {old!r} in the run and {new!r} here")
     return changes
 
 
@@ -274,6 +314,10 @@ def _nearest(field: str, config: ConfigDict) -> str:
     known = list(flatten(config))
     near = difflib.get_close_matches(field, known, n=1, cutoff=0.0)
     return f"the nearest is {near[0]}"
+
+
+def _is_in(field: str, sections: Sequence[str]) -> bool:
+    return any(field == s or field.startswith(s + ".") for s in sections)
 
 
 def _to_json(config: ConfigDict) -> dict[str, Any]:

@@ -28,14 +28,14 @@ def evaluate(
     """Restore a checkpoint, or read published weights, and run evaluators.
 
     Args:
-      config: of the run; `mesh` and `evals` may differ from training.
+      config: of the run; what `config.NETWORK` does not name may differ from training.
       workdir: the run's folder; nothing in it is changed.
       which: a step, "last", or "best" by the config's checkpoint.best_metric.
       evaluators: names; all of the task's by default.
       weights: file of published weights (`Task.import_weights`) in place of a
         checkpoint.
     Returns: {"evaluator/metric": value}, and `step`, the checkpoint's.
-    Raises: ValueError: unknown evaluator; no such checkpoint, or another model's;
+    Raises: ValueError: unknown evaluator; no such checkpoint, or another network's;
       weights of another network, or of a task that reads none.
     """
     prepare_data(config)
@@ -52,13 +52,7 @@ def evaluate(
         return run_evaluators(
             task, evaluators or task.evaluators, _published(task, weights, mesh), mesh
         )
-    state = restore_for_eval(
-        workdir,
-        which,
-        abstract_state(task, mesh),
-        metric=config.checkpoint.best_metric,
-        mode=config.checkpoint.best_mode,
-    )
+    state = restore_for_eval(workdir, which, abstract_state(task, mesh), config)
     results = run_evaluators(task, evaluators or task.evaluators, state, mesh)
     return {"step": int(state.step), **results}
 

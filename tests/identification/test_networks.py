@@ -130,7 +130,7 @@ def test_a_run_is_an_encoder(tmp_path, backbone):
     # The evaluators' way: the task, its state, its backbone.
     mesh = make_mesh({"data": 1, "fsdp": 1, "class": 1}, jax.devices()[:1])
     state = restore_for_eval(
-        tmp_path, "last", abstract_state(tasks.build(config, mesh), mesh)
+        tmp_path, "last", abstract_state(tasks.build(config, mesh), mesh), config
     )
     model, read = tasks.face_recognition.make_backbone(config, mesh)
     variables = {"params": state.params["backbone"], **state.collections}

@@ -32,7 +32,8 @@ def save(folder, states, metrics=None, **fields):
     checkpoints = Checkpoints(folder, toy.make_config(**fields).checkpoint)
     for step, state in states.items():
         values = (metrics or {}).get(step)
-        checkpoints.save(state, step=step, meta={"x": 1}, metrics=values)
+        meta = {"x": 1, "config": toy.make_config().to_dict()}
+        checkpoints.save(state, step=step, meta=meta, metrics=values)
     checkpoints.wait()
     return checkpoints
 
@@ -120,7 +121,7 @@ def test_checkpoint_of_another_model(tmp_path):
         checkpoints.restore(1, other)
     assert "\n" not in str(caught.value)
     with pytest.raises(ValueError, match="is of another model: 3 arrays differ"):
-        restore_for_eval(tmp_path, "last", other)
+        restore_for_eval(tmp_path, "last", other, toy.make_config())
 
 
 def test_another_dtype_is_not_cast(tmp_path):
@@ -143,9 +144,8 @@ def test_restore_for_eval(tmp_path):
     save(tmp_path, states, metrics).close()
     files = sorted(p.name for p in tmp_path.rglob("*"))
     abstract = state_lib.abstract_state(toy.make_task(), mesh_of(1, 2, 2))
-    best = {"metric": "clean/accuracy", "mode": "max"}
     for which, step in (("best", 1), ("last", 3), (2, 2), ("2", 2)):
-        state = restore_for_eval(tmp_path, which, abstract, **best)
+        state = restore_for_eval(tmp_path, which, abstract, toy.make_config())
         wanted = states[step]
         pair = (host(s.replace(rng=wanted.rng)) for s in (state, wanted))
         got, expected = ((s.params, s.collections) for s in pair)
@@ -157,13 +157,27 @@ def test_restore_for_eval(tmp_path):
 def test_restore_for_eval_of_what_is_not_there(tmp_path):
     abstract = state_lib.abstract_state(toy.make_task(), mesh_of(1, 1, 1))
     with pytest.raises(ValueError, match="holds none; train first"):
-        restore_for_eval(tmp_path / "no", "last", abstract)
+        restore_for_eval(tmp_path / "no", "last", abstract, toy.make_config())
     assert not (tmp_path / "no").exists()
     save(tmp_path, {4: new_state(mesh_of(1, 1, 1))[0]}).close()
     for which in (7, "7", "newest"):
         with pytest.raises(
             ValueError, match=r"has no .*; ask for best, last or .*\[4\]"
         ):
-            restore_for_eval(tmp_path, which, abstract)
+            restore_for_eval(tmp_path, which, abstract, toy.make_config())
+    other = toy.make_config(**{"checkpoint.best_metric": "x/y"})
     with pytest.raises(ValueError, match="none in .* was evaluated by 'x/y'; ask for"):
-        restore_for_eval(tmp_path, "best", abstract, metric="x/y")
+        restore_for_eval(tmp_path, "best", abstract, other)
+
+
+def test_restore_for_eval_of_another_network(tmp_path):
+    state, abstract = new_state(mesh_of(1, 1, 1))
+    save(tmp_path, {4: state}).close()
+    message = (
+        "step 4 in .* is of another network: 2 fields of the config differ: "
+        "model.pool is 'absent' in the run and 'mean' here; task is 'toy' in the run"
+    )
+    other = toy.make_config(task="gait").unlock()
+    other.model = {"pool": "mean"}
+    with pytest.raises(ValueError, match=message):
+        restore_for_eval(tmp_path, "last", abstract, other)

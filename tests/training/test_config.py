@@ -1,6 +1,7 @@
 import json
 
 import pytest
+from ml_collections import ConfigDict
 
 from kprpe_jax.training import config as config_lib
 from tests.training import toy
@@ -147,3 +148,35 @@ def test_workdir_that_is_no_folder_or_is_damaged(tmp_path):
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(ValueError, match="config.json is not JSON"):
         config_lib.check_workdir(toy.make_config(), tmp_path)
+
+
+def test_what_makes_another_network():
+    fields = {
+        "task": "recognition",
+        "backbone": {"kind": "cnn", "weights": "here.npz"},
+        "model": {"attention": "xla", "sizes": (1, 2), "pool": "flatten"},
+        "data": {"name": "faces", "num_classes": 10},
+        "evals": {"pairs": 3},
+    }
+    stored = json.loads(json.dumps(fields))
+
+    def changes(**changed):
+        config = ConfigDict(fields)
+        config.update_from_flattened_dict(changed)
+        return config_lib.network_changes(stored, config)
+
+    free = {"backbone.weights": "there.npz", "model.attention": "pallas"}
+    assert changes(**free, **{"data.name": "others", "evals.pairs": 4}) == []
+    # "norm" is no other way to compute "xla".
+    for field, value in (
+        ("task", "gait"),
+        ("backbone.kind", "vit"),
+        ("model.attention", "norm"),
+        ("model.sizes", (1, 3)),
+        ("model.pool", "mean"),
+        ("data.num_classes", 9),
+    ):
+        (change,) = changes(**{field: value})
+        assert change.startswith(f"{field} is ")
+    del stored["model"]["pool"]
+    assert changes() == ["model.pool is 'absent' in the run and 'flatten' here"]
