@@ -31,6 +31,7 @@ def get_config(method: str = "tps") -> ConfigDict:
     config = make_base("joint_alignment", steps=1000)
 
     config.data.name = "synthetic_faces"
+    config.data.dir = "data/people_200"  # fewer than configs/synthetic_faces.py draws
     config.data.points = "landmarks"  # or keypoints: five
     config.data.num_keypoints = 84
     config.data.num_classes = 200

@@ -1,10 +1,13 @@
 """The configs state what the papers state."""
 
+import inspect
 import math
+import pathlib
 
 import jax
 import pytest
 
+from kprpe_jax.data.store import BUILDERS
 from kprpe_jax.tasks.inputs import make_vit
 from kprpe_jax.training.config import load_config
 from kprpe_jax.training.optimizer import make_schedule
@@ -68,3 +71,24 @@ def test_table_6(name, learning_rate, batch_size, epochs, repeat, rate, million)
 def test_an_unknown_training_set_is_named():
     with pytest.raises(ValueError, match="unknown training set 'vgg'; use one of ms1m"):
         load_config("configs/kprpe_faces.py:vgg")
+
+
+def test_drawn_sets_of_one_folder_are_the_same():
+    """What a command draws is what the next one wants, and `data.prepare` by itself."""
+    drawn = {}
+    files = sorted(pathlib.Path("configs").glob("*.py"))
+    specs = [str(file) for file in files if file.stem != "base"]
+    specs += ["configs/balanced_alignment.py:small", "configs/landmarks.py:small"]
+    for spec in specs:
+        data = load_config(spec).data
+        if "builder" not in data:
+            continue
+        parameters = inspect.signature(BUILDERS[data.name][0]).parameters
+        given = {name: parameters[name].default for name in BUILDERS[data.name][2]}
+        if data.dir == "data":
+            assert given | data.builder.to_dict() == given, spec
+        drawn.setdefault((data.dir, data.name), {})[spec] = given | {**data.builder}
+    assert len(drawn) == 6
+    for by_spec in drawn.values():
+        first = next(iter(by_spec.values()))
+        assert all(builder == first for builder in by_spec.values()), by_spec

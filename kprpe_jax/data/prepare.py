@@ -1,8 +1,9 @@
 """Prepare a data set on disk: `python -m kprpe_jax.data.prepare --name digits`.
 
 `--name mnist --idx_dir FOLDER` reads MNIST's four IDX files from a folder.
-`--name synthetic_faces --num_identities 1000 --images_per_identity 50` draws faces,
-`--name synthetic_walkers --num_identities 100` silhouettes of people who walk.
+`--name synthetic_faces` draws faces, `--name synthetic_walkers` silhouettes of people
+who walk, as the configs of these names want them. Others go into another --data_dir:
+`--num_identities 1000 --images_per_identity 50 --data_dir data/more`.
 """
 
 import sys
@@ -22,20 +23,20 @@ _DATA_DIR = flags.DEFINE_string("data_dir", "data", "Folder of all data sets.")
 flags.DEFINE_string("idx_dir", None, "mnist: folder of the IDX files.")
 _FACES, _WALKERS = "synthetic_faces: ", "synthetic_walkers: "
 _DRAWN = "synthetic_faces, synthetic_walkers: "
-flags.DEFINE_integer("num_identities", None, _DRAWN + "people to train on (200, 100).")
+flags.DEFINE_integer("num_identities", None, _DRAWN + "people to train on (500, 100).")
 flags.DEFINE_integer(
-    "num_test_identities", None, _DRAWN + "others, of the split test (50)."
+    "num_test_identities", None, _DRAWN + "others, of the split test (100)."
 )
 flags.DEFINE_integer("images_per_identity", None, _FACES + "pictures of each (20).")
 flags.DEFINE_integer(
-    "sequences_per_identity", None, _WALKERS + "sequences of each (8)."
+    "sequences_per_identity", None, _WALKERS + "sequences of each (6)."
 )
-flags.DEFINE_integer("num_frames", None, _WALKERS + "of a sequence (24).")
+flags.DEFINE_integer("num_frames", None, _WALKERS + "of a sequence (16).")
 flags.DEFINE_integer("seed", None, _DRAWN + "of all people and pictures (0).")
 flags.DEFINE_float(
     "difficulty", None, _DRAWN + "0 = clean, 1 = ordinary (default), 2 = hard."
 )
-flags.DEFINE_integer("size", None, _DRAWN + "side (112) or height (64) in pixels.")
+flags.DEFINE_integer("size", None, _DRAWN + "side (112) or height (32) in pixels.")
 flags.DEFINE_enum(
     "layout", None, LAYOUTS, _FACES + "aligned (default) or anywhere in the frame."
 )

@@ -112,7 +112,7 @@ def _check_same(path: str, wanted: dict[str, object]) -> None:
     if used != wanted:
         raise ValueError(
             f"prepare: {path} must have been made from {wanted}; it was from {used}; "
-            "delete it or choose another data_dir"
+            "delete it or choose another data_dir (data.dir of a config)"
         )
 
 

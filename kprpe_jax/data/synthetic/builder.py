@@ -24,7 +24,8 @@ class SyntheticFaces(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     Rows have the fields of `importers.dataset.features`, with the landmarks float32
     [84, 2] and the quality float32 in addition; they stand in order of identity. Labels
     are the people's numbers: no label means two people, and those of the split "test"
-    begin where "train" ends. The metadata hold the arguments.
+    begin where "train" ends. The metadata hold the arguments, by default those of
+    configs/synthetic_faces.py.
 
     Args:
       num_identities: people of the split "train", 0 .. num_identities - 1.
@@ -40,8 +41,8 @@ class SyntheticFaces(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     def __init__(
         self,
         *,
-        num_identities: int = 200,
-        num_test_identities: int = 50,
+        num_identities: int = 500,
+        num_test_identities: int = 100,
         images_per_identity: int = 20,
         seed: int = 0,
         difficulty: float = 1.0,

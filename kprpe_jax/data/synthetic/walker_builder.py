@@ -21,7 +21,7 @@ class SyntheticWalkers(GaitRows, skip_registration=True):
 
     Walker number i of a seed is always the same; the split "test" begins where "train"
     ends, so nobody is in both. The first half of everybody's sequences are probes. The
-    metadata hold the arguments.
+    metadata hold the arguments, which by default are those of configs/gait.py.
 
     Args:
       num_identities: people of the split "train".
@@ -39,12 +39,12 @@ class SyntheticWalkers(GaitRows, skip_registration=True):
         self,
         *,
         num_identities: int = 100,
-        num_test_identities: int = 50,
-        sequences_per_identity: int = 8,
-        num_frames: int = 24,
+        num_test_identities: int = 100,
+        sequences_per_identity: int = 6,
+        num_frames: int = 16,
         seed: int = 0,
         difficulty: float = 1.0,
-        size: int = 64,
+        size: int = 32,
         **kwargs,
     ):
         lowest = min(num_identities, num_test_identities) < 1 or difficulty < 0
