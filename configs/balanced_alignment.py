@@ -16,7 +16,8 @@ paper's size: take `kprpe_jax.backbones.iresnet.PRESETS["ir34"]`, widths (64, 12
 from ml_collections import ConfigDict
 
 from configs import lfw, orl
-from configs.base import make_base, margin_loss_fields
+from configs.base import check_argument, make_base, margin_loss_fields
+from kprpe_jax.alignment.aligned_backbone import METHODS
 from kprpe_jax.backbones.vit import PRESETS
 from kprpe_jax.data.synthetic.landmarks import KEYPOINTS
 
@@ -27,6 +28,7 @@ VARIANTS = ("kprpe", "small", "small_kprpe", "orl")
 
 def get_config(method: str = "tps") -> ConfigDict:
     """Configure a run with one of the methods, or one of VARIANTS."""
+    check_argument(method, (*METHODS, *VARIANTS))
     variant = method if method in VARIANTS else ""
     config = make_base("joint_alignment", steps=1000)
 

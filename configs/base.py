@@ -1,8 +1,23 @@
 """Fields that many runs have, with usual values; a config adds its own beside them."""
 
+from collections.abc import Collection
+
 from ml_collections import ConfigDict
 
 from kprpe_jax.backbones.vit import PRESETS
+from kprpe_jax.position.encoding import POSITIONS
+
+
+def check_argument(argument: str, choices: Collection[str]) -> None:
+    """Check the argument of a `get_config`, PATH.py:ARGUMENT.
+
+    Raises: ValueError: none of the choices.
+    """
+    if argument not in choices:
+        raise ValueError(
+            f"config: the argument after the colon must be one of {', '.join(choices)};"
+            f" got {argument!r}"
+        )
 
 
 def make_base(task: str, *, steps: int) -> ConfigDict:
@@ -62,7 +77,9 @@ def vit_fields(position: str) -> ConfigDict:
 
     Args:
       position: one of the encodings of `kprpe_jax.position.encoding`.
+    Raises: ValueError: none of them.
     """
+    check_argument(position, POSITIONS)
     model = ConfigDict(PRESETS["tiny"])
     model.position = position
     model.absolute = True

@@ -17,11 +17,13 @@ out on request.
 
 from ml_collections import ConfigDict
 
-from configs.base import make_base
+from configs.base import check_argument, make_base
+from kprpe_jax.backbones.swin_gait import POSITIONS
 
 
 def get_config(position: str = "kprpe") -> ConfigDict:
     """Configure a run with position `table` (Swin's own) or `kprpe`."""
+    check_argument(position, POSITIONS)
     config = make_base("gait", steps=60_000)
 
     config.data.name = "gait3d"

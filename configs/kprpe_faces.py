@@ -17,6 +17,7 @@ from typing import NamedTuple
 from ml_collections import ConfigDict
 
 from configs import lfw
+from configs.base import check_argument
 from kprpe_jax.backbones.vit import PRESETS
 
 
@@ -46,11 +47,7 @@ VERIFICATION = ("lfw", "cfp_fp", "agedb_30", "calfw", "cplfw")
 
 def get_config(name: str = "webface4m") -> ConfigDict:
     """Configure a run on one of TRAINING_SETS."""
-    if name not in TRAINING_SETS:
-        raise ValueError(
-            f"kprpe_faces: unknown training set {name!r}; use one of "
-            f"{', '.join(TRAINING_SETS)}."
-        )
+    check_argument(name, TRAINING_SETS)
     data = TRAINING_SETS[name]
     config = lfw.get_config("kprpe_multihead")
 

@@ -31,12 +31,15 @@ has labelled.
 
 from ml_collections import ConfigDict
 
-from configs.base import make_base
+from configs.base import check_argument, make_base
 from kprpe_jax.data.synthetic.landmarks import KEYPOINTS
+
+SIZES = ("full", "small", "wider_face", "lfw")
 
 
 def get_config(size: str = "full") -> ConfigDict:
-    """Configure a run, "full", "small", "wider_face" or "lfw"."""
+    """Configure a run, one of SIZES."""
+    check_argument(size, SIZES)
     config = make_base("landmarks", steps=20_000)
 
     config.data.name = "synthetic_faces"

@@ -14,7 +14,7 @@ python eval.py --config configs/pair_matching.py --workdir runs/h2l
 
 from ml_collections import ConfigDict
 
-from configs.base import make_base
+from configs.base import check_argument, make_base
 
 NUM_TRAINED = 2166  # of 4,333 people
 NETWORKS = {  # Face-ViT, Table 4.1
@@ -27,10 +27,7 @@ NETWORKS = {  # Face-ViT, Table 4.1
 
 def get_config(network: str = "h2l") -> ConfigDict:
     """Configure a run of v, h1, h2 or h2l."""
-    if network not in NETWORKS:
-        raise ValueError(
-            f"config: unknown network {network!r}; use one of {', '.join(NETWORKS)}"
-        )
+    check_argument(network, NETWORKS)
     config = make_base("pair_matching", steps=240)
 
     config.data.name = "lfw_patches"

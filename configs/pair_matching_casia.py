@@ -11,12 +11,14 @@ python train.py --config configs/pair_matching_casia.py --workdir runs/casia_h2l
 from ml_collections import ConfigDict
 
 from configs import pair_matching
+from configs.base import check_argument
 
 PAIRS, BATCH, EPOCHS = 2_000_000, 320, 50
 
 
 def get_config(network: str = "h2l") -> ConfigDict:
     """Configure a run of h1, h2 or h2l; depth 1, 4 heads."""
+    check_argument(network, ("h1", "h2", "h2l"))  # v learns patches, not over a CNN
     config = pair_matching.get_config(network)
     epoch = PAIRS // BATCH
     config.steps = EPOCHS * epoch

@@ -10,10 +10,12 @@ python eval.py --config configs/pair_matching_faces.py --workdir runs/drawn_h2l
 from ml_collections import ConfigDict
 
 from configs import pair_matching, synthetic_faces
+from configs.base import check_argument
 
 
 def get_config(network: str = "h2l") -> ConfigDict:
     """Configure a run of v, h2 or h2l on learned patches."""
+    check_argument(network, ("v", "h2", "h2l"))  # h1 is v without a CNN
     config = pair_matching.get_config(network)
     pair_matching.learn_patches(config)
     drawn = synthetic_faces.get_config().data

@@ -14,12 +14,14 @@ python train.py --config configs/set_fusion.py:cfan --workdir runs/cfan
 
 from ml_collections import ConfigDict
 
-from configs.base import make_base
+from configs.base import check_argument, make_base
 from kprpe_jax.data.feature_rows import DEGRADATION
+from kprpe_jax.fusion.weighted import METHODS
 
 
 def get_config(method: str = "cluster_aggregate") -> ConfigDict:
     """Configure a run of CAFace, or of one of `kprpe_jax.fusion.weighted.METHODS`."""
+    check_argument(method, ("cluster_aggregate", *METHODS))
     config = make_base("set_fusion", steps=400)
 
     config.data.features = "lfw_train"

@@ -68,16 +68,24 @@ def test_table_6(name, learning_rate, batch_size, epochs, repeat, rate, million)
     assert count / 1e6 == pytest.approx(million, abs=0.01)
 
 
-def test_an_unknown_training_set_is_named():
-    with pytest.raises(ValueError, match="unknown training set 'vgg'; use one of ms1m"):
-        load_config("configs/kprpe_faces.py:vgg")
+CONFIGS = [f for f in sorted(pathlib.Path("configs").glob("*.py")) if f.stem != "base"]
+
+
+@pytest.mark.parametrize("argument", ["smal", "h1"])
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_an_unknown_argument_is_refused(path, argument):
+    if argument == "h1" and path.stem in ("pair_matching", "pair_matching_casia"):
+        assert load_config(f"{path}:h1").model.variant == "one_image"
+        return
+    message = "must be one of .*; got '{0}'|takes no argument; got {0}"
+    with pytest.raises(ValueError, match=message.format(argument)):
+        load_config(f"{path}:{argument}")
 
 
 def test_drawn_sets_of_one_folder_are_the_same():
     """What a command draws is what the next one wants, and `data.prepare` by itself."""
     drawn = {}
-    files = sorted(pathlib.Path("configs").glob("*.py"))
-    specs = [str(file) for file in files if file.stem != "base"]
+    specs = [*map(str, CONFIGS)]
     specs += ["configs/balanced_alignment.py:small", "configs/landmarks.py:small"]
     for spec in specs:
         data = load_config(spec).data

@@ -147,7 +147,7 @@ def test_faults_of_the_config_are_described(changes, match):
 
 
 def test_an_unknown_network_is_named():
-    with pytest.raises(ValueError, match="unknown network 'h3'; use one of v, h1, h2,"):
+    with pytest.raises(ValueError, match="must be one of v, h1, h2, h2l; got 'h3'"):
         drawn_patches.make_config("h3")
 
 
