@@ -5,8 +5,8 @@
 
 FOLDER holds a folder of aligned faces (JPEG, PNG) or a video file for each person.
 Images are read and fused in batches: memory does not grow with their number. With
---keep_state a stream can go on another day: run it again on new images, with
---resume.
+--keep_state a stream can go on another day: run it with --resume on that day's images
+alone, as an image that comes twice counts twice.
 """
 
 import json
@@ -46,7 +46,9 @@ _TAPS = flags.DEFINE_list("taps", [], "Maps for the style; default of the backbo
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "Images at once (N').", 1)
 _FORMAT = flags.DEFINE_enum("format", "npz", FORMATS, "Of the embedding files.")
 _KEEP_STATE = flags.DEFINE_bool("keep_state", False, "Write PERSON.state.npz, too.")
-_RESUME = flags.DEFINE_bool("resume", False, "Go on from PERSON.state.npz where it is.")
+_RESUME = flags.DEFINE_bool(
+    "resume", False, "Go on from PERSON.state.npz where it is, and write it again."
+)
 
 Step = Callable[[Any, np.ndarray, np.ndarray], Any]
 
@@ -181,7 +183,7 @@ def fuse_people(
       batch_size: N'.
       suffix: of FORMATS.
       keep_state: write each stream's state, too.
-      resume: go on with the states that are there.
+      resume: go on with the states that are there, and write them again.
     Returns: images of each person's embedding.
     Raises: ValueError: nobody there; a person without images; see `read_person`,
       `make_step` and `load_stream`. Who came before has a file then.
@@ -218,7 +220,7 @@ def fuse_people(
                 "none; add some, or take it away"
             )
         write_embedding(output / f"{person}.{suffix}", stream, file, person=person)
-        if keep_state:
+        if keep_state or resume:
             save_stream(state_path, stream, file)
         counts[person] = stream.images
     return counts

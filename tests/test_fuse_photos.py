@@ -98,20 +98,21 @@ def test_everyone_gets_a_file(average, rng, tmp_path):
 
 
 def test_a_stream_goes_on_tomorrow(average, rng, tmp_path):
-    """Two days give what one day gives, and other models refuse the state."""
+    """Three days give what one day gives, and other models refuse the state."""
     whole = write_people(tmp_path / "whole", rng)
-    days = [tmp_path / f"day{n}" for n in range(2)]
+    days = [tmp_path / f"day{n}" for n in range(3)]
     for n, day in enumerate(days):
         (day / "anna").mkdir(parents=True)
-        for file in sorted((whole / "anna").iterdir())[2 * n : 2 + 3 * n]:
+        for file in sorted((whole / "anna").iterdir())[2 * n : 2 * n + 2]:
             (day / "anna" / file.name).write_bytes(file.read_bytes())
     output = tmp_path / "out"
-    options = dict(batch_size=2, keep_state=True)
-    for day in days:
-        counts = fuse_photos.fuse_people(
-            day, output, EXTRACTOR, average, **options, resume=True
-        )
-    assert counts == {"anna": 5}
+    options = dict(batch_size=2)
+    keep, resume = {"keep_state": True}, {"resume": True}
+    counts = [
+        fuse_photos.fuse_people(day, output, EXTRACTOR, average, **options, **kept)
+        for day, kept in zip(days, (keep, resume, resume), strict=True)
+    ]
+    assert counts == [{"anna": 2}, {"anna": 4}, {"anna": 5}]
     assert load_stream(output / "anna.state.npz", average).images == 5
     fuse_photos.fuse_people(whole, tmp_path / "once", EXTRACTOR, average, batch_size=2)
     for got, want in zip(
