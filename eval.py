@@ -20,7 +20,11 @@ from kprpe_jax.training.command import (
 )
 from kprpe_jax.training.evaluate import evaluate
 
-_CHECKPOINT = flags.DEFINE_string("checkpoint", "best", "best, last, or a step.")
+_CHECKPOINT = flags.DEFINE_string(
+    "checkpoint",
+    "best",
+    "best (the last, if the config has no checkpoint.best_metric), last, or a step.",
+)
 _WEIGHTS = flags.DEFINE_string("weights", None, "Published weights, no checkpoint.")
 _EVALUATORS = flags.DEFINE_list("evaluators", [], "Some of the task's; default all.")
 _OUTPUT = flags.DEFINE_string("output", None, "JSON file; default WORKDIR/eval.json.")

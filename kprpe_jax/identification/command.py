@@ -40,7 +40,12 @@ def add_network(parser: argparse.ArgumentParser) -> None:
     add("--weights", help="weights of MobileFaceNet; or give --config and --workdir")
     add("--config", help="config of a run on faces, path.py[:arg]")
     add("--workdir", help="folder of that run")
-    add("--checkpoint", default="best", help="of the run: best, last or a step")
+    add(
+        "--checkpoint",
+        default="best",
+        help="of the run: best (the last, if its config has no best_metric), last or a "
+        "step",
+    )
 
 
 def add_ranking(parser: argparse.ArgumentParser) -> None:

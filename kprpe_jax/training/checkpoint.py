@@ -166,7 +166,8 @@ def restore_for_eval(
 
     Args:
       workdir: the run's folder; nothing in it is changed.
-      which: a step, "last", or "best" by checkpoint.best_metric and best_mode.
+      which: a step, "last", or "best" by checkpoint.best_metric and best_mode; it is
+        the last where the config names no such metric.
       abstract_state: from `state.abstract_state`; its opt_state is not looked at.
       config: says the same of the network as the run's own (`config.NETWORK`).
     Returns: a TrainState whose opt_state, rng and nonfinite_step are None.
@@ -182,14 +183,14 @@ def restore_for_eval(
                 f"checkpoint: {workdir} holds none; train first, or name the folder "
                 "that train.py --workdir wrote"
             )
-        if which == "best":
+        if which == "best" and metric:
             step = checkpoints.best_step(metric, config.checkpoint.best_mode)
             if step is None:
                 raise ValueError(
                     f"checkpoint: none in {workdir} was evaluated by {metric!r}; ask "
                     f"for last or one of {steps}"
                 )
-        elif which == "last":
+        elif which in ("best", "last"):
             step = steps[-1]
         elif str(which).isdecimal() and int(which) in steps:
             step = int(which)

@@ -30,7 +30,7 @@ def evaluate(
     Args:
       config: of the run; what `config.NETWORK` does not name may differ from training.
       workdir: the run's folder; nothing in it is changed.
-      which: a step, "last", or "best" by the config's checkpoint.best_metric.
+      which: a step, "last" or "best", as `restore_for_eval`.
       evaluators: names; all of the task's by default.
       weights: file of published weights (`Task.import_weights`) in place of a
         checkpoint.

@@ -144,8 +144,16 @@ def test_restore_for_eval(tmp_path):
     save(tmp_path, states, metrics).close()
     files = sorted(p.name for p in tmp_path.rglob("*"))
     abstract = state_lib.abstract_state(toy.make_task(), mesh_of(1, 2, 2))
-    for which, step in (("best", 1), ("last", 3), (2, 2), ("2", 2)):
-        state = restore_for_eval(tmp_path, which, abstract, toy.make_config())
+    metric = "clean/accuracy"
+    for which, best_metric, step in (
+        ("best", metric, 1),
+        ("best", "", 3),
+        ("last", metric, 3),
+        (2, metric, 2),
+        ("2", metric, 2),
+    ):
+        config = toy.make_config(**{"checkpoint.best_metric": best_metric})
+        state = restore_for_eval(tmp_path, which, abstract, config)
         wanted = states[step]
         pair = (host(s.replace(rng=wanted.rng)) for s in (state, wanted))
         got, expected = ((s.params, s.collections) for s in pair)
