@@ -13,15 +13,14 @@ from kprpe_jax.training.sharding import path_of
 
 Schedule = Callable[[Any], jax.Array]
 
-# Parameters that are not decayed, by path: biases and the scales of norms; tables and
-# projections that place tokens (learned positions, relative and keypoint biases), for
-# which zero is no neutral direction to pull to; class and mask tokens. By path and not
+# Parameters that are not decayed, by path: biases and scales; tables and projections
+# that place tokens (learned positions, relative and keypoint biases), and the points of
+# a learned template, for which zero is no neutral direction to pull to. By path and not
 # by dimension only: layers under scan carry a leading axis, so their biases are
-# matrices.
+# matrices. (Class and mask tokens are vectors.)
 NO_DECAY = (
-    r"(^|/)(bias|scale)$"
-    r"|(^|/)[^/]*(position|pos_embed|keypoint|rpe|table|token)[^/]*(/|$)"
-    r"|(^|/)embedding$"
+    r"(^|/)(bias|qkv_bias|scale|logit_scale|position_embedding|template_keypoints)$"
+    r"|(^|/)(bias_tables|offset_bias|keypoint_bias_\d+)/"
 )
 
 # What encodes position: bias tables of the attention, those of windows, too; learned

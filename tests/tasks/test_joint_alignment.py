@@ -14,6 +14,7 @@ from kprpe_jax.evaluation.misaligned import misalign
 from kprpe_jax.losses.alignment import alignment_loss
 from kprpe_jax.tasks import faces, joint_alignment
 from kprpe_jax.training import loop
+from kprpe_jax.training.optimizer import decay_mask
 from tests.tasks import drawn_people, tiny
 
 SIZE = drawn_people.SIZE
@@ -121,6 +122,8 @@ def test_what_is_fixed_is_no_parameter(changes, left):
     task = tasks.build(config, tiny.one_device())
     params = jax.eval_shape(task.init, jax.random.key(0))["params"]
     assert params.get("alignment", {}).keys() == (left or set())
+    # A template is points, which nothing may pull to the corner.
+    assert not any(jax.tree.leaves(decay_mask(params.get("alignment", {}))))
     if left == {"template_keypoints"} or left is None:
         assert (joint_alignment.landmark_weights(params, 5) == 1).all()
 

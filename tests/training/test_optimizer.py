@@ -1,10 +1,19 @@
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
+from configs import landmarks as landmarks_config
+from configs import pair_matching as pair_matching_config
+from configs.base import vit_fields
+from kprpe_jax.backbones.swin import Swin
 from kprpe_jax.backbones.vit import PRESETS, ViT
+from kprpe_jax.tasks import landmarks
+from kprpe_jax.tasks.inputs import make_vit
+from kprpe_jax.tasks.pair_matching import make_model
 from kprpe_jax.training.optimizer import (
     decay_mask,
     make_optimizer,
@@ -13,6 +22,8 @@ from kprpe_jax.training.optimizer import (
 )
 from kprpe_jax.training.sharding import flatten_with_paths
 from tests.training import toy
+
+IMAGE = jax.ShapeDtypeStruct((1, 40, 40, 3), "float32")
 
 
 def section(**fields):
@@ -76,30 +87,72 @@ def test_bad_fields(fields, message):
         make_optimizer(section(**fields), steps=40)
 
 
-def test_decay_mask():
-    decayed = {
-        "blocks": {"attention": {"qkv": {"kernel": 3}}, "mlp": {"kernel": 3}},
-        "patch_embedding": {"kernel": 4},
-        "head": {"kernel": 2},
-    }
-    kept = {
-        "blocks": {
-            "attention": {"qkv": {"bias": 2}},  # scanned: [layers, width]
-            "norm": {"scale": 2, "bias": 2},
-            "rpe": {"table": 3},
-            "keypoint_linear": {"kernel": 3},
-        },
-        "position_embedding": 3,
-        "pos_embed": 3,
-        "class_token": 3,
-        "gain": 1,
-    }
+def vit_params(position, **fields):
+    config = vit_fields(position)
+    config.update(dict(mask_ratio=0.5, scan=True, **fields))
+    keypoints = jax.ShapeDtypeStruct((1, 5, 2), "float32")
+    rngs = {"params": jax.random.key(0), "dropout": jax.random.key(1)}
+    init = partial(make_vit(config).init, train=True)
+    return jax.eval_shape(init, rngs, IMAGE, keypoints)["params"]
 
-    def arrays(tree):
-        return jax.tree.map(lambda n: jnp.ones((2,) * n), tree)
 
-    assert all(jax.tree.leaves(decay_mask(arrays(decayed))))
-    assert not any(jax.tree.leaves(decay_mask(arrays(kept))))
+def aligner_params():
+    model = landmarks.make_model(landmarks_config.get_config("small").model)
+    init = partial(model.init, method="find_face")
+    image = jax.ShapeDtypeStruct((1, 64, 64, 3), "float32")
+    return jax.eval_shape(init, jax.random.key(0), image)["params"]
+
+
+def swin_params():
+    model = Swin(
+        image_size=(40, 40), patch_size=4, width=8, depths=(1,), num_heads=(2,),
+        window=(5, 5),
+    )  # fmt: skip
+    return jax.eval_shape(model.init, jax.random.key(0), IMAGE)["params"]
+
+
+def pair_params():
+    model = make_model(pair_matching_config.get_config().model)
+    patches = jax.ShapeDtypeStruct((1, 42, 512), "float32")
+    return jax.eval_shape(model.init, jax.random.key(0), patches, patches)["params"]
+
+
+IN_VIT = {  # whose blocks are scanned
+    "position_embedding",
+    *(f"blocks/norm{n}/{part}" for n in (1, 2) for part in ("bias", "scale")),
+    *(f"blocks/{part}/bias" for part in ("attention/proj", "mlp/fc1", "mlp/fc2")),
+}
+
+
+@pytest.mark.parametrize(
+    ("params", "kept"),
+    [
+        (
+            lambda: vit_params("kprpe_multihead"),
+            {"bias_tables/kernel", "bias_tables/bias", *IN_VIT},
+        ),
+        (lambda: vit_params("rpe"), {"bias_tables/table", *IN_VIT}),
+        (lambda: vit_params("irpe"), {"bias_tables/table_k", *IN_VIT}),
+        (
+            swin_params,
+            {
+                *("layers_0/attention/qkv_bias", "layers_0/attention/logit_scale"),
+                "layers_0/attention/offset_bias/hidden/kernel",
+                "layers_0/attention/offset_bias/out/kernel",
+            },
+        ),
+        (aligner_params, set()),
+        (pair_params, {"encoder/position_embedding"}),
+    ],
+    ids=["kprpe", "rpe", "irpe", "swin", "aligner", "pair"],
+)
+def test_decay_spares_biases_and_what_places_tokens(params, kept):
+    """Of everything that is no vector; all other kernels decay."""
+    params = params()
+    shapes, mask = flatten_with_paths(params), flatten_with_paths(decay_mask(params))
+    assert {path for path, s in shapes.items() if s.ndim > 1 and not mask[path]} == kept
+    assert not any(mask[path] for path, s in shapes.items() if s.ndim < 2)
+    assert any(mask.values())
 
 
 def test_adamw_equals_the_formula():
