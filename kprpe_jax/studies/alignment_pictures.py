@@ -20,7 +20,7 @@ from ml_collections import ConfigDict
 from kprpe_jax.alignment import warps
 from kprpe_jax.evaluation.misaligned import misalign
 from kprpe_jax.report import alignment as report
-from kprpe_jax.tasks import faces, joint_alignment
+from kprpe_jax.tasks import faces, joint_alignment, recognition
 from kprpe_jax.training import mesh
 from kprpe_jax.training.checkpoint import restore_for_eval
 from kprpe_jax.training.command import command, parse_flags, read_config, read_workdir
@@ -72,7 +72,8 @@ def warp_faces(config: ConfigDict, workdir: str, *, severity: float) -> Warped:
 
     @jax.jit
     def run(params: Any, collections: Any):
-        variables = {"params": params["backbone"], **collections}
+        own = recognition.backbone_collections(collections)
+        variables = {"params": params["backbone"], **own}
         warp = model.apply(variables, *model_inputs(images, points)).warp
         after = warps.warp_map(warp, images, outside=warps.BLACK)
         grid = (warp.to_input(2 * lines - 1) + 1) / 2

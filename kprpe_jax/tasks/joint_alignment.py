@@ -26,8 +26,6 @@ from kprpe_jax.evaluation.aligned_recognition import make_evaluators
 from kprpe_jax.evaluation.conditions import Evaluator
 from kprpe_jax.evaluation.pairs import draw_pairs
 from kprpe_jax.losses.alignment import alignment_loss
-from kprpe_jax.losses.class_centers import margin_softmax
-from kprpe_jax.losses.margin import make_margin
 from kprpe_jax.tasks import face_recognition, faces, recognition
 from kprpe_jax.tasks.task import Task, TrainingRows
 
@@ -56,7 +54,8 @@ def build(config: ConfigDict, mesh: Mesh) -> Task:
     template = np.array(model.template, np.float32)
 
     def forward(params, collections, images, landmarks):
-        variables = {"params": params["backbone"], **collections}
+        own = recognition.backbone_collections(collections)
+        variables = {"params": params["backbone"], **own}
         result = model.apply(variables, *model_inputs(images, landmarks))
         return result.embeddings, warps.carry_keypoints(result.warp, landmarks)
 
@@ -71,6 +70,7 @@ def build(config: ConfigDict, mesh: Mesh) -> Task:
         check_batch=faces.batch_check(config),
         evaluators=_evaluators(forward, config),
         sharding_rules=recognition.SHARDING_RULES,
+        sample_classes=recognition.make_sampler(config, mesh),
     )
 
 
@@ -157,32 +157,22 @@ def _make_loss(
     template: np.ndarray,
 ) -> Callable[..., Any]:
     """Build the `Task.loss`: L_fr + lambda L_align, Eq. 5."""
-    options, num_classes = config.loss, config.data.num_classes
-    margin = make_margin(
-        options.margin_kind,
-        margin=options.margin,
-        scale=options.scale,
-        gradient=options.margin_gradient,
-    )
+    class_loss = recognition.make_class_loss(config, mesh)
     augmented = _augmentation(config, mesh)
 
     def loss(params, collections, batch, rng, *, train):
         augment_rng, dropout_rng = jax.random.split(rng)
         images, landmarks = augmented(batch, augment_rng)
-        result, collections = model.apply(
-            {"params": params["backbone"], **collections},
+        own = recognition.backbone_collections(collections)
+        result, own = model.apply(
+            {"params": params["backbone"], **own},
             *model_inputs(images, landmarks),
             train=train,
-            mutable=list(collections),
+            mutable=list(own),
             rngs={"dropout": dropout_rng},
         )
-        recognized = margin_softmax(
-            result.embeddings,
-            params["class_centers"],
-            batch["label"],
-            margin=margin,
-            num_classes=num_classes,
-            mesh=mesh,
+        recognition_loss, others, metrics = class_loss(
+            result.embeddings, params["class_centers"], batch["label"], collections
         )
         points = 2 * learned_template(params, template) - 1
         points = jnp.broadcast_to(points, landmarks.shape)
@@ -191,17 +181,16 @@ def _make_loss(
             landmarks,
             landmark_weights(params, len(template)),
         )
-        metrics = {
-            "accuracy": recognized.accuracy,
-            "recognition_loss": recognized.loss,
+        metrics |= {
+            "recognition_loss": recognition_loss,
             "alignment_loss": aligned.total,
             "alignment_pixels": aligned.distance,
         }
         strength = config.alignment.strength
-        total = recognized.loss
+        total = recognition_loss
         if strength:  # at 0 a warp that went wild must not reach the loss as 0 * NaN
             total += strength * aligned.total
-        return total, (collections, metrics)
+        return total, ({**own, **others}, metrics)
 
     return loss
 

@@ -111,11 +111,43 @@ def make_loss(
     With a sample in the collections (`make_sampler`) the centres are those of it.
 
     Args:
-      config: reads data.num_classes and loss: margin_kind, margin, scale,
-        margin_gradient, and for AdaFace concentration (h) and norm_momentum (t_alpha).
+      config: as `make_class_loss`.
       mesh: holds the class centres.
       model: the backbone.
       training_inputs: (batch, rng) -> what the backbone reads, augmented.
+    Raises: ValueError: as `make_margin`.
+    """
+    class_loss = make_class_loss(config, mesh)
+
+    def loss(params, collections, batch, rng, *, train):
+        augment_rng, dropout_rng = jax.random.split(rng)
+        own = backbone_collections(collections)
+        embeddings, own = model.apply(
+            {"params": params["backbone"], **own},
+            *training_inputs(batch, augment_rng),
+            train=train,
+            mutable=list(own),
+            rngs={"dropout": dropout_rng},
+        )
+        value, others, metrics = class_loss(
+            embeddings, params["class_centers"], batch["label"], collections
+        )
+        return value, ({**own, **others}, metrics)
+
+    return loss
+
+
+def make_class_loss(
+    config: ConfigDict, mesh: Mesh
+) -> Callable[..., tuple[Array, dict[str, Any], dict[str, Array]]]:
+    """Build the margin softmax of embeddings, with what it keeps in collections.
+
+    Args:
+      config: reads data.num_classes and loss: margin_kind, margin, scale,
+        margin_gradient, and for AdaFace concentration (h) and norm_momentum (t_alpha).
+      mesh: holds the class centres.
+    Returns: (embeddings, class centres, labels, collections) -> the loss; AdaFace's
+      statistics and the sample among the collections, the former renewed; metrics.
     Raises: ValueError: as `make_margin`.
     """
     num_classes, options = config.data.num_classes, config.loss
@@ -126,19 +158,9 @@ def make_loss(
         gradient=options.margin_gradient,
     )
 
-    def loss(params, collections, batch, rng, *, train):
-        augment_rng, dropout_rng = jax.random.split(rng)
+    def class_loss(embeddings, centers, labels, collections):
         norms, sample = collections.get(NORMS), collections.get(SAMPLED)
-        others = (NORMS, SAMPLED)
-        own = {name: c for name, c in collections.items() if name not in others}
-        embeddings, own = model.apply(
-            {"params": params["backbone"], **own},
-            *training_inputs(batch, augment_rng),
-            train=train,
-            mutable=list(own),
-            rngs={"dropout": dropout_rng},
-        )
-        quality = None
+        others, quality = {}, None
         if norms is not None:
             quality, norms = image_quality(
                 embeddings,
@@ -146,11 +168,11 @@ def make_loss(
                 concentration=options.concentration,
                 t_alpha=options.norm_momentum,
             )
-            own = {**own, NORMS: norms}
+            others[NORMS] = norms
         result = margin_softmax(
             embeddings,
-            params["class_centers"],
-            batch["label"],
+            centers,
+            labels,
             margin=margin,
             num_classes=num_classes,
             mesh=mesh,
@@ -160,15 +182,20 @@ def make_loss(
         metrics = {"accuracy": result.accuracy}
         if sample is not None:
             metrics["sampling_overflow"] = sample.overflow.astype(jnp.float32)
-            own = {**own, SAMPLED: sample}
-        return result.loss, (own, metrics)
+            others[SAMPLED] = sample
+        return result.loss, others, metrics
 
-    return loss
+    return class_loss
+
+
+def backbone_collections(collections: dict[str, Any]) -> dict[str, Any]:
+    """The collections of the backbone, without those of `make_class_loss`."""
+    return {name: c for name, c in collections.items() if name not in (NORMS, SAMPLED)}
 
 
 def embed(
     model: nn.Module, params: Any, collections: Any, *model_inputs: Array
 ) -> Array:
     """Embeddings float32 [B, D] of a state's backbone, not normalised."""
-    own = {name: c for name, c in collections.items() if name != NORMS}
+    own = backbone_collections(collections)
     return model.apply({"params": params["backbone"], **own}, *model_inputs)

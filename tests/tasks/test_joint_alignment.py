@@ -1,6 +1,7 @@
 """Recognition and alignment together, on a small imported data set with five points."""
 
 import json
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,8 @@ from configs import balanced_alignment
 from kprpe_jax import tasks
 from kprpe_jax.evaluation.misaligned import misalign
 from kprpe_jax.losses.alignment import alignment_loss
-from kprpe_jax.tasks import faces, joint_alignment
+from kprpe_jax.losses.class_sampling import SAMPLED
+from kprpe_jax.tasks import faces, joint_alignment, recognition
 from kprpe_jax.training import loop
 from kprpe_jax.training.optimizer import decay_mask
 from tests.tasks import drawn_people, tiny
@@ -126,6 +128,31 @@ def test_what_is_fixed_is_no_parameter(changes, left):
     assert not any(jax.tree.leaves(decay_mask(params.get("alignment", {}))))
     if left == {"template_keypoints"} or left is None:
         assert (joint_alignment.landmark_weights(params, 5) == 1).all()
+
+
+@pytest.mark.parametrize(
+    "changes", [{"loss.margin_kind": "adaface"}, {"loss.sample_rate": 0.5}], ids=str
+)
+def test_adaface_and_sampled_centers(changes):
+    """What `recognition` keeps beside the weights is kept here, too."""
+    task = tasks.build(make_config(**changes), tiny.one_device())
+    variables = jax.eval_shape(task.init, jax.random.key(0))
+    params = variables.pop("params")
+    source, order = task.open_training(0)
+    batch = tiny.batch_of(source, [order[place] for place in range(16)])
+    if "loss.sample_rate" in changes:
+        variables[SAMPLED] = task.sample_classes(batch, jax.random.key(1))
+        rows = len(variables[SAMPLED].classes)
+        assert rows < len(params["class_centers"])
+        params["class_centers"] = jax.ShapeDtypeStruct((rows, 8), "float32")
+    else:
+        assert recognition.NORMS in variables
+    loss = partial(task.loss, train=True)
+    _, (new, metrics) = jax.eval_shape(
+        loss, params, variables, batch, jax.random.key(2)
+    )
+    assert jax.tree.structure(new) == jax.tree.structure(variables)
+    assert ("sampling_overflow" in metrics) == ("loss.sample_rate" in changes)
 
 
 def test_methods_that_landmarks_give_have_no_localisation_network():
