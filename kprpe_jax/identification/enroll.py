@@ -76,9 +76,9 @@ def enroll(
       source: `Record.identity` is the person's name.
       encoder: the network.
       prepare: how a photo becomes a face.
-      on_bad: at a photo that cannot be read or shows no face: `fail`, or `skip` it.
-    Raises: ValueError: a bad photo with `fail`; a name or a file that is there under
-      another one. Batches before it stay.
+      on_bad: at a photo that cannot be read, shows no face, or has the name or the file
+        of another one: `fail`, or `skip` it.
+    Raises: ValueError: a bad photo with `fail`. Batches before it stay.
     """
     embed, bad, known, added = embed_faces(encoder), {}, 0, 0
     batch: list[tuple[Record, str, tuple]] = []
@@ -117,14 +117,25 @@ def enroll(
 def _faces(
     source: Source, prepare: Prepare, gallery: Gallery
 ) -> Iterator[tuple[Record | Bad, str, tuple | str | None]]:
-    """Each photo, its digest and its face; why there is none; None: it is there."""
+    """Each photo, its digest and its face; why it is left out; None: it is there."""
+    taken: dict[str, str] = {}  # digest -> photo, of those that may not be stored yet
     for record in source.read(0):
         if isinstance(record, Bad):
             yield record, "", record.reason
             continue
         digest = hashlib.sha256(record.image).hexdigest()
-        there = gallery.photo_with(digest) == record.key
-        yield record, digest, None if there else prepare(record.image)
+        same = gallery.photo_with(digest) or taken.get(digest)
+        if same == record.key:
+            face = None
+        elif same is not None:
+            face = f"it is the same file as {same}; enrol it once"
+        elif gallery.has_photo(record.key):
+            face = "another photo of this name is enrolled; rename it"
+        else:
+            face = prepare(record.image)
+            if not isinstance(face, str):
+                taken[digest] = record.key
+        yield record, digest, face
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -132,7 +143,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = make_parser(__doc__)
     add = parser.add_argument
     add("--patches", choices=KINDS, default="bfloat16", help="how patches are kept")
-    add("--on_bad", choices=ON_BAD, default="fail", help="at a photo without a face")
+    add(
+        "--on_bad",
+        choices=ON_BAD,
+        default="fail",
+        help="at a photo that cannot be enrolled",
+    )
     add("--remove", default="", help="people to remove, separated by commas")
     run(parser, _main, arguments)
 

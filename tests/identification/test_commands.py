@@ -175,12 +175,32 @@ def test_photos_that_are_there_under_another_name(folder, capsys):
     (folder / "photos" / "dora").mkdir()
     (folder / "photos" / "dora" / "0.png").write_bytes(photo(0, 0))
     error = fails(capsys, enrolled, folder)
-    assert "a photo named dora/0.png or the same file under another name" in error
+    assert "dora/0.png: it is the same file as ann/0.png; enrol it once" in error
     (folder / "photos" / "dora" / "0.png").unlink()
     (folder / "photos" / "dora" / "1.png").write_bytes(photo(3, 0))
     (folder / "photos" / "ann" / "0.png").write_bytes(photo(0, 8))
-    assert "a photo named ann/0.png" in fails(capsys, enrolled, folder)
+    error = fails(capsys, enrolled, folder)
+    assert "ann/0.png: another photo of this name is enrolled" in error
     assert contents(folder) == dict.fromkeys(PEOPLE, 2)
+
+
+def test_photos_that_come_twice_can_be_left_out(folder, capsys):
+    """A copy in the same batch, a copy of what is there, a name that is taken."""
+    enrolled(folder)
+    (folder / "photos" / "ann" / "0.png").write_bytes(photo(0, 8))
+    (folder / "photos" / "dora").mkdir()
+    for name, given in (("0", (3, 0)), ("1", (3, 0)), ("2", (1, 0)), ("3", (3, 1))):
+        (folder / "photos" / "dora" / f"{name}.png").write_bytes(photo(*given))
+    capsys.readouterr()
+    enrolled(folder, "--on_bad=skip")
+    out, err = capsys.readouterr()
+    assert "2 photos added, 5 were there, 3 left out" in out
+    assert err.splitlines() == [
+        "left out: ann/0.png: another photo of this name is enrolled; rename it",
+        "left out: dora/1.png: it is the same file as dora/0.png; enrol it once",
+        "left out: dora/2.png: it is the same file as bob/0.png; enrol it once",
+    ]
+    assert contents(folder) == {**dict.fromkeys(PEOPLE, 2), "dora": 2}
 
 
 def test_one_photo_of_one_person(folder, capsys):
