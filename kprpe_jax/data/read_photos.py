@@ -50,7 +50,7 @@ def _read_video(
     except ImportError as error:
         raise ValueError(
             f"read_photos: videos need OpenCV, which is not installed, for {path}; "
-            "pip install 'kprpe_jax[video]'"
+            "pip install '.[video]'"
         ) from error
     video = cv2.VideoCapture(os.fspath(path))
     number = 0

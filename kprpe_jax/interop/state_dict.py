@@ -77,7 +77,7 @@ def _read_torch(path: Path) -> Any:
     except ImportError as error:
         raise ValueError(
             f"load_state_dict: reading {path} needs PyTorch; install the `torch` extra "
-            f"(pip install 'kprpe_jax[torch]') or convert the file to .safetensors."
+            f"(pip install '.[torch]') or convert the file to .safetensors."
         ) from error
     try:
         return torch.load(path, map_location="cpu", weights_only=True)

@@ -12,7 +12,7 @@ KINDS = ("hnsw", "ivf")
 class FaissIndex:
     """A graph or inverted lists; `recall` says what they miss.
 
-    Needs the extra `search`: pip install 'kprpe_jax[search]'.
+    Needs the extra `search`: pip install '.[search]'.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class FaissIndex:
         except ImportError as e:
             raise ValueError(
                 "FaissIndex: FAISS is not installed; run pip install "
-                "'kprpe_jax[search]', or use ExactIndex."
+                "'.[search]', or use ExactIndex."
             ) from e
         if kind not in KINDS:
             raise ValueError(f"FaissIndex: unknown kind {kind!r}; use one of {KINDS}.")
