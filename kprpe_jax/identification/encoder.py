@@ -12,11 +12,12 @@ from jax import Array
 from ml_collections import ConfigDict
 
 from kprpe_jax.backbones.iresnet import IResNet
+from kprpe_jax.backbones.mobilefacenet import MobileFaceNet
 from kprpe_jax.identification.trained_run import one_device, restore_run
 from kprpe_jax.interop.mobilefacenet import import_weights, published_mobilefacenet
 from kprpe_jax.matching.patch_weights import Faces
 from kprpe_jax.tasks import face_recognition
-from kprpe_jax.tasks.recognition import NORMS
+from kprpe_jax.tasks.recognition import backbone_collections
 from kprpe_jax.tasks.recognition import init as recognition_init
 from kprpe_jax.training.sharding import flatten_with_paths
 
@@ -73,13 +74,15 @@ def mobilefacenet_encoder(weights: str | os.PathLike) -> Encoder:
 def run_encoder(
     config: ConfigDict, workdir: str | os.PathLike, *, which: int | str = "best"
 ) -> Encoder:
-    """The backbone of a face recognition run: tokens of a ViT, last map of an iResNet.
+    """The backbone of a face recognition run.
+
+    Patches are the tokens of a ViT, or the last map of an iResNet or a MobileFaceNet.
 
     Args:
       config: of the run.
       workdir: its folder.
       which: a step, "last" or "best".
-    Raises: ValueError: a run of another task, no such checkpoint.
+    Raises: ValueError: a run of another task or network, no such checkpoint.
     """
     if config.task != "face_recognition":
         raise ValueError(
@@ -93,20 +96,22 @@ def run_encoder(
     )
     init = partial(recognition_init, config, model, examples)
     state = restore_run(config, workdir, init, which=which)
-    own = {name: c for name, c in state.collections.items() if name != NORMS}
+    own = backbone_collections(state.collections)
     variables = {"params": state.params["backbone"], **own}
+
+    last_map = {IResNet: "stage4", MobileFaceNet: "conv3"}.get(type(model))
 
     def embed(images: Array, keypoints: Array) -> Faces:
         inputs = read(images, keypoints)
-        if isinstance(model, IResNet):
-            maps = model.apply(variables, *inputs, method="features")["stage4"]
+        if last_map:
+            maps = model.apply(variables, *inputs, method="features")[last_map]
             embeddings = model.apply(variables, maps, method="embed_features")
             return Faces(embeddings, _patches(maps))
         tokens = model.apply(variables, *inputs, method="tokens")[-1]
         embeddings = model.apply(variables, tokens, method="embed_tokens")
         return Faces(embeddings, tokens.astype(jnp.float32))
 
-    side = 16 if isinstance(model, IResNet) else config.model.patch_size
+    side = 16 if last_map else config.model.patch_size
     return Encoder(
         f"{config.backbone} of {os.path.basename(os.path.abspath(workdir))}",
         fingerprint(f"{config.backbone} {config.model.to_json()}", variables),

@@ -100,9 +100,12 @@ def make_backbone(
             fields["stage_sizes"] = tuple(fields["stage_sizes"])
             fields["widths"] = tuple(fields.get("widths", WIDTHS))
             return IResNet(**fields), lambda images, keypoints: (images,)
-        left = (config.data.image_shape[1] - size[1]) // 2
-        columns = slice(left, left + size[1])
-        return MobileFaceNet(**fields), lambda images, _: (images[:, :, columns],)
+
+        def middle(images: Array, keypoints: Array) -> tuple[Array, ...]:
+            left = (images.shape[2] - size[1]) // 2  # 0 where they are cut already
+            return (images[:, :, left : left + size[1]],)
+
+        return MobileFaceNet(**fields), middle
     if config.backbone != "vit":
         raise ValueError(
             "config.backbone must be vit, iresnet or mobilefacenet; got "
