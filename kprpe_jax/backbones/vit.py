@@ -250,7 +250,13 @@ class ViT(nn.Module):
         Args:
           keypoints: float32 [B, K, 2]; None for encodings without keypoints.
         Returns: depth arrays, float32 [1 or B, 1 or num_heads, N, N].
+        Raises: ValueError: an encoding without a bias of its own (`has_bias`).
         """
+        if not self.has_bias:
+            raise ValueError(
+                f"ViT.bias: position {self.position!r} has no bias that stands without "
+                "the images; use rpe or a form of KP-RPE."
+            )
         tables, buckets = self.bias_tables(keypoints), self.bias_tables.buckets
         return [
             position_bias(tables.layer(index), buckets) for index in range(self.depth)
@@ -268,6 +274,11 @@ class ViT(nn.Module):
                 f"ViT: width must be a multiple of num_heads; got {self.width} and "
                 f"{self.num_heads}."
             )
+        for name in ("drop_path_rate", "mask_ratio"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(
+                    f"ViT: {name} must lie in [0, 1); got {getattr(self, name)}."
+                )
         choices = (
             ("position", self.position, POSITIONS),
             ("pool", self.pool, POOLS),

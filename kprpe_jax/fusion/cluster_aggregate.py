@@ -128,6 +128,13 @@ class ClusterAggregate(nn.Module):
                     f"ClusterAggregate: unknown {name} {getattr(self, name)!r}; use "
                     f"one of {choices}."
                 )
+        key = self.style_dim + self.norm_dim
+        if self.depth and key % self.num_heads:
+            raise ValueError(
+                "ClusterAggregate: style_dim + norm_dim must be a multiple of "
+                f"num_heads; got {self.style_dim} + {self.norm_dim} and "
+                f"{self.num_heads}."
+            )
         self.style_maker = StyleInputMaker(
             self.style_dim, self.style_pool, self.style_activation
         )
@@ -138,7 +145,7 @@ class ClusterAggregate(nn.Module):
         self.centers = self.param(
             "centers",
             nn.initializers.orthogonal(),
-            (self.num_clusters, self.style_dim + self.norm_dim),
+            (self.num_clusters, key),
         )
         self.aggregation = AggregationNetwork(self.mixer_depth, self.per_channel)
 

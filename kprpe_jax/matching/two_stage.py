@@ -15,7 +15,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.typing import ArrayLike
 
 from kprpe_jax.matching.earth_movers import match_faces
-from kprpe_jax.matching.nearest import ExactIndex, Index, Ranking, check_search
+from kprpe_jax.matching.nearest import ExactIndex, Index, Ranking
 from kprpe_jax.matching.patch_weights import Faces
 from kprpe_jax.matching.sinkhorn import Solver
 
@@ -46,7 +46,7 @@ def two_stage(
     Args:
       queries: [Q, ...], host or device.
       gallery: [G, ...]; its grid may differ from the queries'.
-      k: how many are compared by patches.
+      k: how many are compared by patches; at most the size of the gallery.
       alpha: share of the earth mover's similarity, in [0, 1]; None: the plain sum of
         both, as the official code has it for LFW.
       weighting: of the patches, one of `patch_weights.WEIGHTINGS`.
@@ -65,15 +65,20 @@ def two_stage(
         for this call.
       mesh: its devices share the first stage by gallery rows, the second by queries.
     Returns: the ranking.
-    Raises: ValueError: as `first_stage` and `second_stage`; alpha out of range.
+    Raises: ValueError: as `first_stage` and `second_stage`; alpha, k or ranks out of
+      range.
     """
     if alpha is not None and not 0 <= alpha <= 1:
         raise ValueError(
             f"two_stage: alpha must lie in [0, 1]; got {alpha}; use None for a sum."
         )
     ranks = k if ranks is None else ranks
-    if ranks < k:
-        raise ValueError(f"two_stage: ranks must be at least k, {k}; got {ranks}.")
+    size = len(gallery.embeddings)
+    if not 1 <= k <= ranks <= size:
+        raise ValueError(
+            "two_stage: 1 <= k <= ranks <= the size of the gallery must hold; got k "
+            f"{k}, ranks {ranks} and a gallery of {size}; set k and ranks."
+        )
     first = first_stage(
         queries, gallery, ranks=ranks, own_rows=own_rows, index=index, mesh=mesh
     )
@@ -114,13 +119,17 @@ def first_stage(
             f"first_stage: every query must show a face; got an embedding of zeros for "
             f"query {faceless[0]} and {faceless.size - 1} more; leave these out."
         )
+    if not 1 <= ranks <= size:
+        raise ValueError(
+            "first_stage: ranks must lie between 1 and the size of the gallery, "
+            f"{size}; got {ranks}."
+        )
     index = ExactIndex(gallery.embeddings, mesh=mesh) if index is None else index
     if len(index) != size:
         raise ValueError(
             f"first_stage: index must be of this gallery of {size} rows; got one of "
             f"{len(index)}; make it from its embeddings."
         )
-    check_search("first_stage", embeddings, gallery.embeddings, ranks)
     found = index.search(
         embeddings, ranks if own_rows is None else min(ranks + 1, size)
     )

@@ -58,9 +58,8 @@ def piecewise_index(distance: np.ndarray, ratio: float) -> np.ndarray:
     return np.trunc(index).astype(np.int32)
 
 
-@lru_cache(maxsize=64)
 def compute_buckets(
-    grid: tuple[int, int], method: str = "product", ratio: float = 1.9
+    grid: Sequence[int], method: str = "product", ratio: float = 1.9
 ) -> tuple[Buckets, ...]:
     """Bucket ids of all query-key pairs of a token grid.
 
@@ -73,14 +72,17 @@ def compute_buckets(
       grid: (rows, columns) of tokens, not necessarily square.
       method: one of METHODS.
       ratio: > 0; distances up to it keep their own bucket.
-    Returns: one `Buckets`, two for `cross`; the arrays are read-only.
-    Raises: ValueError: empty grid, unknown method, ratio not positive.
+    Returns: one `Buckets`, two for `cross`; the arrays are read-only. Equal arguments
+      give the same object, so that it does for a static argument under `jax.jit`.
+    Raises: ValueError: a grid that is not two positive sizes, unknown method, ratio not
+      positive.
     """
-    rows, columns = grid
-    if rows < 1 or columns < 1:
+    grid = tuple(grid)
+    if len(grid) != 2 or min(grid) < 1:
         raise ValueError(
             f"compute_buckets: the token grid must have at least one row and one "
-            f"column; got {rows} x {columns}; check image_size and patch_size."
+            f"column; got {' x '.join(map(str, grid))}; check image_size and "
+            "patch_size."
         )
     if method not in METHODS:
         raise ValueError(
@@ -88,7 +90,13 @@ def compute_buckets(
         )
     if not ratio > 0:
         raise ValueError(f"compute_buckets: ratio must be positive; got {ratio}.")
+    return _compute_buckets(grid, method, ratio)
 
+
+@lru_cache(maxsize=64)
+def _compute_buckets(
+    grid: tuple[int, int], method: str, ratio: float
+) -> tuple[Buckets, ...]:
     row_diff, column_diff = (
         np.arange(size)[:, None] - np.arange(size)
         for size in grid  # query minus key

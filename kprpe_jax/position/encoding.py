@@ -32,7 +32,8 @@ KEYPOINT_FORMS = (
     "kprpe_scalar",
 )
 GAZING_FORMS = ("kprpe_relative", "kprpe_multihead")
-POSITIONS = ("none", "absolute", "absolute_drawn", "rpe", "irpe", *KEYPOINT_FORMS)
+BIAS_FORMS = ("rpe", "irpe", *KEYPOINT_FORMS)
+POSITIONS = ("none", "absolute", "absolute_drawn", *BIAS_FORMS)
 
 
 @struct.dataclass
@@ -143,8 +144,10 @@ class PositionBias(nn.Module):
         Args:
           keypoints: float32 [B, num_keypoints, 2]; only KP-RPE reads them.
         Returns: `BiasTables` whose leading axis is num_layers or 1.
-        Raises: ValueError: a gaze that the encoding cannot express.
+        Raises: ValueError: unknown position or context; keypoints of another number; a
+          gaze that the encoding cannot express.
         """
+        self._check(keypoints)
         layers = self.num_layers if self.per_layer else 1
         heads = self.num_heads if self.per_head else 1
         zeros = nn.initializers.zeros
@@ -192,6 +195,27 @@ class PositionBias(nn.Module):
             rows=grid_table(kernel, bias, centers)[:, None],
             shared=-keypoint_table(kernel, keypoints),
         )
+
+    def _check(self, keypoints: Array | None) -> None:
+        if self.position not in BIAS_FORMS:
+            raise ValueError(
+                f"PositionBias: unknown position {self.position!r}; use one of "
+                f"{BIAS_FORMS}."
+            )
+        letters = set(self.context)
+        if not letters or not letters <= set("qkv") or len(letters) < len(self.context):
+            raise ValueError(
+                "PositionBias: context must be one or more of the letters q, k and v; "
+                f"got {self.context!r}; the paper's is 'k'."
+            )
+        if self.position not in KEYPOINT_FORMS:
+            return
+        got = None if keypoints is None else keypoints.shape
+        if got is None or len(got) != 3 or got[1:] != (self.num_keypoints, 2):
+            raise ValueError(
+                f"PositionBias: position {self.position!r} needs keypoints "
+                f"[B, {self.num_keypoints}, 2]; got {got}; set num_keypoints."
+            )
 
     def _starts(
         self, layers: int, heads: int, centers: np.ndarray, scale: float

@@ -39,7 +39,9 @@ def keypoint_table(kernel: Array, keypoints: Array) -> Array:
       kernel: float32 [2K, L, H, num_buckets].
       keypoints: float32 [B, K, 2], (x, y) in fractions of the image.
     Returns: float32 [L, B, H, num_buckets].
+    Raises: ValueError: another number of keypoints than the kernel is for.
     """
+    _check_keypoints("keypoint_table", kernel, keypoints)
     flat = keypoints.astype(jnp.float32).reshape(keypoints.shape[0], -1)
     return jnp.einsum("bp,plhk->lbhk", flat, kernel)
 
@@ -65,9 +67,19 @@ def direct_table(
     Equal to `grid_table - keypoint_table`; kept for measuring what the split saves.
 
     Source: KP-RPE, Eq. 10.
-    Args: as `grid_table` and `keypoint_table`.
+    Args and Raises: as `grid_table` and `keypoint_table`.
     Returns: float32 [L, B, H, N, num_buckets].
     """
+    _check_keypoints("direct_table", kernel, keypoints)
     relative = relative_keypoints(keypoints, centers)
     table = jnp.einsum("bnp,plhk->lbhnk", relative, kernel)
     return table + bias[:, None, :, None, :]
+
+
+def _check_keypoints(name: str, kernel: Array, keypoints: Array) -> None:
+    """Raise ValueError unless the kernel is for as many keypoints."""
+    if keypoints.ndim != 3 or keypoints.shape[1:] != (len(kernel) / 2, 2):
+        raise ValueError(
+            f"{name}: keypoints must be [B, K, 2] for a kernel of 2K = {len(kernel)} "
+            f"rows; got {keypoints.shape}; give a keypoint per two rows."
+        )

@@ -140,6 +140,13 @@ def test_bias_is_none_of_the_images_business():
         np.testing.assert_allclose(biases[0], biases[1], atol=1e-3)
 
 
+@pytest.mark.parametrize("position", ["none", "absolute", "irpe"])
+def test_no_bias_where_there_is_none_of_its_own(position):
+    model = make(position)
+    with pytest.raises(ValueError, match=f"position '{position}' has no bias"):
+        model.apply(shapes_of(model), method="bias")
+
+
 @pytest.mark.slow
 def test_bfloat16():
     """Eight bits of mantissa through three blocks: 3 % of the largest value."""
@@ -223,6 +230,12 @@ def test_errors():
         init(position="kprp")
     with pytest.raises(ValueError, match="unknown pool 'max'; use one of"):
         init(pool="max")
+    with pytest.raises(ValueError, match=r"mask_ratio must lie in \[0, 1\); got 1.5"):
+        init(mask_ratio=1.5)
+    with pytest.raises(ValueError, match=r"drop_path_rate must lie .* got 1\."):
+        init(drop_path_rate=1.0)
+    with pytest.raises(ValueError, match="context must be one or more .* got 'K'"):
+        init(position="irpe", position_options=dict(context="K"))
     with pytest.raises(ValueError, match="unknown activation 'tanh'; use one of"):
         init(activation="tanh")
     with pytest.raises(ValueError, match="unknown method 'manhattan'"):

@@ -219,6 +219,8 @@ def test_bad_input_is_described(rng):
         run(model, sets, tiny_model(num_clusters=2).init_state(2))
     with pytest.raises(ValueError, match=r"needs \[\(2, 3, 6\), .* that began it"):
         model.apply(shapes, tiny_model(num_clusters=2).init_state(2), method="finalize")
+    with pytest.raises(ValueError, match=r"multiple of num_heads; got 3 \+ 4 and 2"):
+        run(model.clone(style_dim=3), sets)
     for field in ("values", "style_values", "style_pool", "style_activation"):
         name = field if "values" in field else field.removeprefix("style_")
         with pytest.raises(ValueError, match=f"unknown {name} 'other'; use one of"):

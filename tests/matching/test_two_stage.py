@@ -145,12 +145,16 @@ def test_sum_in_place_of_a_mixture(queries, gallery):
 def test_errors(queries, gallery):
     with pytest.raises(ValueError, match=r"alpha must lie in \[0, 1\]; got -1"):
         two_stage(queries, gallery, k=4, alpha=-1)
-    with pytest.raises(ValueError, match="ranks must be at least k, 4; got 3"):
+    with pytest.raises(ValueError, match="k 4, ranks 3 and a gallery of 13; set k"):
         two_stage(queries, gallery, k=4, ranks=3)
-    with pytest.raises(ValueError, match="size of the gallery, 13; got 100"):
+    with pytest.raises(ValueError, match="k 100, ranks 100 and a gallery of 13"):
         two_stage(queries, gallery)
-    with pytest.raises(ValueError, match="size of the gallery, 13; got 14"):
+    with pytest.raises(ValueError, match="k 14, ranks 14 and a gallery of 13"):
         two_stage(gallery, gallery, k=14, own_rows=np.arange(SIZE))
+    with pytest.raises(ValueError, match="k 0, ranks 4 and a gallery of 13"):
+        two_stage(queries, gallery, k=0, ranks=4)
+    with pytest.raises(ValueError, match="first_stage: ranks .* gallery, 13; got 14"):
+        first_stage(queries, gallery, ranks=14)
     with pytest.raises(ValueError, match="size of the gallery, 13; got 14"):
         rank_by_patches(queries, gallery, ranks=14)
     narrow = gallery._replace(embeddings=gallery.embeddings[:, :3])

@@ -81,7 +81,15 @@ def test_patch_centers_are_x_y_row_major():
     np.testing.assert_allclose(patch_centers((2, 3)), want, rtol=1e-6)
 
 
+def test_equal_arguments_give_one_object():
+    """Buckets are hashed by identity, so another object would compile again."""
+    one = compute_buckets((5, 5))
+    assert compute_buckets([5, 5], method="product", ratio=1.9) is one
+
+
 def test_errors():
+    with pytest.raises(ValueError, match="at least one row and one column; got 7;"):
+        compute_buckets([7])
     with pytest.raises(ValueError, match="at least one row and one column; got 0 x 4"):
         compute_buckets((0, 4))
     with pytest.raises(ValueError, match="unknown method 'manhattan'; use one of"):

@@ -7,6 +7,7 @@ import pytest
 
 from kprpe_jax.position.buckets import compute_buckets, patch_centers
 from kprpe_jax.position.encoding import BiasTables, PositionBias, position_bias
+from kprpe_jax.position.keypoint_bias import direct_table, keypoint_table
 from tests.quick import quick_jit
 
 LAYERS, HEADS, HEAD_DIM, BATCH = 3, 2, 4, 2
@@ -201,6 +202,29 @@ def test_every_table_starts_at_zero(position):
     module, _, keypoints = make(position)
     params = quick_jit(module.init)(jax.random.key(1), keypoints)
     assert all(not leaf.any() for leaf in jax.tree.leaves(params))
+
+
+def test_errors():
+    for position in ("kprpe_multhead", "none"):
+        with pytest.raises(ValueError, match=f"unknown position '{position}'; use one"):
+            make(position)
+    for context in ("K", "x", "", "kk"):
+        with pytest.raises(ValueError, match=f"q, k and v; got '{context}'; the pap"):
+            make("irpe", context=context)
+    module, params, keypoints = make()
+    for wrong in (None, keypoints[:, :2], keypoints[0]):
+        with pytest.raises(ValueError, match=r"needs keypoints \[B, 3, 2\]; got"):
+            module.apply(params, wrong)
+
+
+@pytest.mark.parametrize("function", [keypoint_table, direct_table])
+def test_a_kernel_is_for_a_number_of_keypoints(function):
+    kernel, few = jnp.zeros((6, 1, 1, 49)), jnp.zeros((2, 2, 2))
+    arguments = dict(bias=kernel[0], centers=patch_centers((2, 2)))
+    if function is keypoint_table:
+        arguments = {}
+    with pytest.raises(ValueError, match=r"2K = 6 rows; got \(2, 2, 2\); give a"):
+        function(kernel, keypoints=few, **arguments)
 
 
 def test_layers_of_tables():
