@@ -8,6 +8,7 @@ from jax.sharding import Mesh, PartitionSpec
 
 from kprpe_jax.fusion.cluster_aggregate import ClusterAggregate, Fused, ImageSets
 from kprpe_jax.fusion.state import FusionState, merge_devices
+from kprpe_jax.layers.place import auto_axes
 
 
 def fuse_sharded(
@@ -26,6 +27,7 @@ def fuse_sharded(
     Args:
       model, variables: in evaluation.
       sets: N a multiple of the devices along `axes`; pad with masked images.
+      mesh: with axes of any type (`auto_axes`).
       axes: of the mesh, over which N is sharded.
     Returns: the same on every device.
     Raises: ValueError: N does not divide over the devices.
@@ -46,7 +48,7 @@ def fuse_sharded(
 
     sharded = jax.shard_map(
         fuse,
-        mesh=mesh,
+        mesh=auto_axes(mesh),
         in_specs=(PartitionSpec(), PartitionSpec(None, axes)),
         out_specs=PartitionSpec(),
     )

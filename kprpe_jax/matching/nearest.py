@@ -11,6 +11,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.typing import ArrayLike
 
 from kprpe_jax.evaluation.scores import finite
+from kprpe_jax.layers.place import auto_axes
 from kprpe_jax.layers.unit import unit
 
 
@@ -66,7 +67,7 @@ class ExactIndex:
             raise ValueError("ExactIndex: there must be embeddings; got none.")
         if mesh is None:
             mesh = Mesh(np.array(jax.devices()[:1]), ("data",))
-        self._mesh, self._rows = mesh, embeddings
+        self._mesh, self._rows = auto_axes(mesh), embeddings
         size = min(block, len(embeddings))
         self._block = -(-size // mesh.size) * mesh.size
         stay = len(embeddings) if resident is None else resident

@@ -14,6 +14,7 @@ from jax import Array
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.typing import ArrayLike
 
+from kprpe_jax.layers.place import auto_axes
 from kprpe_jax.matching.earth_movers import match_faces
 from kprpe_jax.matching.nearest import ExactIndex, Index, Ranking
 from kprpe_jax.matching.patch_weights import Faces
@@ -167,6 +168,7 @@ def second_stage(
             f"second_stage: chunk must be a multiple of the {mesh.size} devices of the "
             f"mesh; got {chunk}."
         )
+    mesh = None if mesh is None else auto_axes(mesh)
     rows, size = np.asarray(rows), len(gallery.patches)
     if rows.size and not -1 <= rows.min() <= rows.max() < size:
         raise ValueError(

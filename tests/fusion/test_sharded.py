@@ -1,7 +1,7 @@
 import jax
 import numpy as np
 import pytest
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from kprpe_jax.fusion.cluster_aggregate import ImageSets
 from kprpe_jax.fusion.sharded import fuse_sharded
@@ -46,6 +46,20 @@ def test_eight_devices_equal_a_stream_of_eight_batches(rng, depth):
         want.append(fuser(model, variables)(sets))
     for result in want:
         for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(result), strict=True):
+            np.testing.assert_allclose(a, b, **TOLERANCE)
+
+
+def test_a_mesh_of_explicit_axes(rng):
+    """The default of `jax.make_mesh`; images are on the host, or already placed."""
+    model, mesh = tiny_model(depth=0), jax.make_mesh((2,), ("data",))
+    assert mesh.axis_types == (AxisType.Explicit,)
+    variables, sets = draw_variables(model, rng), draw_sets(rng, 4)
+    place = NamedSharding(mesh, PartitionSpec(None, "data"))
+    placed = ImageSets(*(jax.device_put(x, place) for x in sets))
+    want = fuser(model, variables)(sets)
+    for images in (sets, placed):
+        got = fuse_sharded(model, variables, images, mesh=mesh, axes="data")
+        for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
             np.testing.assert_allclose(a, b, **TOLERANCE)
 
 

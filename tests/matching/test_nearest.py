@@ -2,8 +2,10 @@
 
 import builtins
 
+import jax
 import numpy as np
 import pytest
+from jax.sharding import AxisType
 
 from kprpe_jax.matching import nearest as subject
 from kprpe_jax.matching.approximate import FaissIndex, recall
@@ -141,7 +143,10 @@ def test_recall_counts_sets():
     assert recall(Ranking(np.array([[2, 1], [3, -1]]), None), exact) == 0.75
 
 
-def test_both_stages_on_a_mesh(rng, mesh):
+@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit])
+def test_both_stages_on_a_mesh(rng, kind):
+    mesh = jax.make_mesh((4, 2), ("data", "model"), axis_types=(kind,) * 2)
+
     def make(count):
         return Faces(
             rng.normal(size=(count, 6)).astype(np.float32),
