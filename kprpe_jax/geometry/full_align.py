@@ -25,7 +25,7 @@ def full_align(
     images: jax.Array,
     keypoints: jax.Array,
     spline: tps.Spline,
-    basis: jax.Array,
+    basis: tps.GridBasis,
     *,
     padding: str = "zeros",
 ) -> jax.Array:
@@ -36,9 +36,20 @@ def full_align(
       keypoints: [B, K, 2], (x, y) as fractions of the image; repeated ones, or ones on
         a line, flatten the image there but stay finite.
       spline: from `template_spline`.
-      basis: float32 [h, w, K], from `grid_basis` of the spline at the output's size.
+      basis: from `grid_basis` of the spline at the output's size [h, w].
       padding: of `grid_sample`.
     Returns: float32 [B, h, w, C], differentiable in images and keypoints.
+    Raises: ValueError: keypoints of another number; a basis with aligned corners.
     """
+    if basis.align_corners:
+        raise ValueError(
+            "full_align: basis must be made with align_corners=False, keypoints being "
+            "fractions from edge to edge; got True"
+        )
+    if keypoints.shape[1:] != spline.control.shape:
+        raise ValueError(
+            f"full_align: keypoints must be [B, {len(spline.control)}, 2] for this "
+            f"template; got {keypoints.shape}; give one for each of its points"
+        )
     displacements = 2 * keypoints - 1 - spline.control.astype(np.float32)
     return grid_sample(images, tps.warp_grid(basis, displacements), padding=padding)

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import struct
 
 from kprpe_jax.geometry.grids import identity_grid
 
@@ -32,6 +33,19 @@ class Spline(NamedTuple):
 
     control: np.ndarray
     operator: np.ndarray
+
+
+@struct.dataclass
+class GridBasis:
+    """What the control points do to every pixel of a grid.
+
+    Attributes:
+      values: float32 [H, W, M].
+      align_corners: the convention of the grid, for `grid_sample`; static under jit.
+    """
+
+    values: np.ndarray
+    align_corners: bool = struct.field(pytree_node=False)
 
 
 def control_grid(rows: int, columns: int) -> np.ndarray:
@@ -86,48 +100,41 @@ def make_spline(control: np.ndarray) -> Spline:
 
 def grid_basis(
     spline: Spline, size: tuple[int, int], *, align_corners: bool = False
-) -> np.ndarray:
+) -> GridBasis:
     """What the control points do to every pixel; make it once, outside the step.
 
     Args:
       spline: with control points in [-1, 1] of the output.
       size: (height, width) of the output.
       align_corners: the convention of the grid.
-    Returns: float32 [height, width, M].
     """
     grid = identity_grid(size, align_corners=align_corners).astype(np.float64)
     points = grid.reshape(-1, 2)
     kernel = _kernel_numpy(points, spline.control)
     features = np.concatenate([kernel, np.ones((len(points), 1)), points], axis=1)
-    return (features @ spline.operator).astype(np.float32).reshape(*size, -1)
+    values = (features @ spline.operator).astype(np.float32).reshape(*size, -1)
+    return GridBasis(values, align_corners)
 
 
-def warp_grid(
-    basis: jax.Array, displacements: jax.Array, *, align_corners: bool = False
-) -> jax.Array:
+def warp_grid(basis: GridBasis, displacements: jax.Array) -> jax.Array:
     """Warp grid: one matrix product.
 
     Args:
-      basis: float32 [H, W, M], from `grid_basis` with the same convention.
+      basis: from `grid_basis`.
       displacements: [..., M, 2], where in the input the control points of the output
         lie, minus the control points.
-      align_corners: the convention of the grid.
-    Returns: float32 [..., H, W, 2], for `grid_sample`.
+    Returns: float32 [..., H, W, 2], for `grid_sample` with `basis.align_corners`.
     Raises: ValueError: displacements of another number of points.
     """
-    *size, count = basis.shape
-    if displacements.shape[-2:] != (count, 2):
-        raise ValueError(
-            f"warp_grid: displacements must be [..., {count}, 2] for this basis; got "
-            f"{displacements.shape}; use the control points that the basis is of"
-        )
+    *size, count = basis.values.shape
+    _check_displacements("warp_grid", count, displacements)
     moved = jnp.einsum(
         "hwm,...mc->...hwc",
-        jnp.asarray(basis),
+        jnp.asarray(basis.values),
         displacements.astype(jnp.float32),
         precision=jax.lax.Precision.HIGHEST,
     )
-    return identity_grid(tuple(size), align_corners=align_corners) + moved
+    return identity_grid(tuple(size), align_corners=basis.align_corners) + moved
 
 
 def warp_points(
@@ -140,7 +147,9 @@ def warp_points(
       displacements: [..., M, 2], of the control points.
       points: [..., K, 2].
     Returns: float32 [..., K, 2], differentiable in both, at control points, too.
+    Raises: ValueError: displacements of another number of points.
     """
+    _check_displacements("warp_points", len(spline.control), displacements)
     operator = jnp.asarray(spline.operator, jnp.float32)
     control = jnp.asarray(spline.control, jnp.float32)
     points = points.astype(jnp.float32)
@@ -176,7 +185,9 @@ def invert_warp(
       iterations: 10 reach float32 precision for warps that do not fold.
     Returns: float32 [..., K, 2], always finite for finite input; where the warp folds,
       one of the points that lie there, or where the search ended.
+    Raises: ValueError: displacements of another number of points.
     """
+    _check_displacements("invert_warp", len(spline.control), displacements)
 
     def newton(place: jax.Array, fixed: jax.Array, target: jax.Array) -> jax.Array:
         def warp(x: jax.Array) -> jax.Array:
@@ -211,6 +222,14 @@ def invert_warp(
         0, iterations, lambda _, place: newton(place, *frozen), frozen[1]
     )
     return newton(jax.lax.stop_gradient(place), displacements, points)
+
+
+def _check_displacements(name: str, count: int, displacements: jax.Array) -> None:
+    if displacements.shape[-2:] != (count, 2):
+        raise ValueError(
+            f"{name}: displacements must be [..., {count}, 2], one for each control "
+            f"point; got {displacements.shape}; use the control points of this spline"
+        )
 
 
 def _kernel_numpy(points: np.ndarray, control: np.ndarray) -> np.ndarray:

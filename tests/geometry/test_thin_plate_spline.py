@@ -11,7 +11,7 @@ from kprpe_jax.geometry.full_align import full_align, template_spline
 from kprpe_jax.geometry.grids import identity_grid
 
 warp_points = jax.jit(tps.warp_points)
-warp_grid = jax.jit(tps.warp_grid, static_argnames="align_corners")
+warp_grid = jax.jit(tps.warp_grid)
 invert_warp = jax.jit(tps.invert_warp)
 align = jax.jit(full_align)
 
@@ -55,7 +55,8 @@ def test_control_points_are_met_and_no_displacement_is_the_identity(rng, side):
 def test_grid_and_points_equal_the_written_out_system(warp, align):
     spline, displacements = warp
     basis = tps.grid_basis(spline, (5, 6), align_corners=align)
-    grid = warp_grid(basis, displacements, align_corners=align)
+    assert basis.align_corners == align
+    grid = warp_grid(basis, displacements)
     places = identity_grid((5, 6), align_corners=align)
     points = warp_points(spline, displacements, jnp.asarray(places).reshape(-1, 2))
     np.testing.assert_allclose(grid.reshape(2, -1, 2), points, atol=1e-5)
@@ -166,5 +167,15 @@ def test_other_mistakes_are_named():
     with pytest.raises(ValueError, match="at least 2 rows .* got 1 x 4"):
         tps.control_grid(1, 4)
     basis = tps.grid_basis(tps.make_spline(tps.control_grid(2, 2)), (3, 3))
-    with pytest.raises(ValueError, match=r"must be \[\.\.\., 4, 2\] for this basis"):
-        warp_grid(basis, jnp.zeros((2, 9, 2)))
+    spline, nine = tps.make_spline(tps.control_grid(2, 2)), jnp.zeros((2, 9, 2))
+    with pytest.raises(ValueError, match=r"warp_grid: .* be \[\.\.\., 4, 2\], one for"):
+        warp_grid(basis, nine)
+    with pytest.raises(ValueError, match=r"warp_points: .* 4, 2\], .* \(2, 9, 2\)"):
+        warp_points(spline, nine, jnp.zeros((3, 2)))
+    with pytest.raises(ValueError, match=r"invert_warp: .* 4, 2\], .* \(2, 9, 2\)"):
+        invert_warp(spline, nine, jnp.zeros((3, 2)))
+    with pytest.raises(ValueError, match=r"keypoints must be \[B, 4, 2\] for this t"):
+        full_align(jnp.ones((2, 3, 3, 1)), nine, spline, basis)
+    aligned = tps.grid_basis(spline, (3, 3), align_corners=True)
+    with pytest.raises(ValueError, match="be made with align_corners=False"):
+        full_align(jnp.ones((2, 3, 3, 1)), nine[:, :4], spline, aligned)
