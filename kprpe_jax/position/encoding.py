@@ -71,6 +71,10 @@ class BiasTables:
 def position_bias(tables: BiasTables, buckets: BucketSet) -> Array | float:
     """B_ij of one layer (Eq. 7 and 11), without the contextual parts.
 
+    Args:
+      tables: of one layer.
+      buckets: of the token grid; static under `jax.jit`
+        (`static_argnames="buckets"`), or taken from outside the compiled function.
     Returns: float32 [1 or B, H', N, N], or 0.0 where the encoding has no bias.
     """
     bias = 0.0

@@ -9,11 +9,55 @@ over x, y and keypoint):
 
 `g` has num_buckets numbers per image and head; the [B, H, N, num_buckets] table of the
 direct form never exists, and its gradient is a sum over buckets.
+
+`keypoint_bias` is all of it in one call; attention layers read the tables themselves.
 """
+
+from collections.abc import Sequence
 
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+
+from kprpe_jax.position.buckets import compute_buckets, patch_centers
+from kprpe_jax.position.lookup import lookup, lookup_rows, num_buckets
+
+
+def keypoint_bias(
+    kernel: Array,
+    bias: Array,
+    keypoints: Array,
+    grid: Sequence[int],
+    *,
+    method: str = "product",
+    ratio: float = 1.9,
+) -> Array:
+    """B_ij = f(P)[i, d(i, j)], what KP-RPE adds to the attention logits.
+
+    The official code adds it to q k / sqrt(head_dim); Eq. 5 divides it by that root,
+    too. Gradients to all three arrays are of reverse mode, see `lookup`.
+
+    Source: KP-RPE, Eq. 7-11, relative f(P).
+    Args:
+      kernel: float32 [2K, H, num_buckets], W; first axis (x1, y1, x2, y2, ...). H = 1
+        where heads share. Layers are further axes after the first.
+      bias: float32 [H, num_buckets], c; zeros in the paper.
+      keypoints: float32 [B, K, 2], (x, y) in fractions of the image.
+      grid: (rows, columns) of tokens, N in all, row by row.
+      method, ratio: of `compute_buckets`, which gives num_buckets (49 as they stand).
+    Returns: float32 [B, H, N, N], query i, key j; axes of layers stand first.
+    Raises: ValueError: sizes that do not fit each other; as `compute_buckets`.
+    """
+    buckets = compute_buckets(grid, method, ratio)
+    if kernel.shape[1:] != bias.shape or bias.shape[-1] != num_buckets(buckets):
+        raise ValueError(
+            "keypoint_bias: kernel must be [2K, ..., H, num_buckets] and bias [..., H, "
+            f"num_buckets], with {num_buckets(buckets)} buckets here; got "
+            f"{kernel.shape} and {bias.shape}; make both for this method and ratio."
+        )
+    rows = grid_table(kernel, bias, patch_centers(grid))
+    shared = keypoint_table(kernel, keypoints)
+    return lookup_rows(rows, buckets)[..., None, :, :, :] - lookup(shared, buckets)
 
 
 def grid_table(kernel: Array, bias: Array, centers: np.ndarray) -> Array:
@@ -36,14 +80,14 @@ def keypoint_table(kernel: Array, keypoints: Array) -> Array:
 
     Source: KP-RPE, Sec. 3.2, absolute f(P); and Eq. 8-11, the part with keypoints.
     Args:
-      kernel: float32 [2K, L, H, num_buckets].
+      kernel: float32 [2K, ..., H, num_buckets].
       keypoints: float32 [B, K, 2], (x, y) in fractions of the image.
-    Returns: float32 [L, B, H, num_buckets].
+    Returns: float32 [..., B, H, num_buckets].
     Raises: ValueError: another number of keypoints than the kernel is for.
     """
     _check_keypoints("keypoint_table", kernel, keypoints)
     flat = keypoints.astype(jnp.float32).reshape(keypoints.shape[0], -1)
-    return jnp.einsum("bp,plhk->lbhk", flat, kernel)
+    return jnp.einsum("bp,p...hk->...bhk", flat, kernel)
 
 
 def relative_keypoints(keypoints: Array, centers: np.ndarray) -> Array:
@@ -68,12 +112,12 @@ def direct_table(
 
     Source: KP-RPE, Eq. 10.
     Args and Raises: as `grid_table` and `keypoint_table`.
-    Returns: float32 [L, B, H, N, num_buckets].
+    Returns: float32 [..., B, H, N, num_buckets].
     """
     _check_keypoints("direct_table", kernel, keypoints)
     relative = relative_keypoints(keypoints, centers)
-    table = jnp.einsum("bnp,plhk->lbhnk", relative, kernel)
-    return table + bias[:, None, :, None, :]
+    table = jnp.einsum("bnp,p...hk->...bhnk", relative, kernel)
+    return table + bias[..., None, :, None, :]
 
 
 def _check_keypoints(name: str, kernel: Array, keypoints: Array) -> None:

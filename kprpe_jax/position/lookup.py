@@ -3,7 +3,9 @@
 A read through constant indices is linear, and its transpose is a sum over buckets: a
 product with constant 0/1 matrices. The reads here have that as their gradient, in place
 of the scatter that autodiff makes of a gather. Where buckets tell rows and columns of
-the grid apart, the sum goes over one axis after the other.
+the grid apart, the sum goes over one axis after the other. Gradients of any order are
+there in reverse mode (`jax.custom_vjp`); `jax.jvp`, `jax.jacfwd` and `jax.hessian`,
+which is forward over reverse, are refused by JAX.
 
 Where the method has several tables (`cross`), their buckets lie side by side in the
 last axis and the reads add up.
@@ -44,14 +46,14 @@ def _one_hot(ids: np.ndarray, size: int) -> Array:
 
 @partial(jax.custom_vjp, nondiff_argnums=(1,))
 def lookup(table: Array, buckets: BucketSet) -> Array:
-    """table[..., d(i, j)].
+    """table[..., d(i, j)]; for reverse mode only.
 
     A gather, which the addition to the logits takes in; on TPUs, which are made for
     products and not for gathers, a product with `membership`.
 
     Args:
       table: float32 [..., num_buckets].
-      buckets: from `compute_buckets`.
+      buckets: from `compute_buckets`, static under `jax.jit`.
     Returns: float32 [..., N, N].
     """
     return jax.lax.platform_dependent(
@@ -81,7 +83,7 @@ def sum_pairs(values: Array, buckets: BucketSet) -> Array:
 
     Args:
       values: float32 [..., N, N].
-      buckets: from `compute_buckets`.
+      buckets: from `compute_buckets`, static under `jax.jit`.
     Returns: float32 [..., num_buckets].
     """
     return jnp.concatenate([_sum_pairs(values, part) for part in buckets], -1)
@@ -102,11 +104,11 @@ def _sum_pairs(values: Array, part: Buckets) -> Array:
 
 @partial(jax.custom_vjp, nondiff_argnums=(1,))
 def lookup_rows(table: Array, buckets: BucketSet) -> Array:
-    """table[..., i, d(i, j)]: every query i has its own row.
+    """table[..., i, d(i, j)], a row for every query i; for reverse mode only.
 
     Args:
       table: float32 [..., N, num_buckets].
-      buckets: from `compute_buckets`.
+      buckets: from `compute_buckets`, static under `jax.jit`.
     Returns: float32 [..., N, N].
     """
     read, start = 0.0, 0
@@ -123,7 +125,7 @@ def sum_rows(values: Array, buckets: BucketSet) -> Array:
 
     Args:
       values: float32 [..., N, N], last axis = key j.
-      buckets: from `compute_buckets`.
+      buckets: from `compute_buckets`, static under `jax.jit`.
     Returns: float32 [..., N, num_buckets].
     """
     return jnp.einsum("...ij,kij->...ik", values, membership(buckets), precision=_EXACT)

@@ -7,7 +7,11 @@ import pytest
 
 from kprpe_jax.position.buckets import compute_buckets, patch_centers
 from kprpe_jax.position.encoding import BiasTables, PositionBias, position_bias
-from kprpe_jax.position.keypoint_bias import direct_table, keypoint_table
+from kprpe_jax.position.keypoint_bias import (
+    direct_table,
+    keypoint_bias,
+    keypoint_table,
+)
 from tests.quick import quick_jit
 
 LAYERS, HEADS, HEAD_DIM, BATCH = 3, 2, 4, 2
@@ -88,6 +92,20 @@ def test_forms_equal_loops(position, fields):
     got = biases(module, params, keypoints)
     want = loops(module, params, keypoints)
     np.testing.assert_allclose(got, want, rtol=1e-5, atol=2e-6)
+
+
+def test_one_call_equals_loops():
+    module, params, keypoints = make(method="cross", scale_bias=False)
+    kernel, offset = (params["params"][name] for name in ("kernel", "bias"))
+    run = quick_jit(partial(keypoint_bias, grid=[3, 4], method="cross"))
+    want = loops(module, params, keypoints)
+    layers = run(kernel, offset, keypoints)
+    np.testing.assert_allclose(layers, want, rtol=1e-5, atol=2e-6)
+    one = run(kernel[:, 1], offset[1], keypoints)
+    assert one.shape == (BATCH, HEADS, 12, 12)
+    np.testing.assert_allclose(one, want[1], rtol=1e-5, atol=2e-6)
+    with pytest.raises(ValueError, match=r"with 49 buckets here; got \(6, 2, 14\) and"):
+        keypoint_bias(kernel[:, 1], offset[1], keypoints, (3, 4))
 
 
 @pytest.mark.parametrize("position", RELATIVE)
