@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 
-_OPTIONS = {
+OPTIONS = {
     "xla_backend_optimization_level": 0,
     "xla_llvm_disable_expensive_passes": True,
 }
@@ -13,4 +13,4 @@ _OPTIONS = {
 
 def quick_jit(function: Callable, **options: Any) -> Callable:
     """`jax.jit` without the compiler's costly optimisations."""
-    return jax.jit(function, compiler_options=_OPTIONS, **options)
+    return jax.jit(function, compiler_options=OPTIONS, **options)
