@@ -109,7 +109,8 @@ class PositionBias(nn.Module):
         (the released `_v2` forms); not linear, so never factorised.
       stop_keypoint_gradient: no gradient to the keypoints, as in the official code.
       scale_bias: Eq. 5 divides the bias, too, by sqrt(head_dim); the official code
-        adds it undivided.
+        adds it undivided, and so do all configs of this library: parameters of a run
+        need its own value, the shapes do not tell.
       gaze_width: > 0 starts with every head looking at its own place (`gaze`): width of
         the Gaussian in fractions of the image; 0 = tables start at zero, as published.
         GAZING_FORMS read it, where buckets tell directions apart and `hidden_dim` is 0;
