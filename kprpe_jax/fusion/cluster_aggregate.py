@@ -38,7 +38,8 @@ class ImageSets(NamedTuple):
     Attributes:
       features: [B, N, D], embeddings, not normalised; one of norm 0 counts as an image
         like any other.
-      statistics: [B, N, C, 2] of `style_statistics`.
+      statistics: [B, N, C, 2] of `style_statistics`; where there are no feature maps,
+        zeros [B, N, 1, 2]: images then differ in style by the norms of `features`.
       mask: bool [B, N]; what the others hold does not matter.
     """
 
@@ -80,11 +81,16 @@ class ClusterAggregate(nn.Module):
     `model.init_state(B)`, `model.apply(variables, state, sets, method="update")`,
     `fusion.state.merge` and `model.apply(variables, state, method="finalize")`.
 
+    `train=True` collects batch statistics and drops paths, so `apply` then takes
+    `mutable=["batch_stats"]` and `rngs={"dropout": key}`, and returns the changed
+    statistics beside its result.
+
     Source: Cluster and Aggregate, Sec. 3.1. The options from `style_pool` on are where
     the official code differs from the paper; see VARIANTS.
 
     Attributes:
-      embed_dim: D.
+      embed_dim: D, the width of `ImageSets.features`; the number C of statistics is
+        taken from the first sets.
       num_clusters: M.
       style_dim, norm_dim: lengths of the two parts of a key; d is their sum.
       depth, num_heads: of the transformer over the keys of a batch; with depth 0 the
@@ -93,7 +99,8 @@ class ClusterAggregate(nn.Module):
       per_channel: of `AggregationNetwork`.
       drop_path_rate: of `ClusterNetwork`.
       style_pool, style_activation: of `StyleInputMaker`.
-      norm_rounding, norm_positions, norm_scale: of `NormEmbedding`.
+      norm_rounding, norm_positions: of `NormEmbedding`; norm_scale: its
+        `learned_scale`.
       values: what is clustered: the `embeddings` as they are, or made `unit` vectors.
       style_values: what S' clusters: the `keys` S (Eq. 5), or these `transformed` and
         layer-normed.
@@ -154,8 +161,8 @@ class ClusterAggregate(nn.Module):
 
         Args:
           sets: B sets, any N.
-          train: batch statistics and drop paths are on; needs the rng stream `dropout`
-            where there are any.
+          train: batch statistics and drop paths are on; needs `batch_stats` to be
+            mutable, and the rng stream `dropout` where paths are dropped.
         Raises: ValueError: sizes do not fit each other or the model.
         """
         state = self.init_state(len(sets.mask))
@@ -185,7 +192,10 @@ class ClusterAggregate(nn.Module):
         return self.update_styled(state, sets.features, style, sets.mask, train=train)
 
     def style(self, sets: ImageSets, *, train: bool = False) -> Array:
-        """Style vectors gamma of Eq. 4, float32 [B, N, style_dim]."""
+        """Style vectors gamma of Eq. 4, float32 [B, N, style_dim].
+
+        Raises: ValueError: shapes of the sets that do not fit each other.
+        """
         shapes = [x.shape for x in sets]
         pairs = {shape[:2] for shape in shapes}
         if len(pairs) > 1 or [len(shape) for shape in shapes] != [3, 4, 2]:
@@ -223,7 +233,10 @@ class ClusterAggregate(nn.Module):
     def assign(
         self, features: Array, style: Array, mask: Array, *, train: bool = False
     ) -> Assignment:
-        """Assignment of images that see each other; arguments as `update_styled`."""
+        """Assignment of images that see each other; arguments as `update_styled`.
+
+        Raises: ValueError: embeddings of another width than embed_dim.
+        """
         if features.shape[-1] != self.embed_dim:
             raise ValueError(
                 f"ClusterAggregate: embeddings must have {self.embed_dim} channels; "

@@ -93,7 +93,10 @@ class WeightedFusion(nn.Module):
         return Weighted(sums.finalize(state))
 
     def weigh(self, sets: ImageSets, *, train: bool = False) -> tuple[Array, Array]:
-        """What is averaged, float32 [B, N, D], and log weights [B, N, D or 1]."""
+        """What is averaged, float32 [B, N, D], and log weights [B, N, D or 1].
+
+        Raises: ValueError: embeddings of another width than embed_dim.
+        """
         features, mask = sets.features, sets.mask
         if features.shape[-1] != self.embed_dim:
             raise ValueError(

@@ -1,1 +1,1 @@
-"""Comparing faces patch by patch."""
+"""Searching galleries, comparing faces patch by patch, ranking in two stages."""

@@ -67,7 +67,8 @@ def earth_movers(
 
     The result of a pair does not depend on the pairs beside it, bit for bit; on the
     size of the batch only as the order of sums does. All arrays have gradients.
-    Where a side has no weight at all nothing moves: score 0, gradient 0.
+    Where a side has no weight at all nothing moves: score 0, gradient 0. Weights that
+    are negative or NaN are not refused, see `transport`.
 
     Source: DeepFace-EMD, Sec. 3.1.4, Eqs. 3.1-3.5.
     Args:
@@ -95,7 +96,7 @@ def match_faces(
     Args:
       query, gallery: leading axes broadcast: [Q, 1, ...] and [1, G, ...] compares all.
       weighting: one of `patch_weights.WEIGHTINGS`.
-      solver: how it is computed.
+      solver: how it is computed; `two_stage.FAST` gives the same here, sooner.
     Raises: ValueError: as `earth_movers` and `pair_weights`.
     """
     similarity = patch_similarity(query.patches, gallery.patches)

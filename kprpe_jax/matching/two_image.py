@@ -98,8 +98,13 @@ class TwoLinear(nn.Module):
     def __call__(
         self, first: Array, second: Array, *, train: bool = False
     ) -> PairFeatures:
-        """Compare; images as `Encoder` takes two.
+        """Compare.
 
+        Args:
+          first, second: [B, N, C] patches, row by row, or with `encoder.windows` images
+            [B, H, W, 3] in [-1, 1].
+          train: batch statistics and dropout are on; needs the rng stream `dropout`
+            where there is any.
         Raises: ValueError: unknown `head_norm`; as `Encoder`.
         """
         if self.head_norm not in HEAD_NORMS:

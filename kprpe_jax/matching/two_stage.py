@@ -22,7 +22,7 @@ from kprpe_jax.matching.sinkhorn import Solver
 
 # (queries, gallery, rows [Q, k]) -> similarities float32 [Q, k] of the candidates
 Compare = Callable[[Faces, Faces, np.ndarray], np.ndarray]
-# Weights that sum to 1 on both sides need nothing more.
+# Weights that sum to 1 on both sides need nothing more; see `Solver`.
 FAST = Solver(domain="kernel", unequal="query")
 
 
