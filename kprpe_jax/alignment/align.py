@@ -86,7 +86,14 @@ def pad_to_square(
 
 
 def resize_square(images: jax.Array, side: int, *, align_corners: bool) -> jax.Array:
-    """Resize square images, or leave them when they have the size already."""
+    """Resize square images, or leave them when they have the size already.
+
+    Args:
+      images: [B, S, S, C].
+      side: of the result, in pixels.
+      align_corners: the convention of `resize_bilinear`.
+    Returns: [B, side, side, C]; float32, or unchanged.
+    """
     if images.shape[1:3] == (side, side):
         return images
     return resize_bilinear(images, (side, side), align_corners=align_corners)

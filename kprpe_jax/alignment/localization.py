@@ -51,7 +51,14 @@ class LocalizationNet(nn.Module):
 
     @nn.compact
     def __call__(self, images: Array, *, train: bool) -> Array:
-        """[B, H, W, 3] in [-1, 1] -> float32 [B, num_outputs]."""
+        """Estimate.
+
+        Args:
+          images: [B, H, W, 3] in [-1, 1].
+          train: use and collect batch statistics.
+        Returns: float32 [B, num_outputs].
+        Raises: ValueError: unknown pool.
+        """
         if self.pool not in POOLS:
             raise ValueError(
                 f"LocalizationNet: pool must be one of {', '.join(POOLS)}; got "

@@ -104,8 +104,10 @@ class ArcFaceResNet(nn.Module):
     def features(self, images: Array, *, train: bool = False) -> dict[str, Array]:
         """Feature maps.
 
+        Args: as `__call__`.
         Returns: `stage3` [B, H / 8, W / 8, 256]; `patches` [B, H / 16, W / 16, 512],
           normalised and signed: the one for matching patch by patch.
+        Raises: ValueError: image size or channels do not fit the model.
         """
         size, fits = self.image_size, not any(side % 16 for side in self.image_size)
         shapes = [(*size, channels) for channels in (1, 3)]

@@ -156,8 +156,10 @@ class InceptionResNet(nn.Module):
     def features(self, images: Array, *, train: bool = False) -> dict[str, Array]:
         """Feature maps; of 160 x 160 pixels they are 17, 8 and 3 wide.
 
+        Args: as `__call__`.
         Returns: `block35` [B, 17, 17, 256], `block17` [B, 8, 8, 896]; `patches`
           [B, 3, 3, 1792], signed: the one for matching patch by patch.
+        Raises: ValueError: image size or channels do not fit the model.
         """
         size, fits = self.image_size, min(self.image_size) >= 75
         if images.ndim != 4 or images.shape[1:] != (*size, 3) or not fits:

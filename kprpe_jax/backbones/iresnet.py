@@ -154,7 +154,9 @@ class IResNet(nn.Module):
     def features(self, images: Array, *, train: bool = False) -> dict[str, Array]:
         """Feature maps after each stage, as set fusion uses them.
 
+        Args: as `__call__`.
         Returns: `stage1` to `stage4`: [B, H / 2^s, W / 2^s, widths[s - 1]].
+        Raises: ValueError: image size or channels do not fit the model.
         """
         if images.ndim != 4 or images.shape[1:] != (*self.image_size, 3):
             raise ValueError(

@@ -137,9 +137,11 @@ class MobileFaceNet(nn.Module):
     def features(self, images: Array, *, train: bool = False) -> dict[str, Array]:
         """Feature maps where their size changes, and the last one.
 
+        Args: as `__call__`.
         Returns: `stage1` [B, H / 4, W / 4, 64], `stage2` [B, H / 8, W / 8, 128],
           `stage3` [B, H / 16, W / 16, 128], `conv3` [B, H / 16, W / 16, 512]: the one
           for matching patch by patch.
+        Raises: ValueError: image size or channels do not fit the model.
         """
         fits = not any(side % 16 for side in self.image_size)
         if images.ndim != 4 or images.shape[1:] != (*self.image_size, 3) or not fits:

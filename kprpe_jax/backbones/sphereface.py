@@ -66,8 +66,10 @@ class SphereFace(nn.Module):
     def features(self, images: Array, *, train: bool = False) -> dict[str, Array]:
         """Feature maps.
 
+        Args: as `__call__`.
         Returns: `stage1` to `stage4`: [B, H / 2^s, W / 2^s, WIDTHS[s - 1]]; `patches`:
           the last, for matching patch by patch.
+        Raises: ValueError: image size or channels do not fit the model.
         """
         fits = not any(side % 16 for side in self.image_size)
         if images.ndim != 4 or images.shape[1:] != (*self.image_size, 3) or not fits:

@@ -230,7 +230,11 @@ class SwinGait(nn.Module):
         joint_mask: Array | None = None,
         train: bool = False,
     ) -> FrameMaps:
-        """Feature maps of every frame; arguments as `__call__`."""
+        """Feature maps of every frame.
+
+        Args: as `__call__`; mask: bool [B, T], all True for the 3D network.
+        Raises: ValueError: no frame, sizes, mask or keypoints that do not fit.
+        """
         self._check_inputs(silhouettes, keypoints, mask)
         batch, frames = mask.shape
         x = self.stem(silhouettes, mask, train=train)

@@ -1,1 +1,1 @@
-"""TFDS builders, readers of standard files, the loader, placement on a canvas."""
+"""Importers, TFDS builders, drawn faces, augmentation, and the loader."""

@@ -1,1 +1,1 @@
-"""Coordinates only: affine maps, bilinear sampling, keypoint transforms."""
+"""Coordinates only: affine maps, thin-plate splines, fits, bilinear sampling."""

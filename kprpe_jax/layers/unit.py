@@ -8,6 +8,9 @@ from jax import Array
 def unit(x: Array, minimum_norm: float = 1e-8) -> Array:
     """Divide by the L2 norm of the last axis, kept above `minimum_norm`.
 
+    Args:
+      x: [..., D], any floating type.
+      minimum_norm: > 0; shorter vectors come out shorter than one.
     Returns: float32, same shape; zero vectors stay zero, with finite gradients.
     """
     x = x.astype(jnp.float32)
@@ -20,6 +23,9 @@ def soft_unit(x: Array, added: float = 1e-5) -> Array:
 
     Source: the official code of Cluster and Aggregate.
 
+    Args:
+      x: [..., D], any floating type.
+      added: > 0, to the norm.
     Returns: float32, same shape, a little shorter than one; zero vectors stay zero.
     """
     x = x.astype(jnp.float32)
