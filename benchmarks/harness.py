@@ -4,20 +4,24 @@ Variants take turns within each round, so that a machine whose speed drifts slow
 them alike; figures to compare are the ratios of one run.
 """
 
+import contextlib
 import datetime
 import json
 import os
 import pathlib
 import platform
+import re
 import statistics
+import subprocess
 import time
 from collections.abc import Callable, Iterable, Mapping
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import jax
 
 RESULTS = pathlib.Path(__file__).parent / "results"
+PACKAGES = ("jax", "jaxlib", "flax", "numpy", "optax", "ott-jax", "jax-cuda12-pjrt")
 
 
 def time_variants(
@@ -96,7 +100,7 @@ def program_size(compiled: jax.stages.Compiled) -> dict[str, float]:
 
 
 def machine() -> dict[str, Any]:
-    """What the figures depend on."""
+    """What the figures depend on; of versions those that there are."""
     processor = platform.processor() or platform.machine()
     cpuinfo = pathlib.Path("/proc/cpuinfo")
     if cpuinfo.exists():
@@ -112,8 +116,51 @@ def machine() -> dict[str, Any]:
         "processor": processor,
         "cores": os.cpu_count(),
         "python": platform.python_version(),
-        **{name: version(name) for name in ("jax", "flax", "numpy")},
+        **versions(),
     }
+
+
+def versions(
+    *,
+    driver: pathlib.Path = pathlib.Path("/proc/driver/nvidia/version"),
+    checkout: pathlib.Path = pathlib.Path(__file__).parent,
+) -> dict[str, str]:
+    """Find versions of PACKAGES, of this code and of what drives a GPU.
+
+    Args:
+      driver: NVIDIA's file about its driver.
+      checkout: a folder under git.
+    Returns: name -> version, without those that cannot be found out. `commit` has a
+      "+" where tracked files differ from it.
+    """
+    found: dict[str, str] = {}
+    for name in PACKAGES:
+        with contextlib.suppress(PackageNotFoundError):
+            found[name] = version(name)
+    head = _git(checkout, "rev-parse", "--short", "HEAD")
+    if head:
+        # Every benchmark changes the results.
+        changed = _git(
+            checkout, "status", "--porcelain", "-uno", "--", ":/", ":(exclude)results"
+        )
+        found["commit"] = head + ("+" if changed else "")
+    if driver.is_file():
+        number = re.search(r" (\d+\.[\d.]+) ", driver.read_text())
+        found |= {"driver": number[1]} if number else {}
+    if jax.devices()[0].platform == "gpu":
+        found["runtime"] = jax.devices()[0].client.platform_version.split("\n")[-1]
+    return found
+
+
+def _git(folder: pathlib.Path, *arguments: str) -> str:
+    """What git prints; nothing where there is no git or no repository."""
+    try:
+        done = subprocess.run(
+            ["git", *arguments], cwd=folder, capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return done.stdout.strip()
 
 
 def record(name: str, settings: dict[str, Any], results: dict[str, Any]) -> None:
