@@ -13,14 +13,13 @@ Appends a line to benchmarks/results/scale.jsonl.
 import json
 import math
 import os
-import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from typing import Any
 
 from absl import app, flags
 
+from benchmarks import hlo_text
 from benchmarks.class_step import collective_bytes, least_bytes
 
 # data x fsdp x class
@@ -32,40 +31,13 @@ _PER_DEVICE = flags.DEFINE_integer("per_device", 32, "Images of a device.")
 _MESHES = flags.DEFINE_list("meshes", ["x".join(map(str, m)) for m in MESHES], "dxfxc")
 _ONE = flags.DEFINE_string("one", "", "Compile for this mesh, in this process.")
 
-_HEAD = re.compile(r"^(?:ENTRY )?%?(?P<name>[\w.\-]+) .*\{$")
-_LOOP = re.compile(
-    r" while\(.*body=%?(?P<body>[\w.\-]+).*known_trip_count\D*(?P<count>\d+)"
-)
-_CALL = re.compile(r" (?:call|conditional)\(.*")
-_CALLEE = re.compile(r"(?:to_apply|computation)s?=\{?%?([\w.\-]+)")
 
-
-def traffic(hlo: str) -> dict[str, float]:
+def traffic(program: hlo_text.Program) -> dict[str, float]:
     """`collective_bytes` of a whole program, where loops run as often as they do."""
-    parts: dict[str, list[str]] = {}
-    entry = name = ""
-    for line in hlo.splitlines():
-        head = _HEAD.match(line)
-        if head:
-            name = head["name"]
-            parts[name] = []
-            entry = name if line.startswith("ENTRY") else entry
-        elif name:
-            parts[name].append(line)
-
-    def runs(name: str, times: int) -> Iterator[tuple[str, int]]:
-        yield name, times
-        for line in parts[name]:
-            loop = _LOOP.search(line)
-            if loop:
-                yield from runs(loop["body"], times * int(loop["count"]))
-            elif _CALL.search(line):
-                for callee in _CALLEE.findall(line):
-                    yield from runs(callee, times)
-
     total: dict[str, float] = {}
-    for name, times in runs(entry, 1):
-        for kind, sent in collective_bytes("\n".join(parts[name])).items():
+    for computation, times in program.runs():
+        lines = "\n".join(one.line for one in computation.values())
+        for kind, sent in collective_bytes(lines).items():
             total[kind] = total.get(kind, 0.0) + times * sent
     return total
 
@@ -99,53 +71,27 @@ def compile_step(
     preset: str, identities: int, per_device: int, sizes: tuple[int, int, int]
 ) -> dict[str, Any]:
     """Compile for one mesh of this process's devices; see the module."""
-    import jax
-    import numpy as np
-
-    from configs import kprpe_faces
-    from kprpe_jax import tasks
-    from kprpe_jax.backbones.vit import PRESETS
+    from benchmarks import whole_step
     from kprpe_jax.training import mesh as mesh_lib
-    from kprpe_jax.training.optimizer import make_optimizer
     from kprpe_jax.training.sharding import bytes_per_device, flatten_with_paths
-    from kprpe_jax.training.state import abstract_state
-    from kprpe_jax.training.step import CompiledStep, make_train_step
 
-    config = kprpe_faces.get_config()
-    config.model.update(PRESETS[preset] | {"scan": True})
-    config.model.dtype = "float32"
-    config.data.num_classes, config.loss.sample_rate = identities, 1.0
-    config.evals.pair_sets = ()
+    config = whole_step.make_config(
+        preset=preset, identities=identities, dtype="float32"
+    )
     config.mesh = dict(zip(mesh_lib.AXES, sizes, strict=True))
     mesh, batch = mesh_lib.make_mesh(config.mesh), per_device * math.prod(sizes)
-    task = tasks.build(config, mesh)
-    optimizer = make_optimizer(config.optimizer, steps=1000, steps_per_epoch=100.0)
-    state = abstract_state(task, mesh, optimizer.transformation)
-    shape, points = tuple(config.data.image_shape), config.data.num_keypoints
-    rows = {
-        "image": ((batch, *shape), np.uint8),
-        "label": ((batch,), np.int32),
-        "keypoints": ((batch, points, 2), np.float32),
-        "has_keypoints": ((batch,), np.bool_),
-    }
-    step = CompiledStep(
-        make_train_step(task.loss, optimizer, mesh=mesh, accumulate_steps=1),
-        jax.tree.map(lambda leaf: leaf.sharding, state),
-        mesh,
-    )
-    compiled = step.compile(
-        state, {name: jax.ShapeDtypeStruct(*row) for name, row in rows.items()}
-    )
-    memory = compiled.memory_analysis()
+    traced, state = whole_step.trace_step(config, mesh, batch)
+    compiled = traced.lower().compile()
+    program, memory = hlo_text.parse(compiled.as_text()), compiled.memory_analysis()
     backbone = flatten_with_paths(state.params["backbone"])
     count = sum(math.prod(leaf.shape) for leaf in backbone.values())
     need = least(count, batch, config.model.output_dim, identities, sizes)
     return {
-        "gflop": compiled.cost_analysis()["flops"] / 1e9,
+        "gflop": hlo_text.matrix_flops(program) / 1e9,
         "state_mib": bytes_per_device(state) / 2**20,
         "argument_mib": memory.argument_size_in_bytes / 2**20,
         "temporary_mib": memory.temp_size_in_bytes / 2**20,
-        "sent_mib": {k: v / 2**20 for k, v in traffic(compiled.as_text()).items()},
+        "sent_mib": {k: v / 2**20 for k, v in traffic(program).items()},
         "least_mib": {k: v / 2**20 for k, v in need.items()},
     }
 

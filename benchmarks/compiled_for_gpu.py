@@ -1,0 +1,231 @@
+"""What a GPU would be asked to do, from programs compiled for one that is not there.
+
+    python -m benchmarks.compiled_for_gpu [--card h200 --batches 128,1024]
+    python -m benchmarks.compiled_for_gpu --tables
+
+Compiled, not run: the training step (augmentation, ViT, AdaFace over all class centres,
+AdamW) and inference, by encoding and attention. Memory is what XLA plans. From FLOPs of
+the matrix products and bytes that kernels read and write come times that the card
+cannot beat, and so the most images a second; real kernels reach neither peak. `kernel
+by kernel` takes the larger of both for every kernel, as one runs after another. Bytes
+that stay in the card's cache count, too.
+
+Needs packages that `gpu_cards` names. Appends to results/compiled_for_gpu.jsonl, where
+lines of the same settings add up; --tables prints them for docs/performance.md.
+"""
+
+import json
+import re
+import sys
+from typing import Any
+from unittest import mock
+
+from absl import app, flags
+
+from benchmarks import gpu_cards, hlo_text
+from benchmarks.harness import RESULTS, record
+
+VARIANTS = {
+    "plain": dict(encoding="plain"),
+    "irpe": dict(encoding="irpe"),
+    "kprpe": dict(),
+    "kprpe pallas": dict(attention="pallas"),
+}
+TARGETS = {"train": 6_000, "infer": 20_000}  # images/s, of the project
+
+# What a kernel belongs to, by the first that its place in the program matches.
+_PARTS = {
+    "kept for backward": r"dynamic_(update_)?(index_in_dim|slice)|broadcast",
+    "attention": r"/attention/(?!qkv|proj)|pallas",
+    "products with weights": r"/attention/(qkv|proj)|/mlp/|/patch_embed/|/head/",
+    "norms": r"/norm\d?/",
+}
+
+_CARD = flags.DEFINE_enum("card", "h200", list(gpu_cards.CARDS), "To compile for.")
+_PRESET = flags.DEFINE_string("preset", "base", "Size of the ViT.")
+_IDENTITIES = flags.DEFINE_integer("identities", 205_990, "Class centres.")
+_DTYPE = flags.DEFINE_string("dtype", "bfloat16", "Compute type.")
+_SCAN = flags.DEFINE_bool("scan", True, "Blocks in a loop, or one after another.")
+_BATCHES = flags.DEFINE_list("batches", ["128", "256", "512", "1024"], "Images a step.")
+_VARIANTS = flags.DEFINE_list("variants", list(VARIANTS), "Encodings.")
+_MODES = flags.DEFINE_list("modes", list(TARGETS), "Training step, inference.")
+_TABLES = flags.DEFINE_bool("tables", False, "Print what was recorded.")
+
+
+def compile_mode(
+    mode: str, variant: str, batch: int, devices: list[Any]
+) -> dict[str, Any]:
+    """Compile one program; `examine` it."""
+    import jax
+
+    from benchmarks import whole_step
+    from kprpe_jax.layers import fused_attention
+    from kprpe_jax.tasks import inputs, recognition
+    from kprpe_jax.training.mesh import AXES, batch_sharding, make_mesh
+
+    config = whole_step.make_config(
+        preset=_PRESET.value,
+        identities=_IDENTITIES.value,
+        dtype=_DTYPE.value,
+        **VARIANTS[variant] | {"scan": _SCAN.value},
+    )
+    mesh = make_mesh(dict.fromkeys(AXES, 1), devices)
+    # The kernel asks for the platform that JAX computes on, here the CPU.
+    with mock.patch.object(fused_attention, "kernel_platform", return_value="gpu"):
+        traced, state = whole_step.trace_step(config, mesh, batch)
+        if mode == "infer":
+            model = inputs.make_vit(config.model, mesh)
+
+            def infer(params, collections, images, keypoints):
+                return recognition.embed(model, params, collections, images, keypoints)
+
+            rows, place = whole_step.example_batch(config, batch), batch_sharding(mesh)
+            images, keypoints = (
+                jax.ShapeDtypeStruct(x.shape, "float32", sharding=place)
+                for x in (rows["image"], rows["keypoints"])
+            )
+            traced = jax.jit(infer).trace(
+                {"backbone": state.params["backbone"]},
+                state.collections,
+                images,
+                keypoints,
+            )
+        compiled = traced.lower().compile(compiler_options=gpu_cards.COMPILER_OPTIONS)
+    return examine(traced, compiled)
+
+
+def examine(traced: Any, compiled: Any) -> dict[str, Any]:
+    """Memory, FLOPs, bytes and the bound kernel by kernel of a program.
+
+    Returns: MiB by kind; tflop, pallas_tflop (part of it) and gigabytes in all and by
+      part; `kernels`, [FLOPs, bytes] of each that matters, as often as it runs.
+    """
+    from benchmarks.flops import traced_flops
+
+    memory = compiled.memory_analysis()
+    sizes = {
+        "arguments_mib": memory.argument_size_in_bytes,
+        "temporary_mib": memory.temp_size_in_bytes,
+        "output_mib": memory.output_size_in_bytes - memory.alias_size_in_bytes,
+    }
+    sizes["peak_mib"] = sum(sizes.values())
+    program = hlo_text.parse(compiled.as_text())
+    flops = traced_flops(traced.jaxpr)
+    in_kernels = flops - traced_flops(traced.jaxpr, pallas=False)
+    parts = dict.fromkeys((*_PARTS, "other"), 0.0)
+    times, pallas_bytes = dict.fromkeys(gpu_cards.CARDS, 0.0), 0.0
+    for one, place, turns in hlo_text.kernels(program):
+        moved = turns * hlo_text.instruction_bytes(one, place, program)
+        parts[part_of(one)] += moved
+        if "xla.gpu.triton" in one.line:
+            pallas_bytes += moved
+            continue
+        own = turns * hlo_text.instruction_flops(one, place, program)
+        for name in times:
+            times[name] += least_time(own, moved, name)
+    for name in times:
+        times[name] += least_time(in_kernels, pallas_bytes, name)
+    return {
+        **{name: value / 2**20 for name, value in sizes.items()},
+        "tflop": flops / 1e12,
+        "pallas_tflop": in_kernels / 1e12,
+        "gigabytes": sum(parts.values()) / 1e9,
+        "gigabytes_by_part": {name: value / 1e9 for name, value in parts.items()},
+        "kernel_by_kernel_s": times,
+    }
+
+
+def part_of(one: hlo_text.Instruction) -> str:
+    """What a kernel belongs to."""
+    place = re.search(r'op_name="([^"]*)"', one.line)
+    name = f"{place[1]}/" if place else one.name
+    return next(
+        (part for part, form in _PARTS.items() if re.search(form, name)), "other"
+    )
+
+
+def least_time(flops: float, moved: float, card: str) -> float:
+    """Seconds that a kernel takes at least on a card."""
+    limits = gpu_cards.CARDS[card]
+    return max(flops / limits.bfloat16, moved / limits.bandwidth)
+
+
+def tables(settings: dict[str, Any]) -> list[str]:
+    """What was recorded with these settings, as Markdown."""
+    card = gpu_cards.CARDS[settings["card"]]
+    results, lines = recorded(settings), []
+    for mode, target in TARGETS.items():
+        rows = {
+            tuple(key.split(", ")[1:]): row
+            for key, row in results.items()
+            if key.startswith(mode)
+        }
+        heads = ("encoding", "batch", "peak GiB", "temporary", "TFLOP", "GB")
+        bounds = ("by FLOPs", "by bytes", "kernel by kernel")
+        lines += [f"\n{mode}, aimed at {target:,} images/s\n", *_head(*heads, *bounds)]
+        for (variant, batch), row in rows.items():
+            seconds = (
+                1e12 * row["tflop"] / card.bfloat16,
+                1e9 * row["gigabytes"] / card.bandwidth,
+                row["kernel_by_kernel_s"][settings["card"]],
+            )
+            most = " | ".join(f"{int(batch) / s:,.0f}" for s in seconds)
+            lines.append(
+                f"| {variant} | {batch} | {row['peak_mib'] / 1024:.1f} | "
+                f"{row['temporary_mib'] / 1024:.1f} | {row['tflop']:.1f} | "
+                f"{row['gigabytes']:.0f} | {most} |"
+            )
+        names = (*_PARTS, "other")
+        lines += [f"\n{mode}, MB an image\n", *_head("encoding", "batch", *names)]
+        for (variant, batch), row in rows.items():
+            parts = row["gigabytes_by_part"]
+            cells = (f"{1000 * parts[n] / int(batch):,.0f}" for n in names)
+            lines.append(f"| {variant} | {batch} | {' | '.join(cells)} |")
+    return lines
+
+
+def _head(*names: str) -> list[str]:
+    return [f"| {' | '.join(names)} |", "|---" * len(names) + "|"]
+
+
+def recorded(settings: dict[str, Any]) -> dict[str, Any]:
+    """All results with these settings; of the same key the newest.
+
+    Raises: ValueError: there are none.
+    """
+    path = RESULTS / "compiled_for_gpu.jsonl"
+    found: dict[str, Any] = {}
+    for line in path.read_text().splitlines() if path.is_file() else ():
+        row = json.loads(line)
+        if row["settings"] == settings:
+            found |= row["results"]
+    if not found:
+        raise ValueError(f"compiled_for_gpu: {path} has nothing of {settings}.")
+    return dict(sorted(found.items(), key=lambda item: _order(item[0])))
+
+
+def _order(key: str) -> tuple[Any, ...]:
+    mode, variant, batch = key.split(", ")
+    return mode, list(VARIANTS).index(variant), int(batch)
+
+
+def main(_: list[str]) -> None:
+    """Compile, print and record."""
+    flags_kept = (_CARD, _PRESET, _IDENTITIES, _DTYPE, _SCAN)
+    settings = {flag.name: flag.value for flag in flags_kept}
+    if not _TABLES.value:
+        devices = gpu_cards.describe_devices(gpu_cards.CARDS[_CARD.value])
+        results = {}
+        for mode in _MODES.value:
+            for variant in _VARIANTS.value:
+                for batch in map(int, _BATCHES.value):
+                    key = f"{mode}, {variant}, {batch}"
+                    results[key] = compile_mode(mode, variant, batch, devices)
+                    sys.stdout.write(f"{key}\n")
+                    sys.stdout.flush()
+        record("compiled_for_gpu", settings, results)
+    sys.stdout.write("\n".join(tables(settings)) + "\n")
+
+
+if __name__ == "__main__":
+    app.run(main)
