@@ -16,11 +16,15 @@ from benchmarks.harness import RESULTS
 # What a machine is; the rest of its description are versions.
 _MACHINE = ("device", "devices", "processor", "cores")
 _NOISE = ("load_average",)  # of the settings
-# Leaves that say how fast or how large something is.
+# What says how fast or how large something is, or holds numbers that do; in rows of a
+# table the rest says which row it is.
 _FIGURES = (
     *("items_per_s", "images_per_s", "queries_per_s", "images_per_processor_s"),
-    *("median_s", "seconds", "time_ratio", "relative", "gflop", "temporary_mib"),
+    *("median_s", "processor_s", "clock_s", "wall_s", "seconds", "time_ratio"),
+    *("relative", "gflop", "tflop", "pallas_tflop", "gigabytes", "kernel_by_kernel_s"),
+    *("sent", "least", "mib", "registers"),
 )
+_UNITS = ("_mib", "_bytes")  # that names of others end with
 
 
 def compare(name: str) -> str:
@@ -55,14 +59,36 @@ def compare(name: str) -> str:
 
 
 def figures(
-    results: Mapping[str, Any], path: tuple[str, ...] = ()
+    results: Mapping[str, Any], path: tuple[str, ...] = (), *, counts: bool = False
 ) -> Iterator[tuple[str, float]]:
-    """Names and values of all figures in nested results."""
+    """Names and values of all figures in nested results.
+
+    Args:
+      results: numbers, mappings, and lists of mappings, which are rows of a table.
+      path: names that lead to them.
+      counts: all numbers are figures, whatever their names.
+    """
     for key, value in results.items():
+        inside, figure = (*path, key), counts or _is_figure(key)
         if isinstance(value, Mapping):
-            yield from figures(value, (*path, key))
-        elif key in _FIGURES and isinstance(value, int | float):
-            yield " ".join((*path, key)), float(value)
+            yield from figures(value, inside, counts=figure)
+        elif isinstance(value, list):
+            for row in (row for row in value if isinstance(row, Mapping)):
+                yield from figures(row, (*path, *_row_name(row)), counts=figure)
+        elif figure and isinstance(value, int | float):
+            yield " ".join(inside), float(value)
+
+
+def _is_figure(key: str) -> bool:
+    return key in _FIGURES or key.endswith(_UNITS)
+
+
+def _row_name(row: Mapping[str, Any]) -> list[str]:
+    return [
+        f"{key} {value}"
+        for key, value in row.items()
+        if not _is_figure(key) and not isinstance(value, Mapping | list)
+    ]
 
 
 def _alike(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from benchmarks import history
+from benchmarks.harness import RESULTS
 
 MACHINE = {"device": "cpu", "devices": 1, "processor": "P", "cores": 2, "jax": "1"}
 
@@ -47,3 +48,28 @@ def test_nothing_to_compare(results):
     assert "the first with this machine" in results(row(1, batch=9), row(1, batch=8))
     with pytest.raises(ValueError, match="no results 'other'; choose some of speed"):
         history.compare("other")
+
+
+def test_rows_of_tables_and_numbers_below_a_figure(results):
+    def table(seconds, sent):
+        rows = [
+            {"devices": n, "wall_s": seconds * n, "sent": {"all-gather": sent}}
+            for n in (1, 8)
+        ]
+        return row(1) | {"results": {"rows": rows, "gone_mib": 0, "text": "seconds"}}
+
+    _, *lines = results(table(2.0, 10.0), table(3.0, 40.0)).splitlines()
+    assert [line.split() for line in lines] == [
+        ["devices", "1", "wall_s", "1.500", "3"],
+        ["devices", "1", "sent", "all-gather", "4.000", "40"],
+        ["devices", "8", "wall_s", "1.500", "24"],
+        ["devices", "8", "sent", "all-gather", "4.000", "40"],
+    ]
+
+
+@pytest.mark.parametrize("path", sorted(RESULTS.glob("*.jsonl")), ids=lambda p: p.stem)
+def test_every_result_has_figures_with_names_of_their_own(path):
+    for line in path.read_text().splitlines():
+        names = [name for name, _ in history.figures(json.loads(line)["results"])]
+        assert names
+        assert len(set(names)) == len(names)
