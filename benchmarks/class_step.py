@@ -24,6 +24,7 @@ from typing import Any
 from absl import app, flags
 
 from benchmarks.class_memory import abstract_arguments, make_step
+from benchmarks.hlo_text import arrays
 
 IDENTITIES = (10_000, 125_000, 1_000_000)
 RATES = (1.0, 0.6, 0.1)
@@ -38,9 +39,8 @@ _MEASURE = flags.DEFINE_bool("measure", False, "For this process's devices.")
 
 _COLLECTIVE = re.compile(
     r"= (?P<result>.*?) (?P<kind>all-gather|all-reduce|reduce-scatter|all-to-all|"
-    r"collective-permute)(?:-start)?\((?P<rest>.*)"
+    r"collective-permute)(?P<start>-start)?\((?P<rest>.*)"
 )
-_ARRAY = re.compile(r"\b(?:[suf]|bf|pred)(?P<bits>\d*)\[(?P<shape>[\d,]*)\]")
 
 
 def collective_bytes(hlo: str) -> dict[str, float]:
@@ -57,12 +57,10 @@ def collective_bytes(hlo: str) -> dict[str, float]:
         if not found:
             continue
         kind, n = found["kind"], _group_size(found["rest"])
-        size = sum(
-            int(a["bits"] or 8)
-            // 8
-            * math.prod(map(int, filter(None, a["shape"].split(","))))
-            for a in _ARRAY.finditer(found["result"])
-        )
+        parts = arrays(found["result"])
+        if found["start"] and kind != "all-reduce":  # operands stand before results
+            parts = parts[len(parts) // 2 :]
+        size = sum(width * math.prod(shape) for width, shape in parts)
         if kind not in ("all-gather", "all-reduce", "reduce-scatter"):
             raise ValueError(f"collective_bytes: cannot count a {kind}: {line.strip()}")
         share = (n - 1) / n

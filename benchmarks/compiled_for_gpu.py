@@ -14,7 +14,6 @@ Needs packages that `gpu_cards` names. Appends to results/compiled_for_gpu.jsonl
 lines of the same settings add up; --tables prints them for docs/performance.md.
 """
 
-import json
 import re
 import sys
 from typing import Any
@@ -23,7 +22,7 @@ from unittest import mock
 from absl import app, flags
 
 from benchmarks import gpu_cards, hlo_text
-from benchmarks.harness import RESULTS, record
+from benchmarks.harness import record, recorded
 
 VARIANTS = {
     "plain": dict(encoding="plain"),
@@ -153,7 +152,7 @@ def least_time(flops: float, moved: float, card: str) -> float:
 def tables(settings: dict[str, Any]) -> list[str]:
     """What was recorded with these settings, as Markdown."""
     card = gpu_cards.CARDS[settings["card"]]
-    results, lines = recorded(settings), []
+    results, lines = all_results(settings), []
     for mode, target in TARGETS.items():
         rows = {
             tuple(key.split(", ")[1:]): row
@@ -188,19 +187,14 @@ def _head(*names: str) -> list[str]:
     return [f"| {' | '.join(names)} |", "|---" * len(names) + "|"]
 
 
-def recorded(settings: dict[str, Any]) -> dict[str, Any]:
-    """All results with these settings; of the same key the newest.
+def all_results(settings: dict[str, Any]) -> dict[str, Any]:
+    """What was recorded with these settings; of the same key the newest.
 
-    Raises: ValueError: there are none.
+    Raises: ValueError: there is none.
     """
-    path = RESULTS / "compiled_for_gpu.jsonl"
     found: dict[str, Any] = {}
-    for line in path.read_text().splitlines() if path.is_file() else ():
-        row = json.loads(line)
-        if row["settings"] == settings:
-            found |= row["results"]
-    if not found:
-        raise ValueError(f"compiled_for_gpu: {path} has nothing of {settings}.")
+    for line in recorded("compiled_for_gpu", settings):
+        found |= line["results"]
     return dict(sorted(found.items(), key=lambda item: _order(item[0])))
 
 

@@ -174,3 +174,24 @@ def record(name: str, settings: dict[str, Any], results: dict[str, Any]) -> None
     }
     with (RESULTS / f"{name}.jsonl").open("a") as file:
         file.write(json.dumps(row) + "\n")
+
+
+def recorded(name: str, settings: dict[str, Any] | None = None) -> list[dict[str, Any]]:
+    """Lines of results/NAME.jsonl, the newest last.
+
+    Args:
+      name: of the results.
+      settings: only lines of these; None = all.
+    Raises: ValueError: there are none.
+    """
+    path = RESULTS / f"{name}.jsonl"
+    text = path.read_text() if path.is_file() else ""
+    rows = [json.loads(line) for line in text.splitlines()]
+    rows = [row for row in rows if settings is None or row["settings"] == settings]
+    if not rows:
+        of = f" of {settings}" if settings else ""
+        raise ValueError(
+            f"benchmarks: {path} must hold a result{of}; got none; run the benchmark "
+            "first."
+        )
+    return rows

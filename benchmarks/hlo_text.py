@@ -130,8 +130,13 @@ def kernels(program: Program) -> Iterator[tuple[Instruction, Computation, int]]:
     """Every instruction that is a kernel, where it stands, and how often it runs."""
     for computation, times in program.runs():
         for one in computation.values():
-            if one.kind not in _FREE and not one.kind.endswith("-done"):
+            if is_kernel(one):
                 yield one, computation, times
+
+
+def is_kernel(one: Instruction) -> bool:
+    """Does something run for it, rather than name what is there?"""
+    return one.kind not in _FREE and not one.kind.endswith("-done")
 
 
 def matrix_flops(program: Program) -> float:

@@ -1,10 +1,9 @@
-"""Pictures of docs/performance.md from the last line of the results.
+"""Pictures of docs/performance.md from the newest results.
 
 python -m benchmarks.plots [--output docs/figures]
 """
 
 import argparse
-import json
 import pathlib
 from typing import Any
 
@@ -13,7 +12,8 @@ import matplotlib
 matplotlib.use("Agg")  # files only, on any machine
 import matplotlib.pyplot as plt
 
-from benchmarks.harness import RESULTS
+from benchmarks.harness import recorded
+from benchmarks.history import figures
 
 FIGURES = pathlib.Path("docs/figures")
 
@@ -35,7 +35,7 @@ def draw_all(output: pathlib.Path) -> list[pathlib.Path]:
     paths = []
     for name, plot in pictures.items():
         figure, axis = plt.subplots(figsize=(5.5, 3.2), layout="constrained")
-        plot(axis, last_line(name))
+        plot(axis, fullest_line(name))
         axis.grid(alpha=0.3, axis="y")
         axis.legend(fontsize=8)
         paths.append(output / f"performance_{name}.png")
@@ -44,18 +44,13 @@ def draw_all(output: pathlib.Path) -> list[pathlib.Path]:
     return paths
 
 
-def last_line(name: str) -> dict[str, Any]:
-    """The newest of results/NAME.jsonl: settings and results.
+def fullest_line(name: str) -> dict[str, Any]:
+    """The newest line of those with the most figures; a suite's small runs have fewer.
 
     Raises: ValueError: there is none.
     """
-    path = RESULTS / f"{name}.jsonl"
-    lines = path.read_text().splitlines() if path.is_file() else []
-    if not lines:
-        raise ValueError(
-            f"plots: {path} must hold a result; got none; run the benchmark first."
-        )
-    return json.loads(lines[-1])
+    lines = reversed(recorded(name))
+    return max(lines, key=lambda line: len(list(figures(line["results"]))))
 
 
 def plot_traffic(axis: plt.Axes, line: dict[str, Any]) -> None:

@@ -1,13 +1,17 @@
 """What a training step moves and holds on 8, 64 and 256 devices, without having them.
 
     python -m benchmarks.scale [--preset small] [--identities 205990] [--per_device 32]
+    python -m benchmarks.scale --card h200 --dtype bfloat16 --meshes 8x1x1,2x4x1
+    python -m benchmarks.scale --table
 
 The step of a KP-RPE transformer with AdaFace, augmentation and AdamW is compiled, not
-run, for as many simulated CPU devices. From the program come FLOPs and memory of a
+run, for as many simulated CPU devices, or GPUs that are described (`gpu_cards`, which
+names the packages). From the program come FLOPs of matrix products and memory of a
 device and the bytes that it sends in each kind of collective (a ring's), beside the
-least that the sharding needs. Compute is float32, as CPUs have nothing less; where XLA
-for CPUs sums and slices, that for accelerators scatters the sum, which halves it.
-Appends a line to benchmarks/results/scale.jsonl.
+least that the sharding needs; for GPUs also how much of it is sent while other kernels
+run. CPUs have nothing less than float32, sum and slice where accelerators scatter the
+sum, which halves it, and wait for every collective. Appends a line to
+benchmarks/results/scale.jsonl; --table prints the newest of these options.
 """
 
 import json
@@ -21,6 +25,7 @@ from absl import app, flags
 
 from benchmarks import hlo_text
 from benchmarks.class_step import collective_bytes, least_bytes
+from benchmarks.gpu_cards import CARDS, COMPILER_OPTIONS, describe_devices
 
 # data x fsdp x class
 MESHES = ((8, 1, 1), (1, 1, 8), (2, 2, 2), (8, 1, 8), (2, 4, 8), (32, 1, 8), (8, 4, 8))
@@ -28,7 +33,11 @@ MESHES = ((8, 1, 1), (1, 1, 8), (2, 2, 2), (8, 1, 8), (2, 4, 8), (32, 1, 8), (8,
 _PRESET = flags.DEFINE_string("preset", "small", "Size of the ViT.")
 _IDENTITIES = flags.DEFINE_integer("identities", 205_990, "Class centres.")
 _PER_DEVICE = flags.DEFINE_integer("per_device", 32, "Images of a device.")
+_DTYPE = flags.DEFINE_string("dtype", "float32", "Compute type.")
+_RATE = flags.DEFINE_float("sample_rate", 1.0, "Of PartialFC.")
+_CARD = flags.DEFINE_enum("card", "", ["", *CARDS], "GPUs to compile for, not CPUs.")
 _MESHES = flags.DEFINE_list("meshes", ["x".join(map(str, m)) for m in MESHES], "dxfxc")
+_TABLE = flags.DEFINE_bool("table", False, "Print what was recorded.")
 _ONE = flags.DEFINE_string("one", "", "Compile for this mesh, in this process.")
 
 
@@ -42,23 +51,48 @@ def traffic(program: hlo_text.Program) -> dict[str, float]:
     return total
 
 
+def in_flight(program: hlo_text.Program) -> dict[str, float]:
+    """The part of `traffic` that is sent while kernels run, by kind.
+
+    As the program orders it: whether it takes longer than they do is not known.
+    """
+    total: dict[str, float] = {}
+    for computation, times in program.runs():
+        waiting: dict[str, bool] = {}  # collectives: has a kernel run since?
+        for one in computation.values():
+            if one.kind.endswith("-done"):
+                if waiting.pop(one.operands[0], False):
+                    start = computation[one.operands[0]]
+                    for kind, sent in collective_bytes(start.line).items():
+                        total[kind] = total.get(kind, 0.0) + times * sent
+            elif one.kind.endswith("-start"):
+                if '"is_sync":true' not in one.line:
+                    waiting[one.name] = False
+            elif hlo_text.is_kernel(one):
+                waiting = dict.fromkeys(waiting, True)
+    return total
+
+
 def least(
-    parameters: int, batch: int, dim: int, identities: int, mesh: tuple[int, int, int]
+    parameters: int, batch: int, dim: int, slots: int, mesh: tuple[int, int, int]
 ) -> dict[str, float]:
     """Bytes that a device must send, float32.
 
     Backbone parameters that lie whole are summed once; split ones are gathered forward
     and backward, and their gradients scattered, then summed over the other devices.
+
+    Args:
+      parameters: of the backbone.
+      batch: images of all devices.
+      dim: D, of an embedding.
+      slots: class centres of a device that take part in a step.
+      mesh: data, fsdp, class.
     """
     data, fsdp, classes = mesh
     size, others = 4 * parameters, data * classes
     share = (fsdp - 1) / fsdp
     centers = least_bytes(
-        batch=batch,
-        dim=dim,
-        slots=math.ceil(identities / classes),
-        data=data * fsdp,
-        classes=classes,
+        batch=batch, dim=dim, slots=slots, data=data * fsdp, classes=classes
     )
     return {
         "parameters": 2 * share * size,
@@ -67,73 +101,118 @@ def least(
     }
 
 
-def compile_step(
-    preset: str, identities: int, per_device: int, sizes: tuple[int, int, int]
-) -> dict[str, Any]:
-    """Compile for one mesh of this process's devices; see the module."""
+def least_state(parameters: int, centers: int, mesh: tuple[int, int, int]) -> float:
+    """Bytes of parameters and two moments of a device, float32.
+
+    Args:
+      parameters: of the backbone, split by fsdp.
+      centers: numbers of all class centres, split by class.
+      mesh: data, fsdp, class.
+    """
+    _, fsdp, classes = mesh
+    return 3 * 4 * (parameters / fsdp + centers / classes)
+
+
+def compile_step(sizes: tuple[int, int, int]) -> dict[str, Any]:
+    """Compile for one mesh, as the flags say; see the module."""
     from benchmarks import whole_step
+    from benchmarks.flops import traced_flops
+    from kprpe_jax.losses.class_sampling import num_slots
     from kprpe_jax.training import mesh as mesh_lib
     from kprpe_jax.training.sharding import bytes_per_device, flatten_with_paths
 
+    devices, options = None, {}
+    if _CARD.value:
+        devices = describe_devices(CARDS[_CARD.value], math.prod(sizes))
+        options = COMPILER_OPTIONS
+    identities, rate = _IDENTITIES.value, _RATE.value
     config = whole_step.make_config(
-        preset=preset, identities=identities, dtype="float32"
+        preset=_PRESET.value,
+        identities=identities,
+        dtype=_DTYPE.value,
+        sample_rate=rate,
     )
     config.mesh = dict(zip(mesh_lib.AXES, sizes, strict=True))
-    mesh, batch = mesh_lib.make_mesh(config.mesh), per_device * math.prod(sizes)
+    mesh = mesh_lib.make_mesh(config.mesh, devices)
+    batch = _PER_DEVICE.value * mesh.size
     traced, state = whole_step.trace_step(config, mesh, batch)
-    compiled = traced.lower().compile()
+    compiled = traced.lower().compile(compiler_options=options)
     program, memory = hlo_text.parse(compiled.as_text()), compiled.memory_analysis()
     backbone = flatten_with_paths(state.params["backbone"])
     count = sum(math.prod(leaf.shape) for leaf in backbone.values())
-    need = least(count, batch, config.model.output_dim, identities, sizes)
+    dim, slots = config.model.output_dim, math.ceil(identities / sizes[2])
+    if rate < 1:
+        slots = num_slots(slots, rate, batch)
+    bytes_by_name = {
+        "sent_mib": traffic(program),
+        "in_flight_mib": in_flight(program),
+        "least_mib": least(count, batch, dim, slots, sizes),
+    }
     return {
         "gflop": hlo_text.matrix_flops(program) / 1e9,
+        "asked_gflop": traced_flops(traced.jaxpr) / mesh.size / 1e9,
         "state_mib": bytes_per_device(state) / 2**20,
+        "least_state_mib": least_state(count, identities * dim, sizes) / 2**20,
         "argument_mib": memory.argument_size_in_bytes / 2**20,
         "temporary_mib": memory.temp_size_in_bytes / 2**20,
-        "sent_mib": {k: v / 2**20 for k, v in traffic(program).items()},
-        "least_mib": {k: v / 2**20 for k, v in need.items()},
+        **{
+            name: {key: value / 2**20 for key, value in values.items()}
+            for name, values in bytes_by_name.items()
+        },
     }
+
+
+def table(results: dict[str, Any]) -> list[str]:
+    """Rows of Markdown; MiB of a device."""
+    kinds = sorted({kind for row in results.values() for kind in row["sent_mib"]})
+    heads = ("mesh", "GFLOP", "asked for", "state", "least", "temporary", *kinds)
+    heads = (*heads, "in flight", "sent", "least")
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    for name, row in results.items():
+        numbers = (
+            *(row[key] for key in ("gflop", "asked_gflop", "state_mib")),
+            *(row[key] for key in ("least_state_mib", "temporary_mib")),
+            *(row["sent_mib"].get(kind, 0.0) for kind in kinds),
+            *(sum(row[f"{k}_mib"].values()) for k in ("in_flight", "sent", "least")),
+        )
+        cells = " | ".join(f"{number:,.0f}" for number in numbers)
+        lines.append(f"| {name.replace('x', ' × ')} | {cells} |")
+    return lines
+
+
+def _settings() -> dict[str, Any]:
+    kept = (_PRESET, _IDENTITIES, _PER_DEVICE, _DTYPE, _RATE, _CARD)
+    return {flag.name: flag.value for flag in kept}
 
 
 def _in_process(name: str) -> dict[str, Any]:
     devices = math.prod(map(int, name.split("x")))
     flags_of_xla = f"--xla_force_host_platform_device_count={devices}"
     environ = os.environ | {"XLA_FLAGS": flags_of_xla, "JAX_PLATFORMS": "cpu"}
-    command = [
-        *(sys.executable, "-m", "benchmarks.scale", f"--one={name}"),
-        *(f"--preset={_PRESET.value}", f"--identities={_IDENTITIES.value}"),
-        f"--per_device={_PER_DEVICE.value}",
-    ]
+    command = [sys.executable, "-m", "benchmarks.scale", f"--one={name}"]
+    command += [f"--{flag}={value}" for flag, value in _settings().items()]
     done = subprocess.run(command, env=environ, check=True, stdout=subprocess.PIPE)
     return json.loads(done.stdout.splitlines()[-1])
 
 
 def main(_: list[str]) -> None:
     """Compile for every mesh; print a table."""
-    options = _PRESET.value, _IDENTITIES.value, _PER_DEVICE.value
     if _ONE.value:
         sizes = tuple(map(int, _ONE.value.split("x")))
-        sys.stdout.write(json.dumps(compile_step(*options, sizes)) + "\n")
+        sys.stdout.write(json.dumps(compile_step(sizes)) + "\n")
         return
     from benchmarks import harness
 
-    results = {}
-    sys.stdout.write(
-        "| data x fsdp x class | GFLOP | state MiB | temporary MiB | sent MiB | least |"
-        "\n|---|---|---|---|---|---|\n"
-    )
-    for name in _MESHES.value:
-        r = results[name] = _in_process(name)
-        kinds = ", ".join(f"{k} {v:.0f}" for k, v in sorted(r["sent_mib"].items()))
-        sent, need = (sum(r[key].values()) for key in ("sent_mib", "least_mib"))
-        sys.stdout.write(
-            f"| {name} | {r['gflop']:.0f} | {r['state_mib']:.0f} | "
-            f"{r['temporary_mib']:.0f} | {sent:.0f} ({kinds}) | {need:.0f} |\n"
-        )
-        sys.stdout.flush()
-    names = ("preset", "identities", "per_device")
-    harness.record("scale", dict(zip(names, options, strict=True)), results)
+    if _TABLE.value:
+        results = harness.recorded("scale", _settings())[-1]["results"]
+    else:
+        results = {}
+        for name in _MESHES.value:
+            results[name] = _in_process(name)
+            sys.stdout.write(f"{table({name: results[name]})[-1]}\n")
+            sys.stdout.flush()
+        harness.record("scale", _settings(), results)
+    sys.stdout.write("\n".join(table(results)) + "\n")
 
 
 if __name__ == "__main__":

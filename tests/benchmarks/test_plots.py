@@ -1,9 +1,11 @@
 """Pictures from the results that are in the repository."""
 
+import json
+
 import matplotlib.pyplot as plt
 import pytest
 
-from benchmarks import plots
+from benchmarks import harness, plots
 
 
 def test_every_picture_is_drawn(tmp_path):
@@ -36,6 +38,19 @@ def test_lines_of_memory_are_in_gibibytes():
     assert [list(line.get_ydata()) for line in axis.lines] == [[2.0, 2.0], [1.1, 1.1]]
 
 
+def test_small_runs_are_not_drawn(tmp_path, monkeypatch):
+    monkeypatch.setattr(harness, "RESULTS", tmp_path)
+    lines = [
+        {"results": {"rows": [{"n": n, "a_mib": 1.0} for n in range(rows)]}, "is": name}
+        for name, rows in (("old", 3), ("new", 3), ("small", 1))
+    ]
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    (tmp_path / "memory.jsonl").write_text(text)
+    assert plots.fullest_line("memory")["is"] == "new"
+
+
 def test_results_that_are_not_there():
     with pytest.raises(ValueError, match="must hold a result; got none; run the"):
-        plots.last_line("unknown")
+        plots.fullest_line("unknown")
+    with pytest.raises(ValueError, match="a result of {'preset': 'none'}; got none"):
+        harness.recorded("vit_position", {"preset": "none"})
