@@ -13,7 +13,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from absl import app, flags
@@ -24,6 +24,7 @@ DIM = 512
 
 _CHIPS = flags.DEFINE_list("chips", ["1", "8", "64", "256"], "Devices of the meshes.")
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 1024, "Rows of the global batch.")
+_IDENTITIES = flags.DEFINE_list("identities", list(map(str, IDENTITIES)), "Classes.")
 _HERE = flags.DEFINE_bool("here", False, "Compile for this process's devices.")
 
 
@@ -121,15 +122,15 @@ def abstract_arguments(
     )
 
 
-def measure(batch_size: int) -> list[dict[str, Any]]:
-    """Compile for all devices of this process; a row per identities and rate."""
+def measure(batch_size: int, numbers: Sequence[int]) -> list[dict[str, Any]]:
+    """Compile for this process's devices; a row per number of identities and rate."""
     import jax
 
     from kprpe_jax.training.mesh import make_mesh
 
     mesh = make_mesh({"data": 1, "fsdp": 1, "class": -1})
     results = []
-    for identities in IDENTITIES:
+    for identities in numbers:
         for rate in RATES:
             step = jax.jit(make_step(mesh, identities, rate), donate_argnums=(0, 1))
             arguments = abstract_arguments(mesh, identities, batch_size, dim=DIM)
@@ -151,8 +152,10 @@ def _in_own_process(chips: str, batch_size: int) -> list[dict[str, Any]]:
     """The number of simulated devices is fixed when JAX starts."""
     count = f"--xla_force_host_platform_device_count={chips}"
     command = [sys.executable, "-m", "benchmarks.class_memory", "--here"]
+    command += [f"--batch_size={batch_size}"]
+    command += [f"--identities={','.join(_IDENTITIES.value)}"]
     result = subprocess.run(
-        [*command, f"--batch_size={batch_size}"],
+        command,
         env={**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": count},
         stdout=subprocess.PIPE,
         check=True,
@@ -163,8 +166,9 @@ def _in_own_process(chips: str, batch_size: int) -> list[dict[str, Any]]:
 
 def main(_: list[str]) -> None:
     """Compile, print and record."""
+    numbers = list(map(int, _IDENTITIES.value))
     if _HERE.value:
-        json.dump(measure(_BATCH_SIZE.value), sys.stdout)
+        json.dump(measure(_BATCH_SIZE.value, numbers), sys.stdout)
         return
     from benchmarks import harness
 
@@ -184,7 +188,8 @@ def main(_: list[str]) -> None:
             f"{whole['temporary_mib']:,.0f} | {part['temporary_mib']:,.0f} |"
         )
     sys.stdout.write("\n".join(lines) + "\n")
-    harness.record("class_memory", {"batch_size": _BATCH_SIZE.value}, {"rows": rows})
+    settings = {"batch_size": _BATCH_SIZE.value, "identities": numbers}
+    harness.record("class_memory", settings, {"rows": rows})
 
 
 if __name__ == "__main__":

@@ -13,18 +13,17 @@ Appends to benchmarks/results/class_step.jsonl or class_traffic.jsonl.
 """
 
 import json
-import math
 import os
-import re
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from absl import app, flags
 
 from benchmarks.class_memory import abstract_arguments, make_step
-from benchmarks.hlo_text import arrays
+from benchmarks.collectives import collective_bytes, least_bytes
 
 IDENTITIES = (10_000, 125_000, 1_000_000)
 RATES = (1.0, 0.6, 0.1)
@@ -33,79 +32,16 @@ MESHES = ((1, 8), (2, 4), (8, 1))  # data, class
 
 _DIM = flags.DEFINE_integer("dim", 0, "Numbers of a centre; 128, or 512 for traffic.")
 _ROWS = flags.DEFINE_integer("rows", 0, "Of the global batch; 64, or 1024.")
+_IDENTITIES = flags.DEFINE_list("classes", list(map(str, IDENTITIES)), "Classes.")
 _ROUNDS = flags.DEFINE_integer("rounds", 5, "Timed steps.")
 _TRAFFIC = flags.DEFINE_bool("traffic", False, "Compile, count bytes, run nothing.")
 _MEASURE = flags.DEFINE_bool("measure", False, "For this process's devices.")
 
-_COLLECTIVE = re.compile(
-    r"= (?P<result>.*?) (?P<kind>all-gather|all-reduce|reduce-scatter|all-to-all|"
-    r"collective-permute)(?P<start>-start)?\((?P<rest>.*)"
-)
 
-
-def collective_bytes(hlo: str) -> dict[str, float]:
-    """Bytes that a device sends in one run of a compiled program, by ring algorithms.
-
-    Args:
-      hlo: text of the compiled module, for one device.
-    Returns: kind of collective -> bytes; those of groups of one device are none.
-    Raises: ValueError: a collective of a form that is not known.
-    """
-    sent: dict[str, float] = {}
-    for line in hlo.splitlines():
-        found = _COLLECTIVE.search(line)
-        if not found:
-            continue
-        kind, n = found["kind"], _group_size(found["rest"])
-        parts = arrays(found["result"])
-        if found["start"] and kind != "all-reduce":  # operands stand before results
-            parts = parts[len(parts) // 2 :]
-        size = sum(width * math.prod(shape) for width, shape in parts)
-        if kind not in ("all-gather", "all-reduce", "reduce-scatter"):
-            raise ValueError(f"collective_bytes: cannot count a {kind}: {line.strip()}")
-        share = (n - 1) / n
-        factor = {"all-gather": share, "all-reduce": 2 * share, "reduce-scatter": n - 1}
-        sent[kind] = sent.get(kind, 0.0) + factor[kind] * size
-    return sent
-
-
-def _group_size(text: str) -> int:
-    listed = re.search(r"replica_groups=\{\{([\d,]*)\}", text)
-    if listed:
-        return len(listed[1].split(","))
-    counted = re.search(r"replica_groups=\[\d+,(\d+)\]", text)
-    if counted:
-        return int(counted[1])
-    named = re.search(
-        r"replica_groups=mesh\[(.*?)\](?:, device_ids=\S*)? \{(.*?)\}", text
-    )
-    if named:
-        sizes = dict(re.findall(r"'(\w+)'=(\d+)", named[1]))
-        return math.prod(int(sizes[axis]) for axis in re.findall(r"'(\w+)'", named[2]))
-    raise ValueError(f"collective_bytes: no replica_groups in {text[:200]}")
-
-
-def least_bytes(
-    *, batch: int, dim: int, slots: int, data: int, classes: int
-) -> dict[str, float]:
-    """What a device must send, in float32, on a mesh of data * classes devices.
-
-    Embeddings are gathered over the class group and their gradients reduced to their
-    owners; of every row the peak, the sum and the target logit are summed, and one
-    gradient comes back; the gradient of the centres' slots is summed over `data`.
-    """
-    rows = batch // data
-    share, replicas = (classes - 1) / classes, (data - 1) / data
-    return {
-        "embeddings": share * rows * (dim + 1) * 4,  # with their labels
-        "their gradient": share * rows * dim * 4,
-        "softmax": 2 * share * rows * 4 * 3,
-        "gradient of centres": 2 * replicas * slots * dim * 4,
-    }
-
-
-def measure_time(batch: int, dim: int, rounds: int) -> list[dict[str, Any]]:
-    """Run on all devices of this process; a row per identities and rate."""
+def measure_time(
+    batch: int, dim: int, rounds: int, numbers: Sequence[int]
+) -> list[dict[str, Any]]:
+    """Run on all devices of this process; a row per number of identities and rate."""
     import jax
     import numpy as np
 
@@ -113,7 +49,7 @@ def measure_time(batch: int, dim: int, rounds: int) -> list[dict[str, Any]]:
 
     mesh = make_mesh({"data": 1, "fsdp": 1, "class": -1})
     results = []
-    for identities in IDENTITIES:
+    for identities in numbers:
         for rate in (*RATES, SAMPLE / identities):
             step = jax.jit(make_step(mesh, identities, rate), donate_argnums=(0, 1))
             shapes = abstract_arguments(mesh, identities, batch, dim=dim)[:-1]
@@ -150,8 +86,10 @@ def measure_time(batch: int, dim: int, rounds: int) -> list[dict[str, Any]]:
     return results
 
 
-def measure_traffic(batch: int, dim: int) -> list[dict[str, Any]]:
-    """Compile for eight devices; a row per mesh, identities and rate."""
+def measure_traffic(
+    batch: int, dim: int, numbers: Sequence[int]
+) -> list[dict[str, Any]]:
+    """Compile for eight devices; a row per mesh, number of identities and rate."""
     import jax
 
     from kprpe_jax.losses.class_centers import padded_classes
@@ -161,7 +99,7 @@ def measure_traffic(batch: int, dim: int) -> list[dict[str, Any]]:
     results = []
     for data, classes in MESHES:
         mesh = make_mesh({"data": data, "fsdp": 1, "class": classes})
-        for identities in IDENTITIES:
+        for identities in numbers:
             for rate in RATES:
                 step = jax.jit(make_step(mesh, identities, rate), donate_argnums=(0, 1))
                 shapes = abstract_arguments(mesh, identities, batch, dim=dim)
@@ -226,18 +164,20 @@ def main(_: list[str]) -> None:
     """Measure, print and record."""
     batch = _ROWS.value or (1024 if _TRAFFIC.value else 64)
     dim = _DIM.value or (512 if _TRAFFIC.value else 128)
+    numbers = list(map(int, _IDENTITIES.value))
     if _MEASURE.value:
         measured = (
-            measure_traffic(batch, dim)
+            measure_traffic(batch, dim, numbers)
             if _TRAFFIC.value
-            else measure_time(batch, dim, _ROUNDS.value)
+            else measure_time(batch, dim, _ROUNDS.value, numbers)
         )
         json.dump(measured, sys.stdout)
         return
     from benchmarks import harness
 
-    settings = {"batch_size": batch, "dim": dim}
+    settings = {"batch_size": batch, "dim": dim, "identities": numbers}
     arguments = [f"--rows={batch}", f"--dim={dim}"]
+    arguments.append(f"--classes={','.join(_IDENTITIES.value)}")
     if _TRAFFIC.value:
         rows = _in_own_process(8, "--traffic", *arguments)
         name, lines = "class_traffic", _traffic_table(rows)

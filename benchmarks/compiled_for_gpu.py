@@ -209,15 +209,14 @@ def main(_: list[str]) -> None:
     settings = {flag.name: flag.value for flag in flags_kept}
     if not _TABLES.value:
         devices = gpu_cards.describe_devices(gpu_cards.CARDS[_CARD.value])
-        results = {}
         for mode in _MODES.value:
-            for variant in _VARIANTS.value:
-                for batch in map(int, _BATCHES.value):
+            for batch in map(int, _BATCHES.value):
+                for variant in _VARIANTS.value:
                     key = f"{mode}, {variant}, {batch}"
-                    results[key] = compile_mode(mode, variant, batch, devices)
+                    result = compile_mode(mode, variant, batch, devices)
+                    record("compiled_for_gpu", settings, {key: result})
                     sys.stdout.write(f"{key}\n")
                     sys.stdout.flush()
-        record("compiled_for_gpu", settings, results)
     sys.stdout.write("\n".join(tables(settings)) + "\n")
 
 

@@ -24,7 +24,7 @@ from typing import Any
 from absl import app, flags
 
 from benchmarks import hlo_text
-from benchmarks.class_step import collective_bytes, least_bytes
+from benchmarks.collectives import collective_bytes, least_bytes
 from benchmarks.gpu_cards import CARDS, COMPILER_OPTIONS, describe_devices
 
 # data x fsdp x class

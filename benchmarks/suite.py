@@ -21,6 +21,10 @@ SUITE = (
     ("set_fusion", "--images=50000", "--rounds=3"),
     ("matching", "--parts=rerank,search", "--rows=100000"),
     ("pair_matching", "--queries=1", "--rounds=2"),
+    ("startup", "--rounds=1"),
+    ("class_step", "--classes=10000", "--rounds=3"),
+    ("class_memory", "--chips=1,8", "--identities=10000,205990"),
+    ("scale", "--meshes=2x2x2", "--per_device=4"),
 )
 
 

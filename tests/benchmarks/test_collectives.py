@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import pytest
 from jax.sharding import PartitionSpec
 
-from benchmarks.class_step import collective_bytes, least_bytes
+from benchmarks.collectives import collective_bytes, least_bytes
 from kprpe_jax.training.mesh import make_mesh
 
 AXES = ("data", "class")

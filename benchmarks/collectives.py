@@ -1,0 +1,72 @@
+"""Bytes that devices send each other in a compiled program, and the least they must."""
+
+import math
+import re
+
+from benchmarks.hlo_text import arrays
+
+_COLLECTIVE = re.compile(
+    r"= (?P<result>.*?) (?P<kind>all-gather|all-reduce|reduce-scatter|all-to-all|"
+    r"collective-permute)(?P<start>-start)?\((?P<rest>.*)"
+)
+
+
+def collective_bytes(hlo: str) -> dict[str, float]:
+    """Bytes that a device sends in one run of a compiled program, by ring algorithms.
+
+    Args:
+      hlo: text of the compiled module, for one device.
+    Returns: kind of collective -> bytes; those of groups of one device are none.
+    Raises: ValueError: a collective of a form that is not known.
+    """
+    sent: dict[str, float] = {}
+    for line in hlo.splitlines():
+        found = _COLLECTIVE.search(line)
+        if not found:
+            continue
+        kind, n = found["kind"], _group_size(found["rest"])
+        parts = arrays(found["result"])
+        if found["start"] and kind != "all-reduce":  # operands stand before results
+            parts = parts[len(parts) // 2 :]
+        size = sum(width * math.prod(shape) for width, shape in parts)
+        if kind not in ("all-gather", "all-reduce", "reduce-scatter"):
+            raise ValueError(f"collective_bytes: cannot count a {kind}: {line.strip()}")
+        share = (n - 1) / n
+        factor = {"all-gather": share, "all-reduce": 2 * share, "reduce-scatter": n - 1}
+        sent[kind] = sent.get(kind, 0.0) + factor[kind] * size
+    return sent
+
+
+def _group_size(text: str) -> int:
+    listed = re.search(r"replica_groups=\{\{([\d,]*)\}", text)
+    if listed:
+        return len(listed[1].split(","))
+    counted = re.search(r"replica_groups=\[\d+,(\d+)\]", text)
+    if counted:
+        return int(counted[1])
+    named = re.search(
+        r"replica_groups=mesh\[(.*?)\](?:, device_ids=\S*)? \{(.*?)\}", text
+    )
+    if named:
+        sizes = dict(re.findall(r"'(\w+)'=(\d+)", named[1]))
+        return math.prod(int(sizes[axis]) for axis in re.findall(r"'(\w+)'", named[2]))
+    raise ValueError(f"collective_bytes: no replica_groups in {text[:200]}")
+
+
+def least_bytes(
+    *, batch: int, dim: int, slots: int, data: int, classes: int
+) -> dict[str, float]:
+    """What a device must send, in float32, on a mesh of data * classes devices.
+
+    Embeddings are gathered over the class group and their gradients reduced to their
+    owners; of every row the peak, the sum and the target logit are summed, and one
+    gradient comes back; the gradient of the centres' slots is summed over `data`.
+    """
+    rows = batch // data
+    share, replicas = (classes - 1) / classes, (data - 1) / data
+    return {
+        "embeddings": share * rows * (dim + 1) * 4,  # with their labels
+        "their gradient": share * rows * dim * 4,
+        "softmax": 2 * share * rows * 4 * 3,
+        "gradient of centres": 2 * replicas * slots * dim * 4,
+    }
