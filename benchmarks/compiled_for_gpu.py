@@ -33,7 +33,7 @@ VARIANTS = {
 TARGETS = {"train": 6_000, "infer": 20_000}  # images/s, of the project
 
 # What a kernel belongs to, by the first that its place in the program matches.
-_PARTS = {
+PARTS = {
     "kept for backward": r"dynamic_(update_)?(index_in_dim|slice)|broadcast",
     "attention": r"/attention/(?!qkv|proj)|pallas",
     "products with weights": r"/attention/(qkv|proj)|/mlp/|/patch_embed/|/head/",
@@ -111,7 +111,7 @@ def examine(traced: Any, compiled: Any) -> dict[str, Any]:
     program = hlo_text.parse(compiled.as_text())
     flops = traced_flops(traced.jaxpr)
     in_kernels = flops - traced_flops(traced.jaxpr, pallas=False)
-    parts = dict.fromkeys((*_PARTS, "other"), 0.0)
+    parts = dict.fromkeys((*PARTS, "other"), 0.0)
     times, pallas_bytes = dict.fromkeys(gpu_cards.CARDS, 0.0), 0.0
     for one, place, turns in hlo_text.kernels(program):
         moved = turns * hlo_text.instruction_bytes(one, place, program)
@@ -139,7 +139,7 @@ def part_of(one: hlo_text.Instruction) -> str:
     place = re.search(r'op_name="([^"]*)"', one.line)
     name = f"{place[1]}/" if place else one.name
     return next(
-        (part for part, form in _PARTS.items() if re.search(form, name)), "other"
+        (part for part, form in PARTS.items() if re.search(form, name)), "other"
     )
 
 
@@ -174,7 +174,7 @@ def tables(settings: dict[str, Any]) -> list[str]:
                 f"{row['temporary_mib'] / 1024:.1f} | {row['tflop']:.1f} | "
                 f"{row['gigabytes']:.0f} | {most} |"
             )
-        names = (*_PARTS, "other")
+        names = (*PARTS, "other")
         lines += [f"\n{mode}, MB an image\n", *_head("encoding", "batch", *names)]
         for (variant, batch), row in rows.items():
             parts = row["gigabytes_by_part"]
