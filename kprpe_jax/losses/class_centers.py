@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.sharding import Mesh, PartitionSpec
 
+from kprpe_jax.layers.place import auto_axes
 from kprpe_jax.layers.unit import unit
 from kprpe_jax.losses.margin import Margin, clip_cosine, margin_logits
 from kprpe_jax.training.mesh import BATCH_SPEC
@@ -132,7 +133,7 @@ def margin_softmax(
             num_classes=num_classes,
             probability_floor=probability_floor,
         ),
-        mesh=mesh,
+        mesh=auto_axes(mesh),
         in_specs=(
             BATCH_SPEC,
             PartitionSpec("class"),

@@ -163,6 +163,22 @@ def test_shapes_that_do_not_belong_together(batch):
             margin_softmax(*given, mesh=mesh_of(2, 1, 4), **options)
 
 
+def test_a_mesh_as_jax_makes_it(batch):
+    """With Explicit axes, the default of `jax.make_mesh`."""
+    embeddings, centers, labels = batch
+    explicit = jax.make_mesh((2, 1, 4), ("data", "fsdp", "class"))
+    options = dict(margin=make_margin("cosface", margin=0.3), num_classes=NUM_CLASSES)
+    one = margin_softmax(*batch, mesh=mesh_of(1, 1, 1), **options)
+    place = lambda x, *axes: jax.device_put(  # noqa: E731
+        x, jax.NamedSharding(explicit, jax.P(*axes))
+    )
+    rows = ("data", "fsdp", "class")
+    arrays = place(embeddings, rows), place(centers, "class"), place(labels, rows)
+    for given in (arrays, batch):
+        many = margin_softmax(*given, mesh=explicit, **options)
+        np.testing.assert_allclose(many.loss, one.loss, rtol=1e-6)
+
+
 def test_an_ignored_row_may_hold_anything(batch):
     embeddings, centers, labels = map(np.array, batch)
     labels[1] = -1
