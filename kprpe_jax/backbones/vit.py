@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import NamedSharding
 from jax.typing import DTypeLike
 
 from kprpe_jax.layers.attention import IMPLEMENTATIONS
@@ -221,8 +221,8 @@ class ViT(nn.Module):
 
         tables, buckets = BiasTables(), ()
         if self.bias_tables is not None:
-            tables, buckets = self.bias_tables(keypoints), self.bias_tables.buckets
-            tables = _place_tables(tables, self.sharding)
+            tables = self.bias_tables(keypoints, self.sharding)
+            buckets = self.bias_tables.buckets
         rates = None
         if train and self.drop_path_rate > 0:
             rates = np.linspace(0, self.drop_path_rate, self.depth, dtype=np.float32)
@@ -304,21 +304,3 @@ class ViT(nn.Module):
                 f"ViT: position {self.position!r} needs keypoints {list(expected)}; "
                 f"got {got}; give a landmark per keypoint or set num_keypoints."
             )
-
-
-def _place_tables(tables: BiasTables, sharding: NamedSharding | None) -> BiasTables:
-    """A table per image lies where its image does; what all images share is whole.
-
-    Else tables of split parameters would be gathered for all images.
-    """
-    if sharding is None:
-        return tables
-    whole = NamedSharding(sharding.mesh, PartitionSpec())
-    by_image = NamedSharding(sharding.mesh, PartitionSpec(None, *sharding.spec))
-
-    def placed(table: Array | None) -> Array | None:  # [L, 1 or B, ...]
-        if table is None:
-            return None
-        return place(table, whole if table.shape[1] == 1 else by_image)
-
-    return tables.replace(shared=placed(tables.shared), rows=placed(tables.rows))

@@ -92,7 +92,7 @@ def _attend(
     """Attention of scaled queries [B, H, N, d], with all tables that there are."""
     num_heads, head_dim = q.shape[1], q.shape[-1]
     logits = jnp.einsum("bhid,bhjd->bhij", q, k, preferred_element_type=jnp.float32)
-    logits += position_bias(tables, buckets)
+    logits += position_bias(tables, buckets, q.shape[0])
     if tables.context_k is not None:
         logits += lookup_rows(_project(q, tables.context_k), buckets)
     if tables.context_q is not None:

@@ -16,8 +16,9 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from kprpe_jax.layers import fused_kernels
 from kprpe_jax.layers.pallas_launch import kernel_platform, pad_ends, power_of_two
+from kprpe_jax.layers.place import num_shares
 from kprpe_jax.position.buckets import Buckets
-from kprpe_jax.position.encoding import BiasTables
+from kprpe_jax.position.encoding import BiasTables, of_images
 from kprpe_jax.position.lookup import BucketSet
 
 MOST_TOKENS = 256  # their rows of logits and the 0/1 matrix must fit on chip
@@ -37,14 +38,15 @@ def fused_attention(
 ) -> Array:
     """softmax(q k' + B_ij) v with B_ij = A[h,i,d(i,j)] - g[b,h,d(i,j)].
 
-    Gradients go to q, k, v and the tables; that of `rows` (A) is summed over images in
-    a fixed order.
+    Gradients go to q, k, v and the tables; that of `rows` (A) is summed over the images
+    of a device in a fixed order, and over devices by bucket.
 
     Source: KP-RPE, Eq. 5, 7 and 11, in the split form of `position.keypoint_bias`.
     Args:
       q: [B, H, N, d], scaled.
       k, v: [B, H, N, d], of q's type, float32 or bfloat16.
-      tables: one layer's; `shared` and `rows` only, `rows` the same for all images.
+      tables: one layer's; `shared` and `rows` only, `rows` the same for all images
+        of a device.
       buckets: of the method `product`.
       key_mask: bool [B, N], False = no query may look there; where all are hidden the
         result is zero.
@@ -54,7 +56,8 @@ def fused_attention(
     Returns: [B, H, N, d] in q's type.
     Raises: ValueError: tables, buckets or sizes that the kernel does not read.
     """
-    part = check_fused(tables, buckets, q.shape[2])
+    shares = num_shares(sharding)
+    part = check_fused(tables, buckets, q.shape[2], shares)
     if q.size == 0:
         return jnp.zeros_like(q)
     batch, heads, tokens, width = q.shape
@@ -67,8 +70,9 @@ def fused_attention(
     )
     channels = power_of_two(width, _LEAST)
 
-    shared, own = _table_parts(tables, part, batch)
-    shared = jnp.broadcast_to(shared, (heads, *shared.shape[1:]))
+    shared, own = _table_parts(tables, part, shares)
+    shared = jnp.broadcast_to(shared, (shares, heads, *shared.shape[2:]))
+    own = of_images(own, batch)
     own = jnp.broadcast_to(own, (batch, heads, *own.shape[2:]))
     visible = jnp.ones((batch, tokens)) if key_mask is None else key_mask
     arguments = (
@@ -78,13 +82,16 @@ def fused_attention(
         pad_ends(visible.astype(jnp.float32)[:, None], (-1, num_keys)),
         _read_columns(part, num_keys),
     )
-    attend = partial(_attend, platform=platform or kernel_platform())
+
+    def attend(q: Array, k: Array, v: Array, shared: Array, *others: Array) -> Array:
+        return _attend(q, k, v, shared[0], *others, platform or kernel_platform())
+
     if sharding is not None:
         images, whole = PartitionSpec(*sharding.spec[:1]), PartitionSpec()
         attend = jax.shard_map(
             attend,
             mesh=sharding.mesh,
-            in_specs=(images, images, images, whole, images, images, whole),
+            in_specs=(*(images,) * 6, whole),
             out_specs=images,
             check_vma=False,  # a kernel does not say over which axes results vary
         )
@@ -92,13 +99,20 @@ def fused_attention(
     return out.reshape(q.shape)
 
 
-def check_fused(tables: BiasTables, buckets: BucketSet, num_tokens: int) -> Buckets:
+def check_fused(
+    tables: BiasTables, buckets: BucketSet, num_tokens: int, shares: int = 1
+) -> Buckets:
     """The buckets that the kernel reads.
 
+    Args:
+      tables: one layer's.
+      buckets: that they are read with.
+      num_tokens: N.
+      shares: of the batch, one a device; each may have its own `rows`.
     Raises: ValueError: an encoding, method or grid that needs the XLA path.
     """
     contextual = (tables.context_q, tables.context_k, tables.context_v)
-    per_image = tables.rows is not None and tables.rows.shape[0] > 1
+    per_image = tables.rows is not None and tables.rows.shape[0] not in (1, shares)
     absent = tables.rows is None and tables.shared is None
     if absent or per_image or any(table is not None for table in contextual):
         raise ValueError(
@@ -147,8 +161,8 @@ def _attend_backward(
 _attend.defvjp(_attend_forward, _attend_backward)
 
 
-def _table_parts(tables: BiasTables, part: Buckets, batch: int) -> tuple[Array, Array]:
-    """Tables read by column: of all images [H', R, C, D] and by image [B', H', C, D].
+def _table_parts(tables: BiasTables, part: Buckets, shares: int) -> tuple[Array, Array]:
+    """Tables read by column: by share [S, H', R, C, D], by image [G, H', C, D].
 
     With T[y, x, r, c] the table of query (y, x), D holds T[y, x, r, c(x, n)] at (r, n):
     row r of the buckets, column n of the keys.
@@ -167,11 +181,13 @@ def _table_parts(tables: BiasTables, part: Buckets, batch: int) -> tuple[Array, 
         return out.reshape(*out.shape[:-2], -1)
 
     size = sizes[0] * len(columns)
-    shared = jnp.zeros((1, len(rows), len(columns), size))
+    shared = jnp.zeros((1, 1, len(rows), len(columns), size))
     own = jnp.zeros((1, 1, len(columns), size))
     if tables.rows is not None:
-        table = tables.rows[0]
-        grid = (table.shape[0], len(rows), len(columns), -1)
+        # A table for each device, so that gradients are summed there, and by bucket,
+        # before they are summed over devices.
+        table = jnp.broadcast_to(tables.rows, (shares, *tables.rows.shape[1:]))
+        grid = (*table.shape[:2], len(rows), len(columns), -1)
         shared = by_column(table.reshape(grid))
     if tables.shared is not None:
         table = tables.shared[:, :, None]

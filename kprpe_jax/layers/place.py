@@ -1,8 +1,9 @@
 """Where arrays lie on the devices."""
 
 import jax
+import jax.numpy as jnp
 from jax import Array
-from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 
 def place(x: Array, sharding: NamedSharding | None) -> Array:
@@ -20,3 +21,32 @@ def auto_axes(mesh: Mesh) -> Mesh:
     """
     types = (AxisType.Auto,) * len(mesh.axis_names)
     return Mesh(mesh.devices, mesh.axis_names, axis_types=types)
+
+
+def num_shares(sharding: NamedSharding | None) -> int:
+    """Parts into which the batch, the first axis, is cut; None does not cut."""
+    if sharding is None:
+        return 1
+    size = sharding.mesh.size
+    return size // sharding.shard_shape((size,))[0]
+
+
+def copy_per_share(x: Array, sharding: NamedSharding | None, *, axis: int) -> Array:
+    """Equal copies along a new axis, one where each share of the batch lies.
+
+    What is made of the copies is made everywhere, and gradients are summed over devices
+    here, as late as can be: of an array that all images share XLA sums what is largest
+    on the way.
+
+    Args:
+      x: of any shape.
+      sharding: of the batch; None = one copy.
+      axis: of the result, >= 0.
+    """
+    copies = jnp.expand_dims(x, axis)
+    if sharding is None:
+        return copies
+    whole = NamedSharding(sharding.mesh, PartitionSpec())
+    by_share = PartitionSpec(*(None,) * axis, *sharding.spec[:1])
+    copies = jnp.repeat(place(copies, whole), num_shares(sharding), axis)
+    return place(copies, NamedSharding(sharding.mesh, by_share))

@@ -14,7 +14,9 @@ import numpy as np
 from flax import struct
 from jax import Array
 from jax.nn.initializers import Initializer
+from jax.sharding import NamedSharding, PartitionSpec
 
+from kprpe_jax.layers.place import copy_per_share, place
 from kprpe_jax.position.buckets import compute_buckets, patch_centers
 from kprpe_jax.position.gaze import gaze_tables
 from kprpe_jax.position.keypoint_bias import (
@@ -40,12 +42,14 @@ POSITIONS = ("none", "absolute", "absolute_drawn", *BIAS_FORMS)
 class BiasTables:
     """Tables that attention layers read; None where the encoding has no such part.
 
-    Leading axis L in a `PositionBias` result, absent inside one layer. H' is the number
-    of heads, or 1 where they share; last axis = bucket unless said otherwise.
+    Leading axis L in a `PositionBias` result, absent inside one layer. G groups share
+    the batch in order, B / G images each: of 1, all images share a table, of B none do.
+    H' is the number of heads, or 1 where they share; last axis = bucket unless said
+    otherwise.
 
     Attributes:
-      shared: float32 [L, 1 or B, H', num_buckets], read at d(i, j).
-      rows: float32 [L, 1 or B, H', N, num_buckets], read at i, d(i, j).
+      shared: float32 [L, G, H', num_buckets], read at d(i, j).
+      rows: float32 [L, G, H', N, num_buckets], read at i, d(i, j).
       context_q, context_k: float32 [L, H', head_dim, num_buckets], multiplied with
         keys and queries before the read (Eq. 4, R^Q and R^K).
       context_v: float32 [L, H', num_buckets, head_dim], R^V of Eq. 4.
@@ -68,21 +72,37 @@ class BiasTables:
         )
 
 
-def position_bias(tables: BiasTables, buckets: BucketSet) -> Array | float:
+def position_bias(
+    tables: BiasTables, buckets: BucketSet, num_images: int | None = None
+) -> Array | float:
     """B_ij of one layer (Eq. 7 and 11), without the contextual parts.
 
     Args:
       tables: of one layer.
       buckets: of the token grid; static under `jax.jit`
         (`static_argnames="buckets"`), or taken from outside the compiled function.
+      num_images: B, where tables may be of groups of several images.
     Returns: float32 [1 or B, H', N, N], or 0.0 where the encoding has no bias.
     """
     bias = 0.0
     if tables.shared is not None:
-        bias += lookup(tables.shared, buckets)
+        bias += of_images(lookup(tables.shared, buckets), num_images)
     if tables.rows is not None:
-        bias += lookup_rows(tables.rows, buckets)
+        bias += of_images(lookup_rows(tables.rows, buckets), num_images)
     return bias
+
+
+def of_images(table: Array, num_images: int | None) -> Array:
+    """What groups have [G, ...], for each image [B, ...]; of one group it stays so.
+
+    Args:
+      table: [G, ...].
+      num_images: B, a multiple of G; None = G.
+    """
+    groups = table.shape[0]
+    if groups == 1 or num_images is None:
+        return table
+    return jnp.repeat(table, num_images // groups, axis=0)
 
 
 class PositionBias(nn.Module):
@@ -143,16 +163,35 @@ class PositionBias(nn.Module):
         return compute_buckets(tuple(self.grid), self.method, self.ratio)
 
     @nn.compact
-    def __call__(self, keypoints: Array | None = None) -> BiasTables:
+    def __call__(
+        self, keypoints: Array | None = None, sharding: NamedSharding | None = None
+    ) -> BiasTables:
         """Tables for a batch.
 
         Args:
           keypoints: float32 [B, num_keypoints, 2]; only KP-RPE reads them.
+          sharding: of the batch axis over devices. Tables lie where the images do that
+            read them, else those of split parameters would be gathered for all images.
+            What all images share has a copy for each device, else gradients [H, N, N]
+            would be summed over devices rather than those of the parameters.
         Returns: `BiasTables` whose leading axis is num_layers or 1.
         Raises: ValueError: unknown position or context; keypoints of another number; a
           gaze that the encoding cannot express.
         """
         self._check(keypoints)
+        tables = self._tables(keypoints, sharding)
+        if sharding is None:
+            return tables
+        spec = PartitionSpec(None, *sharding.spec[:1])
+        by_image = NamedSharding(sharding.mesh, spec)
+        biases = dict(shared=tables.shared, rows=tables.rows)
+        return tables.replace(
+            **{k: x if x is None else place(x, by_image) for k, x in biases.items()}
+        )
+
+    def _tables(
+        self, keypoints: Array | None, sharding: NamedSharding | None
+    ) -> BiasTables:
         layers = self.num_layers if self.per_layer else 1
         heads = self.num_heads if self.per_head else 1
         zeros = nn.initializers.zeros
@@ -161,7 +200,7 @@ class PositionBias(nn.Module):
 
         if self.position == "rpe":
             table = self.param("table", zeros, (layers, heads, size))
-            return BiasTables(shared=scale * table[:, None])
+            return BiasTables(shared=copy_per_share(scale * table, sharding, axis=1))
         if self.position == "irpe":
             return self._context_tables(layers, heads, size)
 
@@ -197,7 +236,11 @@ class PositionBias(nn.Module):
         if not self.factorized:
             return BiasTables(rows=direct_table(kernel, bias, keypoints, centers))
         return BiasTables(
-            rows=grid_table(kernel, bias, centers)[:, None],
+            rows=grid_table(
+                copy_per_share(kernel, sharding, axis=2),
+                copy_per_share(bias, sharding, axis=1),
+                centers,
+            ),
             shared=-keypoint_table(kernel, keypoints),
         )
 

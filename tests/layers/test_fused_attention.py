@@ -1,5 +1,7 @@
 """The kernel against the XLA path and against loops; on CPUs it is interpreted."""
 
+import math
+import re
 from functools import lru_cache
 
 import jax
@@ -210,7 +212,8 @@ def test_lowers_for_accelerators(rng, lowering, platform, call, dtype):
 
 @pytest.mark.slow
 def test_devices_keep_their_images(rng):
-    """On eight devices the same, and nothing of the batch is gathered."""
+    """On eight devices the same; nothing of the batch is gathered, and the gradient of
+    the shared table is summed over devices by bucket, not in the kernel's form."""
     grid = (2, 2)
     (q, k, v, tables), mask, weights = draw(rng, batch=8, heads=1, grid=grid)
     mesh = jax.make_mesh((4, 2), ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2)
@@ -234,6 +237,10 @@ def test_devices_keep_their_images(rng):
         program = run.lower(arguments, mask, weights).compile()
         gradients.append(program(arguments, mask, weights))
     assert "all-gather" not in program.as_text()
+    sums = re.findall(r"= (.*) all-reduce\(", program.as_text())
+    shapes = re.findall(r"f32\[([\d,]*)\]", " ".join(sums))
+    sizes = [math.prod(map(int, shape.split(","))) for shape in shapes]
+    assert sizes == [tables.rows.size]
     for one, two in zip(*map(jax.tree.leaves, gradients), strict=True):
         np.testing.assert_allclose(two, one, atol=2e-6)
 

@@ -52,8 +52,11 @@ def assert_same_curve(curve, expected):
     np.testing.assert_allclose(curve, expected, rtol=1e-5, atol=0)
 
 
-def gathered_sizes(config, batch_size, mesh):
-    """Numbers of elements of the arrays that the compiled step gathers over devices."""
+def moved_sizes(config, batch_size, mesh, kind="all-gather"):
+    """Numbers of elements of the arrays that the compiled step gathers over devices.
+
+    Or sums over them, with kind "all-reduce".
+    """
     task = tasks.build(config, mesh)
     optimizer = make_optimizer(config.optimizer, steps=10)
     state = abstract_state(task, mesh, optimizer.transformation)
@@ -72,17 +75,18 @@ def gathered_sizes(config, batch_size, mesh):
         ),
     }
     program = step.compile(state, batch).as_text()
-    shapes = re.findall(r"= \w+\[([\d,]*)\]\S* all-gather\(", program)
-    return sorted(math.prod(map(int, shape.split(","))) for shape in shapes)
+    results = re.findall(rf"= (.*) {kind}\(", program)  # several arrays at once, too
+    shapes = re.findall(r"\w\[([\d,]*)\]", " ".join(results))
+    return sorted(math.prod(map(int, filter(None, s.split(",")))) for s in shapes)
 
 
 @pytest.mark.slow
 def test_the_step_gathers_parameters_and_not_activations():
     mesh = mesh_lib.make_mesh({"data": 2, "fsdp": 2, "class": 2})
     config = tiny.make_config("classification", **{"model.activation": "gelu"})
-    sizes = gathered_sizes(config, 32, mesh)
+    sizes = moved_sizes(config, 32, mesh)
     assert sizes  # fsdp gathers its parameters
-    assert sizes == gathered_sizes(config, 64, mesh)
+    assert sizes == moved_sizes(config, 64, mesh)
 
 
 @pytest.mark.slow
@@ -96,10 +100,27 @@ def test_of_faces_the_step_gathers_embeddings_for_the_centres_alone():
         "augmentation.preset": "kprpe",
     }
     config = drawn_people.make_config(**changes)
-    small, large = (set(gathered_sizes(config, n, mesh)) for n in (32, 64))
+    small, large = (set(moved_sizes(config, n, mesh)) for n in (32, 64))
     rows = 64 // 4  # those of the devices that share the centres
     assert large - small <= {rows, rows * 24}
     assert rows * 24 in large
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("position", ["kprpe_multihead", "rpe"])
+def test_gradients_of_tables_are_summed_by_bucket(position):
+    """No array of all pairs of tokens is summed over devices, in any layer."""
+    mesh = mesh_lib.make_mesh({"data": 4, "fsdp": 2, "class": 1})
+    changes = {
+        "data.image_shape": (40, 56, 3),
+        "model.image_size": (40, 56),
+        "model.position": position,
+        "model.depth": 2,
+    }
+    sizes = moved_sizes(drawn_people.make_config(**changes), 16, mesh, "all-reduce")
+    tokens = 5 * 7
+    assert tokens * 16 in sizes  # the position embedding
+    assert not [size for size in sizes if size % tokens**2 == 0]
 
 
 @pytest.fixture(scope="module", params=CONFIGS)
