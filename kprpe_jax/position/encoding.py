@@ -216,7 +216,10 @@ class PositionBias(nn.Module):
             )
         if self.hidden_dim:
             relative = relative_keypoints(keypoints, centers)
-            hidden = nn.relu(nn.Dense(self.hidden_dim, name="hidden")(relative))
+            of_places = nn.Dense(  # as exact as the linear forms
+                self.hidden_dim, precision=jax.lax.Precision.HIGHEST, name="hidden"
+            )
+            hidden = nn.relu(of_places(relative))
             hidden = nn.LayerNorm(epsilon=1e-5, name="norm")(hidden)
             table = nn.DenseGeneral(
                 (layers, heads, size), kernel_init=zeros, name="out"

@@ -15,12 +15,17 @@ direct form never exists, and its gradient is a sum over buckets.
 
 from collections.abc import Sequence
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
 from kprpe_jax.position.buckets import compute_buckets, patch_centers
 from kprpe_jax.position.lookup import lookup, lookup_rows, num_buckets
+
+# A - g is a difference of places. Products that accelerators round, to the 8 bits of
+# bfloat16 on TPUs, would move a keypoint by up to a 512th of the image.
+_EXACT = jax.lax.Precision.HIGHEST
 
 
 def keypoint_bias(
@@ -71,7 +76,7 @@ def grid_table(kernel: Array, bias: Array, centers: np.ndarray) -> Array:
     Returns: float32 [..., N, num_buckets].
     """
     by_axis = kernel.reshape(-1, 2, *kernel.shape[1:]).sum(0)  # M repeats per keypoint
-    table = jnp.einsum("np,p...k->...nk", centers, by_axis)
+    table = jnp.einsum("np,p...k->...nk", centers, by_axis, precision=_EXACT)
     return table + bias[..., None, :]
 
 
@@ -87,7 +92,7 @@ def keypoint_table(kernel: Array, keypoints: Array) -> Array:
     """
     _check_keypoints("keypoint_table", kernel, keypoints)
     flat = keypoints.astype(jnp.float32).reshape(keypoints.shape[0], -1)
-    return jnp.einsum("bp,p...hk->...bhk", flat, kernel)
+    return jnp.einsum("bp,p...hk->...bhk", flat, kernel, precision=_EXACT)
 
 
 def relative_keypoints(keypoints: Array, centers: np.ndarray) -> Array:
@@ -116,7 +121,7 @@ def direct_table(
     """
     _check_keypoints("direct_table", kernel, keypoints)
     relative = relative_keypoints(keypoints, centers)
-    table = jnp.einsum("bnp,p...hk->...bhnk", relative, kernel)
+    table = jnp.einsum("bnp,p...hk->...bhnk", relative, kernel, precision=_EXACT)
     return table + bias[..., None, :, None, :]
 
 

@@ -144,6 +144,22 @@ def test_factorised_equals_direct(position, fields):
         np.testing.assert_allclose(one, two, rtol=0, atol=1e-5 * peak)
 
 
+@pytest.mark.parametrize(
+    "fields", [{}, dict(factorized=False), dict(position="kprpe_absolute")]
+)
+def test_places_are_not_rounded(fields):
+    """Accelerators would round the factors of products, and of their gradients."""
+    module, params, keypoints = make(**fields)
+
+    def total(params, keypoints):
+        return sum(x.sum() for x in jax.tree.leaves(module.apply(params, keypoints)))
+
+    program = jax.jit(jax.grad(total, (0, 1))).lower(params, keypoints).as_text()
+    products = [line for line in program.splitlines() if "dot_general" in line]
+    assert products
+    assert all("[HIGHEST, HIGHEST]" in line for line in products)
+
+
 def test_per_layer_tables_differ_and_shared_ones_do_not():
     for per_layer in (True, False):
         module, params, keypoints = make(per_layer=per_layer)
