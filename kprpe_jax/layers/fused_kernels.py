@@ -41,7 +41,8 @@ def attend(
 ) -> Array:
     """softmax(q k' + T E) v.
 
-    Sizes are padded: M keys, P queries in a row of the grid, D columns of the tables.
+    Sizes are padded: B images (`images_per_program`), M keys, P queries in a row of the
+    grid, D columns of the tables.
 
     Args:
       q: [B, H, R, P, d], scaled.
@@ -61,9 +62,12 @@ def attend(
         (chunk, None, None, pitch, width), lambda h, c, y: (c, h, y, 0, 0)
     )
     whole = pl.BlockSpec((chunk, None, keys, width), lambda h, c, y: (c, h, 0, 0))
+    arguments = (q, k, v, shared, own, visible, columns)
+    result = jax.ShapeDtypeStruct(q.shape, q.dtype)
+    pieces = _pieces(q.dtype)
     return pl.pallas_call(
-        functools.partial(_forward, pieces=_pieces(q.dtype)),
-        out_shape=jax.ShapeDtypeStruct(q.shape, q.dtype),
+        functools.partial(_forward, pieces=pieces),
+        out_shape=result,
         grid=(heads, batch // chunk, rows),
         in_specs=[
             in_row,
@@ -75,8 +79,9 @@ def attend(
             pl.BlockSpec((None, 1, keys), lambda h, c, y: (y, 0, 0)),
         ],
         out_specs=in_row,
-        **launch_options(platform),
-    )(q, k, v, shared, own, visible, columns)
+        cost_estimate=_cost(*arguments, result, products=2, reads=pieces),
+        **launch_options(platform, parallel_axes=3),
+    )(*arguments)
 
 
 def attend_backward(
@@ -105,13 +110,16 @@ def attend_backward(
     whole = pl.BlockSpec((chunk, None, keys, width), lambda h, c: (c, h, 0, 0))
     by_image = pl.BlockSpec((chunk, None, pitch, depth), lambda h, c: (c, h, 0, 0))
     part = (batch // chunk, *shared.shape)
+    arguments = (q, k, v, shared, own, visible, columns, cotangent)
+    results = [
+        *(jax.ShapeDtypeStruct(x.shape, x.dtype) for x in (q, k, v)),
+        jax.ShapeDtypeStruct(part, jnp.float32),
+        jax.ShapeDtypeStruct(own.shape, jnp.float32),
+    ]
+    pieces = _pieces(q.dtype)
     d_q, d_k, d_v, d_shared, d_own = pl.pallas_call(
-        functools.partial(_backward, pieces=_pieces(q.dtype), on_gpu=platform == "gpu"),
-        out_shape=[
-            *(jax.ShapeDtypeStruct(x.shape, x.dtype) for x in (q, k, v)),
-            jax.ShapeDtypeStruct(part, jnp.float32),
-            jax.ShapeDtypeStruct(own.shape, jnp.float32),
-        ],
+        functools.partial(_backward, pieces=pieces, on_gpu=platform == "gpu"),
+        out_shape=results,
         grid=(heads, batch // chunk),
         in_specs=[
             queries,
@@ -132,17 +140,37 @@ def attend_backward(
             ),
             by_image,
         ],
-        **launch_options(platform),
-    )(q, k, v, shared, own, visible, columns, cotangent)
+        cost_estimate=_cost(*arguments, *results, products=5, reads=2 * pieces),
+        **launch_options(platform, parallel_axes=2),
+    )(*arguments)
     return d_q, d_k, d_v, d_shared.sum(0), d_own
 
 
 def images_per_program(batch: int, dtype: DTypeLike) -> int:
     """Images that share what a program reads for all of them.
 
-    The gradient of the shared table exists once per program: batch / this times.
+    The gradient of the shared table exists once per program. There are as few programs
+    as at most 8 images each (4 of float32) allow, and of those the smallest; the batch
+    is padded to a multiple of this.
     """
-    return math.gcd(batch, 8 if jnp.dtype(dtype).itemsize == 2 else 4)
+    programs = -(-batch // (8 if jnp.dtype(dtype).itemsize == 2 else 4))
+    return -(-batch // programs)
+
+
+def _cost(
+    *arrays: Array | jax.ShapeDtypeStruct, products: int, reads: int
+) -> pl.CostEstimate:
+    """Of so many products over channels and products with the 0/1 matrix, for XLA.
+
+    `arrays` are all that a kernel reads and writes, from q, k, v and `shared` on.
+    """
+    (*queries, width), keys, depth = (arrays[i].shape for i in (0, 1, 3))
+    pairs = math.prod(queries) * keys[2]
+    return pl.CostEstimate(
+        flops=2 * pairs * (products * width + reads * depth[-1]),
+        transcendentals=pairs,
+        bytes_accessed=sum(x.size * x.dtype.itemsize for x in arrays),
+    )
 
 
 def _pieces(dtype: DTypeLike) -> int:
@@ -239,6 +267,16 @@ def _dot_exact(
 
 
 def _dot(x: Array, y: Array, axes: tuple[int, int] = (1, 0)) -> Array:
-    """Sum over one axis of each, in float32."""
-    dimensions = (((axes[0],), (axes[1],)), ((), ()))
-    return jax.lax.dot_general(x, y, dimensions, preferred_element_type=jnp.float32)
+    """Sum over one axis of each, in float32.
+
+    Factors of float32 are rounded as JAX's setting has it, like those of the XLA path;
+    of bfloat16 the default already rounds nothing.
+    """
+    exact = x.dtype == jnp.bfloat16
+    return jax.lax.dot_general(
+        x,
+        y,
+        (((axes[0],), (axes[1],)), ((), ())),
+        precision=jax.lax.Precision.DEFAULT if exact else None,
+        preferred_element_type=jnp.float32,
+    )

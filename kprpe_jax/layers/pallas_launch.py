@@ -16,11 +16,15 @@ def kernel_platform() -> str:
     return jax.default_backend()
 
 
-def launch_options(platform: str, *, num_warps: int = 8) -> dict[str, Any]:
+def launch_options(
+    platform: str, *, parallel_axes: int, num_warps: int = 8
+) -> dict[str, Any]:
     """Arguments of `pallas_call`: Triton on GPUs, Mosaic on TPUs, else interpreted.
 
     Args:
       platform: one of PLATFORMS.
+      parallel_axes: of the grid, all of it; a TPU of two cores shares programs out
+        along them, so none may read what another wrote.
       num_warps: of a program on GPUs; fewer leave more registers to each.
     Raises: ValueError: another platform.
     """
@@ -29,7 +33,8 @@ def launch_options(platform: str, *, num_warps: int = 8) -> dict[str, Any]:
         params = pltriton.CompilerParams(num_warps=num_warps, num_stages=1)
         return dict(compiler_params=params)
     if platform == "tpu":
-        return dict(compiler_params=pltpu.CompilerParams())
+        semantics = (pltpu.PARALLEL,) * parallel_axes
+        return dict(compiler_params=pltpu.CompilerParams(dimension_semantics=semantics))
     if platform == "cpu":
         return dict(interpret=True)
     raise ValueError(

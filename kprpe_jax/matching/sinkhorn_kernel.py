@@ -72,7 +72,16 @@ def scale_on_chip(
         grid=(count // together,),
         in_specs=blocks,
         out_specs=blocks[0],
-        **launch_options(platform, num_warps=4 if rows * columns <= 64 * 64 else 8),
+        cost_estimate=pl.CostEstimate(
+            flops=4 * iterations * count * rows * columns,
+            transcendentals=0,
+            bytes_accessed=2 * 4 * count * rows * columns,
+        ),
+        **launch_options(
+            platform,
+            parallel_axes=1,
+            num_warps=4 if rows * columns <= 64 * 64 else 8,
+        ),
     )(*arguments)
     return flow[:, : sizes[0], : sizes[1]]
 

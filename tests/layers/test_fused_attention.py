@@ -12,6 +12,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from kprpe_jax.backbones.vit import ViT
 from kprpe_jax.layers.fused_attention import fused_attention
+from kprpe_jax.layers.fused_kernels import images_per_program
 from kprpe_jax.position.buckets import compute_buckets
 from kprpe_jax.position.encoding import BiasTables, position_bias
 from kprpe_jax.position.lookup import num_buckets
@@ -116,22 +117,42 @@ def test_equal_to_xla_in_bfloat16(rng):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize(
-    ("grid", "batch", "width", "dtype", "tolerance"),
+    ("grid", "batch", "heads", "width", "dtype", "tolerance"),
     [
-        ((14, 14), 2, 32, "float32", 4e-6),
-        ((14, 14), 2, 64, "bfloat16", 2e-2),
-        ((7, 7), 5, 20, "float32", 4e-6),
-        ((1, 17), 4, 4, "float32", 4e-6),
-        ((5, 1), 1, 8, "float32", 4e-6),
+        ((14, 14), 2, 2, 32, "float32", 4e-6),
+        ((14, 14), 2, 1, 64, "float32", 6e-6),
+        ((14, 14), 2, 2, 32, "bfloat16", 2e-2),
+        ((14, 14), 2, 1, 64, "bfloat16", 2e-2),
+        ((7, 7), 5, 2, 20, "float32", 4e-6),
+        ((1, 17), 4, 3, 4, "float32", 4e-6),
+        ((5, 1), 1, 1, 8, "float32", 4e-6),
     ],
 )
-def test_sizes(rng, grid, batch, width, dtype, tolerance):
-    (q, *others), _, weights = draw(
-        rng, grid=grid, batch=batch, heads=1, width=width, dtype=dtype
+def test_sizes(rng, grid, batch, heads, width, dtype, tolerance, masked):
+    (q, *others), mask, weights = draw(
+        rng, grid=grid, batch=batch, heads=heads, width=width, dtype=dtype
     )
     arguments = (q * width**-0.5, *others)
-    assert_same(arguments, None, weights, grid, tolerance=tolerance)
+    mask = mask if masked else None
+    assert_same(arguments, mask, weights, grid, tolerance=tolerance)
+
+
+@pytest.mark.parametrize(
+    ("batch", "dtype", "programs", "tolerance"),
+    [
+        pytest.param(8, "float32", (2, 4), 2e-6, marks=pytest.mark.slow),
+        pytest.param(16, "bfloat16", (2, 8), 2e-2, marks=pytest.mark.slow),
+        pytest.param(9, "bfloat16", (2, 5), 2e-2, marks=pytest.mark.slow),
+        (5, "float32", (2, 3), 2e-6),  # padded by one image
+    ],
+)
+def test_several_programs_of_several_images(rng, batch, dtype, programs, tolerance):
+    chunk = images_per_program(batch, dtype)
+    assert (-(-batch // chunk), chunk) == programs
+    drawn = draw(rng, batch=batch, grid=(2, 3), dtype=dtype)
+    assert_same(*drawn, (2, 3), tolerance=tolerance)
 
 
 def test_hidden_keys(rng):
@@ -156,6 +177,25 @@ def test_large_logits_and_tables(rng):
     (q, k, v, tables), mask, weights = draw(rng)
     tables = jax.tree.map(lambda x: 1e3 * x, tables)
     assert_same((100 * q, k, v, tables), mask, weights, (3, 4), tolerance=1e-4)
+
+
+@pytest.mark.parametrize(("dtype", "count"), [("float32", 7), ("bfloat16", 0)])
+def test_products_are_as_exact_as_the_setting(rng, dtype, count):
+    """Two products of q, k and v forward and five backward; others always are exact."""
+    arguments, mask, _ = draw(rng, dtype=dtype)
+    buckets = compute_buckets((3, 4))
+
+    def loss(*arguments):
+        return fused_attention(*arguments, buckets, mask).astype(jnp.float32).sum()
+
+    def of_kernels(setting):
+        with jax.default_matmul_precision(setting):
+            program = str(jax.make_jaxpr(jax.grad(loss, (0, 1, 2, 3)))(*arguments))
+        products = re.findall(r"dot_general\[(.*?)\]\s+\w+ \w+", program, re.DOTALL)
+        return [x for x in products if "([], [])" in x]  # those outside have a batch
+
+    assert sum("HIGHEST" in x for x in of_kernels("highest")) == count
+    assert not any("HIGHEST" in x for x in of_kernels("default"))
 
 
 def test_no_images():
