@@ -2,8 +2,11 @@
 
     python -m benchmarks.kernels [--presets small,base --batch_size 128 --pairs 1000]
 
-Attention: training steps and inference of the same ViT with KP-RPE, images/s. Sinkhorn:
-flows of 64 x 64 patches in 100 iterations, pairs/s. Appends to results/kernels.jsonl.
+Attention: one layer with KP-RPE by all ways there are, and training steps and inference
+of the same ViT with either of ours, with iRPE and without a bias, images/s. Sinkhorn:
+flows of 64 x 64 patches in 100 iterations, pairs/s. What is the same by definition is
+compared first, gradients included; what differs is not timed. Appends to
+results/kernels.jsonl.
 """
 
 import sys
@@ -12,21 +15,142 @@ from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from absl import app, flags
+from jax import Array
 
 from benchmarks import harness, vit_position
+from kprpe_jax.backbones.vit import PRESETS
+from kprpe_jax.layers.attention import attend
+from kprpe_jax.layers.fused_attention import fused_attention
 from kprpe_jax.matching.sinkhorn import Plan, transport
 from kprpe_jax.matching.two_stage import FAST
+from kprpe_jax.position.buckets import compute_buckets
+from kprpe_jax.position.encoding import BiasTables, position_bias
+from kprpe_jax.position.lookup import BucketSet, lookup_rows, membership
 
-ATTENTION = {name: dict(attention=name) for name in ("xla", "pallas")}
+NETWORKS = {
+    "xla": dict(attention="xla"),
+    "pallas": dict(attention="pallas"),
+    "irpe": vit_position.VARIANTS["irpe"],
+    "plain": vit_position.VARIANTS["plain"],
+}
 DOMAINS = ("kernel", "pallas")
+# Of the largest number of a result or gradient: what the kernel's tests allow.
+TOLERANCES = {"float32": 1e-5, "bfloat16": 2e-2}
 
 _PRESETS = flags.DEFINE_list("presets", ["small", "base"], "Sizes of the ViT; or none.")
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 128, "Images a call.")
 _DTYPES = flags.DEFINE_list("dtypes", ["float32", "bfloat16"], "Compute types.")
 _PAIRS = flags.DEFINE_integer("pairs", 1000, "Problems a call; or 0.")
 _ROUNDS = flags.DEFINE_integer("rounds", 20, "Timed calls of each variant.")
+
+
+def product_attention(
+    q: Array, k: Array, v: Array, tables: BiasTables, buckets: BucketSet
+) -> Array:
+    """The table of an image read by a product with a 0/1 matrix, as on TPUs."""
+    exact = jax.lax.Precision.HIGHEST
+    bias = lookup_rows(tables.rows, buckets) + jnp.einsum(
+        "bhk,kij->bhij", tables.shared, membership(buckets), precision=exact
+    )
+    logits = jnp.einsum("bhid,bhjd->bhij", q, k, preferred_element_type=jnp.float32)
+    weights = jax.nn.softmax(logits + bias).astype(q.dtype)
+    return jnp.einsum("bhij,bhjd->bhid", weights, v)
+
+
+def cudnn_attention(
+    q: Array, k: Array, v: Array, tables: BiasTables, buckets: BucketSet
+) -> Array:
+    """The bias of all pairs, rounded to q's type, handed to cuDNN's kernel."""
+    bias = position_bias(tables, buckets).astype(q.dtype)
+    q, k, v = (x.swapaxes(1, 2) for x in (q, k, v))
+    out = jax.nn.dot_product_attention(q, k, v, bias, scale=1.0, implementation="cudnn")
+    return out.swapaxes(1, 2)
+
+
+def layers(dtype: str) -> dict[str, Callable[..., Array]]:
+    """Attention with KP-RPE, by name; `xla` is what the others must agree with."""
+    ways = {
+        "xla": partial(attend, key_mask=None),
+        "pallas": fused_attention,
+        "product": product_attention,
+    }
+    if jax.default_backend() == "gpu" and dtype != "float32":  # all that cuDNN has
+        ways["cudnn"] = cudnn_attention
+    return ways
+
+
+def run_attention(
+    batch: int,
+    heads: int,
+    grid: tuple[int, int],
+    width: int,
+    *,
+    dtype: str,
+    rounds: int,
+) -> dict[str, dict[str, Any]]:
+    """One layer by all ways of `layers`, which must agree.
+
+    Args:
+      batch: images a call.
+      heads: of attention.
+      grid: (rows, columns) of tokens.
+      width: channels of a head.
+      dtype: compute type, of TOLERANCES; float32 is compared in full precision and
+        timed with JAX's setting.
+      rounds: timed calls of each.
+    Returns: {"forward": ..., "gradient": ...}, each way -> `harness.summarise`.
+    Raises: AssertionError: a way whose result or gradient is not that of `xla`.
+    """
+    rng = np.random.default_rng(0)
+    buckets, tokens = compute_buckets(grid), grid[0] * grid[1]
+    shape, size = (batch, heads, tokens, width), buckets[0].num_buckets
+
+    def draw(*shape: int, dtype: str = "float32") -> Array:
+        return jnp.asarray(rng.normal(size=shape), dtype)
+
+    q, k, v, weights = (draw(*shape, dtype=dtype) for _ in range(4))
+    tables = BiasTables(
+        shared=draw(batch, heads, size), rows=draw(1, heads, tokens, size)
+    )
+    arguments = (q * width**-0.5, k, v, tables)
+
+    def gradient(way: Callable[..., Array], *arguments: Any) -> Any:
+        def loss(*arguments: Any) -> Array:
+            return (
+                way(*arguments, buckets=buckets).astype(jnp.float32) * weights
+            ).sum()
+
+        return jax.grad(loss, (0, 1, 2, 3))(*arguments)
+
+    passes = {
+        name: {
+            "forward": jax.jit(partial(way, buckets=buckets)),
+            "gradient": jax.jit(partial(gradient, way)),
+        }
+        for name, way in layers(dtype).items()
+    }
+    with jax.default_matmul_precision("highest"):
+        results = {
+            name: jax.device_get([run(*arguments) for run in both.values()])
+            for name, both in passes.items()
+        }
+    for name, got in results.items():
+        pairs = zip(*map(jax.tree.leaves, (got, results["xla"])), strict=True)
+        for one, two in pairs:
+            one, two = np.asarray(one, np.float32), np.asarray(two, np.float32)
+            limit = TOLERANCES[dtype] * np.abs(two).max()
+            np.testing.assert_allclose(one, two, rtol=0, atol=limit, err_msg=name)
+    summaries = {}
+    for mode in ("forward", "gradient"):
+        calls = {name: partial(both[mode], *arguments) for name, both in passes.items()}
+        seconds = harness.time_variants(
+            calls, rounds=rounds, clock=harness.device_clock()
+        )
+        summaries[mode] = harness.summarise(seconds, baseline="xla", items=batch)
+    return summaries
 
 
 def run_sinkhorn(pairs: int, *, patches: int = 64, rounds: int) -> dict[str, Any]:
@@ -56,8 +180,16 @@ def main(_: list[str]) -> None:
     results: dict[str, dict[str, Any]] = {}
     for preset in _PRESETS.value:
         for dtype in _DTYPES.value:
-            both = vit_position.measure(
-                preset, _BATCH_SIZE.value, ATTENTION, baseline="xla",
+            fields = PRESETS[preset]
+            heads, patch = fields["num_heads"], fields["patch_size"]
+            both = run_attention(
+                _BATCH_SIZE.value, heads,
+                tuple(side // patch for side in fields["image_size"]),
+                fields["width"] // heads,
+                dtype=dtype, rounds=_ROUNDS.value,
+            )  # fmt: skip
+            both |= vit_position.measure(
+                preset, _BATCH_SIZE.value, NETWORKS, baseline="xla",
                 dtype=dtype, rounds=_ROUNDS.value,
             )  # fmt: skip
             results |= {f"{preset} {dtype} {mode}": x for mode, x in both.items()}
@@ -66,7 +198,7 @@ def main(_: list[str]) -> None:
     for title, variants in results.items():
         for name, r in variants.items():
             sys.stdout.write(
-                f"{title:24} {name:8} {r['items_per_s']:12.1f} a second  "
+                f"{title:27} {name:8} {r['items_per_s']:12.1f} a second  "
                 f"time x {r['time_ratio']:.3f}\n"
             )
     settings = dict(

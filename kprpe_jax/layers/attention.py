@@ -76,12 +76,12 @@ class Attention(nn.Module):
                 q, k, v, tables, buckets, key_mask, sharding=self.sharding
             )
         else:
-            out = _attend(q, k, v, tables, buckets, key_mask)
+            out = attend(q, k, v, tables, buckets, key_mask)
         out = out.swapaxes(1, 2).reshape(*tokens.shape)
         return nn.Dense(width, **options, name="proj")(out)
 
 
-def _attend(
+def attend(
     q: Array,
     k: Array,
     v: Array,
@@ -89,7 +89,16 @@ def _attend(
     buckets: BucketSet,
     key_mask: Array | None,
 ) -> Array:
-    """Attention of scaled queries [B, H, N, d], with all tables that there are."""
+    """Attention with all tables that there are, as XLA computes it.
+
+    Args:
+      q: [B, H, N, d], scaled.
+      k, v: [B, H, N, d].
+      tables: one layer's.
+      buckets: that they are read with.
+      key_mask: bool [B, N], False = no query may look there.
+    Returns: [B, H, N, d] in q's type.
+    """
     num_heads, head_dim = q.shape[1], q.shape[-1]
     logits = jnp.einsum("bhid,bhjd->bhij", q, k, preferred_element_type=jnp.float32)
     logits += position_bias(tables, buckets, q.shape[0])

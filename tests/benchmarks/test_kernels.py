@@ -1,5 +1,6 @@
 """The benchmark of the Pallas kernels, as far as CPUs can run it."""
 
+import jax
 import pytest
 
 from benchmarks import kernels
@@ -8,6 +9,29 @@ from benchmarks import kernels
 def test_refuses_cpus():
     with pytest.raises(SystemExit, match="on CPUs Pallas kernels are interpreted"):
         kernels.main([])
+
+
+def test_all_ways_of_attention_are_timed_on_one_problem():
+    summaries = kernels.run_attention(2, 1, (2, 2), 8, dtype="float32", rounds=1)
+    assert list(summaries) == ["forward", "gradient"]
+    for summary in summaries.values():
+        assert list(summary) == ["xla", "pallas", "product"]
+        assert all(row["items_per_s"] > 0 for row in summary.values())
+
+
+def test_attention_that_differs_is_not_timed(monkeypatch):
+    """Here in the gradient of q alone."""
+    product = kernels.product_attention
+
+    def broken(q, *others, buckets):
+        wrong = 2 * q - jax.lax.stop_gradient(q)
+        return product(wrong, *others, buckets)
+
+    ways = {"xla": product, "broken": broken}
+    monkeypatch.setattr(kernels, "layers", lambda _: ways)
+    monkeypatch.setattr(kernels.harness, "time_variants", lambda *_, **__: 1 / 0)
+    with pytest.raises(AssertionError, match="broken"):
+        kernels.run_attention(2, 1, (2, 2), 8, dtype="float32", rounds=1)
 
 
 def test_both_domains_are_timed_on_one_problem():
