@@ -16,4 +16,6 @@ def drop_path(branch: Array, rate: Array | float, rng: Array) -> Array:
     """
     shape = (branch.shape[0],) + (1,) * (branch.ndim - 1)
     keep = jax.random.bernoulli(rng, 1.0 - rate, shape)
-    return jnp.where(keep, branch / (1.0 - rate), 0).astype(branch.dtype)
+    # One factor a sample: the backward pass keeps nothing of the branch's size.
+    factor = keep.astype(jnp.float32) / (1.0 - rate)
+    return (branch * factor).astype(branch.dtype)
