@@ -5,10 +5,10 @@
 
 The step is margin softmax, its gradient and the AdamW update of the centres, or of
 those that are sampled, by a rate or a number of classes. Times are of centres of `dim`
-numbers on one device and on eight simulated ones, which share this machine's cores:
-compare processor time. With --traffic the step is only compiled, for eight devices, and
-the bytes of its collectives are added up (a ring's: a device sends (n - 1) / n of what
-n devices gather, twice that of what they sum), beside the least.
+numbers on one device and on meshes of eight simulated ones, which share this machine's
+cores: compare processor time. With --traffic the step is only compiled, for eight
+devices, and the bytes of its collectives are added up (a ring's: a device sends
+(n - 1) / n of what n devices gather, twice that of what they sum), beside the least.
 Appends to benchmarks/results/class_step.jsonl or class_traffic.jsonl.
 """
 
@@ -29,12 +29,14 @@ IDENTITIES = (10_000, 125_000, 1_000_000)
 RATES = (1.0, 0.6, 0.1)
 SAMPLE = 8_000  # classes: a sample that does not grow with their number
 MESHES = ((1, 8), (2, 4), (8, 1))  # data, class
+TIMED = ((1, 1), (8, 1), (8, 2))  # devices, data; the others on class
 
 _DIM = flags.DEFINE_integer("dim", 0, "Numbers of a centre; 128, or 512 for traffic.")
 _ROWS = flags.DEFINE_integer("rows", 0, "Of the global batch; 64, or 1024.")
 _IDENTITIES = flags.DEFINE_list("classes", list(map(str, IDENTITIES)), "Classes.")
 _ROUNDS = flags.DEFINE_integer("rounds", 5, "Timed steps.")
 _TRAFFIC = flags.DEFINE_bool("traffic", False, "Compile, count bytes, run nothing.")
+_DATA = flags.DEFINE_integer("data", 1, "Of the timed mesh; the rest is class.")
 _MEASURE = flags.DEFINE_bool("measure", False, "For this process's devices.")
 
 
@@ -47,7 +49,7 @@ def measure_time(
 
     from kprpe_jax.training.mesh import make_mesh
 
-    mesh = make_mesh({"data": 1, "fsdp": 1, "class": -1})
+    mesh = make_mesh({"data": _DATA.value, "fsdp": 1, "class": -1})
     results = []
     for identities in numbers:
         for rate in (*RATES, SAMPLE / identities):
@@ -77,6 +79,7 @@ def measure_time(
             results.append(
                 {
                     "devices": mesh.size,
+                    "data": _DATA.value,
                     "identities": identities,
                     "sample_rate": rate,
                     "wall_s": sorted(wall[1:])[rounds // 2],
@@ -139,12 +142,14 @@ def _in_own_process(devices: int, *arguments: str) -> list[dict[str, Any]]:
 
 def _time_table(rows: list[dict[str, Any]]) -> list[str]:
     names = [*(f"rate {rate:g}" for rate in RATES), f"{SAMPLE:,} classes"]
-    lines = [f"| identities | devices | {' | '.join(names)} |"]
+    lines = [f"| identities | data × class | {' | '.join(names)} |"]
     lines.append("|---" * (2 + len(names)) + "|")
     for start in range(0, len(rows), len(names)):
         part = rows[start : start + len(names)]
         cells = " | ".join(f"{1000 * row['processor_s']:,.0f}" for row in part)
-        lines.append(f"| {part[0]['identities']:,} | {part[0]['devices']} | {cells} |")
+        data, devices = part[0]["data"], part[0]["devices"]
+        mesh = f"{data} × {devices // data}"
+        lines.append(f"| {part[0]['identities']:,} | {mesh} | {cells} |")
     return lines
 
 
@@ -183,7 +188,11 @@ def main(_: list[str]) -> None:
         name, lines = "class_traffic", _traffic_table(rows)
     else:
         arguments.append(f"--rounds={_ROUNDS.value}")
-        rows = [r for n in (1, 8) for r in _in_own_process(n, *arguments)]
+        rows = [
+            row
+            for devices, data in TIMED
+            for row in _in_own_process(devices, f"--data={data}", *arguments)
+        ]
         name, lines = "class_step", _time_table(rows)
     sys.stdout.write("\n".join(lines) + "\n")
     harness.record(name, settings, {"rows": rows})
