@@ -45,12 +45,14 @@ NETWORK = (
     "data.num_classes",
 )
 # Values of these that compute the same, but for rounding; None: any, as the checkpoint
-# holds the weights.
+# holds the weights, wherever they came from or began.
 SAME_NETWORK = {
     "model.attention": ("xla", "pallas"),
     "model.dtype": ("float32", "bfloat16"),
     "model.remat": (False, True),
     "model.position_options.factorized": (False, True),
+    "model.position_options.gaze_width": None,
+    "model.position_options.gaze_template": None,
     "backbone.weights": None,
 }
 
