@@ -72,7 +72,7 @@ def _pairs() -> dict[str, np.ndarray]:
 
 
 def data_dir() -> str:
-    """Import the people once per session; not to be changed.
+    """Import the people, once a run of tests; not to be changed.
 
     The data sets `people`, `gallery` and `listed` hold the same photos; the last one
     has 24 official pairs in three folds.
