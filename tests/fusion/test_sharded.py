@@ -49,6 +49,7 @@ def test_eight_devices_equal_a_stream_of_eight_batches(rng, depth):
             np.testing.assert_allclose(a, b, **TOLERANCE)
 
 
+@pytest.mark.slow
 def test_a_mesh_of_explicit_axes(rng):
     """The default of `jax.make_mesh`; images are on the host, or already placed."""
     model, mesh = tiny_model(depth=0), jax.make_mesh((2,), ("data",))

@@ -143,8 +143,9 @@ def test_any_class_axis_has_its_rows(batch):
     few = embeddings[:rows], labels[:rows]
     wide = np.zeros((padded_classes(NUM_CLASSES, 3), WIDTH), np.float32)
     wide[:NUM_CLASSES] = centers[:NUM_CLASSES]
-    three = margin_softmax(few[0], wide, few[1], mesh=mesh_of(1, 1, 3), **options)
-    one = margin_softmax(few[0], centers, few[1], mesh=mesh_of(1, 1, 1), **options)
+    margin = options["margin"]
+    three = quick_jit(softmax_on(margin, mesh_of(1, 1, 3)))(few[0], wide, few[1])
+    one = quick_jit(softmax_on(margin, mesh_of(1, 1, 1)))(few[0], centers, few[1])
     np.testing.assert_allclose(three.loss, one.loss, rtol=1e-6)
     with pytest.raises(ValueError, match=r"class axis of the mesh \(3\) must divide"):
         margin_softmax(few[0], centers, few[1], mesh=mesh_of(1, 1, 3), **options)
@@ -167,15 +168,15 @@ def test_a_mesh_as_jax_makes_it(batch):
     """With Explicit axes, the default of `jax.make_mesh`."""
     embeddings, centers, labels = batch
     explicit = jax.make_mesh((2, 1, 4), ("data", "fsdp", "class"))
-    options = dict(margin=make_margin("cosface", margin=0.3), num_classes=NUM_CLASSES)
-    one = margin_softmax(*batch, mesh=mesh_of(1, 1, 1), **options)
+    margin = make_margin("cosface", margin=0.3)
+    one = quick_jit(softmax_on(margin, mesh_of(1, 1, 1)))(*batch)
     place = lambda x, *axes: jax.device_put(  # noqa: E731
         x, jax.NamedSharding(explicit, jax.P(*axes))
     )
     rows = ("data", "fsdp", "class")
     arrays = place(embeddings, rows), place(centers, "class"), place(labels, rows)
     for given in (arrays, batch):
-        many = margin_softmax(*given, mesh=explicit, **options)
+        many = quick_jit(softmax_on(margin, explicit))(*given)
         np.testing.assert_allclose(many.loss, one.loss, rtol=1e-6)
 
 
@@ -193,9 +194,10 @@ def test_an_ignored_row_may_hold_anything(batch):
             mesh=mesh_of(1, 1, 1),
         ).loss
 
-    want = jax.value_and_grad(loss, (0, 1))(embeddings, centers)
+    run = quick_jit(jax.value_and_grad(loss, (0, 1)))
+    want = run(embeddings, centers)
     embeddings[1] = np.nan
-    got = jax.value_and_grad(loss, (0, 1))(embeddings, centers)
+    got = run(embeddings, centers)
     jax.tree.map(np.testing.assert_array_equal, got, want)
     assert np.isfinite(got[0])
 
