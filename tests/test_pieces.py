@@ -56,7 +56,9 @@ def test_what_the_snippet_of_a_run_imports_exists():
     """The rest of it needs a trained run."""
     code = ast.parse(snippet("pieces.md", "The backbone of a trained run"))
     code.body = [x for x in code.body if isinstance(x, ast.Import | ast.ImportFrom)]
-    exec(compile(code, "imports", "exec"), {})
+    names = {}
+    exec(compile(code, "imports", "exec"), names)
+    assert {"run_encoder", "load_config"} <= set(names)
 
 
 def test_every_snippet_is_tested():

@@ -7,6 +7,7 @@ import numpy as np
 from jax import Array
 from jax.typing import DTypeLike
 
+from kprpe_jax.layers.attention import softmax_weights
 from kprpe_jax.layers.drop_path import drop_path
 from kprpe_jax.layers.mlp import Mlp
 from kprpe_jax.layers.windows import Windows, merge, pair_mask, partition
@@ -83,7 +84,7 @@ class WindowAttention(nn.Module):
         mask = pair_mask(plan, mask_padding=self.mask_padding)
         if not mask.all():
             logits = jnp.where(mask[:, None], logits, -jnp.inf)
-        attention = nn.softmax(logits).astype(self.dtype)
+        attention = softmax_weights(logits, self.dtype)
         out = jnp.einsum("bwhij,bwhjd->bwihd", attention, v)
         out = nn.Dense(width, dtype=self.dtype, name="proj")(out.reshape(x.shape))
         return merge(out, plan)

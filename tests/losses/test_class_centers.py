@@ -184,15 +184,10 @@ def test_an_ignored_row_may_hold_anything(batch):
     embeddings, centers, labels = map(np.array, batch)
     labels[1] = -1
 
+    softmax = softmax_on(make_margin("arcface", margin=0.5), mesh_of(1, 1, 1))
+
     def loss(embeddings, centers):
-        return margin_softmax(
-            embeddings,
-            centers,
-            labels,
-            margin=make_margin("arcface", margin=0.5),
-            num_classes=NUM_CLASSES,
-            mesh=mesh_of(1, 1, 1),
-        ).loss
+        return softmax(embeddings, centers, labels).loss
 
     run = quick_jit(jax.value_and_grad(loss, (0, 1)))
     want = run(embeddings, centers)
@@ -204,14 +199,8 @@ def test_an_ignored_row_may_hold_anything(batch):
 
 def test_embeddings_of_zero_are_nobodys(batch):
     embeddings, centers, labels = batch
-    result = margin_softmax(
-        0 * embeddings,
-        centers,
-        labels,
-        margin=make_margin("cosine", margin=0.0),
-        num_classes=NUM_CLASSES,
-        mesh=mesh_of(1, 1, 1),
-    )
+    softmax = softmax_on(make_margin("cosine", margin=0.0), mesh_of(1, 1, 1))
+    result = quick_jit(softmax)(0 * embeddings, centers, labels)
     assert np.isfinite(result.loss)
     assert result.accuracy == 0
 

@@ -18,7 +18,7 @@ PEOPLE, EACH, K = 5, 3, 4
 
 
 @pytest.fixture
-def test(rng):
+def trial(rng):
     """Photos whose patches say who it is; embeddings that say nothing."""
     labels = np.repeat(np.arange(PEOPLE), EACH).astype(np.int32)
     count = len(labels)
@@ -51,14 +51,16 @@ def same_person():
     return Scorer(lambda images: images.patches, score)
 
 
-def test_a_network_that_knows_everybody(test, tmp_path):
-    results = pair_matching.examine(same_person, test, tmp_path / "s.npz", k=K)
-    labels = test.gallery.labels
+def test_a_network_that_knows_everybody(trial, tmp_path):
+    results = pair_matching.examine(same_person, trial, tmp_path / "s.npz", k=K)
+    labels = trial.gallery.labels
     for kind in ("plain", "mask"):
         assert results[kind]["accuracy"] == 100
         for own in ("removed", "kept") if kind == "mask" else ("removed",):
             right = []
-            for query, ranks in zip(test.queries, test.ranked[kind].rows, strict=True):
+            for query, ranks in zip(
+                trial.queries, trial.ranked[kind].rows, strict=True
+            ):
                 rows = [r for r in ranks if own == "kept" or r != query][:K]
                 right.append((labels[rows] == labels[query]).any())
             assert results[kind][own]["1"]["p_at_1"] == pytest.approx(
@@ -68,19 +70,19 @@ def test_a_network_that_knows_everybody(test, tmp_path):
     # By the first stage alone a photo finds itself first, where it is there.
     assert results["mask"]["kept"]["0"] != results["mask"]["removed"]["0"]
     # Scores that are there are read, and the network is not made.
-    again = pair_matching.examine(None, test, tmp_path / "s.npz", k=K)
+    again = pair_matching.examine(None, trial, tmp_path / "s.npz", k=K)
     assert again == results
 
 
-def test_c_changes_nothing_about_its_own_ranking(test, tmp_path):
-    results = pair_matching.examine(cnn_scorer, test, tmp_path / "s.npz", k=K)
+def test_c_changes_nothing_about_its_own_ranking(trial, tmp_path):
+    results = pair_matching.examine(cnn_scorer, trial, tmp_path / "s.npz", k=K)
     for figures in (results["mask"]["kept"], results["plain"]["removed"]):
         for alpha in ("0.3", "0.7", "1"):
             assert figures[alpha] == figures["0"]
 
 
-def test_report(test, tmp_path):
-    found = pair_matching.examine(same_person, test, tmp_path / "s.npz", k=K)
+def test_report(trial, tmp_path):
+    found = pair_matching.examine(same_person, trial, tmp_path / "s.npz", k=K)
     worse = {k: {**v, "accuracy": v["accuracy"] - 2} for k, v in found.items()}
     results = {
         "trained": [5, 15], "tested": [5, 15], "kinds": ["plain", "mask"],
