@@ -6,7 +6,7 @@ runs, and there is none without a device. Here loops count as often as they run.
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 _HEAD = re.compile(r"^(?P<entry>ENTRY )?%?(?P<name>[\w.\-]+) .*\{$")
@@ -144,10 +144,7 @@ def matrix_flops(program: Program) -> float:
 
     Not counted: convolutions, what a Pallas kernel multiplies, and elementwise work.
     """
-    return sum(
-        times * instruction_flops(one, computation, program)
-        for one, computation, times in kernels(program)
-    )
+    return _in_one_run(instruction_flops, program)
 
 
 def instruction_flops(
@@ -178,8 +175,15 @@ def bytes_moved(program: Program) -> float:
     only takes slices or rows of it reads those, and of one that it changes in place it
     writes the change.
     """
+    return _in_one_run(instruction_bytes, program)
+
+
+def _in_one_run(
+    count: Callable[[Instruction, Computation, Program], float], program: Program
+) -> float:
+    """The sum of a kernel's number over all kernels, as often as each runs."""
     return sum(
-        times * instruction_bytes(one, computation, program)
+        times * count(one, computation, program)
         for one, computation, times in kernels(program)
     )
 

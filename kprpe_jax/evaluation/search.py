@@ -12,6 +12,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.typing import ArrayLike
 
 from kprpe_jax.evaluation.scores import finite
+from kprpe_jax.layers.place import auto_axes
 from kprpe_jax.layers.unit import unit
 
 NO_IDENTITY = np.iinfo(np.int32).min  # of rows that only fill up a block
@@ -75,6 +76,7 @@ def search(
         )
     if mesh is None:
         mesh = Mesh(np.array(jax.devices()[:1]), ("data",))
+    mesh = auto_axes(mesh)
     probes, count = finite("search", probes), len(probes)
     own = _ids(probe_ids, count)
     # Filled up, so that every device has as many.

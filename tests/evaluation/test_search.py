@@ -59,6 +59,9 @@ def test_probes_sharded_over_eight_devices(people):
         np.testing.assert_array_equal(sharded.ids, one.ids)
         np.testing.assert_allclose(sharded.scores, one.scores, atol=1e-6)
         np.testing.assert_allclose(sharded.mate_score, one.mate_score, atol=1e-6)
+    explicit = jax.make_mesh((8,), ("data",))  # JAX's own default axes
+    again = search(*given, k=5, block=16, mesh=explicit)
+    np.testing.assert_array_equal(again.rows, one.rows)
 
 
 def test_a_zero_probe_ties_with_all(people):
