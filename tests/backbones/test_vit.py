@@ -110,9 +110,13 @@ def test_remat_changes_nothing(scan):
         loss_and_gradients(model.clone(remat=remat), variables)
         for remat in (False, True)
     )
-    for one, two in zip(*map(jax.tree.leaves, (plain, remat)), strict=True):
-        peak = max(float(jnp.abs(one).max()), 1e-3)
-        np.testing.assert_allclose(two, one, rtol=0, atol=1e-4 * peak)
+    peaks = jax.tree.map(lambda leaf: float(jnp.abs(leaf).max()), plain)
+    # The head's batch norm takes away what the bias before it adds: that gradient
+    # is round-off, which is as large as the sums are that cancel in it.
+    floor = 1e-6 * max(jax.tree.leaves(peaks[1]))
+    leaves = map(jax.tree.leaves, (plain, remat, peaks))
+    for one, two, peak in zip(*leaves, strict=True):
+        np.testing.assert_allclose(two, one, rtol=0, atol=1e-4 * peak + floor)
 
 
 @pytest.mark.parametrize(
