@@ -5,6 +5,7 @@ into the form that the kernel reads (`fused_kernels`), by operations that XLA
 differentiates; the kernel and its gradient see neither weights nor buckets.
 """
 
+import math
 from functools import partial
 from typing import Any
 
@@ -21,7 +22,8 @@ from kprpe_jax.position.buckets import Buckets
 from kprpe_jax.position.encoding import BiasTables, of_images
 from kprpe_jax.position.lookup import BucketSet
 
-MOST_TOKENS = 256  # their rows of logits and the 0/1 matrix must fit on chip
+MOST_TOKENS = 256  # their rows of logits must fit on chip
+_MOST_KEYS = 512  # with those that pad the grid
 _LEAST = 16  # side of the smallest product that Triton has
 
 
@@ -65,26 +67,33 @@ def fused_attention(
     if q.size == 0:
         return jnp.zeros_like(q)
     batch, heads, tokens, width = q.shape
-    rows, columns, num_columns = part.axes
+    rows, columns, _ = part.axes
     grid = len(rows), len(columns)
-    pitch = power_of_two(grid[1], _LEAST)
-    num_keys, depth = (
-        power_of_two(tokens, 128),
-        power_of_two(part.num_buckets // num_columns * grid[1], _LEAST),
-    )
+    padded = _padded_grid(grid)
     channels = power_of_two(width, _LEAST)
 
-    shared, own = _table_parts(tables, part, shares)
+    def of_queries(x: Array) -> Array:  # [..., R, C, d]
+        return pad_ends(x, (-2, padded[1]), (-1, channels))
+
+    def of_keys(x: Array) -> Array:  # [..., N, d] -> [..., M, d]
+        x = x.reshape(*x.shape[:-2], *grid, x.shape[-1])
+        x = pad_ends(x, (-3, padded[0]), (-2, padded[1]))
+        return x.reshape(*x.shape[:-3], -1, x.shape[-1])
+
+    shared, own = (
+        pad_ends(table, (-2, padded[1])) for table in _table_parts(tables, part, shares)
+    )
     shared = jnp.broadcast_to(shared, (shares, heads, *shared.shape[2:]))
     own = of_images(own, batch)
     own = jnp.broadcast_to(own, (batch, heads, *own.shape[2:]))
     visible = jnp.ones((batch, tokens)) if key_mask is None else key_mask
     arguments = (
-        pad_ends(q.reshape(batch, heads, *grid, width), (-2, pitch), (-1, channels)),
-        *(pad_ends(x, (-2, num_keys), (-1, channels)) for x in (k, v)),
-        *(pad_ends(x, (-2, pitch), (-1, depth)) for x in (shared, own)),
-        pad_ends(visible.astype(jnp.float32)[:, None], (-1, num_keys)),
-        _read_columns(part, num_keys),
+        of_queries(q.reshape(batch, heads, *grid, width)),
+        *(pad_ends(of_keys(x), (-1, channels)) for x in (k, v)),
+        shared,
+        own,
+        of_keys(visible.astype(jnp.float32)[..., None])[:, None, :, 0],
+        _read_columns(part),
     )
 
     attend = partial(_attend_images, platform=platform or kernel_platform())
@@ -131,6 +140,14 @@ def check_fused(
         raise ValueError(
             f"attention 'pallas' keeps at most {MOST_TOKENS} tokens on chip; got "
             f"{num_tokens}; use larger patches or attention 'xla'."
+        )
+    rows, columns, _ = buckets[0].axes
+    padded = _padded_grid((len(rows), len(columns)))
+    if math.prod(padded) > _MOST_KEYS:
+        raise ValueError(
+            f"attention 'pallas' pads {len(rows)} x {len(columns)} tokens to "
+            f"{padded[0]} x {padded[1]} and keeps at most {_MOST_KEYS} on chip; use "
+            "attention 'xla'."
         )
     return buckets[0]
 
@@ -182,14 +199,21 @@ def _attend_backward(
 _attend.defvjp(_attend_forward, _attend_backward)
 
 
+def _padded_grid(grid: tuple[int, int]) -> tuple[int, int]:
+    """Rows of keys and the pitch P of a row, powers of two; at least 128 keys."""
+    pitch = power_of_two(grid[1], _LEAST)
+    return power_of_two(grid[0], -(-128 // pitch)), pitch
+
+
 def _table_parts(tables: BiasTables, part: Buckets, shares: int) -> tuple[Array, Array]:
     """Tables read by column: by share [S, H', R, C, D], by image [G, H', C, D].
 
-    With T[y, x, r, c] the table of query (y, x), D holds T[y, x, r, c(x, n)] at (r, n):
-    row r of the buckets, column n of the keys.
+    With T[y, x, r, c] the table of query (y, x), D holds T[y, x, r, c(x, n)] at
+    r P + n: row r of the buckets, column n of the keys.
     """
     rows, columns, num_columns = part.axes
     sizes = (part.num_buckets // num_columns, num_columns)
+    pitch = _padded_grid((len(rows), len(columns)))[1]
     in_column = jax.nn.one_hot(columns, num_columns)  # [C, C, num_columns]
     read = partial(
         jnp.einsum,
@@ -199,9 +223,9 @@ def _table_parts(tables: BiasTables, part: Buckets, shares: int) -> tuple[Array,
 
     def by_column(table: Array) -> Array:  # [..., C, num_buckets]
         out = read(table.reshape(*table.shape[:-1], *sizes), in_column)
-        return out.reshape(*out.shape[:-2], -1)
+        return pad_ends(out, (-1, pitch)).reshape(*out.shape[:-2], -1)
 
-    size = sizes[0] * len(columns)
+    size = sizes[0] * pitch
     shared = jnp.zeros((1, 1, len(rows), len(columns), size))
     own = jnp.zeros((1, 1, len(columns), size))
     if tables.rows is not None:
@@ -216,10 +240,10 @@ def _table_parts(tables: BiasTables, part: Buckets, shares: int) -> tuple[Array,
     return shared, own
 
 
-def _read_columns(part: Buckets, num_keys: int) -> np.ndarray:
-    """Where in D the queries of a row read for a key: int32 [R, 1, num_keys]."""
+def _read_columns(part: Buckets) -> np.ndarray:
+    """Where in D the queries of a row read for a key: int32 [R, 1, M]."""
     rows, columns, _ = part.axes
-    read = rows[:, :, None] * len(columns) + np.arange(len(columns))
-    read = read.reshape(len(rows), 1, -1).astype(np.int32)
-    missing = num_keys - read.shape[-1]
-    return np.pad(read, ((0, 0), (0, 0), (0, missing)), constant_values=-1)
+    num_rows, pitch = _padded_grid((len(rows), len(columns)))
+    rows = np.pad(rows, ((0, 0), (0, num_rows - rows.shape[1])))
+    read = rows[:, :, None] * pitch + np.arange(pitch)
+    return read.reshape(len(rows), 1, -1).astype(np.int32)

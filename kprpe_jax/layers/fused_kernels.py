@@ -2,19 +2,13 @@
 
 A program has the queries of one row of the token grid beside all keys, so that whole
 rows of logits are on chip: softmax needs no running maximum, and the backward pass
-keeps nothing but the inputs.
-
-The bias of query i = (y, x) and key j = (m, n) is T[i, r(y, m), n]: its own table,
-already read by column outside (`fused_attention`), now read by row. For all queries of
-row y that is one product with the 0/1 matrix E_y[(r, n), j] = [r = r(y, m)] [n = n_j],
-which is made on chip; its transpose sums the gradient by bucket. A gather would be the
-obvious read, but Triton's Pallas lowering has none, and on TPUs its transpose, a
-scatter, has no counterpart. As E is 0/1, the product is exact for the bfloat16 pieces
-that a table is cut into: three hold float32, two hold more than bfloat16 logits do.
+keeps nothing but the inputs. `kernel_tables` reads the bias of those queries and sums
+its gradient.
 """
 
 import functools
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +17,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as pltriton
 from jax.typing import DTypeLike
 
+from kprpe_jax.layers.kernel_tables import Loads, Products
 from kprpe_jax.layers.pallas_launch import launch_options
 
 _HIDDEN = -1e30  # a logit that no query may have; finite, as rows may be all hidden
@@ -39,10 +34,10 @@ def attend(
     columns: Array,
     platform: str,
 ) -> Array:
-    """softmax(q k' + T E) v.
+    """softmax(q k' + T) v.
 
-    Sizes are padded: B images (`images_per_program`), M keys, P queries in a row of the
-    grid, D columns of the tables.
+    Sizes are padded: B images (`images_per_program`), P queries and keys in a row of
+    the grid, M keys (a multiple of P), D columns of the tables (another).
 
     Args:
       q: [B, H, R, P, d], scaled.
@@ -51,7 +46,7 @@ def attend(
       own: float32 [B, H, P, D], part of an image, the same in all rows of the grid.
       visible: float32 [B, 1, M], 1 where queries may look, else 0.
       columns: int32 [R, 1, M], column of the tables that queries of a row read for a
-        key, -1 = none.
+        key; any for padding, which `visible` hides.
       platform: of `pallas_launch`.
     Returns: [B, H, R, P, d] in q's type; zeros where all keys are hidden.
     """
@@ -64,9 +59,9 @@ def attend(
     whole = pl.BlockSpec((chunk, None, keys, width), lambda h, c, y: (c, h, 0, 0))
     arguments = (q, k, v, shared, own, visible, columns)
     result = jax.ShapeDtypeStruct(q.shape, q.dtype)
-    pieces = _pieces(q.dtype)
+    access = _access(platform, pitch, depth, q.dtype)
     return pl.pallas_call(
-        functools.partial(_forward, pieces=pieces),
+        functools.partial(_forward, access=access),
         out_shape=result,
         grid=(heads, batch // chunk, rows),
         in_specs=[
@@ -79,7 +74,7 @@ def attend(
             pl.BlockSpec((None, 1, keys), lambda h, c, y: (y, 0, 0)),
         ],
         out_specs=in_row,
-        cost_estimate=_cost(*arguments, result, products=2, reads=pieces),
+        cost_estimate=_cost(*arguments, result, products=2, access=access, uses=1),
         **launch_options(platform, parallel_axes=3),
     )(*arguments)
 
@@ -116,9 +111,9 @@ def attend_backward(
         jax.ShapeDtypeStruct(part, jnp.float32),
         jax.ShapeDtypeStruct(own.shape, jnp.float32),
     ]
-    pieces = _pieces(q.dtype)
+    access = _access(platform, pitch, depth, q.dtype)
     d_q, d_k, d_v, d_shared, d_own = pl.pallas_call(
-        functools.partial(_backward, pieces=pieces, on_gpu=platform == "gpu"),
+        functools.partial(_backward, access=access, on_gpu=platform == "gpu"),
         out_shape=results,
         grid=(heads, batch // chunk),
         in_specs=[
@@ -140,7 +135,7 @@ def attend_backward(
             ),
             by_image,
         ],
-        cost_estimate=_cost(*arguments, *results, products=5, reads=2 * pieces),
+        cost_estimate=_cost(*arguments, *results, products=5, access=access, uses=2),
         **launch_options(platform, parallel_axes=2),
     )(*arguments)
     return d_q, d_k, d_v, d_shared.sum(0), d_own
@@ -157,38 +152,44 @@ def images_per_program(batch: int, dtype: DTypeLike) -> int:
     return -(-batch // programs)
 
 
+def _access(
+    platform: str, pitch: int, depth: int, dtype: DTypeLike
+) -> Loads | Products:
+    if platform == "tpu":
+        return Products(depth, pieces=2 if jnp.dtype(dtype).itemsize == 2 else 3)
+    return Loads(pitch, depth)
+
+
 def _cost(
-    *arrays: Array | jax.ShapeDtypeStruct, products: int, reads: int
+    *arrays: Array | jax.ShapeDtypeStruct,
+    products: int,
+    access: Loads | Products,
+    uses: int,
 ) -> pl.CostEstimate:
-    """Of so many products over channels and products with the 0/1 matrix, for XLA.
+    """Of so many products over channels and uses of the tables, for XLA.
 
     `arrays` are all that a kernel reads and writes, from q, k, v and `shared` on.
     """
     (*queries, width), keys, depth = (arrays[i].shape for i in (0, 1, 3))
     pairs = math.prod(queries) * keys[2]
+    pieces = access.pieces if isinstance(access, Products) else 0
     return pl.CostEstimate(
-        flops=2 * pairs * (products * width + reads * depth[-1]),
+        flops=2 * pairs * (products * width + uses * pieces * depth[-1]),
         transcendentals=pairs,
         bytes_accessed=sum(x.size * x.dtype.itemsize for x in arrays),
     )
 
 
-def _pieces(dtype: DTypeLike) -> int:
-    return 2 if jnp.dtype(dtype).itemsize == 2 else 3
-
-
 def _forward(
     q_ref, k_ref, v_ref, shared_ref, own_ref, visible_ref, columns_ref, out_ref, *,
-    pieces: int,
+    access: Loads | Products,
 ):  # fmt: skip
-    shared = shared_ref[...]
-    expand = _expansion(columns_ref[...], shared.shape[-1])
+    columns = access.prepare(columns_ref[...])
 
     def image(b: Array, _: None) -> None:
         v = v_ref[b]
-        weights = _weights(
-            q_ref[b], k_ref[b], shared + own_ref[b], visible_ref[b], expand, pieces
-        )
+        bias = access.read(columns, (shared_ref,), (own_ref, b))
+        weights = _weights(q_ref[b], k_ref[b], bias, visible_ref[b])
         out_ref[b] = _dot(weights.astype(v.dtype), v).astype(out_ref.dtype)
 
     jax.lax.fori_loop(0, q_ref.shape[0], image, None)
@@ -196,74 +197,59 @@ def _forward(
 
 def _backward(
     q_ref, k_ref, v_ref, shared_ref, own_ref, visible_ref, columns_ref, cotangent_ref,
-    d_q_ref, d_k_ref, d_v_ref, d_shared_ref, d_own_ref, *, pieces: int, on_gpu: bool,
+    d_q_ref, d_k_ref, d_v_ref, d_shared_ref, d_own_ref, *, access: Loads | Products,
+    on_gpu: bool,
 ):  # fmt: skip
-    num_rows, _, depth = shared_ref.shape
+    num_rows, pitch, depth = shared_ref.shape
+    spans = [pl.ds(start, access.span) for start in range(0, depth, access.span)]
 
     def image(b: Array, _: None) -> None:
-        own, visible = own_ref[b], visible_ref[b]
+        visible = visible_ref[b]
 
-        def row(y: Array, sums: tuple[Array, ...]) -> tuple[Array, ...]:
+        def row(y: Array, sums: tuple[Any, ...]) -> tuple[Any, ...]:
             d_k, d_v, d_own = sums
             # Keys are read again for each row: kept, they would not fit on GPUs.
             q, k, v = q_ref[b, y], k_ref[b], v_ref[b]
             cotangent = cotangent_ref[b, y]
-            expand = _expansion(columns_ref[y], depth)
-            table = shared_ref[y] + own
-            weights = _weights(q, k, table, visible, expand, pieces)
+            columns = access.prepare(columns_ref[y])
+            bias = access.read(columns, (shared_ref, y), (own_ref, b))
+            weights = _weights(q, k, bias, visible)
+            d_v += _dot(weights.astype(v.dtype), cotangent, (0, 0))
             d_weights = _dot(cotangent, v, (1, 1))
             mean = (weights * d_weights).sum(1, keepdims=True)
             d_logits = weights * (d_weights - mean)
             rounded = d_logits.astype(k.dtype)
             d_q_ref[b, y] = _dot(rounded, k).astype(d_q_ref.dtype)
-            d_table = _dot_exact(d_logits, expand, pieces, (1, 1))
-            # The first image finds nothing in memory to add to.
-            before = jnp.where(b == 0, 0.0, d_shared_ref[y])
-            d_shared_ref[y] = before + d_table
+            d_k += _dot(rounded, q, (0, 0))
+            d_table = access.collect(columns, d_logits)
+            for span, part in zip(spans, d_table, strict=True):
+                # The first image finds nothing in memory to add to.
+                before = jnp.where(b == 0, 0.0, d_shared_ref[y, :, span])
+                d_shared_ref[y, :, span] = before + part
             if on_gpu:  # another thread may read this the next time
                 pltriton.debug_barrier()
-            d_k += _dot(rounded, q, (0, 0))
-            d_v += _dot(weights.astype(v.dtype), cotangent, (0, 0))
-            return d_k, d_v, d_own + d_table
+            return d_k, d_v, jax.tree.map(jnp.add, d_own, d_table)
 
-        zeros = (k_ref.shape[1:], v_ref.shape[1:], own.shape)
-        sums = tuple(jnp.zeros(shape, jnp.float32) for shape in zeros)
+        sums = (
+            jnp.zeros(k_ref.shape[1:], jnp.float32),
+            jnp.zeros(v_ref.shape[1:], jnp.float32),
+            [jnp.zeros((pitch, access.span), jnp.float32) for _ in spans],
+        )
         d_k, d_v, d_own = jax.lax.fori_loop(0, num_rows, row, sums)
         d_k_ref[b] = d_k.astype(d_k_ref.dtype)
         d_v_ref[b] = d_v.astype(d_v_ref.dtype)
-        d_own_ref[b] = d_own
+        for span, part in zip(spans, d_own, strict=True):
+            d_own_ref[b, :, span] = part
 
     jax.lax.fori_loop(0, q_ref.shape[0], image, None)
 
 
-def _weights(
-    q: Array, k: Array, table: Array, visible: Array, expand: Array, pieces: int
-) -> Array:
+def _weights(q: Array, k: Array, bias: Array, visible: Array) -> Array:
     """Attention [P, M] of a row's queries, float32; padded and hidden keys have 0."""
-    logits = _dot(q, k, (1, 1)) + _dot_exact(table, expand, pieces)
+    logits = _dot(q, k, (1, 1)) + bias
     logits = jnp.where(visible > 0, logits, _HIDDEN)
     weights = jnp.exp(logits - logits.max(1, keepdims=True)) * visible
     return weights / jnp.maximum(weights.sum(1, keepdims=True), _TINY)
-
-
-def _expansion(columns: Array, depth: int) -> Array:
-    """0/1 matrix [D, M]: does key j read column k of the tables?"""
-    numbers = jax.lax.broadcasted_iota(jnp.int32, (depth, columns.shape[1]), 0)
-    return jnp.where(numbers == columns, 1.0, 0.0).astype(jnp.bfloat16)
-
-
-def _dot_exact(
-    x: Array, zero_one: Array, pieces: int, axes: tuple[int, int] = (1, 0)
-) -> Array:
-    """Product of float32 and a 0/1 matrix, x cut into pieces of eight bits."""
-    total = 0.0
-    for _ in range(pieces):
-        # Cut off, not rounded by a type: compilers may leave such a round trip out.
-        bits = jax.lax.bitcast_convert_type(x, jnp.int32) & -65536
-        piece = jax.lax.bitcast_convert_type(bits, jnp.float32)
-        total += _dot(piece.astype(jnp.bfloat16), zero_one, axes)
-        x -= piece
-    return total
 
 
 def _dot(x: Array, y: Array, axes: tuple[int, int] = (1, 0)) -> Array:

@@ -2,12 +2,13 @@
 
 import math
 import re
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.experimental.pallas import tpu as pltpu
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from kprpe_jax.backbones.vit import ViT
@@ -63,6 +64,9 @@ def loop_attention(q, k, v, tables, ids, mask):
     return out
 
 
+for_tpus = partial(fused_attention, platform="tpu")
+
+
 @lru_cache
 def compiled(attention, grid):
     """Arguments, mask, weights -> result and gradients."""
@@ -79,11 +83,11 @@ def compiled(attention, grid):
     return quick_jit(run)
 
 
-def assert_same(arguments, mask, weights, grid, *, tolerance):
+def assert_same(arguments, mask, weights, grid, *, tolerance, fused=fused_attention):
     """Result and all gradients, relative to the largest number of each."""
     pair = (
         compiled(attention, grid)(arguments, mask, weights)
-        for attention in (fused_attention, xla_attention)
+        for attention in (fused, xla_attention)
     )
     for got, want in zip(*pair, strict=True):
         assert got.dtype == want.dtype
@@ -128,6 +132,7 @@ def test_equal_to_xla_in_bfloat16(rng):
         ((7, 7), 5, 2, 20, "float32", 4e-6),
         ((1, 17), 4, 3, 4, "float32", 4e-6),
         ((5, 1), 1, 1, 8, "float32", 4e-6),
+        ((17, 15), 1, 1, 4, "float32", 4e-6),  # as many as may be, with padding
     ],
 )
 def test_sizes(rng, grid, batch, heads, width, dtype, tolerance, masked):
@@ -137,6 +142,22 @@ def test_sizes(rng, grid, batch, heads, width, dtype, tolerance, masked):
     arguments = (q * width**-0.5, *others)
     mask = mask if masked else None
     assert_same(arguments, mask, weights, grid, tolerance=tolerance)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("grid", "dtype", "tolerance"),
+    [
+        ((3, 4), "float32", 2e-6),
+        ((3, 4), "bfloat16", 2e-2),
+        ((14, 14), "float32", 4e-6),
+    ],
+)
+def test_form_for_tpus(rng, grid, dtype, tolerance):
+    """On a simulated TPU, which has NaN where nothing was written."""
+    drawn = draw(rng, batch=5, grid=grid, dtype=dtype)
+    with pltpu.force_tpu_interpret_mode():
+        assert_same(*drawn, grid, tolerance=tolerance, fused=for_tpus)
 
 
 @pytest.mark.parametrize(
@@ -180,13 +201,15 @@ def test_large_logits_and_tables(rng):
 
 
 @pytest.mark.parametrize(("dtype", "count"), [("float32", 7), ("bfloat16", 0)])
-def test_products_are_as_exact_as_the_setting(rng, dtype, count):
+@pytest.mark.parametrize("platform", ["gpu", "tpu"])
+def test_products_are_as_exact_as_the_setting(rng, platform, dtype, count):
     """Two products of q, k and v forward and five backward; others always are exact."""
     arguments, mask, _ = draw(rng, dtype=dtype)
     buckets = compute_buckets((3, 4))
 
     def loss(*arguments):
-        return fused_attention(*arguments, buckets, mask).astype(jnp.float32).sum()
+        out = fused_attention(*arguments, buckets, mask, platform=platform)
+        return out.astype(jnp.float32).sum()
 
     def of_kernels(setting):
         with jax.default_matmul_precision(setting):
@@ -330,6 +353,7 @@ def test_a_network_with_either_is_the_same(rng):
         (dict(buckets=compute_buckets((2, 2), "cross")), "of the method 'product'"),
         (dict(buckets=compute_buckets((2, 2), "euclidean")), "the method 'product'"),
         (dict(tokens=17 * 16), "at most 256 tokens on chip; got 272"),
+        (dict(buckets=compute_buckets((33, 1))), "pads 33 x 1 tokens to 64 x 16 and"),
         (dict(platform="rocm"), "run on cpu, gpu, tpu; got 'rocm'"),
     ],
 )
