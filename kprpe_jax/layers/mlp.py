@@ -3,13 +3,35 @@
 from collections.abc import Callable
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.nn.initializers import Initializer
 from jax.typing import DTypeLike
 
+
+@jax.custom_vjp
+def relu6(x: Array) -> Array:
+    """x between 0 and 6, with the gradient 0 at and beyond both.
+
+    The backward pass keeps the result alone, which the next layer keeps anyway.
+    """
+    return jnp.clip(x, 0, 6)
+
+
+def _relu6_forward(x: Array) -> tuple[Array, Array]:
+    out = relu6(x)
+    return out, out
+
+
+def _relu6_backward(out: Array, gradient: Array) -> tuple[Array]:
+    return (jnp.where((out > 0) & (out < 6), gradient, 0),)
+
+
+relu6.defvjp(_relu6_forward, _relu6_backward)
+
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
-    "relu6": nn.relu6,
+    "relu6": relu6,
     "gelu": lambda x: nn.gelu(x, approximate=False),
 }
 
