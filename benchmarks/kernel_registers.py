@@ -37,8 +37,8 @@ def kernel_cases() -> Iterator[tuple[str, Callable[..., Any], tuple[Any, ...]]]:
 
     grid, buckets = (14, 14), compute_buckets((14, 14))
 
-    def attention(q, k, v, tables):
-        out = fused_attention(q, k, v, tables, buckets, platform="gpu")
+    def attention(qkv, tables):
+        out = fused_attention(qkv, tables, buckets, platform="gpu")
         return out.astype(jnp.float32).sum()
 
     shape = jax.ShapeDtypeStruct
@@ -48,11 +48,11 @@ def kernel_cases() -> Iterator[tuple[str, Callable[..., Any], tuple[Any, ...]]]:
     )
     for width in (32, 64):
         for dtype in ("bfloat16", "float32"):
-            q = shape((8, 2, grid[0] * grid[1], width), jnp.dtype(dtype))
-            gradient = jax.grad(attention, (0, 1, 2, 3))
+            qkv = shape((8, grid[0] * grid[1], 3, 2, width), jnp.dtype(dtype))
+            gradient = jax.grad(attention, (0, 1))
             name = f"attention, {width} channels, {dtype}"
-            yield f"{name}, forward", attention, (q, q, q, tables)
-            yield f"{name}, backward", gradient, (q, q, q, tables)
+            yield f"{name}, forward", attention, (qkv, tables)
+            yield f"{name}, backward", gradient, (qkv, tables)
     solver = FAST._replace(domain="pallas")
     weights = shape((1000, 64), jnp.float32)
     yield (

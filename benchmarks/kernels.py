@@ -73,13 +73,22 @@ def cudnn_attention(
 def layers(dtype: str) -> dict[str, Callable[..., Array]]:
     """Attention with KP-RPE, by name; `xla` is what the others must agree with."""
     ways = {
-        "xla": partial(attend, key_mask=None),
+        "xla": partial(of_projection, partial(attend, key_mask=None)),
         "pallas": fused_attention,
-        "product": product_attention,
+        "product": partial(of_projection, product_attention),
     }
     if jax.default_backend() == "gpu" and dtype != "float32":  # all that cuDNN has
-        ways["cudnn"] = cudnn_attention
+        ways["cudnn"] = partial(of_projection, cudnn_attention)
     return ways
+
+
+def of_projection(
+    way: Callable[..., Array], qkv: Array, tables: BiasTables, buckets: BucketSet
+) -> Array:
+    """`way`, which takes q, k and v alone, of what a projection writes: as a layer."""
+    q, k, v = qkv.transpose(2, 0, 3, 1, 4)  # [B, H, N, d]
+    q = q * q.shape[-1] ** -0.5
+    return way(q, k, v, tables, buckets).swapaxes(1, 2)
 
 
 def run_attention(
@@ -106,16 +115,17 @@ def run_attention(
     """
     rng = np.random.default_rng(0)
     buckets, tokens = compute_buckets(grid), grid[0] * grid[1]
-    shape, size = (batch, heads, tokens, width), buckets[0].num_buckets
+    size = buckets[0].num_buckets
 
     def draw(*shape: int, dtype: str = "float32") -> Array:
         return jnp.asarray(rng.normal(size=shape), dtype)
 
-    q, k, v, weights = (draw(*shape, dtype=dtype) for _ in range(4))
+    qkv = draw(batch, tokens, 3, heads, width, dtype=dtype)
+    weights = draw(batch, tokens, heads, width)
     tables = BiasTables(
         shared=draw(batch, heads, size), rows=draw(1, heads, tokens, size)
     )
-    arguments = (q * width**-0.5, k, v, tables)
+    arguments = (qkv, tables)
 
     def gradient(way: Callable[..., Array], *arguments: Any) -> Any:
         def loss(*arguments: Any) -> Array:
@@ -123,7 +133,7 @@ def run_attention(
                 way(*arguments, buckets=buckets).astype(jnp.float32) * weights
             ).sum()
 
-        return jax.grad(loss, (0, 1, 2, 3))(*arguments)
+        return jax.grad(loss, (0, 1))(*arguments)
 
     passes = {
         name: {

@@ -28,9 +28,7 @@ _LEAST = 16  # side of the smallest product that Triton has
 
 
 def fused_attention(
-    q: Array,
-    k: Array,
-    v: Array,
+    qkv: Array,
     tables: BiasTables,
     buckets: BucketSet,
     key_mask: Array | None = None,
@@ -38,7 +36,7 @@ def fused_attention(
     sharding: NamedSharding | None = None,
     platform: str | None = None,
 ) -> Array:
-    """softmax(q k' + B_ij) v with B_ij = A[h,i,d(i,j)] - g[b,h,d(i,j)].
+    """softmax(q k' / sqrt(d) + B_ij) v with B_ij = A[h,i,d(i,j)] - g[b,h,d(i,j)].
 
     Gradients go to q, k, v and the tables; that of `rows` (A) is summed over the images
     of a device in a fixed order, and over devices by bucket.
@@ -49,8 +47,8 @@ def fused_attention(
 
     Source: KP-RPE, Eq. 5, 7 and 11, in the split form of `position.keypoint_bias`.
     Args:
-      q: [B, H, N, d], scaled.
-      k, v: [B, H, N, d], of q's type, float32 or bfloat16.
+      qkv: [B, N, 3, H, d], queries, keys and values beside each other as a projection
+        writes them, float32 or bfloat16.
       tables: one layer's; `shared` and `rows` only, `rows` the same for all images
         of a device.
       buckets: of the method `product`.
@@ -59,55 +57,46 @@ def fused_attention(
       sharding: of the batch axis over devices; each runs the kernel on its images.
       platform: `gpu` (Triton), `tpu` (Mosaic) or `cpu` (interpreted, slow); None = the
         one that JAX computes on.
-    Returns: [B, H, N, d] in q's type.
+    Returns: [B, N, H, d] in qkv's type.
     Raises: ValueError: tables, buckets or sizes that the kernel does not read.
     """
+    batch, tokens, _, heads, width = qkv.shape
     shares = num_shares(sharding)
-    part = check_fused(tables, buckets, q.shape[2], shares)
-    if q.size == 0:
-        return jnp.zeros_like(q)
-    batch, heads, tokens, width = q.shape
-    rows, columns, _ = part.axes
-    grid = len(rows), len(columns)
-    padded = _padded_grid(grid)
-    channels = power_of_two(width, _LEAST)
-
-    def of_queries(x: Array) -> Array:  # [..., R, C, d]
-        return pad_ends(x, (-2, padded[1]), (-1, channels))
-
-    def of_keys(x: Array) -> Array:  # [..., N, d] -> [..., M, d]
-        x = x.reshape(*x.shape[:-2], *grid, x.shape[-1])
-        x = pad_ends(x, (-3, padded[0]), (-2, padded[1]))
-        return x.reshape(*x.shape[:-3], -1, x.shape[-1])
-
+    part = check_fused(tables, buckets, tokens, shares)
+    if qkv.size == 0:
+        return jnp.zeros_like(qkv[:, :, 0])
+    grid = _grid(part)
+    pitch = _padded_grid(grid)[1]
     shared, own = (
-        pad_ends(table, (-2, padded[1])) for table in _table_parts(tables, part, shares)
+        pad_ends(table, (-2, pitch)) for table in _table_parts(tables, part, shares)
     )
-    shared = jnp.broadcast_to(shared, (shares, heads, *shared.shape[2:]))
     own = of_images(own, batch)
-    own = jnp.broadcast_to(own, (batch, heads, *own.shape[2:]))
     visible = jnp.ones((batch, tokens)) if key_mask is None else key_mask
+    visible = _pad_grid(visible.astype(jnp.float32)[..., None], grid)
     arguments = (
-        of_queries(q.reshape(batch, heads, *grid, width)),
-        *(pad_ends(of_keys(x), (-1, channels)) for x in (k, v)),
-        shared,
-        own,
-        of_keys(visible.astype(jnp.float32)[..., None])[:, None, :, 0],
+        pad_ends(qkv, (-1, power_of_two(width, _LEAST))),
+        jnp.broadcast_to(shared, (shares, heads, *shared.shape[2:])),
+        jnp.broadcast_to(own, (batch, heads, *own.shape[2:])),
+        visible[:, None, :, 0],
         _read_columns(part),
     )
 
-    attend = partial(_attend_images, platform=platform or kernel_platform())
+    attend = partial(
+        _attend_images,
+        grid=grid,
+        scale=width**-0.5,
+        platform=platform or kernel_platform(),
+    )
     if sharding is not None:
         images, whole = PartitionSpec(*sharding.spec[:1]), PartitionSpec()
         attend = jax.shard_map(
             attend,
             mesh=sharding.mesh,
-            in_specs=(*(images,) * 6, whole),
+            in_specs=(*(images,) * 4, whole),
             out_specs=images,
             check_vma=False,  # a kernel does not say over which axes results vary
         )
-    out = attend(*arguments)[..., : grid[1], :width]
-    return out.reshape(q.shape)
+    return attend(*arguments)[..., :width]
 
 
 def check_fused(
@@ -141,68 +130,91 @@ def check_fused(
             f"attention 'pallas' keeps at most {MOST_TOKENS} tokens on chip; got "
             f"{num_tokens}; use larger patches or attention 'xla'."
         )
-    rows, columns, _ = buckets[0].axes
-    padded = _padded_grid((len(rows), len(columns)))
+    grid = _grid(buckets[0])
+    padded = _padded_grid(grid)
     if math.prod(padded) > _MOST_KEYS:
         raise ValueError(
-            f"attention 'pallas' pads {len(rows)} x {len(columns)} tokens to "
-            f"{padded[0]} x {padded[1]} and keeps at most {_MOST_KEYS} on chip; use "
-            "attention 'xla'."
+            f"attention 'pallas' pads {grid[0]} x {grid[1]} tokens to {padded[0]} x "
+            f"{padded[1]} and keeps at most {_MOST_KEYS} on chip; use attention 'xla'."
         )
     return buckets[0]
 
 
 def _attend_images(
-    q: Array,
-    k: Array,
-    v: Array,
+    qkv: Array,
     shared: Array,
     own: Array,
     visible: Array,
     columns: Array,
     *,
+    grid: tuple[int, int],
+    scale: float,
     platform: str,
 ) -> Array:
     """The kernel on a device's images, padded to a multiple of a program's."""
-    batch = q.shape[0]
-    chunk = fused_kernels.images_per_program(batch, q.dtype)
-    padded = (0, -(-batch // chunk) * chunk)
-    q, k, v, own, visible = (pad_ends(x, padded) for x in (q, k, v, own, visible))
-    return _attend(q, k, v, shared[0], own, visible, columns, platform)[:batch]
+    batch = qkv.shape[0]
+    images = fused_kernels.images_per_program(batch, qkv.dtype)
+    padded = (0, -(-batch // images) * images)
+    qkv, own, visible = (pad_ends(x, padded) for x in (qkv, own, visible))
+    if platform == "tpu":  # whose kernel has whole blocks: [B, 3, H, M, d]
+        qkv = _pad_grid(jnp.moveaxis(qkv, 1, 3), grid)
+    out = _attend(qkv, shared[0], own, visible, columns, scale, platform)
+    if platform == "tpu":
+        out = jnp.moveaxis(_cut_grid(out, grid), 2, 1)
+    return out[:batch]
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(7,))
+@partial(jax.custom_vjp, nondiff_argnums=(5, 6))
 def _attend(
-    q: Array,
-    k: Array,
-    v: Array,
+    qkv: Array,
     shared: Array,
     own: Array,
     visible: Array,
     columns: Array,
+    scale: float,
     platform: str,
 ) -> Array:
-    return fused_kernels.attend(q, k, v, shared, own, visible, columns, platform)
+    return fused_kernels.attend(qkv, shared, own, visible, columns, scale, platform)
 
 
 def _attend_forward(*arguments: Any) -> tuple[Array, tuple[Array, ...]]:
-    return fused_kernels.attend(*arguments), arguments[:-1]
+    return fused_kernels.attend(*arguments), arguments[:-2]
 
 
 def _attend_backward(
-    platform: str, arguments: tuple[Array, ...], cotangent: Array
+    scale: float, platform: str, arguments: tuple[Array, ...], cotangent: Array
 ) -> tuple[Array | None, ...]:
-    gradients = fused_kernels.attend_backward(*arguments, cotangent, platform)
+    gradients = fused_kernels.attend_backward(*arguments, cotangent, scale, platform)
     return (*gradients, None, None)
 
 
 _attend.defvjp(_attend_forward, _attend_backward)
 
 
+def _grid(part: Buckets) -> tuple[int, int]:
+    rows, columns, _ = part.axes
+    return len(rows), len(columns)
+
+
 def _padded_grid(grid: tuple[int, int]) -> tuple[int, int]:
     """Rows of keys and the pitch P of a row, powers of two; at least 128 keys."""
     pitch = power_of_two(grid[1], _LEAST)
     return power_of_two(grid[0], -(-128 // pitch)), pitch
+
+
+def _pad_grid(tokens: Array, grid: tuple[int, int]) -> Array:
+    """[..., N, d] -> [..., M, d], zeros beyond each row and the last."""
+    rows, pitch = _padded_grid(grid)
+    tokens = tokens.reshape(*tokens.shape[:-2], *grid, tokens.shape[-1])
+    tokens = pad_ends(tokens, (-3, rows), (-2, pitch))
+    return tokens.reshape(*tokens.shape[:-3], -1, tokens.shape[-1])
+
+
+def _cut_grid(tokens: Array, grid: tuple[int, int]) -> Array:
+    """The reverse of `_pad_grid`."""
+    tokens = tokens.reshape(*tokens.shape[:-2], *_padded_grid(grid), tokens.shape[-1])
+    tokens = tokens[..., : grid[0], : grid[1], :]
+    return tokens.reshape(*tokens.shape[:-3], -1, tokens.shape[-1])
 
 
 def _table_parts(tables: BiasTables, part: Buckets, shares: int) -> tuple[Array, Array]:
@@ -213,7 +225,7 @@ def _table_parts(tables: BiasTables, part: Buckets, shares: int) -> tuple[Array,
     """
     rows, columns, num_columns = part.axes
     sizes = (part.num_buckets // num_columns, num_columns)
-    pitch = _padded_grid((len(rows), len(columns)))[1]
+    pitch = _padded_grid(_grid(part))[1]
     in_column = jax.nn.one_hot(columns, num_columns)  # [C, C, num_columns]
     read = partial(
         jnp.einsum,
@@ -242,8 +254,8 @@ def _table_parts(tables: BiasTables, part: Buckets, shares: int) -> tuple[Array,
 
 def _read_columns(part: Buckets) -> np.ndarray:
     """Where in D the queries of a row read for a key: int32 [R, 1, M]."""
-    rows, columns, _ = part.axes
-    num_rows, pitch = _padded_grid((len(rows), len(columns)))
+    rows, _, _ = part.axes
+    num_rows, pitch = _padded_grid(_grid(part))
     rows = np.pad(rows, ((0, 0), (0, num_rows - rows.shape[1])))
     read = rows[:, :, None] * pitch + np.arange(pitch)
     return read.reshape(len(rows), 1, -1).astype(np.int32)

@@ -2,12 +2,10 @@
 
 A program has the queries of one row of the token grid beside all keys, so that whole
 rows of logits are on chip: softmax needs no running maximum, and the backward pass
-keeps nothing but the inputs. `kernel_tables` reads the bias of those queries and sums
-its gradient.
+keeps nothing but the inputs. Where tokens and tables lie is `kernel_access`'s business.
 """
 
 import functools
-import math
 from typing import Any
 
 import jax
@@ -17,128 +15,98 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as pltriton
 from jax.typing import DTypeLike
 
-from kprpe_jax.layers.kernel_tables import Loads, Products
+from kprpe_jax.layers.kernel_access import ByBlock, ByIndex
 from kprpe_jax.layers.pallas_launch import launch_options
 
 _HIDDEN = -1e30  # a logit that no query may have; finite, as rows may be all hidden
 _TINY = 1e-30
+_Q, _K, _V = range(3)
 
 
 def attend(
-    q: Array,
-    k: Array,
-    v: Array,
+    qkv: Array,
     shared: Array,
     own: Array,
     visible: Array,
     columns: Array,
+    scale: float,
     platform: str,
 ) -> Array:
-    """softmax(q k' + T) v.
+    """softmax(scale q k' + T) v.
 
     Sizes are padded: B images (`images_per_program`), P queries and keys in a row of
     the grid, M keys (a multiple of P), D columns of the tables (another).
 
     Args:
-      q: [B, H, R, P, d], scaled.
-      k, v: [B, H, M, d].
+      qkv: [B, N, 3, H, d] where N = R C; on TPUs [B, 3, H, M, d].
       shared: float32 [H, R, P, D], part of T that all images share.
       own: float32 [B, H, P, D], part of an image, the same in all rows of the grid.
       visible: float32 [B, 1, M], 1 where queries may look, else 0.
       columns: int32 [R, 1, M], column of the tables that queries of a row read for a
         key; any for padding, which `visible` hides.
+      scale: of q.
       platform: of `pallas_launch`.
-    Returns: [B, H, R, P, d] in q's type; zeros where all keys are hidden.
+    Returns: [B, N, H, d] (TPUs: [B, H, M, d], only R P of M written) in qkv's type;
+      zeros where all keys are hidden.
     """
-    batch, heads, rows, pitch, width = q.shape
-    keys, depth = k.shape[2], shared.shape[-1]
-    chunk = images_per_program(batch, q.dtype)
-    in_row = pl.BlockSpec(
-        (chunk, None, None, pitch, width), lambda h, c, y: (c, h, y, 0, 0)
-    )
-    whole = pl.BlockSpec((chunk, None, keys, width), lambda h, c, y: (c, h, 0, 0))
-    arguments = (q, k, v, shared, own, visible, columns)
-    result = jax.ShapeDtypeStruct(q.shape, q.dtype)
-    access = _access(platform, pitch, depth, q.dtype)
+    images = images_per_program(qkv.shape[0], qkv.dtype)
+    access = _access(qkv, shared, visible, platform)
+    arguments = (qkv, shared, own, visible, columns)
+    shape = list(qkv.shape)
+    del shape[2 if isinstance(access, ByIndex) else 1]
+    result = jax.ShapeDtypeStruct(tuple(shape), qkv.dtype)
     return pl.pallas_call(
-        functools.partial(_forward, access=access),
+        functools.partial(_forward, access=access, scale=scale),
         out_shape=result,
-        grid=(heads, batch // chunk, rows),
-        in_specs=[
-            in_row,
-            whole,
-            whole,
-            pl.BlockSpec((None, None, pitch, depth), lambda h, c, y: (h, y, 0, 0)),
-            pl.BlockSpec((chunk, None, pitch, depth), lambda h, c, y: (c, h, 0, 0)),
-            pl.BlockSpec((chunk, 1, keys), lambda h, c, y: (c, 0, 0)),
-            pl.BlockSpec((None, 1, keys), lambda h, c, y: (y, 0, 0)),
-        ],
-        out_specs=in_row,
-        cost_estimate=_cost(*arguments, result, products=2, access=access, uses=1),
-        **launch_options(platform, parallel_axes=3),
+        grid=(shared.shape[0], qkv.shape[0] // images, shared.shape[1]),
+        in_specs=_specs(access, images, *arguments),
+        out_specs=access.block(result, images),
+        cost_estimate=_cost(access, *arguments, result, products=2, reads=1),
+        **launch_options(platform, parallel_axes=2, ordered_axes=1),
     )(*arguments)
 
 
 def attend_backward(
-    q: Array,
-    k: Array,
-    v: Array,
+    qkv: Array,
     shared: Array,
     own: Array,
     visible: Array,
     columns: Array,
     cotangent: Array,
+    scale: float,
     platform: str,
-) -> tuple[Array, Array, Array, Array, Array]:
-    """Gradients of `attend` to q, k, v and both parts of T.
+) -> tuple[Array, Array, Array]:
+    """Gradients of `attend` to qkv and both parts of T.
 
     A program has one head of several images and goes through all rows of the grid. It
     alone adds to its part of the shared table; the parts are summed afterwards. So no
     sum depends on the order in which programs run.
     """
-    batch, heads, rows, pitch, width = q.shape
-    keys, depth = k.shape[2], shared.shape[-1]
-    chunk = images_per_program(batch, q.dtype)
-    queries = pl.BlockSpec(
-        (chunk, None, rows, pitch, width), lambda h, c: (c, h, 0, 0, 0)
-    )
-    whole = pl.BlockSpec((chunk, None, keys, width), lambda h, c: (c, h, 0, 0))
-    by_image = pl.BlockSpec((chunk, None, pitch, depth), lambda h, c: (c, h, 0, 0))
-    part = (batch // chunk, *shared.shape)
-    arguments = (q, k, v, shared, own, visible, columns, cotangent)
+    images = images_per_program(qkv.shape[0], qkv.dtype)
+    programs = qkv.shape[0] // images
+    access = _access(qkv, shared, visible, platform)
+    arguments = (qkv, shared, own, visible, columns)
     results = [
-        *(jax.ShapeDtypeStruct(x.shape, x.dtype) for x in (q, k, v)),
-        jax.ShapeDtypeStruct(part, jnp.float32),
+        jax.ShapeDtypeStruct(qkv.shape, qkv.dtype),
+        jax.ShapeDtypeStruct((programs, *shared.shape), jnp.float32),
         jax.ShapeDtypeStruct(own.shape, jnp.float32),
     ]
-    access = _access(platform, pitch, depth, q.dtype)
-    d_q, d_k, d_v, d_shared, d_own = pl.pallas_call(
-        functools.partial(_backward, access=access, on_gpu=platform == "gpu"),
+    in_specs = _specs(access, images, *arguments)
+    part = pl.BlockSpec(
+        (None, None, *shared.shape[1:]), lambda h, c, *_: (c, h, 0, 0, 0)
+    )
+    d_qkv, d_shared, d_own = pl.pallas_call(
+        functools.partial(
+            _backward, access=access, scale=scale, on_gpu=platform == "gpu"
+        ),
         out_shape=results,
-        grid=(heads, batch // chunk),
-        in_specs=[
-            queries,
-            whole,
-            whole,
-            pl.BlockSpec((None, rows, pitch, depth), lambda h, c: (h, 0, 0, 0)),
-            by_image,
-            pl.BlockSpec((chunk, 1, keys), lambda h, c: (c, 0, 0)),
-            pl.BlockSpec((rows, 1, keys), lambda h, c: (0, 0, 0)),
-            queries,
-        ],
-        out_specs=[
-            queries,
-            whole,
-            whole,
-            pl.BlockSpec(
-                (None, None, rows, pitch, depth), lambda h, c: (c, h, 0, 0, 0)
-            ),
-            by_image,
-        ],
-        cost_estimate=_cost(*arguments, *results, products=5, access=access, uses=2),
+        grid=(shared.shape[0], programs),
+        in_specs=[*in_specs, access.block(cotangent, images)],
+        out_specs=[in_specs[0], part, in_specs[2]],
+        cost_estimate=_cost(access, *arguments, *results, products=5, reads=2),
         **launch_options(platform, parallel_axes=2),
-    )(*arguments)
-    return d_q, d_k, d_v, d_shared.sum(0), d_own
+    )(*arguments, cotangent)
+    return d_qkv, d_shared.sum(0), d_own
 
 
 def images_per_program(batch: int, dtype: DTypeLike) -> int:
@@ -153,51 +121,75 @@ def images_per_program(batch: int, dtype: DTypeLike) -> int:
 
 
 def _access(
-    platform: str, pitch: int, depth: int, dtype: DTypeLike
-) -> Loads | Products:
+    qkv: Array, shared: Array, visible: Array, platform: str
+) -> ByIndex | ByBlock:
+    _, rows, pitch, depth = shared.shape
     if platform == "tpu":
-        return Products(depth, pieces=2 if jnp.dtype(dtype).itemsize == 2 else 3)
-    return Loads(pitch, depth)
+        pieces = 2 if qkv.dtype.itemsize == 2 else 3
+        return ByBlock(pitch, depth, pieces)
+    return ByIndex((rows, qkv.shape[1] // rows), pitch, visible.shape[-1], depth)
+
+
+def _specs(
+    access: ByIndex | ByBlock,
+    images: int,
+    qkv: Array,
+    shared: Array,
+    own: Array,
+    visible: Array,
+    columns: Array,
+) -> list[pl.BlockSpec]:
+    """What of the arguments a program has, by (head, number of its images, ...)."""
+    return [
+        access.block(qkv, images),
+        pl.BlockSpec((None, *shared.shape[1:]), lambda h, c, *_: (h, 0, 0, 0)),
+        pl.BlockSpec((images, None, *own.shape[2:]), lambda h, c, *_: (c, h, 0, 0)),
+        pl.BlockSpec((images, *visible.shape[1:]), lambda h, c, *_: (c, 0, 0)),
+        pl.BlockSpec(columns.shape, lambda h, c, *_: (0, 0, 0)),
+    ]
 
 
 def _cost(
+    access: ByIndex | ByBlock,
     *arrays: Array | jax.ShapeDtypeStruct,
     products: int,
-    access: Loads | Products,
-    uses: int,
+    reads: int,
 ) -> pl.CostEstimate:
-    """Of so many products over channels and uses of the tables, for XLA.
+    """Of so many products over channels and reads of the tables, for XLA.
 
-    `arrays` are all that a kernel reads and writes, from q, k, v and `shared` on.
+    `arrays` are all that a kernel reads and writes, its arguments first.
     """
-    (*queries, width), keys, depth = (arrays[i].shape for i in (0, 1, 3))
-    pairs = math.prod(queries) * keys[2]
-    pieces = access.pieces if isinstance(access, Products) else 0
+    width = arrays[0].shape[-1]
+    heads, rows, pitch, depth = arrays[1].shape
+    pairs = len(arrays[0]) * heads * rows * pitch * arrays[3].shape[-1]
+    pieces = access.pieces if isinstance(access, ByBlock) else 0
     return pl.CostEstimate(
-        flops=2 * pairs * (products * width + uses * pieces * depth[-1]),
+        flops=2 * pairs * (products * width + reads * pieces * depth),
         transcendentals=pairs,
         bytes_accessed=sum(x.size * x.dtype.itemsize for x in arrays),
     )
 
 
 def _forward(
-    q_ref, k_ref, v_ref, shared_ref, own_ref, visible_ref, columns_ref, out_ref, *,
-    access: Loads | Products,
+    qkv_ref, shared_ref, own_ref, visible_ref, columns_ref, out_ref, *,
+    access: ByIndex | ByBlock, scale: float,
 ):  # fmt: skip
-    columns = access.prepare(columns_ref[...])
+    y = pl.program_id(2)
+    columns = access.prepare(columns_ref[y])
 
     def image(b: Array, _: None) -> None:
-        v = v_ref[b]
-        bias = access.read(columns, (shared_ref,), (own_ref, b))
-        weights = _weights(q_ref[b], k_ref[b], bias, visible_ref[b])
-        out_ref[b] = _dot(weights.astype(v.dtype), v).astype(out_ref.dtype)
+        q = access.queries(qkv_ref, b, y, _Q) * scale
+        k, v = (access.all_keys(qkv_ref, b, part) for part in (_K, _V))
+        bias = access.read(columns, (shared_ref, y), (own_ref, b))
+        weights = _weights(q, k, bias, visible_ref[b])
+        access.put_queries(out_ref, _dot(weights.astype(v.dtype), v), b, y)
 
-    jax.lax.fori_loop(0, q_ref.shape[0], image, None)
+    jax.lax.fori_loop(0, own_ref.shape[0], image, None)
 
 
 def _backward(
-    q_ref, k_ref, v_ref, shared_ref, own_ref, visible_ref, columns_ref, cotangent_ref,
-    d_q_ref, d_k_ref, d_v_ref, d_shared_ref, d_own_ref, *, access: Loads | Products,
+    qkv_ref, shared_ref, own_ref, visible_ref, columns_ref, cotangent_ref,
+    d_qkv_ref, d_shared_ref, d_own_ref, *, access: ByIndex | ByBlock, scale: float,
     on_gpu: bool,
 ):  # fmt: skip
     num_rows, pitch, depth = shared_ref.shape
@@ -208,18 +200,21 @@ def _backward(
 
         def row(y: Array, sums: tuple[Any, ...]) -> tuple[Any, ...]:
             d_k, d_v, d_own = sums
-            # Keys are read again for each row: kept, they would not fit on GPUs.
-            q, k, v = q_ref[b, y], k_ref[b], v_ref[b]
-            cotangent = cotangent_ref[b, y]
+            q = access.queries(qkv_ref, b, y, _Q) * scale
+            # Keys and values are read again for each row, and late: kept, they would
+            # not fit on GPUs.
+            k = access.all_keys(qkv_ref, b, _K)
             columns = access.prepare(columns_ref[y])
             bias = access.read(columns, (shared_ref, y), (own_ref, b))
             weights = _weights(q, k, bias, visible)
+            cotangent = access.queries(cotangent_ref, b, y)
+            v = access.all_keys(qkv_ref, b, _V)
             d_v += _dot(weights.astype(v.dtype), cotangent, (0, 0))
             d_weights = _dot(cotangent, v, (1, 1))
             mean = (weights * d_weights).sum(1, keepdims=True)
             d_logits = weights * (d_weights - mean)
             rounded = d_logits.astype(k.dtype)
-            d_q_ref[b, y] = _dot(rounded, k).astype(d_q_ref.dtype)
+            access.put_queries(d_qkv_ref, _dot(rounded, k) * scale, b, y, _Q)
             d_k += _dot(rounded, q, (0, 0))
             d_table = access.collect(columns, d_logits)
             for span, part in zip(spans, d_table, strict=True):
@@ -230,18 +225,16 @@ def _backward(
                 pltriton.debug_barrier()
             return d_k, d_v, jax.tree.map(jnp.add, d_own, d_table)
 
-        sums = (
-            jnp.zeros(k_ref.shape[1:], jnp.float32),
-            jnp.zeros(v_ref.shape[1:], jnp.float32),
-            [jnp.zeros((pitch, access.span), jnp.float32) for _ in spans],
-        )
+        by_key = jnp.zeros((visible.shape[1], qkv_ref.shape[-1]), jnp.float32)
+        by_column = [jnp.zeros((pitch, access.span), jnp.float32) for _ in spans]
+        sums = by_key, by_key, by_column
         d_k, d_v, d_own = jax.lax.fori_loop(0, num_rows, row, sums)
-        d_k_ref[b] = d_k.astype(d_k_ref.dtype)
-        d_v_ref[b] = d_v.astype(d_v_ref.dtype)
+        access.put_keys(d_qkv_ref, d_k, b, _K)
+        access.put_keys(d_qkv_ref, d_v, b, _V)
         for span, part in zip(spans, d_own, strict=True):
             d_own_ref[b, :, span] = part
 
-    jax.lax.fori_loop(0, q_ref.shape[0], image, None)
+    jax.lax.fori_loop(0, own_ref.shape[0], image, None)
 
 
 def _weights(q: Array, k: Array, bias: Array, visible: Array) -> Array:

@@ -17,14 +17,15 @@ def kernel_platform() -> str:
 
 
 def launch_options(
-    platform: str, *, parallel_axes: int, num_warps: int = 8
+    platform: str, *, parallel_axes: int, ordered_axes: int = 0, num_warps: int = 8
 ) -> dict[str, Any]:
     """Arguments of `pallas_call`: Triton on GPUs, Mosaic on TPUs, else interpreted.
 
     Args:
       platform: one of PLATFORMS.
-      parallel_axes: of the grid, all of it; a TPU of two cores shares programs out
+      parallel_axes: first ones of the grid; a TPU of two cores shares programs out
         along them, so none may read what another wrote.
+      ordered_axes: the others; programs along them may share a block of results.
       num_warps: of a program on GPUs; fewer leave more registers to each.
     Raises: ValueError: another platform.
     """
@@ -34,6 +35,7 @@ def launch_options(
         return dict(compiler_params=params)
     if platform == "tpu":
         semantics = (pltpu.PARALLEL,) * parallel_axes
+        semantics += (pltpu.ARBITRARY,) * ordered_axes
         return dict(compiler_params=pltpu.CompilerParams(dimension_semantics=semantics))
     if platform == "cpu":
         return dict(interpret=True)

@@ -41,7 +41,16 @@ def draw(rng, *, batch=2, heads=2, grid=(3, 4), width=8, kind="kprpe", dtype="fl
     return (q, k, v, BiasTables(**tables)), mask, weights
 
 
+def fused(q, k, v, tables, buckets, mask=None, **options):
+    qkv = jnp.stack((q, k, v), 1).transpose(0, 3, 1, 2, 4)  # [B, N, 3, H, d]
+    return fused_attention(qkv, tables, buckets, mask, **options).swapaxes(1, 2)
+
+
+for_tpus = partial(fused, platform="tpu")
+
+
 def xla_attention(q, k, v, tables, buckets, mask):
+    q = q * q.shape[-1] ** -0.5
     logits = jnp.einsum("bhid,bhjd->bhij", q, k, preferred_element_type=jnp.float32)
     logits += position_bias(tables, buckets)
     if mask is not None:
@@ -55,6 +64,7 @@ def loop_attention(q, k, v, tables, ids, mask):
     out = np.zeros(q.shape)
     for b, h, i in np.ndindex(q.shape[:3]):
         logits = np.array([q[b, h, i] @ key for key in k[b, h]], np.float64)
+        logits /= np.sqrt(q.shape[-1])
         for j in range(len(logits)):
             logits[j] += (
                 tables.rows[0, h, i, ids[i, j]] + tables.shared[b, h, ids[i, j]]
@@ -62,9 +72,6 @@ def loop_attention(q, k, v, tables, ids, mask):
         weights = np.where(mask[b], np.exp(logits - logits.max()), 0)
         out[b, h, i] = weights / weights.sum() @ v[b, h]
     return out
-
-
-for_tpus = partial(fused_attention, platform="tpu")
 
 
 @lru_cache
@@ -83,11 +90,11 @@ def compiled(attention, grid):
     return quick_jit(run)
 
 
-def assert_same(arguments, mask, weights, grid, *, tolerance, fused=fused_attention):
+def assert_same(arguments, mask, weights, grid, *, tolerance, attention=fused):
     """Result and all gradients, relative to the largest number of each."""
     pair = (
-        compiled(attention, grid)(arguments, mask, weights)
-        for attention in (fused, xla_attention)
+        compiled(way, grid)(arguments, mask, weights)
+        for way in (attention, xla_attention)
     )
     for got, want in zip(*pair, strict=True):
         assert got.dtype == want.dtype
@@ -101,7 +108,7 @@ def assert_same(arguments, mask, weights, grid, *, tolerance, fused=fused_attent
 def test_equal_to_loops(rng):
     arguments, mask, weights = draw(rng)
     ids = compute_buckets((3, 4))[0].ids
-    got = compiled(fused_attention, (3, 4))(arguments, mask, weights)[0]
+    got = compiled(fused, (3, 4))(arguments, mask, weights)[0]
     want = loop_attention(*jax.tree.map(np.asarray, arguments), ids, mask)
     np.testing.assert_allclose(got, want, atol=2e-6)
 
@@ -136,10 +143,9 @@ def test_equal_to_xla_in_bfloat16(rng):
     ],
 )
 def test_sizes(rng, grid, batch, heads, width, dtype, tolerance, masked):
-    (q, *others), mask, weights = draw(
+    arguments, mask, weights = draw(
         rng, grid=grid, batch=batch, heads=heads, width=width, dtype=dtype
     )
-    arguments = (q * width**-0.5, *others)
     mask = mask if masked else None
     assert_same(arguments, mask, weights, grid, tolerance=tolerance)
 
@@ -157,7 +163,7 @@ def test_form_for_tpus(rng, grid, dtype, tolerance):
     """On a simulated TPU, which has NaN where nothing was written."""
     drawn = draw(rng, batch=5, grid=grid, dtype=dtype)
     with pltpu.force_tpu_interpret_mode():
-        assert_same(*drawn, grid, tolerance=tolerance, fused=for_tpus)
+        assert_same(*drawn, grid, tolerance=tolerance, attention=for_tpus)
 
 
 @pytest.mark.parametrize(
@@ -180,7 +186,7 @@ def test_hidden_keys(rng):
     """They change nothing, whatever they hold; where all are hidden nothing comes."""
     (q, k, v, tables), mask, weights = draw(rng)
     mask[1] = False
-    run = compiled(fused_attention, (3, 4))
+    run = compiled(fused, (3, 4))
     out, d_q, d_k, d_v, *_ = first = run((q, k, v, tables), mask, weights)
     hidden = ~mask[:, None, :, None]
     moved = run((q, k + 9 * hidden, v - 9 * hidden, tables), mask, weights)
@@ -197,7 +203,8 @@ def test_large_logits_and_tables(rng):
     """No overflow, and float32 tables are read whole, not by their first 8 bits."""
     (q, k, v, tables), mask, weights = draw(rng)
     tables = jax.tree.map(lambda x: 1e3 * x, tables)
-    assert_same((100 * q, k, v, tables), mask, weights, (3, 4), tolerance=1e-4)
+    q *= 100 * q.shape[-1] ** 0.5
+    assert_same((q, k, v, tables), mask, weights, (3, 4), tolerance=1e-4)
 
 
 @pytest.mark.parametrize(("dtype", "count"), [("float32", 7), ("bfloat16", 0)])
@@ -208,7 +215,7 @@ def test_products_are_as_exact_as_the_setting(rng, platform, dtype, count):
     buckets = compute_buckets((3, 4))
 
     def loss(*arguments):
-        out = fused_attention(*arguments, buckets, mask, platform=platform)
+        out = fused(*arguments, buckets, mask, platform=platform)
         return out.astype(jnp.float32).sum()
 
     def of_kernels(setting):
@@ -222,9 +229,9 @@ def test_products_are_as_exact_as_the_setting(rng, platform, dtype, count):
 
 
 def test_no_images():
-    q = jnp.zeros((0, 2, 12, 8))
     tables = BiasTables(shared=jnp.zeros((1, 2, 49)))
-    assert fused_attention(q, q, q, tables, compute_buckets((3, 4))).shape == q.shape
+    out = fused_attention(jnp.zeros((0, 12, 3, 2, 8)), tables, compute_buckets((3, 4)))
+    assert out.shape == (0, 12, 2, 8)
 
 
 def test_no_array_of_all_pairs():
@@ -247,7 +254,7 @@ def test_no_array_of_all_pairs():
         )
 
     pairs = batch * heads * (grid[0] * grid[1]) ** 2
-    assert largest(fused_attention) < pairs / 2
+    assert largest(fused) < pairs / 2
     assert largest(xla_attention) >= pairs
 
 
@@ -262,9 +269,7 @@ def test_lowers_for_accelerators(rng, lowering, platform, call, dtype):
     arguments, mask, _ = draw(rng, batch=4, heads=1, grid=grid, width=32, dtype=dtype)
 
     def loss(q, k, v, tables):
-        out = fused_attention(
-            q, k, v, tables, compute_buckets(grid), mask, platform=platform
-        )
+        out = fused(q, k, v, tables, compute_buckets(grid), mask, platform=platform)
         return out.astype(jnp.float32).sum()
 
     gradient = jax.jit(jax.grad(loss, (0, 1, 2, 3)))
@@ -289,9 +294,7 @@ def test_devices_keep_their_images(rng):
     placed = (*jax.device_put((q, k, v), rows), tables)
 
     def loss(sharding, arguments, mask, weights):
-        out = fused_attention(
-            *arguments, compute_buckets(grid), mask, sharding=sharding
-        )
+        out = fused(*arguments, compute_buckets(grid), mask, sharding=sharding)
         return (out * weights).sum()
 
     gradients = []
@@ -358,12 +361,12 @@ def test_a_network_with_either_is_the_same(rng):
     ],
 )
 def test_what_the_kernel_does_not_read(change, message):
-    q = jnp.zeros((2, 1, change.pop("tokens", 4), 8))
+    qkv = jnp.zeros((2, change.pop("tokens", 4), 3, 1, 8))
     options = dict(
         tables=BiasTables(shared=jnp.zeros((2, 1, 49))), buckets=compute_buckets((2, 2))
     )
     with pytest.raises(ValueError, match=message):
-        fused_attention(q, q, q, **(options | change))
+        fused_attention(qkv, **(options | change))
 
 
 def test_unknown_implementation():
