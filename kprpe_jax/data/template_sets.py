@@ -1,6 +1,8 @@
 """Data sets of templates, searched or compared: IJB-B, IJB-C, IJB-S, TinyFace.
 
-Images that no list names are left out before anything is embedded.
+Images that no list names are left out before anything is embedded. A template without
+images ends it: it would leave the denominator, and those that cannot be read are the
+hard ones.
 """
 
 import os
@@ -73,8 +75,8 @@ def open_template_set(
       align: bring photos of any size to the template by their keypoints; else every
         image must have `image_size`.
       needs_keypoints: of `Faces`.
-    Raises: ValueError: no such data set; its lists name templates without images; an
-      image of nobody where there are no lists.
+    Raises: ValueError: no such data set; its lists, or the CSV of videos, name
+      templates without images; an image of nobody where there are no lists.
     """
     folder = newest_version(os.fspath(data_dir), name)
     tables = read_tables(folder)
@@ -99,7 +101,8 @@ def open_template_set(
     lists = read_lists(tables)
     rows = count
     if "template" in fields and tables:
-        rows = _named_rows(name, template, lists)
+        videos = tables.get("video_template", np.zeros(0, np.int64))
+        rows = _named_rows(name, template, lists, videos)
     elif (nobody := (identity == "") & (part != "distractor")).any():
         raise ValueError(
             f"open_template_set: every image of {name} must be of somebody; got "
@@ -144,10 +147,12 @@ def read_lists(tables: dict[str, np.ndarray]) -> Lists:
     )
 
 
-def _named_rows(name: str, template: np.ndarray, lists: Lists) -> np.ndarray:
+def _named_rows(
+    name: str, template: np.ndarray, lists: Lists, videos: np.ndarray
+) -> np.ndarray:
     """Rows of the templates that a list names; every one must have a row."""
     searched = [ids for ids, _ in (*lists.galleries.values(), *lists.probes.values())]
-    wanted = np.unique(np.concatenate([lists.first, lists.second, *searched]))
+    wanted = np.unique(np.concatenate([lists.first, lists.second, *searched, videos]))
     missing = wanted[~np.isin(wanted, template)]
     if missing.size:
         raise ValueError(

@@ -266,6 +266,19 @@ def test_faults_are_one_sentence(tmp_path):
         run(data, "ijb:stills")
 
 
+def test_a_video_template_without_a_readable_frame_is_not_forgotten(tmp_path):
+    images, lines = Pictures(6), ["template,subject,media,frames"]
+    for person in range(3):
+        if person:  # nothing is left of the first one's video
+            images.write(tmp_path / f"v{person}" / "0.png", person)
+        lines.append(f"{50 + person},{person},v{person},0")
+    (tmp_path / "templates.csv").write_text("\n".join(lines) + "\n")
+    source, data = open_video_templates(tmp_path / "templates.csv"), tmp_path / "data"
+    write_dataset(source, name="probes", data_dir=data, origin={}, on_bad="skip")
+    with pytest.raises(ValueError, match=r"got 1 of 3 without one, such as \[50\]"):
+        run(data, "video:probes,stills")
+
+
 def _folder(tmp_path):
     Pictures(4).write(tmp_path / "stills" / "a" / "a.png", 0)
     return tmp_path / "stills"

@@ -48,8 +48,10 @@ def open_video_templates(
     Args:
       path: the CSV.
       root: folder of the media's folders; None = the CSV's.
-    Returns: a source with keys "template/media/frame", the subject as identity and the
-      fields `template`, `media` and `frame`. A frame in two templates is two records.
+    Returns: a source with keys "template/media/frame", the subject as identity, the
+      fields `template`, `media` and `frame`, and the table `video_template` int64 [T],
+      every template that the CSV names, with readable frames or without. A frame in two
+      templates is two records.
     Raises: ValueError: as `read_video_templates`.
     """
     rows = read_video_templates(path)
@@ -83,6 +85,7 @@ def open_video_templates(
         state=file_state(path),
         count=len(rows.media),
         extra={"template": int, "media": str, "frame": int},
+        tables={"video_template": np.unique(rows.template)},
     )
 
 

@@ -55,6 +55,11 @@ def test_missing_and_repeated_frames(path):
     assert next(source.read(5)).kind == "duplicate id"
 
 
+def test_the_csv_is_remembered_whatever_can_be_read(path):
+    path.write_text(HEADER + "10,3,v1,1\n12,5,v9,1-3\n11,4,v1,2\n")
+    assert open_video_templates(path).tables["video_template"].tolist() == [10, 11, 12]
+
+
 @pytest.mark.parametrize(
     ("text", "match"),
     [
