@@ -76,7 +76,8 @@ def open_template_set(
         image must have `image_size`.
       needs_keypoints: of `Faces`.
     Raises: ValueError: no such data set; its lists, or the CSV of videos, name
-      templates without images; an image of nobody where there are no lists.
+      templates without images; an image of nobody where there are no lists; a probe
+      of TinyFace that was not imported, or none of whose matches was.
     """
     folder = newest_version(os.fspath(data_dir), name)
     tables = read_tables(folder)
@@ -109,6 +110,7 @@ def open_template_set(
             f"{nobody.sum()} without identity, the first is row {nobody.argmax()}; "
             "import it with its lists"
         )
+    _check_probes(name, template, part, tables)
     faces = Faces(
         source, image_size=image_size, rows=rows, needs_keypoints=needs_keypoints
     )
@@ -162,6 +164,22 @@ def _named_rows(
             "which were left out)"
         )
     return np.flatnonzero(np.isin(template, wanted))
+
+
+def _check_probes(
+    name: str, template: np.ndarray, part: np.ndarray, tables: dict[str, np.ndarray]
+) -> None:
+    """Every probe of TinyFace must be there, and somebody whom it can find."""
+    probes = template[part == "probe"]
+    lost = int(tables.get("num_probes", len(probes))) - len(probes)
+    alone = int((~np.isin(probes, template[part == "match"])).sum())
+    if lost or alone:
+        raise ValueError(
+            f"open_template_set: every probe of {name} must have its image, and one of "
+            f"its person in Gallery_Match; got {lost} of {lost + len(probes)} without "
+            f"their image and {alone} without a match; import these images "
+            "(import_report.json says which were left out)"
+        )
 
 
 def _text(value: np.ndarray) -> str:

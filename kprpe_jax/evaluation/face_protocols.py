@@ -185,7 +185,7 @@ def tinyface(
     state: Any,
     mesh: Mesh,
 ) -> dict[str, float]:
-    """TinyFace: rank-1, -5 and -20 in the matches and all distractors."""
+    """TinyFace: rank-1, -5 and -20 of all probes in the matches and all distractors."""
     del pool
     (images,) = sets
     x = embed_faces(state, mesh, images.faces).embeddings
@@ -207,7 +207,11 @@ def tinyface(
         mesh=mesh,
     )
     results = {f"rank_{k}": value for k, value in zip(ranks, found, strict=True)}
-    return {**_floats(results), "probes": int(of["probe"].sum())}
+    counts = {
+        "probes": int(of["probe"].sum()),
+        "gallery": int((of["match"] | of["distractor"]).sum()),
+    }
+    return {**_floats(results), **counts}
 
 
 def megaface(

@@ -177,7 +177,7 @@ def test_tinyface(tmp_path):
     place = [list(order[p]).index(p) for p in range(PEOPLE)]
     for k in (1, 5, 20):
         assert results[f"rank_{k}"] == pytest.approx(np.mean(np.array(place) < k))
-    assert results["probes"] == PEOPLE
+    assert (results["probes"], results["gallery"]) == (PEOPLE, PEOPLE + 10)
     assert 0 < results["rank_1"] < 1
 
 
@@ -277,6 +277,26 @@ def test_a_video_template_without_a_readable_frame_is_not_forgotten(tmp_path):
     write_dataset(source, name="probes", data_dir=data, origin={}, on_bad="skip")
     with pytest.raises(ValueError, match=r"got 1 of 3 without one, such as \[50\]"):
         run(data, "video:probes,stills")
+
+
+@pytest.mark.parametrize(
+    ("broken", "match"),
+    [
+        ("Gallery_Match/1_m.png", "got 0 of 3 without their image and 1 without a"),
+        ("Probe/1_p.png", "got 1 of 3 without their image and 0 without a match"),
+    ],
+)
+def test_a_probe_of_tinyface_that_cannot_be_searched(tmp_path, broken, match):
+    raw, data = tmp_path / "raw", tmp_path / "data"
+    for person in range(3):
+        for name in ("Probe/{}_p", "Gallery_Match/{}_m", "Gallery_Distractor/{}"):
+            Pictures(7).write(raw / f"{name.format(person)}.png", person)
+    (raw / broken).write_bytes(b"no image")
+    write_dataset(
+        open_tinyface(raw), name="tiny", data_dir=data, origin={}, on_bad="skip"
+    )
+    with pytest.raises(ValueError, match=match):
+        run(data, "tinyface:tiny")
 
 
 def _folder(tmp_path):

@@ -3,6 +3,8 @@
 import os
 from collections.abc import Iterator
 
+import numpy as np
+
 from kprpe_jax.data.importers.image_folder import visible_names
 from kprpe_jax.data.importers.record import (
     NO_IDENTITY,
@@ -24,8 +26,9 @@ def open_tinyface(folder: str | os.PathLike) -> Source:
       folder: it holds Probe, Gallery_Match and Gallery_Distractor, maybe inside of
         Testing_Set.
     Returns: a source with keys "Probe/2_1.jpg", the number before the first underscore
-      as identity (distractors have none), and the field `part`: "probe", "match" or
-      "distractor". The gallery is the matches and the distractors.
+      as identity (distractors have none), the field `part`: "probe", "match" or
+      "distractor", and the table `num_probes`, readable or not. The gallery is the
+      matches and the distractors.
     Raises: ValueError: a folder that is missing or empty.
     """
     folder = os.fspath(folder)
@@ -41,6 +44,7 @@ def open_tinyface(folder: str | os.PathLike) -> Source:
                 + ("an empty one" if os.path.isdir(path) else "no such folder")
                 + f"; give the folder that holds {', '.join(PARTS)}"
             )
+    num_probes = sum(_person(file) is not None for file in files["Probe"])
     entries = [(name, file) for name in PARTS for file in files[name]]
 
     def read(start: int) -> Iterator[Record | Bad]:
@@ -52,17 +56,20 @@ def open_tinyface(folder: str | os.PathLike) -> Source:
         state=names_state(f"{name}/{file}" for name, file in entries),
         count=len(entries),
         extra={"part": str},
+        tables={"num_probes": np.array(num_probes)},
     )
+
+
+def _person(file: str) -> int | None:
+    """The number before the first underscore of a name."""
+    number, underscore, _ = file.partition("_")
+    return int(number) if underscore and is_number(number) else None
 
 
 def _entry(folder: str, name: str, file: str) -> Record | Bad:
     key = f"{name}/{file}"
-    person = file.split("_")[0]
-    if name == "Gallery_Distractor":
-        identity = NO_IDENTITY
-    elif "_" in file and is_number(person):
-        identity = int(person)
-    else:
+    identity = NO_IDENTITY if name == "Gallery_Distractor" else _person(file)
+    if identity is None:
         return Bad(key, "wrong label", "the name must begin with number_underscore")
     image = read_image(os.path.join(folder, name, file), key)
     if isinstance(image, Bad):

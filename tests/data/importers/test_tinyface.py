@@ -39,6 +39,7 @@ def test_identities_and_parts(folder, inner):
     ]
     assert source.count == 8
     assert read_all(source, 5)[0] == records[3:]
+    assert source.tables["num_probes"] == 2
 
 
 @pytest.mark.parametrize("name", PARTS)
