@@ -27,13 +27,16 @@ def draw_pairs(labels: np.ndarray, *, count: int, seed: int) -> Pairs:
     impostor pair: two identities, then an image of each.
 
     Args:
-      labels: int [N] >= 0.
+      labels: int [N] of all rows; those with a label < 0 show nobody in particular, so
+        no two of them are known to be of one person, and are left out.
       count: P, even.
       seed: the same gives the same pairs.
     Raises: ValueError: fewer than two identities, none with two images, an odd count.
     """
+    order = np.argsort(labels, kind="stable")
+    order = order[np.searchsorted(labels[order], 0) :]
     people, starts, sizes = np.unique(
-        np.sort(labels), return_index=True, return_counts=True
+        labels[order], return_index=True, return_counts=True
     )
     several = np.flatnonzero(sizes > 1)
     if len(people) < 2 or not several.size or count < 2 or count % 2:
@@ -42,7 +45,6 @@ def draw_pairs(labels: np.ndarray, *, count: int, seed: int) -> Pairs:
             f"and an even number of pairs; got {len(people)} identities, "
             f"{several.size} with two images, and {count}; choose more rows"
         )
-    order = np.argsort(labels, kind="stable")
     rng = np.random.default_rng(seed)
 
     def images(person: np.ndarray) -> np.ndarray:

@@ -41,7 +41,8 @@ def make_evaluators(
 
     Args:
       embed: the network.
-      source: decoded rows of people with two images or more, others are left out.
+      source: decoded rows of people with two images or more; others, and rows of
+        nobody (label < 0), are left out.
       kinds: of KINDS.
       batch_size: rows of the global batch; the last one is padded.
       seed: of the alterations.
@@ -56,7 +57,8 @@ def make_evaluators(
             f"altered_queries: unknown kind {unknown[0]!r}; use some of {KINDS}."
         )
     labels = source.labels()
-    rows = np.flatnonzero(count_relevant(labels, labels, without_own=True))
+    relevant = count_relevant(labels, labels, without_own=True)
+    rows = np.flatnonzero((relevant > 0) & (labels >= 0))
     if not rows.size:
         raise ValueError(
             "altered_queries: somebody must have two images; got people of one each; "

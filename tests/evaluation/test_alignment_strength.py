@@ -46,5 +46,7 @@ def test_rank_1_has_one_gallery_image_a_person():
     # Probes: row 2 right, row 3 wrong (nearer to 9), row 4 right; row 5 is a tie, which
     # the first of the gallery wins.
     assert rank_1(embeddings, labels) == 0.5
+    strangers = np.concatenate([embeddings, 9 * embeddings[:2]])
+    assert rank_1(strangers, np.append(labels, [-1, -1])) == 0.5
     with pytest.raises(ValueError, match="someone must have two images; got 2 images"):
         rank_1(embeddings[:2], labels[:2])

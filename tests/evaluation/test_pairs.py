@@ -20,6 +20,16 @@ def test_pairs_are_what_they_say_and_cover_everything():
     assert len(impostor) > 25  # of 34
 
 
+def test_strangers_are_not_one_person():
+    """TinyFace's distractors, all of them label -1."""
+    labels = np.concatenate([LABELS, np.full(20, -1)])
+    pairs, known = (draw_pairs(x, count=200, seed=0) for x in (labels, LABELS))
+    np.testing.assert_array_equal(pairs.first, known.first)
+    np.testing.assert_array_equal(pairs.second, known.second)
+    with pytest.raises(ValueError, match="got 1 identities, 1 with two images"):
+        draw_pairs(np.array([-1, -1, 4, 4]), count=2, seed=0)
+
+
 def test_the_seed_alone_decides():
     a, b, c = (draw_pairs(LABELS, count=50, seed=s) for s in (1, 1, 2))
     np.testing.assert_array_equal(a.first, b.first)

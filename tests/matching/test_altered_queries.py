@@ -46,6 +46,14 @@ def test_patterns_are_found_and_alterations_hide_them(people):
     assert again["identify_crop"](STATE, mesh) == got["crop"]
 
 
+def test_strangers_are_no_queries(people, monkeypatch):
+    labels = people.labels()
+    monkeypatch.setattr(people, "labels", lambda: np.where(labels < 3, -1, labels))
+    (evaluate,) = make_evaluators(embed, people, ("plain",), batch_size=16).values()
+    result = evaluate(STATE, make_mesh({"data": -1, "fsdp": 1, "class": 1}))
+    assert result["queries"] == (drawn_people.PEOPLE - 3) * drawn_people.IMAGES
+
+
 def test_errors(people):
     with pytest.raises(ValueError, match="unknown kind 'hat'; use some of"):
         make_evaluators(embed, people, ("hat",), batch_size=8)
