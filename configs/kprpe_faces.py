@@ -75,7 +75,8 @@ def get_config(name: str = "webface4m") -> ConfigDict:
     config.optimizer.schedule_unit = "epochs"
     config.optimizer.warmup = 3.0
 
-    config.evals.pairs = 0  # no drawn ones
+    config.evals.pairs = 0  # none can be drawn: training sees everybody
+    config.evals.identities = ()
     config.evals.pair_sets = VERIFICATION
     config.evals.in_training = ("cfp_fp", "agedb_30")
     config.evals.batch_size = 1024

@@ -8,6 +8,7 @@ import jax
 import pytest
 
 from kprpe_jax.data.store import BUILDERS
+from kprpe_jax.tasks.faces import check_unseen
 from kprpe_jax.tasks.inputs import make_vit
 from kprpe_jax.training.config import load_config
 from kprpe_jax.training.optimizer import make_schedule
@@ -80,6 +81,21 @@ def test_an_unknown_argument_is_refused(path, argument):
     message = "must be one of .*; got '{0}'|takes no argument; got {0}"
     with pytest.raises(ValueError, match=message.format(argument)):
         load_config(f"{path}:{argument}")
+
+
+@pytest.mark.parametrize(
+    "spec", ["lfw.py", "orl.py", "synthetic_faces.py", "balanced_alignment.py:orl"]
+)
+def test_people_are_verified_whom_training_does_not_see(spec):
+    config = load_config(f"configs/{spec}")
+    check_unseen(config, config.data.name)
+
+
+def test_a_pod_trains_on_everybody():
+    config = load_config("configs/kprpe_faces.py")
+    assert (config.evals.pairs, config.evals.identities) == (0, ())
+    with pytest.raises(ValueError, match="whom training does not see"):
+        check_unseen(config, config.data.name)
 
 
 def test_drawn_sets_of_one_folder_are_the_same():

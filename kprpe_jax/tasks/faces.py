@@ -79,6 +79,44 @@ def open_people(
     )
 
 
+def open_unseen(config: ConfigDict) -> Faces:
+    """The people of the config's data set that evaluators test, none of training's.
+
+    Reads evals: split, identities.
+
+    Raises: ValueError: as `open_people`, `check_unseen`.
+    """
+    check_unseen(config, config.data.name)
+    return open_people(config, config.evals.split, config.evals.identities)
+
+
+def check_unseen(config: ConfigDict, tested: str) -> None:
+    """Raise ValueError where evaluators would test people whom training sees.
+
+    Reads data: name, train_split, train_identities; evals: split, identities.
+
+    Args:
+      config: of the run.
+      tested: data set that the evaluators read.
+    """
+    data, evals = config.data, config.evals
+    if (tested, evals.split) != (data.name, data.train_split):
+        return
+    everybody = (0, np.inf)
+    trained, people = (
+        tuple(identities) or everybody
+        for identities in (data.train_identities, evals.identities)
+    )
+    if max(trained[0], people[0]) < min(trained[1], people[1]):
+        raise ValueError(
+            f"config.evals.identities must be people of {tested} whom training does "
+            f"not see; got {tuple(evals.identities)}, and "
+            f"config.data.train_identities {tuple(data.train_identities)} of the same "
+            f"split {evals.split!r}, where () is everybody and (0, 0) nobody; change "
+            "one of them."
+        )
+
+
 def needs_keypoints(config: ConfigDict) -> bool:
     """Whether the config's network reads the keypoints that come with an image."""
     return (
@@ -134,7 +172,7 @@ def evaluators(embed: Embed, config: ConfigDict) -> dict[str, Evaluator]:
         official = _open_pairs(config, evals.pairs_of)
         source, pairs = official.faces, _of_pair_set(official)
     elif evals.pairs:
-        source = open_people(config, evals.split, evals.identities)
+        source = open_unseen(config)
         pairs = draw_pairs(source.labels(), count=evals.pairs, seed=0)
     else:
         return {}
@@ -188,7 +226,7 @@ def altered_evaluators(embed: Embed, config: ConfigDict) -> dict[str, Evaluator]
     evals = config.evals
     if not evals.altered:
         return {}
-    source = open_people(config, evals.split, evals.identities)
+    source = open_unseen(config)
     return altered_queries.make_evaluators(
         embed, source, evals.altered, batch_size=evals.batch_size
     )
@@ -224,6 +262,8 @@ def _open_unaligned(config: ConfigDict) -> tuple[Faces, Pairs]:
         official = _open_pairs(config, evals.unaligned)
         return official.faces, _of_pair_set(official)
     own = evals.unaligned == data.name
+    if own:
+        check_unseen(config, evals.unaligned)
     builder = tfds.builder_from_directory(folder)
     photos = open_faces(
         os.fspath(data.dir),
@@ -233,7 +273,7 @@ def _open_unaligned(config: ConfigDict) -> tuple[Faces, Pairs]:
         identities=(tuple(evals.identities) or None) if own else None,
     )
     labels = photos.labels()
-    sizes = np.unique(labels, return_counts=True)[1]
+    sizes = np.unique(labels[labels >= 0], return_counts=True)[1]
     genuine = int((sizes * (sizes - 1)).sum()) // 2  # that can be told apart
     return photos, draw_pairs(labels, count=min(evals.pairs, 2 * genuine), seed=0)
 

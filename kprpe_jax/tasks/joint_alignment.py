@@ -223,7 +223,7 @@ def _open_training(config: ConfigDict, seed: int) -> TrainingRows:
 def _evaluators(forward, config: ConfigDict) -> dict[str, Evaluator]:
     """Those of `aligned_recognition` on people whom training does not see."""
     evals = config.evals
-    source = faces.open_people(config, evals.split, evals.identities)
+    source = faces.open_unseen(config)
     return make_evaluators(
         forward,
         source,

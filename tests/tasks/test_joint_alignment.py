@@ -189,6 +189,7 @@ def test_a_template_of_another_run(tmp_path):
         ({"alignment.after": "stage0"}, "got 'stage0'; there are .*stem_act"),
         ({"alignment.template": "absent.npz"}, "absent.npz must hold an array"),
         ({"data.points": "landmarks"}, "points must be a field of people; got"),
+        ({"evals.identities": (4, 12)}, "must be people of people whom training does"),
         ({"model.image_size": (16, 16)}, r"that of .*\(32, 32\); got \(16, 16\)"),
     ],
 )
