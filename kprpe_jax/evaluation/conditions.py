@@ -3,7 +3,7 @@
 Source: KP-RPE, Fig. 1 (affine robustness) and Eq. 12 (perturbed keypoints).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
@@ -43,6 +43,23 @@ Predict = Callable[[Any, Any, Array, Array], Array]
 
 
 Evaluator = Callable[[Any, Mesh], dict[str, float]]
+
+
+def merge_evaluators(named: Iterable[tuple[str, Evaluator]]) -> dict[str, Evaluator]:
+    """Evaluators by name.
+
+    Raises: ValueError: two have one name, so that one would displace the other unseen.
+    """
+    merged: dict[str, Evaluator] = {}
+    for name, evaluator in named:
+        if name in merged:
+            raise ValueError(
+                "config.evals: every evaluator must have a name of its own; got two "
+                f"called {name!r}; leave one out, or import its data set under another "
+                "name."
+            )
+        merged[name] = evaluator
+    return merged
 
 
 def make_evaluators(

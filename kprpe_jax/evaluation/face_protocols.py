@@ -20,7 +20,7 @@ from jax.sharding import Mesh
 
 from kprpe_jax.data.faces import Faces
 from kprpe_jax.data.template_sets import TemplateSet
-from kprpe_jax.evaluation.conditions import Evaluator
+from kprpe_jax.evaluation.conditions import Evaluator, merge_evaluators
 from kprpe_jax.evaluation.embedding import Embed, embed_rows, with_mirror
 from kprpe_jax.evaluation.protocols import (
     distractor_search,
@@ -81,8 +81,8 @@ def protocol_evaluators(
         with the detector's score F as `norm_detection_score` and `detection_score`, or
         `landmark_score`, d F of KP-RPE, Eq. 17 and 18. F is 1 where an import has none.
     Returns: "kind_data_set_..." -> function (state, mesh) -> {metric: share in [0, 1]}.
-    Raises: ValueError: an unknown kind or pooling, a wrong number of data sets; as
-      `open_set`.
+    Raises: ValueError: an unknown kind or pooling, a wrong number of data sets, two
+      protocols of one name; as `open_set`.
     """
     if pooling not in POOLINGS:
         raise ValueError(
@@ -90,13 +90,13 @@ def protocol_evaluators(
         )
     embed_faces = _embed_faces(embed, batch_size, mirror)
     pool = partial(_pool, pooling=pooling)
-    built = {}
+    built = []
     for protocol in protocols:
         kind, names = parse_protocol(protocol)
         sets = [open_set(name) for name in names]
         name = "_".join([kind, *names])
-        built[name] = partial(KINDS[kind], embed_faces, pool, names, sets)
-    return built
+        built.append((name, partial(KINDS[kind], embed_faces, pool, names, sets)))
+    return merge_evaluators(built)
 
 
 def parse_protocol(text: str) -> tuple[str, list[str]]:

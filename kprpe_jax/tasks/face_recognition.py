@@ -16,6 +16,8 @@ from ml_collections import ConfigDict
 from kprpe_jax.backbones.iresnet import WIDTHS, IResNet
 from kprpe_jax.backbones.mobilefacenet import MobileFaceNet
 from kprpe_jax.backbones.vit import ViT
+from kprpe_jax.evaluation.conditions import Evaluator, merge_evaluators
+from kprpe_jax.evaluation.embedding import Embed
 from kprpe_jax.interop import iresnet, mobilefacenet, vit
 from kprpe_jax.tasks import faces, inputs, recognition
 from kprpe_jax.tasks.task import Task
@@ -25,7 +27,7 @@ def build(config: ConfigDict, mesh: Mesh) -> Task:
     """Build the task; see `Task`.
 
     Raises: ValueError: a backbone, loss or recipe that is unknown; image sizes of model
-      and data that differ; no such data set, people or pairs.
+      and data that differ; no such data set, people or pairs; evaluators of one name.
     """
     model, read = make_backbone(config, mesh)
     augmented = faces.augmentation(config, mesh)
@@ -46,16 +48,23 @@ def build(config: ConfigDict, mesh: Mesh) -> Task:
         loss=recognition.make_loss(config, mesh, model, training_inputs),
         open_training=partial(faces.open_training, config),
         check_batch=faces.batch_check(config),
-        evaluators={
-            **faces.evaluators(embed, config),
-            **faces.pair_evaluators(embed, config),
-            **faces.altered_evaluators(embed, config),
-            **faces.unaligned_evaluators(embed, config),
-            **faces.protocol_evaluators(embed, config),
-        },
+        evaluators=_evaluators(embed, config),
         sharding_rules=recognition.SHARDING_RULES,
         sample_classes=recognition.make_sampler(config, mesh),
         import_weights=partial(import_weights, model),
+    )
+
+
+def _evaluators(embed: Embed, config: ConfigDict) -> dict[str, Evaluator]:
+    groups = (
+        faces.evaluators,
+        faces.pair_evaluators,
+        faces.altered_evaluators,
+        faces.unaligned_evaluators,
+        faces.protocol_evaluators,
+    )
+    return merge_evaluators(
+        named for group in groups for named in group(embed, config).items()
     )
 
 

@@ -21,7 +21,7 @@ from kprpe_jax.data.store import newest_version
 from kprpe_jax.data.synthetic.landmarks import MIRROR
 from kprpe_jax.data.template_sets import open_template_set
 from kprpe_jax.evaluation import face_protocols, partly_aligned
-from kprpe_jax.evaluation.conditions import Evaluator
+from kprpe_jax.evaluation.conditions import Evaluator, merge_evaluators
 from kprpe_jax.evaluation.embedding import Embed
 from kprpe_jax.evaluation.misaligned import face_conditions, make_evaluators
 from kprpe_jax.evaluation.pair_verification import pair_evaluator
@@ -192,17 +192,15 @@ def pair_evaluators(embed: Embed, config: ConfigDict) -> dict[str, Evaluator]:
 
     Reads evals: pair_sets (names of data sets), mirror, batch_size; data: dir,
     image_shape.
+
+    Raises: ValueError: as `open_pair_set`; a data set that is named twice.
     """
     evals = config.evals
-    return {
-        name: pair_evaluator(
-            embed,
-            _open_pairs(config, name),
-            batch_size=evals.batch_size,
-            mirror=evals.mirror,
-        )
+    options = dict(batch_size=evals.batch_size, mirror=evals.mirror)
+    return merge_evaluators(
+        (name, pair_evaluator(embed, _open_pairs(config, name), **options))
         for name in evals.pair_sets
-    }
+    )
 
 
 def _open_pairs(config: ConfigDict, name: str) -> PairSet:

@@ -10,8 +10,9 @@ import pytest
 from kprpe_jax import tasks
 from kprpe_jax.data.importers.dataset import write_dataset
 from kprpe_jax.data.importers.image_folder import open_image_folder
+from kprpe_jax.data.pair_sets import open_pair_set
 from kprpe_jax.losses.class_sampling import SAMPLED, take_rows
-from kprpe_jax.tasks import recognition
+from kprpe_jax.tasks import faces, recognition
 from kprpe_jax.training import loop
 from kprpe_jax.training.evaluate import evaluate
 from kprpe_jax.training.mesh import make_mesh
@@ -125,6 +126,22 @@ def test_evaluators_that_the_config_names():
     config = drawn_people.make_config(**{"model.position": "absolute"})
     task = tasks.build(config, tiny.one_device())
     assert set(task.evaluators) == {"aligned", "misaligned_1"}
+
+
+def test_evaluators_of_one_name(monkeypatch):
+    monkeypatch.setattr(  # an official set that is called as another evaluator
+        faces,
+        "open_pair_set",
+        lambda folder, name, **size: open_pair_set(folder, "listed", **size),
+    )
+    for changes, name in (
+        ({"evals.pair_sets": ("listed", "listed")}, "listed"),
+        ({"evals.pair_sets": ("aligned",)}, "aligned"),
+        ({"evals.protocols": ("video:people,gallery",) * 2}, "video_people_gallery"),
+    ):
+        config = drawn_people.make_config(**changes)
+        with pytest.raises(ValueError, match=f"of its own; got two called '{name}'"):
+            tasks.build(config, tiny.one_device())
 
 
 def test_official_pairs_under_conditions():
