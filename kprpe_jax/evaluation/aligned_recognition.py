@@ -22,6 +22,7 @@ from kprpe_jax.evaluation.misaligned import misalign
 from kprpe_jax.evaluation.pairs import Pairs
 from kprpe_jax.evaluation.scores import pair_distance
 from kprpe_jax.evaluation.verification import fold_accuracy
+from kprpe_jax.layers.unit import direction
 
 # (params, collections, images, landmarks) -> embeddings [B, D], aligned landmarks
 Forward = Callable[[Any, Any, Array, Array], tuple[Array, Array]]
@@ -100,8 +101,7 @@ def rank_1(embeddings: np.ndarray, labels: np.ndarray) -> float:
             f"rank_1: someone must have two images; got {len(labels)} images of as "
             "many people; give more rows"
         )
-    norms = np.maximum(np.linalg.norm(embeddings, axis=-1, keepdims=True), 1e-12)
-    unit = embeddings / norms
+    unit = np.asarray(direction(jnp.asarray(embeddings)))
     outcome = outcome_of_scores(
         unit[probes] @ unit[gallery].T, labels[probes][:, None] == labels[gallery]
     )

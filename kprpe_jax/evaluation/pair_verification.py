@@ -22,7 +22,7 @@ from kprpe_jax.evaluation.roc import (
     roc_curve,
     tar_at_far,
 )
-from kprpe_jax.evaluation.scores import genuine, pair_distance
+from kprpe_jax.evaluation.scores import finite, genuine, pair_distance
 from kprpe_jax.evaluation.verification import (
     FoldAccuracy,
     centered_distances,
@@ -141,7 +141,7 @@ def pair_evaluator(
     Returns: function (state, mesh) -> `summary`, the number of pairs and images, and
       images a second from the files to the embeddings, compilation left out. Where
       the pairs are of one kind, rates are not defined, and there is their mean
-      similarity instead.
+      similarity instead. It raises ValueError for an embedding that is not finite.
     """
     embed = with_mirror(embed, mirror)
 
@@ -157,6 +157,7 @@ def pair_evaluator(
         start = time.perf_counter()
         embeddings = embed_rows(run, pairs.faces, **options)
         seconds = time.perf_counter() - start
+        finite("pair_evaluator", embeddings)
         sides = embeddings[pairs.first], embeddings[pairs.second]
         counts = {
             "pairs": len(pairs.same),

@@ -12,7 +12,7 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from kprpe_jax.layers.unit import unit
+from kprpe_jax.layers.unit import direction
 
 
 @jax.jit
@@ -23,7 +23,7 @@ def pair_similarity(first: ArrayLike, second: ArrayLike) -> Array:
       first, second: [P, D], not normalised.
     Returns: float32 [P] in [-1, 1] up to round-off.
     """
-    return (unit(jnp.asarray(first)) * unit(jnp.asarray(second))).sum(-1)
+    return (direction(jnp.asarray(first)) * direction(jnp.asarray(second))).sum(-1)
 
 
 @jax.jit
@@ -35,8 +35,8 @@ def pair_distance(first: ArrayLike, second: ArrayLike) -> Array:
     Returns: float32 [..., P] in [0, 4]; 2 where an embedding is zero, which is like
       nobody, not even another zero.
     """
-    first, second = jnp.asarray(first), jnp.asarray(second)
-    distance = jnp.square(unit(first) - unit(second)).sum(-1)
+    first, second = direction(jnp.asarray(first)), direction(jnp.asarray(second))
+    distance = jnp.square(first - second).sum(-1)
     return jnp.where(first.any(-1) & second.any(-1), distance, 2.0)
 
 

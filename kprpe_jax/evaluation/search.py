@@ -13,7 +13,7 @@ from jax.typing import ArrayLike
 
 from kprpe_jax.evaluation.scores import finite
 from kprpe_jax.layers.place import auto_axes
-from kprpe_jax.layers.unit import unit
+from kprpe_jax.layers.unit import direction
 
 NO_IDENTITY = np.iinfo(np.int32).min  # of rows that only fill up a block
 
@@ -127,7 +127,7 @@ def _ids(ids: ArrayLike, count: int) -> np.ndarray:
     return narrow
 
 
-_unit = jax.jit(unit)
+_unit = jax.jit(direction)
 
 
 @partial(jax.jit, static_argnames=("k", "mesh"))
@@ -178,7 +178,7 @@ def _merge(
 def _merge_here(
     found: Found, probes: Array, own: Array, part: Array, ids: Array, first: Array
 ) -> Found:
-    scores = jnp.matmul(probes, unit(part).T, precision=jax.lax.Precision.HIGHEST)
+    scores = jnp.matmul(probes, direction(part).T, precision=jax.lax.Precision.HIGHEST)
     scores = jnp.where(ids == NO_IDENTITY, -jnp.inf, scores)  # [P, block]
     mates = jnp.where(ids == own[:, None], scores, -jnp.inf).max(-1)
     k = found.scores.shape[1]

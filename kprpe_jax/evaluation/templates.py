@@ -12,7 +12,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from kprpe_jax.evaluation.scores import finite
-from kprpe_jax.layers.unit import unit
+from kprpe_jax.layers.unit import direction
 
 WEIGHTS = ("norm", "equal")
 
@@ -70,7 +70,7 @@ def pool_templates(
         )
     features = jnp.asarray(embeddings, jnp.float32)
     if weights == "equal":
-        features = unit(features)
+        features = direction(features)
     if quality is not None:
         features = features * finite("pool_templates", quality)[:, None]
 
@@ -80,7 +80,7 @@ def pool_templates(
     ids, template = np.unique(pairs[:, 0], return_inverse=True)
     size = np.bincount(medium.ravel())
     means = jax.ops.segment_sum(features, medium.ravel(), len(pairs)) / size[:, None]
-    pooled = unit(jax.ops.segment_sum(means, template, len(ids)))
+    pooled = direction(jax.ops.segment_sum(means, template, len(ids)))
     return Templates(ids, np.asarray(pooled))
 
 

@@ -12,7 +12,7 @@ from jax.typing import ArrayLike
 
 from kprpe_jax.evaluation.scores import finite
 from kprpe_jax.layers.place import auto_axes
-from kprpe_jax.layers.unit import unit
+from kprpe_jax.layers.unit import direction
 
 
 class Ranking(NamedTuple):
@@ -92,7 +92,7 @@ class ExactIndex:
         check_search("ExactIndex", queries, self._rows, k)
         finite("ExactIndex", np.asarray(queries))
         everywhere = NamedSharding(self._mesh, PartitionSpec())
-        queries = jax.device_put(unit(jnp.asarray(queries)), everywhere)
+        queries = jax.device_put(_unit(jnp.asarray(queries)), everywhere)
         nothing = (len(queries), k)
         best = jax.device_put(
             (jnp.full(nothing, -jnp.inf), jnp.full(nothing, -1, jnp.int32)), everywhere
@@ -134,7 +134,7 @@ def check_search(name: str, queries: ArrayLike, gallery: ArrayLike, k: int) -> N
         )
 
 
-_unit = jax.jit(unit)
+_unit = jax.jit(direction)
 
 
 @partial(jax.jit, static_argnames="mesh", donate_argnums=0)

@@ -146,3 +146,6 @@ def test_evaluator(rng):
         "genuine_similarity", "pairs", "images", "images_per_second"
     }  # fmt: skip
     assert results["genuine_similarity"] == pytest.approx(1, abs=0.01)
+    state.params = np.nan
+    with pytest.raises(ValueError, match="pair_evaluator: values must be finite; got"):
+        evaluate(same)

@@ -22,6 +22,13 @@ def test_zero_embeddings_are_like_nobody():
     assert pair_distance(zero, other) == pair_distance(zero, zero) == 2
 
 
+@pytest.mark.parametrize("length", [1e-30, 1e-12, 1e-9, 1e20, 1e37])
+def test_opposites_are_opposite_however_long(length):
+    first = np.array([[length, 0], [length, length]], np.float32)
+    np.testing.assert_allclose(pair_distance(first, -first), 4, rtol=1e-6)
+    np.testing.assert_allclose(pair_similarity(first, -first), -1, rtol=1e-6)
+
+
 def test_labels_are_true_or_false():
     scores = np.arange(4.0)
     assert checked_scores("f", scores, [0, 1, 1, 0])[1].dtype == bool

@@ -71,6 +71,16 @@ def test_a_zero_probe_ties_with_all(people):
     assert not found.scores.any()
 
 
+def test_lengths_do_not_matter(people):
+    probes, probe_ids, gallery, gallery_ids = people
+    plain = search(probes, probe_ids, gallery, gallery_ids, k=3)
+    sizes = np.exp2(np.linspace(-50, 90, len(gallery)).round())[:, None]
+    scaled = np.float32(gallery * sizes)
+    found = search(np.float32(probes * 2**90), probe_ids, scaled, gallery_ids, k=3)
+    np.testing.assert_array_equal(found.rows, plain.rows)
+    np.testing.assert_allclose(found.scores, plain.scores, atol=1e-6)
+
+
 def test_errors(people):
     probes, probe_ids, gallery, gallery_ids = people
     with pytest.raises(
