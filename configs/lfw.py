@@ -69,7 +69,9 @@ def get_config(position: str = "kprpe_multihead") -> ConfigDict:
     # Also who is found by altered queries: plain, crop, mask, sunglasses, turn,
     # adversarial.
     config.evals.altered = ()
-    config.evals.mirror = "sum"  # of a face's embedding and its mirror image's
+    # Of a face's embedding and its mirror image's; or concatenate, or none. Altered
+    # queries are embedded alone.
+    config.evals.mirror = "sum"
     config.evals.in_training = ("aligned", "misaligned_1")
     config.evals.every_steps = 500
     config.checkpoint.best_metric = "aligned/accuracy"

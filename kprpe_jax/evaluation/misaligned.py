@@ -100,13 +100,13 @@ def make_evaluators(
     conditions: dict[str, dict[str, Condition]],
     *,
     batch_size: int,
+    mirror: str = "sum",
 ) -> dict[str, Evaluator]:
     """Build evaluators of pairs of faces under conditions, such as `face_conditions`.
 
-    An image's embedding is the sum of its own and its mirror image's, as in the
-    official protocols. How a row is misaligned depends on the row and the batch size
-    alone, so every network and every mesh sees the same pairs. Conditions that differ
-    only in their numbers share one compiled program.
+    How a row is misaligned depends on the row and the batch size alone, so every
+    network and every mesh sees the same pairs. Conditions that differ only in their
+    numbers share one compiled program.
 
     Args:
       embed: the network.
@@ -114,6 +114,7 @@ def make_evaluators(
       pairs: rows to compare; only these are embedded.
       conditions: evaluator -> {name: condition}.
       batch_size: rows of the global batch; the last one is padded.
+      mirror: of `with_mirror`.
     Returns: name -> function (state, mesh) -> of a single condition the accuracy over
       the folds of the pairs, its standard deviation over them and TAR at FAR 1e-2, of
       several {name: accuracy}; and the number of pairs.
@@ -122,7 +123,7 @@ def make_evaluators(
     first, second = (np.searchsorted(rows, s) for s in (pairs.first, pairs.second))
     needed = source.select(rows)
 
-    embed_both = with_mirror(embed)
+    embed_both = with_mirror(embed, mirror)
 
     @partial(jax.jit, static_argnames="condition")
     def embed_batch(

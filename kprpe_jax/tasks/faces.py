@@ -163,9 +163,9 @@ def evaluators(embed: Embed, config: ConfigDict) -> dict[str, Evaluator]:
 
     Reads evals: pairs_of (data set whose official pairs are compared; "" = pairs are
     drawn among the people whom training does not see), split, identities ((first,
-    last), () = all), pairs (how many are drawn, 0 = none), batch_size, severities,
-    alphas. Without pairs there is no evaluator. A network that reads keypoints is also
-    given wrong ones (`face_conditions`).
+    last), () = all), pairs (how many are drawn, 0 = none), mirror, batch_size,
+    severities, alphas. Without pairs there is no evaluator. A network that reads
+    keypoints is also given wrong ones (`face_conditions`).
     """
     evals = config.evals
     if evals.pairs_of:
@@ -184,6 +184,7 @@ def evaluators(embed: Embed, config: ConfigDict) -> dict[str, Evaluator]:
             evals.severities, evals.alphas, reads_keypoints=needs_keypoints(config)
         ),
         batch_size=evals.batch_size,
+        mirror=evals.mirror,
     )
 
 

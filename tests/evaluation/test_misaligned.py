@@ -107,6 +107,16 @@ def test_conditions_of_faces():
     assert "noise" not in face_conditions((0.5,), (), reads_keypoints=True)
 
 
+def test_the_mirror_image_is_taken_as_told():
+    pairs = Pairs(np.array([0]), np.array([1]), np.array([True]))
+    conditions = face_conditions((), (), reads_keypoints=False)
+    with pytest.raises(ValueError, match="with_mirror: unknown 'twice'; use one of"):
+        make_evaluators(
+            None, Points(np.zeros((2, 2))), pairs, conditions,
+            batch_size=4, mirror="twice",
+        )  # fmt: skip
+
+
 @pytest.mark.slow
 def test_wrong_keypoints_reach_the_network_as_the_condition_says():
     """Rows 2k and 2k + 1 share a keypoint, all that this network reads."""

@@ -128,6 +128,27 @@ def test_evaluators_that_the_config_names():
     assert set(task.evaluators) == {"aligned", "misaligned_1"}
 
 
+@pytest.mark.parametrize("mirror", ["sum", "none"])
+def test_every_verification_takes_the_mirror_image_as_the_config_says(
+    monkeypatch, mirror
+):
+    def evaluator(*_, mirror, **__):
+        return mirror
+
+    monkeypatch.setattr(faces, "make_evaluators", lambda *x, **y: {"a": evaluator(**y)})
+    monkeypatch.setattr(faces, "pair_evaluator", evaluator)
+    monkeypatch.setattr(faces.partly_aligned, "make_evaluator", evaluator)
+    config = drawn_people.make_config(
+        **{
+            "evals.mirror": mirror,
+            "evals.unaligned": "people",
+            "evals.pair_sets": ("listed",),
+        }
+    )
+    task = tasks.build(config, tiny.one_device())
+    assert task.evaluators == dict.fromkeys(("a", "listed", "partly_aligned"), mirror)
+
+
 def test_evaluators_of_one_name(monkeypatch):
     monkeypatch.setattr(  # an official set that is called as another evaluator
         faces,
