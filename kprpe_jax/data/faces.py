@@ -111,6 +111,10 @@ class Faces(Sequence):
         keys = read_field(self._source, "key")
         return [keys[row].item().decode(errors="surrogateescape") for row in self._rows]
 
+    def has_keypoints(self) -> np.ndarray:
+        """Whether the keypoints of a row are known, bool [N]; images stay encoded."""
+        return np.array(read_field(self._source, "has_keypoints"), bool)[self._rows]
+
     def __getitem__(self, row: int) -> dict[str, np.ndarray]:
         """Return one row.
 
@@ -152,6 +156,24 @@ class Faces(Sequence):
                 f"{encoded['key'].item().decode(errors='replace')!r}); import the data "
                 "set with --landmarks or --detector"
             )
+
+
+def check_keypoints(name: str, known: np.ndarray) -> None:
+    """Refuse a data set without all keypoints before any image is read.
+
+    Args:
+      name: of the data set.
+      known: bool [N], of all images that will be read.
+    Raises: ValueError: some are not known.
+    """
+    if not known.all():
+        raise ValueError(
+            f"check_keypoints: every image that is read of {name} must have keypoints "
+            "where a network or a template's weights need them or images are aligned "
+            f"by them; got {(~known).sum()} of {len(known)} images without; fill them "
+            "by an import of --kind prepared with --detector aligner --min_score 0, "
+            "which finds some in every image"
+        )
 
 
 def read_labels(source: Sequence) -> np.ndarray:

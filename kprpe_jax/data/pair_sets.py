@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow_datasets as tfds
 
-from kprpe_jax.data.faces import Faces, open_faces
+from kprpe_jax.data.faces import Faces, check_keypoints, open_faces
 from kprpe_jax.data.importers.dataset import TABLES
 from kprpe_jax.data.store import newest_version
 
@@ -42,7 +42,7 @@ def open_pair_set(
       image_size: (height, width) that every image must have.
       needs_keypoints: of `Faces`.
     Raises: ValueError: no such data set; one without pairs; pairs that name images
-      which the import does not hold.
+      which the import does not hold, or has no keypoints of where they are needed.
     """
     folder = newest_version(os.fspath(data_dir), name)
     tables = read_tables(folder)
@@ -72,8 +72,11 @@ def open_pair_set(
     rows = np.array([[row_of[key] for key in pair] for pair in wanted])
     used, place = np.unique(rows, return_inverse=True)
     first, second = place.reshape(-1, 2).T
+    faces = faces.select(used)
+    if needs_keypoints:
+        check_keypoints(name, faces.has_keypoints())
     num_folds = int(tables.get("pair_folds", 10))
-    return PairSet(faces.select(used), first, second, same, num_folds)
+    return PairSet(faces, first, second, same, num_folds)
 
 
 def read_tables(folder: str) -> dict[str, np.ndarray]:

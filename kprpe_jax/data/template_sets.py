@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from kprpe_jax.data.aligned_faces import AlignedFaces
-from kprpe_jax.data.faces import Faces, read_fields
+from kprpe_jax.data.faces import Faces, check_keypoints, read_fields
 from kprpe_jax.data.importers.ijb import DETECTION_SCORE
 from kprpe_jax.data.pair_sets import read_tables
 from kprpe_jax.data.store import newest_version, open_split
@@ -77,7 +77,8 @@ def open_template_set(
       needs_keypoints: of `Faces`.
     Raises: ValueError: no such data set; its lists, or the CSV of videos, name
       templates without images; an image of nobody where there are no lists; a probe
-      of TinyFace that was not imported, or none of whose matches was.
+      of TinyFace that was not imported, or none of whose matches was; images without
+      keypoints where they are needed.
     """
     folder = newest_version(os.fspath(data_dir), name)
     tables = read_tables(folder)
@@ -85,7 +86,7 @@ def open_template_set(
     source = open_split(data_dir, name, split)
     known = ("template", "media", "part", DETECTION_SCORE)
     names = [f for f in known if f in source[0]]
-    fields = read_fields(source, [*names, "identity", "label"])
+    fields = read_fields(source, [*names, "identity", "label", "has_keypoints"])
     identity, part = (
         np.array([_text(v) for v in fields.get(f, [])] or [""] * len(source))
         for f in ("identity", "part")
@@ -111,6 +112,8 @@ def open_template_set(
             "import it with its lists"
         )
     _check_probes(name, template, part, tables)
+    if align or needs_keypoints:
+        check_keypoints(name, np.array(fields["has_keypoints"], bool)[rows])
     faces = Faces(
         source, image_size=image_size, rows=rows, needs_keypoints=needs_keypoints
     )

@@ -15,7 +15,7 @@ from kprpe_jax.data.augmentation.recipe import make_recipe
 from kprpe_jax.data.augmentation.sharded import augment_sharded
 from kprpe_jax.data.augmentation.spatial import FACE_MIRROR
 from kprpe_jax.data.check import check_batch
-from kprpe_jax.data.faces import Faces, open_faces
+from kprpe_jax.data.faces import Faces, check_keypoints, open_faces
 from kprpe_jax.data.pair_sets import PairSet, open_pair_set, read_tables
 from kprpe_jax.data.store import newest_version
 from kprpe_jax.data.synthetic.landmarks import MIRROR
@@ -204,12 +204,12 @@ def pair_evaluators(embed: Embed, config: ConfigDict) -> dict[str, Evaluator]:
     )
 
 
-def _open_pairs(config: ConfigDict, name: str) -> PairSet:
+def _open_pairs(config: ConfigDict, name: str, *, needs: bool = False) -> PairSet:
     return open_pair_set(
         config.data.dir,
         name,
         image_size=tuple(config.data.image_shape[:2]),
-        needs_keypoints=needs_keypoints(config),
+        needs_keypoints=needs or needs_keypoints(config),
     )
 
 
@@ -258,7 +258,7 @@ def _open_unaligned(config: ConfigDict) -> tuple[Faces, Pairs]:
     evals, data = config.evals, config.data
     folder = newest_version(data.dir, evals.unaligned)
     if "pair_same" in read_tables(folder):
-        official = _open_pairs(config, evals.unaligned)
+        official = _open_pairs(config, evals.unaligned, needs=True)
         return official.faces, _of_pair_set(official)
     own = evals.unaligned == data.name
     if own:
@@ -274,7 +274,10 @@ def _open_unaligned(config: ConfigDict) -> tuple[Faces, Pairs]:
     labels = photos.labels()
     sizes = np.unique(labels[labels >= 0], return_counts=True)[1]
     genuine = int((sizes * (sizes - 1)).sum()) // 2  # that can be told apart
-    return photos, draw_pairs(labels, count=min(evals.pairs, 2 * genuine), seed=0)
+    pairs = draw_pairs(labels, count=min(evals.pairs, 2 * genuine), seed=0)
+    rows = np.unique(np.concatenate([pairs.first, pairs.second]))
+    check_keypoints(evals.unaligned, photos.has_keypoints()[rows])
+    return photos, pairs
 
 
 def protocol_evaluators(embed: Embed, config: ConfigDict) -> dict[str, Evaluator]:

@@ -43,7 +43,7 @@ def _data() -> tempfile.TemporaryDirectory:
     images = Path(folder.name, "images")
     images.mkdir()
     table = write_images(images)
-    for name, tables in (("people", {}), ("gallery", {}), ("listed", _pairs())):
+    for name, tables in (("people", {}), ("gallery", {}), ("listed", official_pairs())):
         source = open_image_folder(images)
         source = dataclasses.replace(source, tables=tables)
         write_dataset(
@@ -56,7 +56,7 @@ def _data() -> tempfile.TemporaryDirectory:
     return folder  # removed when the interpreter ends
 
 
-def _pairs() -> dict[str, np.ndarray]:
+def official_pairs() -> dict[str, np.ndarray]:
     """An official list: every person's first photo with its second, and another's."""
     keys = [
         (f"person{person:02d}/0.jpg", f"person{other:02d}/1.jpg")

@@ -1,5 +1,6 @@
 """Recognition on an imported data set, with every loss and backbone."""
 
+import dataclasses
 import json
 import types
 
@@ -10,6 +11,7 @@ import pytest
 from kprpe_jax import tasks
 from kprpe_jax.data.importers.dataset import write_dataset
 from kprpe_jax.data.importers.image_folder import open_image_folder
+from kprpe_jax.data.importers.landmarks import read_landmarks
 from kprpe_jax.data.pair_sets import open_pair_set
 from kprpe_jax.losses.class_sampling import SAMPLED, take_rows
 from kprpe_jax.tasks import faces, recognition
@@ -217,6 +219,47 @@ def test_a_keypoint_encoding_refuses_rows_without_keypoints(tmp_path):
         state = types.SimpleNamespace(params=None, collections=None)
         with pytest.raises(ValueError, match="must have keypoints .* got none in row"):
             task.evaluators["aligned"](state, tiny.one_device())
+
+
+@pytest.fixture(scope="module")
+def undetected(tmp_path_factory):
+    """A folder of data sets in which one face was not detected, with pairs and not."""
+    folder = tmp_path_factory.mktemp("undetected")
+    (folder / "images").mkdir()
+    table = drawn_people.write_images(folder / "images")
+    lines = table.read_text().splitlines(keepends=True)
+    table.write_text("".join(x for x in lines if not x.startswith("person00/1.jpg")))
+    source = open_image_folder(folder / "images")
+    points = read_landmarks(table, units="fraction")
+    for name, pairs in (("plain", {}), ("listed", drawn_people.official_pairs())):
+        write_dataset(
+            dataclasses.replace(source, tables=pairs),
+            name=name, data_dir=folder, origin={}, landmarks=points, on_bad="skip",
+        )  # fmt: skip
+    return str(folder)
+
+
+@pytest.mark.parametrize(
+    ("changes", "images"),
+    [
+        ({"evals.pair_sets": ("listed",)}, 24),
+        ({"evals.protocols": ("megaface:plain,listed",)}, 48),
+        ({"evals.protocols": ("megaface:plain,listed",), "evals.align": True,
+          "model.position": "rpe"}, 48),
+        ({"evals.unaligned": "listed", "model.position": "rpe"}, 24),
+        ({"evals.unaligned": "plain", "model.position": "rpe", "evals.pairs": 400,
+          "data.name": "listed"}, 48),
+    ],
+)  # fmt: skip
+def test_an_undetected_face_is_known_before_any_is_embedded(
+    undetected, changes, images
+):
+    config = drawn_people.make_config(
+        **{"data.dir": undetected, "evals.pairs": 0, **changes}
+    )
+    match = f"must have keypoints .* got 1 of {images} images without; fill them"
+    with pytest.raises(ValueError, match=match):
+        tasks.build(config, tiny.one_device())
 
 
 def test_identity_balanced_and_repeated_rows():
