@@ -295,7 +295,9 @@ def protocol_evaluators(embed: Embed, config: ConfigDict) -> dict[str, Evaluator
             data.dir,
             image_size=tuple(data.image_shape[:2]),
             align=evals.align,
-            needs_keypoints=needs_keypoints(config),
+            # Without them Eq. 17 gives every image the same weight.
+            needs_keypoints=needs_keypoints(config)
+            or evals.pooling == "landmark_score",
         ),
         batch_size=evals.batch_size,
         mirror=evals.mirror,

@@ -246,6 +246,8 @@ def undetected(tmp_path_factory):
         ({"evals.protocols": ("megaface:plain,listed",)}, 48),
         ({"evals.protocols": ("megaface:plain,listed",), "evals.align": True,
           "model.position": "rpe"}, 48),
+        ({"evals.protocols": ("megaface:plain,listed",), "model.position": "rpe",
+          "evals.pooling": "landmark_score"}, 48),
         ({"evals.unaligned": "listed", "model.position": "rpe"}, 24),
         ({"evals.unaligned": "plain", "model.position": "rpe", "evals.pairs": 400,
           "data.name": "listed"}, 48),
