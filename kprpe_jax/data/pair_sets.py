@@ -42,7 +42,8 @@ def open_pair_set(
       image_size: (height, width) that every image must have.
       needs_keypoints: of `Faces`.
     Raises: ValueError: no such data set; one without pairs; pairs that name images
-      which the import does not hold, or has no keypoints of where they are needed.
+      which the import does not hold, or has no keypoints of where they are needed;
+      pairs of both kinds in fewer than two folds, or in more folds than pairs.
     """
     folder = newest_version(os.fspath(data_dir), name)
     tables = read_tables(folder)
@@ -52,6 +53,14 @@ def open_pair_set(
             "verification set (--kind insightface_bin), or name a list (--pairs)"
         )
     same = tables["pair_same"]
+    num_folds = int(tables.get("pair_folds", 10))
+    # Of pairs of one kind only the mean similarity is wanted.
+    if same.any() and not same.all() and not 2 <= num_folds <= len(same):
+        raise ValueError(
+            f"open_pair_set: {name} must have its {len(same)} pairs in 2 .. "
+            f"{len(same)} folds, for the threshold of one is chosen on the others; got "
+            f"{num_folds}; import it with a list of ten folds"
+        )
     (split,) = tfds.builder_from_directory(folder).info.splits  # an import has one
     faces = open_faces(
         data_dir, name, split, image_size=image_size, needs_keypoints=needs_keypoints
@@ -75,7 +84,6 @@ def open_pair_set(
     faces = faces.select(used)
     if needs_keypoints:
         check_keypoints(name, faces.has_keypoints())
-    num_folds = int(tables.get("pair_folds", 10))
     return PairSet(faces, first, second, same, num_folds)
 
 

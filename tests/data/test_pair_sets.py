@@ -1,5 +1,7 @@
 """Imports with pairs, by the command, and what opens of them."""
 
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 from absl.testing import flagsaver
@@ -65,6 +67,17 @@ def test_missing_images_and_data_sets_without_pairs_are_named(tmp_path):
     run(tmp_path / "other", kind="folder", source=str(tmp_path / "in"))
     with pytest.raises(ValueError, match="faces must hold pairs; got .* without"):
         open_pair_set(tmp_path / "other" / "data", "faces", image_size=(8, 8))
+
+
+@pytest.mark.parametrize(("folds", "refused"), [(1, True), (2, False), (5, True)])
+def test_folds_that_no_threshold_can_come_from(tmp_path, folds, refused):
+    import_folder(tmp_path)
+    (tables,) = (tmp_path / "data" / "faces").glob("*/tables.npz")
+    with np.load(tables) as arrays:
+        np.savez(tables, **{**arrays, "pair_folds": np.array(folds)})
+    match = f"its 4 pairs in 2 .. 4 folds, for .* got {folds}; import"
+    with pytest.raises(ValueError, match=match) if refused else nullcontext():
+        open_pair_set(tmp_path / "data", "faces", image_size=(8, 8))
 
 
 @needs_shared

@@ -26,7 +26,9 @@ def read_lfw_pairs(path: str | os.PathLike) -> PairList:
     The first line is the number of folds and of pairs of each kind per fold; then
     `name i j` is a pair of one person, `name i other j` one of two.
 
-    Raises: ValueError: no such file; the line that is of another form; too few lines.
+    Raises: ValueError: no such file; fewer than two folds; the line that is of another
+      form, or compares an image with itself or a person with another of the same name;
+      too few lines.
     """
     path = os.fspath(path)
     if not os.path.isfile(path):
@@ -39,6 +41,11 @@ def read_lfw_pairs(path: str | os.PathLike) -> PairList:
             f"of each kind; got {' '.join(head)!r}; give the official list."
         )
     folds, per_kind = (int(head[0]), int(head[1])) if head[1:] else (1, int(head[0]))
+    if folds < 2:
+        raise ValueError(
+            f"read_lfw_pairs: {path} must have two folds or more, for the threshold of "
+            f"one is chosen on the others; got {folds}; give the list of ten folds."
+        )
     if len(rows) != 2 * folds * per_kind:
         raise ValueError(
             f"read_lfw_pairs: {path} must have {2 * folds * per_kind} pairs "
@@ -51,10 +58,16 @@ def read_lfw_pairs(path: str | os.PathLike) -> PairList:
                 f"read_lfw_pairs: pair line {line} of {path} must be `name "
                 f"i j` or `name i other j`; got {' '.join(row)!r}; repair the line."
             )
-        people = (row[0], row[0] if len(row) == 3 else row[2])
+        one_person = len(row) == 3
+        if int(row[1]) == int(row[2]) if one_person else row[0] == row[2]:
+            raise ValueError(
+                f"read_lfw_pairs: pair line {line} of {path} must be two images of one "
+                f"person, or two people; got {' '.join(row)!r}; repair the line."
+            )
+        people = (row[0], row[0] if one_person else row[2])
         images = zip(people, (row[1], row[-1]), strict=True)
         keys.append([f"{name}/{name}_{int(index):04d}.jpg" for name, index in images])
-        same.append(len(row) == 3)
+        same.append(one_person)
     return PairList(np.array(keys), np.array(same), folds)
 
 

@@ -34,6 +34,10 @@ def test_list(tmp_path):
         (LIST, "", "must begin with the number of folds .* got ''"),
         ("Bob\t3\t12", "Bob\tx\t12", "line 4 of .* got 'Bob x 12'; repair"),
         ("Bob\t3\t12", "Bob\t3", "line 4 of .* got 'Bob 3'"),
+        ("Bob\t3\t12", "Bob\t3\t03", "line 4 of .* two images of .* got 'Bob 3 03'"),
+        ("Cid\t1", "Bob\t1", "line 5 of .* or two people; got 'Bob 1 Bob 12'"),
+        ("2\t1\n", "2\n", "must have two folds or more, .* got 1; give"),
+        ("2\t1\n", "0\t2\n", "must have two folds or more, .* got 0; give"),
     ],
 )
 def test_bad_lists(tmp_path, old, new, match):
