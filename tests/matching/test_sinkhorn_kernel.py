@@ -1,11 +1,12 @@
 """The kernel against both other domains; on CPUs it is interpreted."""
 
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.experimental.pallas import tpu as pltpu
 from jax.sharding import AxisType
 
 from kprpe_jax.matching import sinkhorn_kernel, two_stage
@@ -114,6 +115,18 @@ def test_pairs_beside_each_other(rng):
     each = quick_jit(jax.vmap(lambda *x: transport(*x, CHIP).flow))(cost, a, b)
     np.testing.assert_allclose(each, want, atol=1e-6)
     assert run(cost[:0], a[:0], b[:0], CHIP).flow.shape == (0, 5, 4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [(7, 5), (64, 64)])
+def test_on_a_simulated_tpu(rng, size):
+    """Which has NaN where nothing was written."""
+    cost, a, b = problems(rng, 6, *size)
+    problem = np.exp(-cost), np.ones_like(a), a, 10 * b
+    run = partial(scale_on_chip, *problem, iterations=20)
+    with pltpu.force_tpu_interpret_mode():
+        got = run(platform="tpu")
+    np.testing.assert_allclose(got, run(platform="cpu"), rtol=1e-5, atol=1e-7)
 
 
 @pytest.mark.parametrize(
