@@ -10,10 +10,10 @@ paper's: the spline in front of a transformer with and without keypoint bias. A 
 that was stopped continues where it was.
 """
 
-import json
 import pathlib
 import sys
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -22,7 +22,12 @@ from absl import app, flags
 from ml_collections import ConfigDict
 
 from kprpe_jax.report import alignment as report
-from kprpe_jax.studies.whole_run import Stopped, train_to_the_end
+from kprpe_jax.studies.whole_run import (
+    Stopped,
+    check_different,
+    train_and_measure,
+    whole_numbers,
+)
 from kprpe_jax.tasks import joint_alignment
 from kprpe_jax.training import mesh
 from kprpe_jax.training.checkpoint import restore_for_eval
@@ -101,28 +106,29 @@ def run_study(
       seed: value of config.seed.
     Returns: name -> {"evaluator/metric": value}, with `template` [S, 2] and `weights`
       [S] as lists.
-    Raises: Stopped: SIGTERM ended a training; what was done is kept.
+    Raises: Stopped: SIGTERM ended a training; what was done is kept. ValueError: a
+      folder of a run with another config; as `loop.train`.
     """
     results = {}
     for name in names:
         workdir = output / "runs" / f"{_slug(name)}-{seed}"
-        finished = workdir / "eval.json"
-        if not finished.exists():
-            own = ConfigDict(config.to_dict())
-            own.seed = seed
-            own.update_from_flattened_dict(VARIANTS[name])
-            if name in _LEARNED_BY:
-                source = output / "runs" / f"{_slug(_LEARNED_BY[name])}-{seed}"
-                own.alignment.template = str(source / "template.npz")
-            own.lock()
-            train_to_the_end(own, workdir)
-            values = evaluate(own, workdir, which="last")
-            shape = _learned(own, workdir)
-            np.savez(workdir / "template.npz", **shape)
-            values |= {key: array.tolist() for key, array in shape.items()}
-            finished.write_text(json.dumps(values) + "\n")
-        results[name] = json.loads(finished.read_text())
+        own = ConfigDict(config.to_dict())
+        own.seed = seed
+        own.update_from_flattened_dict(VARIANTS[name])
+        if name in _LEARNED_BY:
+            source = output / "runs" / f"{_slug(_LEARNED_BY[name])}-{seed}"
+            own.alignment.template = str(source / "template.npz")
+        own.lock()
+        measure = partial(_measure, own, workdir)
+        results[name] = train_and_measure(own, workdir, measure)
     return results
+
+
+def _measure(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
+    values = evaluate(config, workdir, which="last")
+    shape = _learned(config, workdir)
+    np.savez(workdir / "template.npz", **shape)
+    return values | {key: array.tolist() for key, array in shape.items()}
 
 
 def _slug(name: str) -> str:
@@ -153,15 +159,10 @@ def _study(overrides: list[str]) -> None:
                 f"alignment: --groups must be some of {', '.join(GROUPS)}; got "
                 f"{group!r}; choose some of them"
             )
-    if not all(seed.isdecimal() for seed in _SEEDS.value):
-        raise ValueError(
-            "alignment: --seeds must be whole numbers, such as 0,1,2; got "
-            f"{','.join(_SEEDS.value)}"
-        )
+    seeds = whole_numbers("alignment", "seeds", _SEEDS.value)
+    check_different("alignment", "seeds", seeds)
     names = list(dict.fromkeys(n for g in _GROUPS.value for n in GROUPS[g]))
-    runs = [
-        run_study(config, output, names=names, seed=int(seed)) for seed in _SEEDS.value
-    ]
+    runs = [run_study(config, output, names=names, seed=seed) for seed in seeds]
     groups = {group: GROUPS[group] for group in _GROUPS.value}
     sys.stdout.write(report.write_report(runs, groups, output))
 

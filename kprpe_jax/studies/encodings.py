@@ -18,6 +18,7 @@ import json
 import pathlib
 import sys
 from collections.abc import Sequence
+from functools import partial
 
 from absl import app, flags
 from ml_collections import ConfigDict
@@ -26,7 +27,12 @@ from kprpe_jax.backbones import iresnet, swin_gait
 from kprpe_jax.position.encoding import KEYPOINT_FORMS, POSITIONS
 from kprpe_jax.report import gait, robustness
 from kprpe_jax.studies import offsets
-from kprpe_jax.studies.whole_run import Stopped, train_to_the_end
+from kprpe_jax.studies.whole_run import (
+    Stopped,
+    check_different,
+    train_and_measure,
+    whole_numbers,
+)
 from kprpe_jax.tasks import inputs
 from kprpe_jax.training.command import command, parse_flags, read_config
 from kprpe_jax.training.evaluate import evaluate
@@ -95,8 +101,11 @@ def run_study(
       widths: of `choose_network`.
     Returns: one `Run` per network and seed.
     Raises: Stopped: SIGTERM ended a training; what was done is kept.
-    Raises: ValueError: an unknown network, before any run; faults as `loop.train`.
+    Raises: ValueError: an unknown network, or one or a seed named twice, before any
+      run; a folder of a run with another config; faults as `loop.train`.
     """
+    check_different("encodings", "positions", positions)
+    check_different("encodings", "seeds", seeds)
     known = POSITIONS
     if config.task == "face_recognition":
         known += tuple(iresnet.PRESETS)
@@ -112,12 +121,8 @@ def run_study(
         for position in positions:
             run = choose_network(config, position, seed=seed, widths=widths)
             workdir = output / "runs" / f"{position}-{seed}"
-            finished = workdir / "eval.json"
-            if not finished.exists():
-                train_to_the_end(run, workdir)
-                results = evaluate(run, workdir, which="last")
-                finished.write_text(json.dumps(results, indent=2) + "\n")
-            results = json.loads(finished.read_text())
+            measure = partial(evaluate, run, workdir, which="last")
+            results = train_and_measure(run, workdir, measure)
             curves = [
                 json.loads(line)
                 for line in (workdir / "metrics.jsonl").read_text().splitlines()
@@ -129,8 +134,8 @@ def run_study(
 def _compare(overrides: list[str]) -> None:
     config = read_config(overrides)
     output = pathlib.Path(_OUTPUT.value)
-    seeds = _whole_numbers("seeds", _SEEDS.value)
-    widths = _whole_numbers("iresnet_widths", _WIDTHS.value)
+    seeds = whole_numbers("encodings", "seeds", _SEEDS.value)
+    widths = whole_numbers("encodings", "iresnet_widths", _WIDTHS.value)
     runs = run_study(
         config, output, positions=_POSITIONS.value, seeds=seeds, widths=widths
     )
@@ -145,15 +150,6 @@ def _compare(overrides: list[str]) -> None:
         if position in KEYPOINT_FORMS:
             _draw_offsets(config, output, position, seeds[0])
     sys.stdout.write(text)
-
-
-def _whole_numbers(flag: str, values: Sequence[str]) -> list[int]:
-    if not all(str(value).isdecimal() for value in values):
-        raise ValueError(
-            f"encodings: --{flag} must be whole numbers, such as 0,1,2; got "
-            f"{','.join(values)}"
-        )
-    return [int(value) for value in values]
 
 
 def _draw_offsets(

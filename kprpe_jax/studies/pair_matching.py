@@ -42,13 +42,15 @@ from kprpe_jax.studies.pair_networks import (
 )
 from kprpe_jax.studies.reranking_features import (
     Network,
+    claim_cache,
     embed_photos,
     mobilefacenet_network,
 )
 from kprpe_jax.studies.reranking_photos import Photos, read_dataset, read_lfw
 from kprpe_jax.studies.reranking_trial import Trial
+from kprpe_jax.studies.whole_run import check_different, whole_numbers
 from kprpe_jax.tasks.pair_matching import verification
-from kprpe_jax.training.config import load_config
+from kprpe_jax.training.config import check_workdir, load_config
 
 ALPHAS = (0.3, 0.7, 1.0)
 KINDS = ("plain", "mask", "sunglasses", "crop")
@@ -251,10 +253,13 @@ def run_study(
       kinds, num_pairs, num_queries: of `prepare`.
       k: candidates that are ranked again.
     Returns: what `report.write` reads.
-    Raises: ValueError: as `prepare` and `loop.train`.
+    Raises: ValueError: a network or a seed named twice; a cache of another CNN or other
+      photos, a folder of a run with another config; as `prepare` and `loop.train`.
     """
     cache = output / "cache"
-    cache.mkdir(parents=True, exist_ok=True)
+    check_different("pair_matching", "networks", networks)
+    check_different("pair_matching", "seeds", seeds)
+    claim_cache(cache, network, photos)
     options = dict(kinds=kinds, num_pairs=num_pairs, num_queries=num_queries)
     train, test = prepare(photos, network, cache, **options)
     results: dict[str, Any] = {
@@ -275,6 +280,7 @@ def run_study(
             one = load_config(f"{config}:{kind}", overrides)
             one = network_config(one, train, seed)
             workdir = output / "runs" / f"{kind}_{seed}"
+            check_workdir(one, workdir)  # its scores may be there
 
             def make(one=one, workdir=workdir):
                 return train_network(one, workdir, train, test.gallery).scorer
@@ -333,7 +339,7 @@ def _main(options: argparse.Namespace) -> None:
         config=options.config,
         overrides=options.overrides,
         networks=options.networks.split(","),
-        seeds=[int(seed) for seed in options.seeds.split(",")],
+        seeds=whole_numbers("pair_matching", "seeds", options.seeds.split(",")),
         num_pairs=options.pairs,
         num_queries=options.queries,
         k=options.k,

@@ -25,6 +25,7 @@ from kprpe_jax.report import reranking as report
 from kprpe_jax.studies.reranking_features import (
     Features,
     Network,
+    claim_cache,
     embed_photos,
     named_network,
     select,
@@ -75,7 +76,7 @@ def run_study(
             f"{len(photos.labels)}; choose a larger one."
         )
     cache = output / "cache"
-    _claim(cache, f"{network.fingerprint} {len(photos.labels)} photos")
+    claim_cache(cache, network, photos)
     gallery = embed_photos(photos, network, cache / "features_plain")
     # Candidates are gathered by the thousand: from memory, not from a map.
     gallery = select(gallery, np.arange(len(photos.labels)))
@@ -120,19 +121,6 @@ def run_study(
         timing.write_text(json.dumps(measure_time(gallery, gallery)))
     results["milliseconds"] = json.loads(timing.read_text())
     return results
-
-
-def _claim(cache: pathlib.Path, owner: str) -> None:
-    """Remember whose features a cache holds; others are refused."""
-    cache.mkdir(parents=True, exist_ok=True)
-    file = cache / "owner.txt"
-    if not file.exists():
-        file.write_text(owner)
-    elif file.read_text() != owner:
-        raise ValueError(
-            f"reranking: {cache} must hold features of this network and these photos; "
-            "it holds others; choose another --output."
-        )
 
 
 def _score_kind(

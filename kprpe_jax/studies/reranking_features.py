@@ -113,6 +113,23 @@ def _middle(
     return images[:, :, left : left + size[1]], moved
 
 
+def claim_cache(cache: pathlib.Path, network: Network, photos: Photos) -> None:
+    """Remember whose features a folder holds; make it where it is missing.
+
+    Raises: ValueError: it holds those of another network or other photos.
+    """
+    owner = f"{network.fingerprint} {len(photos.labels)} photos"
+    cache.mkdir(parents=True, exist_ok=True)
+    file = cache / "owner.txt"
+    if not file.exists():
+        file.write_text(owner)
+    elif file.read_text() != owner:
+        raise ValueError(
+            f"reranking: {cache} must hold features of this network and these photos; "
+            "it holds others; choose another --output."
+        )
+
+
 def embed_photos(
     photos: Photos,
     network: Network,

@@ -26,9 +26,16 @@ from kprpe_jax.data.face_features import FeatureRows, read_features
 from kprpe_jax.evaluation.probe_sizes import ProbeResult, draw_probes, probe_results
 from kprpe_jax.fusion.weighted import WeightedFusion
 from kprpe_jax.report import set_fusion as report
-from kprpe_jax.studies.whole_run import Stopped, train_to_the_end
+from kprpe_jax.studies.whole_run import (
+    Stopped,
+    check_different,
+    train_to_the_end,
+    whole_numbers,
+    write_whole,
+)
 from kprpe_jax.tasks.growing_probes import enrol
 from kprpe_jax.tasks.set_fusion import fusion_variables, make_model
+from kprpe_jax.training import config as config_lib
 from kprpe_jax.training import mesh as mesh_lib
 from kprpe_jax.training.checkpoint import restore_for_eval
 from kprpe_jax.training.command import command, parse_flags, read_config
@@ -68,6 +75,7 @@ class Trial:
 
     def __init__(self, config: ConfigDict, gallery: str, sizes: Sequence[int]):
         evals = config.evals
+        self.asked = {"gallery": gallery, "sizes": list(sizes)}
         read = partial(
             read_features,
             config.data.dir,
@@ -179,22 +187,32 @@ def run_one(
       name: of the run.
       seed: its seed.
       runs: folder of finished runs to take instead; the results go to `output`.
+    Raises: Stopped: SIGTERM ended the training. ValueError: `output` holds this run of
+      another config, or searched another gallery or with other sizes.
     """
     title = f"{name.replace(' ', '_')}-{seed}"
     workdir = (runs or output / "runs") / title
     finished = output / "runs" / title / "probes.json"
+    config_lib.check_workdir(config, finished.parent)
     if not finished.exists():
         if config.fusion.method in UNTRAINED:
             embed_dim = trial.images.embeddings.shape[1]
             model, variables = WeightedFusion(embed_dim, config.fusion.method), {}
         else:
             model, variables = trained(config, workdir, finished=runs is not None)
-        found = {"results": by_metric(trial.run(model, variables)), "more": {}}
+        found = {"asked": trial.asked}
+        found |= {"results": by_metric(trial.run(model, variables)), "more": {}}
         if config.fusion.method == "cluster_aggregate":
             found["more"] = study_batches(trial, model, variables)
-        finished.parent.mkdir(parents=True, exist_ok=True)
-        finished.write_text(json.dumps(found, indent=2) + "\n")
+        config_lib.save_config(config, finished.parent)
+        write_whole(finished, found)
     found = json.loads(finished.read_text())
+    asked = found.pop("asked", None)
+    if asked != trial.asked:
+        raise ValueError(
+            f"set_fusion: {finished} must be of {trial.asked}; it is of {asked}; take "
+            "another --output"
+        )
     curves = workdir / "metrics.jsonl"
     lines = curves.read_text().splitlines() if curves.exists() else []
     return report.Run(name, seed, curves=[json.loads(line) for line in lines], **found)
@@ -236,17 +254,18 @@ def _batch_lines(runs: Sequence[report.Run], size: str) -> str:
 
 def _plan(config: ConfigDict) -> list[tuple[str, int, dict[str, Any]]]:
     """Name, seed and changes of the config of every run."""
-    if not all(seed.isdecimal() for seed in _SEEDS.value):
-        raise ValueError(
-            "set_fusion: --seeds must be whole numbers, such as 0,1,2; got "
-            f"{','.join(_SEEDS.value)}"
-        )
+    seeds = whole_numbers("set_fusion", "seeds", _SEEDS.value)
+    clusters = whole_numbers("set_fusion", "clusters", _CLUSTERS.value)
+    check_different("set_fusion", "seeds", seeds)
+    check_different("set_fusion", "clusters", clusters)
+    check_different("set_fusion", "methods", _METHODS.value)
+    check_different("set_fusion", "variants", _VARIANTS.value)
     plan = []
     for method in _METHODS.value:
-        seeds = [0] if method in UNTRAINED else map(int, _SEEDS.value)
-        plan += [(method, seed, {"fusion.method": method}) for seed in seeds]
+        own = [0] if method in UNTRAINED else seeds
+        plan += [(method, seed, {"fusion.method": method}) for seed in own]
     caface = {"fusion.method": "cluster_aggregate"}
-    for count in map(int, _CLUSTERS.value):
+    for count in clusters:
         changes = {**caface, "fusion.num_clusters": count}
         plan.append((f"cluster_aggregate M={count}", 0, changes))
     for variant in _VARIANTS.value:

@@ -9,17 +9,22 @@ another strength. Plain pixels stand beside the network.
 A study that was stopped continues where it was.
 """
 
-import json
 import pathlib
 import sys
 from collections.abc import Sequence
+from functools import partial
 
 from absl import app, flags
 from jax import Array
 from ml_collections import ConfigDict
 
 from kprpe_jax.report.robustness import mean_std
-from kprpe_jax.studies.whole_run import Stopped, train_to_the_end
+from kprpe_jax.studies.whole_run import (
+    Stopped,
+    check_different,
+    train_and_measure,
+    whole_numbers,
+)
 from kprpe_jax.tasks import faces
 from kprpe_jax.training import loop, mesh
 from kprpe_jax.training.command import command, parse_flags, read_config
@@ -54,21 +59,21 @@ def run_seed(
       workdir: of the run.
       levels: difficulties of the tests.
     Returns: level -> {"evaluator/metric": value}.
-    Raises: Stopped: SIGTERM ended the training. ValueError: as `loop.train`.
+    Raises: Stopped: SIGTERM ended the training. ValueError: a folder of a run with
+      another config; as `loop.train`.
     """
     results = {}
     for level in levels:
-        finished = workdir / f"difficulty_{level:g}.json"
-        if not finished.exists():
-            train_to_the_end(config, workdir)
-            found = evaluate(
-                at_difficulty(config, level),
-                workdir,
-                which="last",
-                evaluators=("aligned",),
-            )
-            finished.write_text(json.dumps(found, indent=2) + "\n")
-        results[f"{level:g}"] = json.loads(finished.read_text())
+        measure = partial(
+            evaluate,
+            at_difficulty(config, level),
+            workdir,
+            which="last",
+            evaluators=("aligned",),
+        )
+        results[f"{level:g}"] = train_and_measure(
+            config, workdir, measure, name=f"difficulty_{level:g}.json"
+        )
     return results
 
 
@@ -116,11 +121,13 @@ def _study(overrides: list[str]) -> None:
         )
     try:
         levels = [float(level) for level in _LEVELS.value]
-        seeds = [int(seed) for seed in _SEEDS.value]
     except ValueError as error:
         raise ValueError(
-            f"synthetic_difficulty: --difficulties and --seeds must be numbers; {error}"
+            f"synthetic_difficulty: --difficulties must be numbers; {error}"
         ) from error
+    seeds = whole_numbers("synthetic_difficulty", "seeds", _SEEDS.value)
+    check_different("synthetic_difficulty", "difficulties", levels)
+    check_different("synthetic_difficulty", "seeds", seeds)
     pixels = {f"{level:g}": pixel_results(config, level) for level in levels}
     runs = []
     for seed in seeds:

@@ -203,7 +203,8 @@ def check_workdir(config: ConfigDict, workdir: str | os.PathLike) -> list[str]:
         if not _is_in(field, MAY_CHANGE):
             raise ValueError(
                 f"workdir: {workdir} holds a run whose {field} is {old!r} while this "
-                f"config has {new!r}; take another --workdir, or the run's own config "
+                f"config has {new!r}; take another --workdir (of a study: "
+                "--output), or the run's own config "
                 f"(only {', '.join(MAY_CHANGE)} may change between restarts)"
             )
         changes.append(f"{field}: {old!r} -> {new!r}")

@@ -8,6 +8,7 @@ import pytest
 from configs import balanced_alignment
 from kprpe_jax.alignment.aligned_backbone import METHODS
 from kprpe_jax.studies import alignment
+from kprpe_jax.training.config import save_config
 
 
 def test_every_variant_changes_fields_that_exist():
@@ -35,10 +36,14 @@ def test_every_group_has_variants_and_their_templates_come_first():
 def test_what_is_finished_is_read(tmp_path):
     name = alignment.BALANCED
     folder = tmp_path / "runs" / "tps_8_x_8-lambda_3-0"
-    folder.mkdir(parents=True)
-    (folder / "eval.json").write_text(json.dumps({"aligned/anme": 0.25}))
-    got = alignment.run_study(None, tmp_path, names=[name], seed=0)
+    config = balanced_alignment.get_config("small")
+    save_config(config, folder)
+    (folder / "study.json").write_text(json.dumps({"aligned/anme": 0.25}))
+    got = alignment.run_study(config, tmp_path, names=[name], seed=0)
     assert got == {name: {"aligned/anme": 0.25}}
+    config.evals.severities = (0.25,)  # of other measurements
+    with pytest.raises(ValueError, match=r"whose evals\.severities is .*--output"):
+        alignment.run_study(config, tmp_path, names=[name], seed=0)
 
 
 @pytest.mark.slow

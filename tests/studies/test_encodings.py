@@ -35,7 +35,7 @@ def test_study_writes_a_report_and_trains_once(tmp_path):
         assert json.loads((run / "config.json").read_text())["model"]["position"] == (
             position
         )
-        results = json.loads((run / "eval.json").read_text())
+        results = json.loads((run / "study.json").read_text())
         assert results["step"] == 4  # the last checkpoint, not the best one
         assert f"| {100 * results['affine/accuracy']:.1f} |" in row
     pictures = {path.name for path in tmp_path.glob("*.png")}
@@ -77,7 +77,58 @@ def test_a_study_stops_when_its_run_was_stopped(tmp_path, monkeypatch):
     config = tiny.make_config("classification", steps=5)
     with pytest.raises(encodings.Stopped, match="stopped after step 3"):
         encodings.run_study(config, tmp_path, positions=["absolute"], seeds=[0])
-    assert not list(tmp_path.rglob("eval.json"))
+    assert not list(tmp_path.rglob("study.json"))
+
+
+@pytest.fixture
+def made_up(monkeypatch):
+    """Runs that train nothing and whose accuracy says how many steps they had."""
+    from kprpe_jax.studies import encodings, whole_run
+    from kprpe_jax.training.config import save_config
+
+    def train(config, workdir):
+        save_config(config, workdir)
+        (workdir / "metrics.jsonl").touch()
+        return {"step": config.steps}
+
+    def evaluate(config, workdir, which):
+        return {"affine/accuracy": config.steps / 100}
+
+    monkeypatch.setattr(whole_run.loop, "train", train)
+    monkeypatch.setattr(encodings, "evaluate", evaluate)
+    return encodings.run_study
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("model.position_options.gaze_width", 0.0), ("evals.severities", (0.5,))],
+)
+def test_results_of_another_config_are_refused(tmp_path, made_up, field, value):
+    one = dict(positions=["absolute"], seeds=[0])
+    (run,) = made_up(tiny.make_config(steps=5), tmp_path, **one)
+    assert run.results == {"affine/accuracy": 0.05}
+    with pytest.raises(ValueError, match=f"holds a run whose {field} .*--output"):
+        made_up(tiny.make_config(steps=5, **{field: value}), tmp_path, **one)
+
+
+def test_what_eval_writes_is_no_result_of_the_study(tmp_path, made_up):
+    one = dict(positions=["absolute"], seeds=[0])
+    config = tiny.make_config(steps=5)
+    (tmp_path / "runs" / "absolute-0").mkdir(parents=True)
+    (tmp_path / "runs" / "absolute-0" / "eval.json").write_text("{}")
+    for _ in range(2):  # measured, then read
+        (run,) = made_up(config, tmp_path, **one)
+        assert run.results == {"affine/accuracy": 0.05}
+    assert not list(tmp_path.rglob("*.partial"))
+
+
+def test_no_run_counts_twice(tmp_path, made_up):
+    config = tiny.make_config(steps=5)
+    with pytest.raises(ValueError, match="--seeds must name each only once; got 0,0"):
+        made_up(config, tmp_path, positions=["absolute"], seeds=[0, 0])
+    with pytest.raises(ValueError, match="--positions must name each only once; got r"):
+        made_up(config, tmp_path, positions=["rpe", "rpe"], seeds=[0])
+    assert not (tmp_path / "runs").exists()
 
 
 def test_an_iresnet_stands_beside_the_encodings_on_faces():

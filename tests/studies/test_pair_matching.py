@@ -11,7 +11,9 @@ from kprpe_jax.matching.two_stage import first_stage
 from kprpe_jax.report import pair_matching as report
 from kprpe_jax.studies import pair_matching
 from kprpe_jax.studies.pair_networks import Images, Scorer, cnn_scorer
+from kprpe_jax.studies.reranking_features import Network
 from kprpe_jax.studies.reranking_photos import Photos
+from kprpe_jax.training.config import load_config, save_config
 from tests.data.importers.sources import encode
 
 PEOPLE, EACH, K = 5, 3, 4
@@ -117,6 +119,32 @@ def test_altered_photos_depend_on_their_numbers(rng):
         pair_matching.prepare(
             photos, None, None, kinds=["hat"], num_pairs=2, num_queries=2
         )
+
+
+def test_scores_of_another_run_are_refused(tmp_path, monkeypatch, trial):
+    """Those in the cache are of the config that the run's folder keeps."""
+    images, config = trial.gallery, "configs/pair_matching.py"
+    monkeypatch.setattr(pair_matching, "prepare", lambda *_, **__: (images, trial))
+    monkeypatch.setattr(pair_matching, "examine", lambda *_, **__: {})
+    monkeypatch.setattr(pair_matching.report, "write", lambda *_: "")
+    photos = Photos([], images.keypoints, images.labels, images.labels)
+    trained = pair_matching.network_config(load_config(f"{config}:h1"), images, 0)
+    save_config(trained, tmp_path / "runs" / "h1_0")
+
+    def study(*overrides, network="seen", seeds=(0,)):
+        pair_matching.run_study(
+            photos, Network(network, None), tmp_path, config=config, k=K,
+            overrides=overrides, networks=["h1"], seeds=seeds, num_pairs=2,
+            num_queries=2,
+        )  # fmt: skip
+
+    study()
+    with pytest.raises(ValueError, match="holds a run whose steps is"):
+        study("steps=3")
+    with pytest.raises(ValueError, match="must hold features of this network and thes"):
+        study(network="other")
+    with pytest.raises(ValueError, match="--seeds must name each only once; got 0,0"):
+        study(seeds=(0, 0))
 
 
 def test_one_source_of_photos(capsys):

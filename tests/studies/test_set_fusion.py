@@ -38,6 +38,21 @@ def test_a_study_trains_searches_and_goes_on(tmp_path):
     assert again == caface  # nothing is trained twice
 
 
+def test_probes_of_another_trial_are_refused(tmp_path):
+    config = drawn_features.make_config()
+    config = config.copy_and_resolve_references().unlock()
+    config.fusion.method = "average"
+    few = study.Trial(config, "", [1, 8])
+    first = study.run_one(config, few, tmp_path, "average", 0)
+    assert study.run_one(config, few, tmp_path, "average", 0) == first
+    more = study.Trial(config, "", [1, 4, 8])
+    with pytest.raises(ValueError, match=r"must be of .*\[1, 4, 8\].*take another --o"):
+        study.run_one(config, more, tmp_path, "average", 0)
+    config.evals.repeats += 1
+    with pytest.raises(ValueError, match=r"holds a run whose evals\.repeats is"):
+        study.run_one(config, few, tmp_path, "average", 0)
+
+
 def test_tables_name_means_over_seeds():
     runs = [
         report.Run("a", seed, {"rank1": {"1": share, "8": 1.0}})

@@ -221,7 +221,7 @@ def test_the_study_trains_both_and_draws_what_they_learned(tmp_path):
     cells = {
         row.split(" | ")[0]: row.split(" | ") for row in rows if row.startswith("| ")
     }
-    results = json.loads((tmp_path / "runs" / "kprpe-0" / "eval.json").read_text())
+    results = json.loads((tmp_path / "runs" / "kprpe-0" / "study.json").read_text())
     assert cells["| kprpe"][1] == f"{100 * results['aligned/rank_1']:.1f}"
     assert cells["| kprpe"][4] == f"{100 * results['aligned/map']:.1f}"
     assert cells["| encoding"][-2] == "another's joints"
