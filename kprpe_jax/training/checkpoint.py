@@ -72,7 +72,11 @@ class Checkpoints:
           meta: JSON values, kept beside the fingerprint.
           metrics: this step's evaluation; it counts for "best" where it holds the best
             metric as a finite number.
+
+        A step that is there, whose evaluation was made up for, is replaced.
         """
+        if step in self.steps:
+            self._manager.delete(step)
         self._manager.save(
             step,
             args=ocp.args.Composite(

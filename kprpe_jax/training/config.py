@@ -89,6 +89,7 @@ FIELDS = {
     "checkpoint.best_mode": str,
     "log.every_steps": int,
     "evals.every_steps": int,
+    "evals.batch_size": int,
     "evals.in_training": tuple,
 }
 POSITIVE = (
@@ -99,6 +100,7 @@ POSITIVE = (
     "checkpoint.keep_last",
     "log.every_steps",
     "evals.every_steps",
+    "evals.batch_size",
 )
 _ABSENT = "absent"
 

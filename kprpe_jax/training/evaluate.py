@@ -40,7 +40,9 @@ def evaluate(
     """
     prepare_data(config)
     mesh = mesh_lib.make_mesh(config.mesh)
-    mesh_lib.check_batch_size(config.evals.batch_size, 1, mesh)
+    mesh_lib.check_batch_size(
+        config.evals.batch_size, 1, mesh, field="evals.batch_size"
+    )
     task = tasks.build(config, mesh)
     for name in evaluators:
         if name not in task.evaluators:

@@ -38,7 +38,8 @@ def train(
     """Train to the end, from the last checkpoint in `workdir` if there is one.
 
     A run that was stopped in any way and started again gives what one uninterrupted
-    run gives. After SIGTERM it saves a checkpoint and returns.
+    run gives. After SIGTERM it saves a checkpoint and returns. Where an evaluation
+    fails it saves one, too, and the next start begins with that evaluation.
 
     Args:
       config: see `config.FIELDS` for what the loop reads.
@@ -57,6 +58,9 @@ def train(
     mesh = mesh_lib.make_mesh(config.mesh)
     batch_size = config.data.batch_size
     mesh_lib.check_batch_size(batch_size, config.optimizer.accumulate_steps, mesh)
+    if config.evals.in_training:
+        evaluated_rows = config.evals.batch_size
+        mesh_lib.check_batch_size(evaluated_rows, 1, mesh, field="evals.batch_size")
 
     # ---- data, task, optimiser ------------------------------------------------------
     if task is None:
@@ -90,9 +94,11 @@ def train(
                 RunLog(workdir, steps=config.steps, start_step=start, is_main=is_main)
             )
         )
-        if start >= config.steps:
+        stored = checkpoints.meta(start) if start else {}
+        owed = stored.get("evaluation_owed", False)  # it failed, and ended the run
+        if start >= config.steps and not owed:
             log.say(f"all {start} steps were done before")
-            return {**checkpoints.meta(start)["results"], "step": start}
+            return {**stored["results"], "step": start}
         if start:
             state = checkpoints.restore(start, abstract)
             log.say(f"continues after step {start} {'; '.join(changes)}".rstrip())
@@ -100,6 +106,22 @@ def train(
             state = new_state(
                 task, optimizer.transformation, abstract, seed=config.seed
             )
+        meta = {"config": config.to_dict(), "versions": config_lib.versions()}
+        trained: dict[str, float] = {}
+        evaluated: dict[str, float] = {}
+
+        def save(step, metrics=None, **more):
+            data_state, results = {"next_batch": step}, {**trained, **evaluated}
+            facts = {**meta, "data": data_state, "results": results, **more}
+            checkpoints.save(state, step=step, meta=facts, metrics=metrics)
+
+        if owed:
+            trained = stored["results"]
+            evaluated = _evaluate(task, state, mesh, config)
+            log.evaluation(start, evaluated)
+            save(start, evaluated)
+            if start == config.steps:
+                return {**trained, **evaluated, "step": start}
 
         # ---- compile the step; say what will run ------------------------------------
         train_step = CompiledStep(
@@ -118,11 +140,8 @@ def train(
             log.say(line)
 
         # ---- steps ------------------------------------------------------------------
-        meta = {"config": config.to_dict(), "versions": config_lib.versions()}
         unchecked_ids: dict[int, np.ndarray] = {}  # of the steps since the last check
         unlogged: list[dict[str, jax.Array]] = []
-        trained: dict[str, float] = {}
-        evaluated: dict[str, float] = {}
         log.restart_clock(start)
         for step in range(start + 1, config.steps + 1):
             unchecked_ids[step] = ids
@@ -136,10 +155,8 @@ def train(
             log_now = last or step % config.log.every_steps == 0
             evaluate_now = last or step % config.evals.every_steps == 0
             save_now = last or stop or step % config.checkpoint.every_steps == 0
-            if evaluate_now and config.checkpoint.best_metric:
-                save_now = (
-                    True  # "best" is the state that was evaluated, not a near one
-                )
+            # "best" is the state that was evaluated, not a near one.
+            save_now |= evaluate_now and bool(config.checkpoint.best_metric)
             if not (log_now or evaluate_now or save_now):
                 continue
             _check_finite(state, unchecked_ids, checkpoints)
@@ -150,17 +167,15 @@ def train(
                 trained["compilations"] = train_step.compilations
                 log.progress(step, trained, batch_size=batch_size)
             if evaluate_now:
-                evaluated = _evaluate(task, state, mesh, config)
+                try:
+                    evaluated = _evaluate(task, state, mesh, config)
+                except Exception:  # whatever it was, the steps are worth keeping
+                    save(step, evaluation_owed=True)
+                    log.say(f"evaluation failed after step {step}, saved in {workdir}")
+                    raise
                 log.evaluation(step, evaluated)
             if save_now:
-                data_state = {"next_batch": step}
-                results = {**trained, **evaluated}
-                checkpoints.save(
-                    state,
-                    step=step,
-                    meta={**meta, "data": data_state, "results": results},
-                    metrics=evaluated if evaluate_now else None,
-                )
+                save(step, evaluated if evaluate_now else None)
             if evaluate_now or save_now:
                 log.restart_clock(step)
             if stop:

@@ -90,16 +90,28 @@ def make_mesh(
     )
 
 
-def check_batch_size(batch_size: int, accumulate_steps: int, mesh: Mesh) -> None:
+def check_batch_size(
+    batch_size: int,
+    accumulate_steps: int,
+    mesh: Mesh,
+    *,
+    field: str = "data.batch_size",
+) -> None:
     """Check that each micro-batch of the global batch divides over the devices.
 
-    Raises: ValueError: it does not.
+    Args:
+      batch_size: rows of the global batch.
+      accumulate_steps: micro-batches that it is cut into.
+      mesh: the devices.
+      field: of the config, that the batch size comes from.
+    Raises: ValueError: it does not, or there are no rows.
     """
     unit = mesh.size * accumulate_steps
-    if batch_size % unit:
+    if batch_size < 1 or batch_size % unit:
+        parts = f" x {accumulate_steps} accumulation steps"
         raise ValueError(
-            f"data.batch_size: {batch_size} rows do not divide over {mesh.size} "
-            f"devices x {accumulate_steps} accumulation steps; take a multiple of "
+            f"{field}: {batch_size} rows do not divide over {mesh.size} devices"
+            f"{parts if accumulate_steps > 1 else ''}; take a positive multiple of "
             f"{unit}"
         )
 

@@ -123,7 +123,9 @@ def test_sigterm_saves_and_returns_and_the_rest_is_the_same(tmp_path):
     ("overrides", "message"),
     [
         ({"mesh.data": 3}, "does not fit 8 devices"),
-        ({"data.batch_size": 12}, "12 rows do not divide over 8 devices"),
+        ({"data.batch_size": 12}, "12 rows do not divide over 8 devices; take a pos"),
+        ({"evals.batch_size": 12}, "evals.batch_size: 12 rows do not divide over 8 de"),
+        ({"evals.batch_size": 0}, "evals.batch_size must be at least 1; got 0"),
         ({"optimizer.name": "adam"}, "must be adamw or sgd; got 'adam'"),
         ({"checkpoint.best_metric": "x/y"}, "evaluator of evals.in_training, or empty"),
     ],
@@ -135,10 +137,35 @@ def test_a_fault_of_the_config_writes_nothing(tmp_path, overrides, message):
 
 
 def test_best_metric_that_no_evaluator_gives(tmp_path):
-    with pytest.raises(
-        ValueError, match="best_metric must be one of clean/loss, clean/acc.*'clean/x'"
-    ):
-        train(tmp_path, **{"checkpoint.best_metric": "clean/x"})
+    cadence = {"checkpoint.every_steps": 100}
+    for _ in range(2):  # started again it begins with what it could not evaluate
+        with pytest.raises(
+            ValueError,
+            match="best_metric must be one of clean/loss, clean/acc.*'clean/x'",
+        ):
+            train(tmp_path, **cadence, **{"checkpoint.best_metric": "clean/x"})
+        with contextlib.closing(Checkpoints(tmp_path)) as checkpoints:
+            assert checkpoints.steps == [3]  # no step is lost
+    assert train(tmp_path, **cadence)["step"] == 6
+    assert [r["step"] for r in rows_of(tmp_path) if "clean/loss" in r] == [3, 6]
+    with contextlib.closing(Checkpoints(tmp_path)) as checkpoints:
+        assert checkpoints.metrics(3)["clean/accuracy"] >= 0  # counts for "best"
+
+
+def test_an_evaluation_that_fails_at_the_end_is_made_up_for(tmp_path):
+    def fail(state, mesh):
+        raise ValueError("clean: row 7 cannot be read")
+
+    cadence = {"evals.every_steps": 100, "checkpoint.every_steps": 100}
+    task = PLAIN._replace(evaluators={"clean": fail})
+    with pytest.raises(ValueError, match="row 7 cannot be read"):
+        train(tmp_path, task=task, **cadence)
+    rows = rows_of(tmp_path)
+    results = train(tmp_path, **cadence)  # of the data mended
+    assert {"loss", "clean/accuracy", "step"} <= results.keys()
+    assert rows_of(tmp_path)[: len(rows)] == rows
+    assert rows_of(tmp_path)[-1]["clean/accuracy"] == results["clean/accuracy"]
+    assert train(tmp_path, **cadence) == results
 
 
 def test_workdir_of_another_run(tmp_path):

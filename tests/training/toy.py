@@ -157,7 +157,7 @@ def make_config(**overrides) -> ConfigDict:
                 "best_mode": "max",
             },
             "log": {"every_steps": 1},
-            "evals": {"every_steps": 10, "in_training": ("clean",)},
+            "evals": {"every_steps": 10, "batch_size": 32, "in_training": ("clean",)},
         }
     )
     config.update_from_flattened_dict(overrides)
