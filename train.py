@@ -14,6 +14,7 @@ from kprpe_jax.training.command import (
     read_config,
     read_workdir,
 )
+from kprpe_jax.training.finite import NonFiniteError
 
 
 def _train(overrides: list[str]) -> None:
@@ -21,7 +22,7 @@ def _train(overrides: list[str]) -> None:
     loop.train(read_config(overrides), workdir)
 
 
-main = command(_train, failures=(loop.NonFiniteError,))
+main = command(_train, failures=(NonFiniteError,))
 
 if __name__ == "__main__":
     app.run(main, flags_parser=parse_flags)

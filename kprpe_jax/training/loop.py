@@ -18,15 +18,12 @@ from kprpe_jax.tasks.task import Task, TrainingRows, run_evaluators
 from kprpe_jax.training import config as config_lib
 from kprpe_jax.training import mesh as mesh_lib
 from kprpe_jax.training.checkpoint import Checkpoints
+from kprpe_jax.training.finite import check_finite
 from kprpe_jax.training.logging import RunLog, describe_run
 from kprpe_jax.training.optimizer import make_optimizer
 from kprpe_jax.training.sole_run import sole_run
 from kprpe_jax.training.state import TrainState, abstract_state, new_state
 from kprpe_jax.training.step import CompiledStep, make_train_step
-
-
-class NonFiniteError(RuntimeError):
-    """The loss or its gradient became NaN or infinite; the run has stopped."""
 
 
 def train(
@@ -50,7 +47,7 @@ def train(
 
     Raises:
       ValueError: a fault of config, data, mesh or workdir; nothing was written.
-      NonFiniteError: see there; the last good checkpoint stays.
+      finite.NonFiniteError: see there; the last good checkpoint stays.
     """
     # ---- check ----------------------------------------------------------------------
     config_lib.check_config(config)
@@ -159,7 +156,7 @@ def train(
             save_now |= evaluate_now and bool(config.checkpoint.best_metric)
             if not (log_now or evaluate_now or save_now):
                 continue
-            _check_finite(state, unchecked_ids, checkpoints)
+            check_finite(state, unchecked_ids, checkpoints)
             unchecked_ids.clear()
             if log_now:
                 trained = _mean(unlogged)
@@ -266,25 +263,6 @@ def _preemption() -> Iterator[Callable[[int], bool]]:
         yield lambda step: asked.is_set()
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def _check_finite(
-    state: TrainState, ids: dict[int, np.ndarray], checkpoints: Checkpoints
-) -> None:
-    """Wait for the devices; raise NonFiniteError if an update was not finite."""
-    step = int(state.nonfinite_step)
-    if step < 0:
-        return
-    rows = ids[step]
-    if jax.process_count() > 1:
-        rows = multihost_utils.process_allgather(rows, tiled=True)
-    checkpoints.wait()
-    good = f"step {checkpoints.steps[-1]}" if checkpoints.steps else "none yet"
-    raise NonFiniteError(
-        f"train: the loss or its gradient is not finite at step {step}, whose batch "
-        f"has the rows {sorted(int(row) for row in rows)}; look at these rows or lower "
-        f"the learning rate (last good checkpoint: {good})"
-    )
 
 
 def _mean(metrics: list[dict[str, jax.Array]]) -> dict[str, float]:

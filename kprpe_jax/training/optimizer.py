@@ -1,11 +1,13 @@
 """Learning-rate schedules, decay masks and the optimisers AdamW and SGD."""
 
+import math
 import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from ml_collections import ConfigDict
 
@@ -58,8 +60,8 @@ def make_schedule(
       steps_per_epoch: steps (a fraction is fine) that see each row once; needed for
         the unit "epochs".
     Returns: step -> float32 scalar.
-    Raises: ValueError: an unknown schedule or unit, a warm-up as long as the run, or
-      boundaries that do not increase.
+    Raises: ValueError: an unknown schedule or unit, a warm-up as long as the run,
+      boundaries that do not increase, or sgdr's outside of (warm-up, run).
     """
     if config.schedule_unit not in ("steps", "epochs"):
         raise ValueError(
@@ -71,6 +73,11 @@ def make_schedule(
         if not steps_per_epoch:
             raise ValueError("optimizer.schedule_unit: epochs needs steps_per_epoch")
         unit = steps_per_epoch
+    if not all(map(math.isfinite, (config.warmup, *config.boundaries))):
+        raise ValueError(
+            "optimizer.warmup and optimizer.boundaries must be finite; got "
+            f"{config.warmup} and {tuple(config.boundaries)}"
+        )
     warmup = round(config.warmup * unit)
     boundaries = [round(boundary * unit) for boundary in config.boundaries]
     if not 0 <= warmup < steps:
@@ -80,6 +87,12 @@ def make_schedule(
     if any(a >= b for a, b in zip(boundaries, boundaries[1:], strict=False)):
         raise ValueError(
             f"optimizer.boundaries must increase; got {tuple(config.boundaries)}"
+        )
+    within = all(warmup < boundary < steps for boundary in boundaries)
+    if config.schedule == "sgdr" and not within:
+        raise ValueError(
+            "optimizer.boundaries of sgdr must lie after the warm-up and before the "
+            f"end, between {warmup} and {steps} steps; got {tuple(boundaries)} steps"
         )
     base, end, power = config.learning_rate, config.end_learning_rate, config.power
 
@@ -160,8 +173,9 @@ def make_optimizer(
         position_factor (learning rate of position parameters over the others').
       steps: the number of steps of the whole run.
       steps_per_epoch: see `make_schedule`.
-    Raises: ValueError: an unknown name, a negative learning rate, decay or clip norm,
-      or as `make_schedule`.
+    Raises: ValueError: an unknown name; a learning rate, decay, clip norm or factor
+      that is negative or not finite in float32, a moment's share outside of [0, 1), or
+      as `make_schedule`.
     """
     for field in (
         "learning_rate",
@@ -169,9 +183,18 @@ def make_optimizer(
         "weight_decay",
         "clip_norm",
         "position_factor",
+        "power",
+        "step_factor",
     ):
-        if config[field] < 0:
-            raise ValueError(f"optimizer.{field} must be >= 0; got {config[field]}")
+        if not 0 <= config[field] <= float(np.finfo(np.float32).max):  # nor NaN
+            raise ValueError(
+                f"optimizer.{field} must be a finite number >= 0; got {config[field]}"
+            )
+    for field in ("b1", "b2", "momentum"):
+        share = config[field]
+        # Adam divides by 1 - share ** t, in float32.
+        if not (0 <= share < 1 and np.float32(share) < 1):
+            raise ValueError(f"optimizer.{field} must lie in [0, 1); got {share}")
     schedule = make_schedule(config, steps=steps, steps_per_epoch=steps_per_epoch)
     decay = optax.add_decayed_weights(config.weight_decay, mask=decay_mask)
     if config.name == "adamw":

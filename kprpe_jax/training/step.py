@@ -30,7 +30,8 @@ def make_train_step(
 
     An update whose loss or gradient norm is not finite is not made, and no later one
     either; `state.nonfinite_step` keeps its number, so that the host need not look at
-    every step.
+    every step. (An update that is itself not finite is found by the loop, before the
+    parameters are evaluated or saved.)
 
     Args:
       loss: the task's loss.

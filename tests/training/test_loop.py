@@ -11,6 +11,7 @@ from jax.sharding import PartitionSpec as P
 
 from kprpe_jax.training import loop
 from kprpe_jax.training.checkpoint import Checkpoints
+from kprpe_jax.training.finite import NonFiniteError
 from kprpe_jax.training.state import abstract_state
 from tests.training import toy
 
@@ -80,7 +81,7 @@ def test_nan_stops_with_step_and_rows_and_keeps_the_checkpoint(tmp_path):
     ids = [next(batches)["id"] for _ in range(4)]
     wanted = str(sorted(ids[3].tolist())).replace("[", r"\[").replace("]", r"\]")
     with pytest.raises(
-        loop.NonFiniteError,
+        NonFiniteError,
         match=f"not finite at step 4, whose batch has the rows {wanted}; .*: step 3",
     ):
         train(tmp_path, bad_row=int(ids[3][0]), **cadence)
@@ -88,11 +89,24 @@ def test_nan_stops_with_step_and_rows_and_keeps_the_checkpoint(tmp_path):
         assert checkpoints.steps[-1] == 3
 
 
+def test_an_update_that_is_not_finite_is_never_saved(tmp_path):
+    """Of the last step: no later loss tells."""
+    fields = {"optimizer.name": "sgd", "optimizer.learning_rate": 3e38, "steps": 1}
+    fields |= {"optimizer.warmup": 0.0, "optimizer.weight_decay": 100.0}
+    fields |= {"optimizer.clip_norm": 0.0}
+    with pytest.raises(
+        NonFiniteError, match=r"parameters are not .* after step 1,.*: none yet"
+    ):
+        train(tmp_path, **fields)
+    with contextlib.closing(Checkpoints(tmp_path)) as checkpoints:
+        assert not checkpoints.steps
+
+
 def test_nan_between_checks_is_found_at_the_next(tmp_path):
     cadence = {"log.every_steps": 5, "evals.every_steps": 100}
     batches = loop._open_batches(toy.make_config(), PLAIN.open_training(0), 0)
     ids = [next(batches)["id"] for _ in range(2)]
-    with pytest.raises(loop.NonFiniteError, match=r"step 2, .*checkpoint: none yet"):
+    with pytest.raises(NonFiniteError, match=r"step 2, .*checkpoint: none yet"):
         train(tmp_path, bad_row=int(ids[1][0]), **cadence)
 
 

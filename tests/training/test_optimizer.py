@@ -77,9 +77,28 @@ def test_schedule_equals_the_formula(name, warmup, unit):
         ({"boundaries": (5, 3)}, r"boundaries must increase; got \(5, 3\)"),
         ({"schedule_unit": "epochs"}, "epochs needs steps_per_epoch"),
         ({"name": "adam"}, "name must be adamw or sgd; got 'adam'"),
-        ({"position_factor": -1.0}, "position_factor must be >= 0; got -1.0"),
-        ({"clip_norm": -1.0}, "clip_norm must be >= 0; got -1.0"),
-        ({"learning_rate": -1.0}, "learning_rate must be >= 0"),
+        (
+            {"position_factor": -1.0},
+            "position_factor must be a finite number .* got -1.0",
+        ),
+        ({"clip_norm": -1.0}, "clip_norm must be a finite number >= 0; got -1.0"),
+        ({"learning_rate": -1.0}, "learning_rate must be a finite number >= 0"),
+        ({"learning_rate": np.nan}, "learning_rate must be a finite number .* got nan"),
+        ({"learning_rate": 1e39}, "learning_rate must be a finite number >= 0; got 1e"),
+        ({"weight_decay": np.inf}, "weight_decay must be a finite number .* got inf"),
+        ({"power": -1.0}, "power must be a finite number >= 0; got -1.0"),
+        ({"b1": 1.0}, r"b1 must lie in \[0, 1\); got 1.0"),
+        ({"b2": 1 - 1e-9}, r"b2 must lie in \[0, 1\); got 0.999999999"),
+        ({"momentum": -3.0}, r"momentum must lie in \[0, 1\); got -3.0"),
+        ({"warmup": np.nan}, "warmup and optimizer.boundaries must be finite; got nan"),
+        (
+            {"schedule": "sgdr", "warmup": 8.0, "boundaries": (8, 20)},
+            r"sgdr must lie after the warm-up .* between 8 and 40 .* got \(8, 20\)",
+        ),
+        (
+            {"schedule": "sgdr", "boundaries": (20, 40)},
+            r"boundaries of sgdr must lie .* before the end.* got \(20, 40\) steps",
+        ),
     ],
 )
 def test_bad_fields(fields, message):

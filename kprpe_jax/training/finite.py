@@ -1,0 +1,56 @@
+"""The watch over what is finite: no NaN is evaluated or saved."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
+
+from kprpe_jax.training.checkpoint import Checkpoints
+from kprpe_jax.training.state import TrainState
+
+
+class NonFiniteError(RuntimeError):
+    """Loss, gradient or parameters became NaN or infinite; the run has stopped."""
+
+
+def check_finite(
+    state: TrainState, ids: dict[int, np.ndarray], checkpoints: Checkpoints
+) -> None:
+    """Wait for the devices and look at the updates since the last check.
+
+    Args:
+      state: after the last of them.
+      ids: step -> ids of its rows in this process, of these steps.
+      checkpoints: of the run; the error names the last one.
+    Raises: NonFiniteError: an update was not finite, or made from what was not.
+    """
+    step = int(state.nonfinite_step)
+    if step < 0:
+        if _all_finite(state.params):
+            return
+        raise NonFiniteError(
+            f"train: the parameters are not finite after step {max(ids)}, while loss "
+            "and gradient are; lower the learning rate (last good checkpoint: "
+            f"{_last_good(checkpoints)})"
+        )
+    rows = ids[step]
+    if jax.process_count() > 1:
+        rows = multihost_utils.process_allgather(rows, tiled=True)
+    raise NonFiniteError(
+        f"train: the loss or its gradient is not finite at step {step}, whose batch "
+        f"has the rows {sorted(int(row) for row in rows)}; look at these rows or lower "
+        f"the learning rate (last good checkpoint: {_last_good(checkpoints)})"
+    )
+
+
+@jax.jit
+def _all_finite(params: Any) -> jax.Array:
+    # Apart from the step, which would have to keep another copy of all updates for it.
+    return jnp.all(jnp.array([jnp.isfinite(x).all() for x in jax.tree.leaves(params)]))
+
+
+def _last_good(checkpoints: Checkpoints) -> str:
+    checkpoints.wait()
+    return f"step {checkpoints.steps[-1]}" if checkpoints.steps else "none yet"
