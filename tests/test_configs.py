@@ -8,9 +8,12 @@ import jax
 import pytest
 
 from kprpe_jax.data.store import BUILDERS
+from kprpe_jax.interop.iresnet import OFFICIAL, official_iresnet
+from kprpe_jax.tasks.face_recognition import make_backbone
 from kprpe_jax.tasks.faces import check_unseen
 from kprpe_jax.tasks.inputs import make_vit
 from kprpe_jax.training.config import load_config
+from kprpe_jax.training.mesh import make_mesh
 from kprpe_jax.training.optimizer import make_schedule
 
 # As published with the sets.
@@ -67,6 +70,14 @@ def test_table_6(name, learning_rate, batch_size, epochs, repeat, rate, million)
     params = jax.eval_shape(model.init, jax.random.key(0), images, points)["params"]
     count = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
     assert count / 1e6 == pytest.approx(million, abs=0.01)
+
+
+@pytest.mark.parametrize("name", OFFICIAL)
+def test_iresnets_are_the_official_ones(name):
+    """So that their weights fit: eval.py --weights."""
+    config = load_config(f"configs/lfw_iresnet.py:{name.removeprefix('iresnet_')}")
+    mesh = make_mesh(config.mesh)
+    assert make_backbone(config, mesh)[0] == official_iresnet(name)
 
 
 CONFIGS = [f for f in sorted(pathlib.Path("configs").glob("*.py")) if f.stem != "base"]

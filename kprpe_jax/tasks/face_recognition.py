@@ -13,7 +13,7 @@ from jax import Array
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from kprpe_jax.backbones.iresnet import WIDTHS, IResNet
+from kprpe_jax.backbones.iresnet import IResNet
 from kprpe_jax.backbones.mobilefacenet import MobileFaceNet
 from kprpe_jax.backbones.vit import ViT
 from kprpe_jax.evaluation.conditions import Evaluator, merge_evaluators
@@ -21,6 +21,8 @@ from kprpe_jax.evaluation.embedding import Embed
 from kprpe_jax.interop import iresnet, mobilefacenet, vit
 from kprpe_jax.tasks import faces, inputs, recognition
 from kprpe_jax.tasks.task import Task
+
+BACKBONES = {"vit": ViT, "iresnet": IResNet, "mobilefacenet": MobileFaceNet}
 
 
 def build(config: ConfigDict, mesh: Mesh) -> Task:
@@ -91,35 +93,33 @@ def make_backbone(
     """Build the backbone that `config.backbone` names from the section `model`.
 
     Returns: the network, and a function from images and all keypoints to what it reads.
-    Raises: ValueError: unknown backbone, other image sizes than the data's, more
-      keypoints than the data has.
+    Raises: ValueError: unknown backbone, fields of another one (`network_fields`),
+      other image sizes than the data's, more keypoints than the data has.
     """
-    fields, size = config.model.to_dict(), tuple(config.data.image_shape[:2])
-    fields["image_size"] = tuple(fields["image_size"])
-    if config.backbone == "mobilefacenet" and fields["image_size"][0] == size[0]:
-        size = fields["image_size"]  # reads the middle columns of a wider image
-    if fields["image_size"] != size:
+    if config.backbone not in BACKBONES:
+        raise ValueError(
+            "config.backbone must be vit, iresnet or mobilefacenet; got "
+            f"{config.backbone!r}."
+        )
+    network = BACKBONES[config.backbone]
+    model = network(**inputs.network_fields(network, config.model))
+    size = tuple(config.data.image_shape[:2])
+    if config.backbone == "mobilefacenet" and model.image_size[0] == size[0]:
+        size = model.image_size  # reads the middle columns of a wider image
+    if model.image_size != size:
         raise ValueError(
             f"config.model.image_size must be that of config.data.image_shape, {size}; "
-            f"got {fields['image_size']}; change one of them."
+            f"got {model.image_size}; change one of them."
         )
-    if config.backbone in ("iresnet", "mobilefacenet"):
-        fields["dtype"] = jnp.dtype(fields["dtype"])
-        if config.backbone == "iresnet":
-            fields["stage_sizes"] = tuple(fields["stage_sizes"])
-            fields["widths"] = tuple(fields.get("widths", WIDTHS))
-            return IResNet(**fields), lambda images, keypoints: (images,)
+    if config.backbone == "iresnet":
+        return model, lambda images, keypoints: (images,)
+    if config.backbone == "mobilefacenet":
 
         def middle(images: Array, keypoints: Array) -> tuple[Array, ...]:
             left = (images.shape[2] - size[1]) // 2  # 0 where they are cut already
             return (images[:, :, left : left + size[1]],)
 
-        return MobileFaceNet(**fields), middle
-    if config.backbone != "vit":
-        raise ValueError(
-            "config.backbone must be vit, iresnet or mobilefacenet; got "
-            f"{config.backbone!r}."
-        )
+        return model, middle
     used, given = config.model.position_options.num_keypoints, config.data.num_keypoints
     if not 1 <= used <= given:
         raise ValueError(

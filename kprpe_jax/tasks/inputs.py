@@ -1,7 +1,9 @@
 """From a batch on the devices to what a backbone reads: images and keypoints."""
 
-from typing import Any
+import dataclasses
+from typing import Any, get_args
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import Array
@@ -15,6 +17,7 @@ from kprpe_jax.evaluation.conditions import Condition
 from kprpe_jax.position.encoding import KEYPOINT_FORMS
 from kprpe_jax.training.mesh import batch_sharding
 
+COMPUTE_TYPES = ("float32", "bfloat16", "float16")
 DRAWN_RADIUS = 1.5  # pixels, of the discs that `absolute_drawn` shows the network
 
 
@@ -111,12 +114,47 @@ def make_vit(model: ConfigDict, mesh: Mesh | None = None) -> ViT:
 
     With a mesh, its tokens stay spread over all devices by rows, as the batch is.
     """
-    fields: dict[str, Any] = model.to_dict()
+    fields = network_fields(ViT, model)
     if mesh is not None:
         fields["sharding"] = batch_sharding(mesh)
-    fields["image_size"] = tuple(fields["image_size"])
-    fields["dtype"] = jnp.dtype(fields["dtype"])
     return ViT(**fields)
+
+
+def network_fields(network: type[nn.Module], model: ConfigDict) -> dict[str, Any]:
+    """The fields of a network from the config's section `model`.
+
+    Args:
+      network: class of a backbone; its fields and those of the section are the same,
+        but for fields with a default value.
+      model: the section.
+    Returns: the fields; lists, as JSON gives them back, have become tuples.
+    Raises: ValueError: a field that the network lacks, or that the section lacks; a
+      type that nothing is computed in; a size below 1.
+    """
+    given: dict[str, Any] = model.to_dict()
+    own = {f.name: f for f in dataclasses.fields(network)}
+    needed = {name for name, f in own.items() if f.default is dataclasses.MISSING}
+    other, missing = sorted(given.keys() - own), sorted(needed - given.keys())
+    if other or missing:
+        raise ValueError(
+            f"config.model must have the fields of {network.__name__}; got others: "
+            f"{', '.join(other) or '(none)'}; and without: "
+            f"{', '.join(missing) or '(none)'}; take a config of this backbone."
+        )
+    fields = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
+    if "dtype" in fields:
+        if fields["dtype"] not in COMPUTE_TYPES:
+            raise ValueError(
+                f"config.model.dtype must be one of {', '.join(COMPUTE_TYPES)}; got "
+                f"{fields['dtype']!r}."
+            )
+        fields["dtype"] = jnp.dtype(fields["dtype"])
+    for name, value in fields.items():
+        kind = own[name].type
+        sizes = value if isinstance(value, tuple) else (value,)
+        if int in (kind, *get_args(kind)) and min(sizes, default=1) < 1:
+            raise ValueError(f"config.model.{name} must be at least 1; got {value}.")
+    return fields
 
 
 def example_inputs(config: ConfigDict, mesh: Mesh) -> tuple[Array, Array]:

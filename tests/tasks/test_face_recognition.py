@@ -8,16 +8,20 @@ import jax
 import numpy as np
 import pytest
 
+from configs import lfw_iresnet
 from kprpe_jax import tasks
 from kprpe_jax.data.importers.dataset import write_dataset
 from kprpe_jax.data.importers.image_folder import open_image_folder
 from kprpe_jax.data.importers.landmarks import read_landmarks
 from kprpe_jax.data.pair_sets import open_pair_set
+from kprpe_jax.interop import iresnet
 from kprpe_jax.losses.class_sampling import SAMPLED, take_rows
-from kprpe_jax.tasks import faces, recognition
+from kprpe_jax.tasks import face_recognition, faces, recognition
 from kprpe_jax.training import loop
+from kprpe_jax.training.checkpoint import restore_for_eval
 from kprpe_jax.training.evaluate import evaluate
 from kprpe_jax.training.mesh import make_mesh
+from kprpe_jax.training.state import abstract_state
 from tests.tasks import drawn_people, tiny
 
 
@@ -111,6 +115,41 @@ def test_an_iresnet_reads_no_keypoints():
     variables = jax.eval_shape(task.init, jax.random.key(0))
     assert variables["params"]["class_centers"].shape == (256, 8)
     assert "stages_0_0" in variables["params"]["backbone"]
+
+
+def small_iresnet(**extra):
+    """configs/lfw_iresnet.py on the drawn people, as small as it gets."""
+    config = lfw_iresnet.get_config("ir18")
+    small = drawn_people.make_config(**extra).copy_and_resolve_references()
+    with small.unlocked():
+        small.backbone, small.model = config.backbone, config.model
+        small.model.update(
+            dict(
+                stage_sizes=(1, 1, 1, 1),
+                widths=(4, 4, 4, 8),
+                image_size=(32, 32),
+                output_dim=8,
+            )
+        )
+    return small
+
+
+@pytest.mark.slow
+def test_the_iresnet_config_trains_and_evaluates_and_reads_official_weights(tmp_path):
+    config = small_iresnet(**{"evals.in_training": ("aligned",)})
+    results = loop.train(config, tmp_path)
+    assert results["aligned/pairs"] == 40
+    evaluated = evaluate(config, tmp_path, which="last", evaluators=("aligned",))
+    assert evaluated["aligned/accuracy"] == results["aligned/accuracy"]
+    task = tasks.build(config, make_mesh(config.mesh))
+    state = restore_for_eval(
+        tmp_path, "last", abstract_state(task, make_mesh(config.mesh)), config
+    )
+    backbone = {"params": state.params["backbone"], **state.collections}
+    model, _ = face_recognition.make_backbone(config, make_mesh(config.mesh))
+    np.savez(tmp_path / "weights.npz", **iresnet.export_weights(model, backbone))
+    published = evaluate(config, tmp_path, weights=str(tmp_path / "weights.npz"))
+    assert published["aligned/accuracy"] == results["aligned/accuracy"]
 
 
 def test_evaluators_that_the_config_names():
@@ -281,6 +320,17 @@ def test_identity_balanced_and_repeated_rows():
     ("changes", "message"),
     [
         ({"backbone": "vgg"}, "must be vit, iresnet or mobilefacenet; got 'vgg'"),
+        ({"backbone": "iresnet"},
+         "fields of IResNet; got others: absolute, .*; and without: stage_sizes; take"),
+        ({"backbone": "mobilefacenet"},
+         r"fields of MobileFaceNet; got others: absolute, .*: \(none\); take a config"),
+        ({"model.dtype": "bf16"}, "dtype must be one of float32, bfl.* got 'bf16'"),
+        ({"model.dtype": "int32"}, "dtype must be one of float32, .* got 'int32'"),
+        ({"model.num_heads": 0}, "config.model.num_heads must be at least 1; got 0"),
+        ({"model.patch_size": 0}, "model.patch_size must be at least 1; got 0"),
+        ({"model.depth": 0}, "config.model.depth must be at least 1; got 0"),
+        ({"model.output_dim": 0}, "model.output_dim must be at least 1; got 0"),
+        ({"model.image_size": (0, 32)}, r"size must be at least 1; got \(0, 32\)"),
         ({"model.image_size": (16, 16)}, r"that of .*\(32, 32\); got \(16, 16\)"),
         ({"model.position_options.num_keypoints": 6}, r"1 \.\. .* = 5; got 6"),
         ({"evals.identities": (20, 30)}, r"must lie in 20 \.\. 29; got 0 \.\. 11"),

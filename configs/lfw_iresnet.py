@@ -1,0 +1,42 @@
+"""`configs/lfw.py` with an iResNet: trained, or official weights on LFW's 6,000 pairs.
+
+python train.py --config configs/lfw_iresnet.py --workdir runs/lfw_ir18
+python eval.py --config configs/lfw_iresnet.py --workdir runs/lfw_ir18
+
+The argument is one of ir18, ir34, ir50, ir101, whose details are CVLFace's, or
+insightface_ir18 and so on. The papers' 100 and 101 layers are the same network. With
+LFW imported as configs/lfw_mobilefacenet.py says, and official WEIGHTS that were
+trained on RGB images,
+
+python eval.py --config configs/lfw_iresnet.py:insightface_ir101 \\
+    --workdir reports/lfw --weights WEIGHTS --evaluators lfw \\
+    --config.evals.pairs=0 --config.evals.pair_sets="('lfw',)"
+"""
+
+from ml_collections import ConfigDict
+
+from configs import lfw
+from configs.base import check_argument
+from kprpe_jax.backbones.iresnet import PRESETS, VARIANTS, WIDTHS
+
+NETWORKS = {
+    (preset if variant == "cvlface" else f"{variant}_{preset}"): (preset, variant)
+    for variant in VARIANTS
+    for preset in PRESETS
+}
+
+
+def get_config(network: str = "ir18") -> ConfigDict:
+    """Configure a run with one of NETWORKS."""
+    check_argument(network, NETWORKS)
+    preset, variant = NETWORKS[network]
+    config = lfw.get_config()
+    config.backbone = "iresnet"
+    del config.model
+    config.model = ConfigDict({**PRESETS[preset], **VARIANTS[variant]})
+    config.model.widths = WIDTHS
+    config.model.squeeze_excite = False  # True: the official ir_se, of CVLFace's
+    config.model.image_size = (112, 112)
+    config.model.output_dim = 512
+    config.model.dtype = "float32"
+    return config
