@@ -94,7 +94,7 @@ def run_encoder(
     examples = read(
         jnp.zeros((1, *size, 3)), jnp.zeros((1, config.data.num_keypoints, 2))
     )
-    init = partial(recognition_init, config, model, examples)
+    init = partial(recognition_init, config, one_device(), model, examples)
     state = restore_run(config, workdir, init, which=which)
     own = backbone_collections(state.collections)
     variables = {"params": state.params["backbone"], **own}

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from kprpe_jax.identification.trained_run import restore_run
+from kprpe_jax.identification.trained_run import one_device, restore_run
 from kprpe_jax.matching.two_image import OneImage, SameOrNot, TwoLinear
 from kprpe_jax.tasks import pair_data, pair_matching
 
@@ -38,7 +38,7 @@ def read_pair_run(workdir: str | os.PathLike, *, which: int | str = "last") -> P
     model, cnn = pair_matching.make_model(config.model), None
     if config.data.input == "images" and not config.model.window_size:
         cnn = pair_data.open_cnn(config)
-    init = partial(pair_matching.init, config, model, cnn)
+    init = partial(pair_matching.init, config, one_device(), model, cnn)
     state = restore_run(config, workdir, init, which=which)
     variables = pair_matching.transformer_variables(state.params, state.collections)
     return PairRun(config, model, variables)

@@ -44,10 +44,9 @@ def padded_classes(num_classes: int, shards: int = 1) -> int:
 
     Args:
       num_classes: C >= 1.
-      shards: size of the mesh's class axis; -1, "the rest", must divide
-        CENTER_MULTIPLE.
+      shards: size of the mesh's class axis.
     """
-    multiple = math.lcm(CENTER_MULTIPLE, max(shards, 1))
+    multiple = math.lcm(CENTER_MULTIPLE, shards)
     return -(-num_classes // multiple) * multiple
 
 

@@ -159,6 +159,9 @@ def sample_classes(
 ) -> ClassSample:
     """Choose for the global batch, each shard among its own rows.
 
+    Another class axis cuts the rows into other shards and draws another sample, of the
+    same rate: a run that goes on there is another run than one that stayed.
+
     Args:
       rng: key, fresh at every step; the shards draw differently.
       labels: int32 [B]; those outside [0, num_classes) are ignored.

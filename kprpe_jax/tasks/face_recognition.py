@@ -46,7 +46,7 @@ def build(config: ConfigDict, mesh: Mesh) -> Task:
         jnp.zeros((mesh.size, config.data.num_keypoints, 2)),
     )
     return Task(
-        init=partial(recognition.init, config, model, read(*examples)),
+        init=partial(recognition.init, config, mesh, model, read(*examples)),
         loss=recognition.make_loss(config, mesh, model, training_inputs),
         open_training=partial(faces.open_training, config),
         check_batch=faces.batch_check(config),

@@ -64,7 +64,7 @@ def build(config: ConfigDict, mesh: Mesh) -> Task:
         jnp.tile(template, (mesh.size, 1, 1)),
     )
     return Task(
-        init=partial(_init, config, model, model_inputs(*examples)),
+        init=partial(_init, config, mesh, model, model_inputs(*examples)),
         loss=_make_loss(config, mesh, model, model_inputs, template),
         open_training=partial(_open_training, config),
         check_batch=faces.batch_check(config),
@@ -133,11 +133,12 @@ def landmark_weights(params: Any, count: int) -> Array:
 
 def _init(
     config: ConfigDict,
+    mesh: Mesh,
     model: AlignedBackbone,
     model_inputs: tuple[Array, ...],
     rng: Array,
 ) -> dict[str, Any]:
-    variables = recognition.init(config, model, model_inputs, rng)
+    variables = recognition.init(config, mesh, model, model_inputs, rng)
     count, own = config.data.num_keypoints, {}
     # As a distance from the first one: nothing pulls it towards the corner. Its name
     # keeps it from weight decay.

@@ -55,7 +55,7 @@ def build(config: ConfigDict, mesh: Mesh, open_rows: OpenRows | None = None) -> 
     data = pair_data.open_data(config, mesh, open_rows)
 
     return Task(
-        init=partial(init, config, model, data.cnn),
+        init=partial(init, config, mesh, model, data.cnn),
         loss=make_loss(config, mesh, model, data),
         open_training=data.open_training,
         check_batch=data.check_batch,
@@ -86,12 +86,13 @@ def import_weights(config: ConfigDict, model: nn.Module, path: str) -> dict[str,
 
 
 def init(
-    config: ConfigDict, model: nn.Module, cnn: PatchCnn | None, rng: Array
+    config: ConfigDict, mesh: Mesh, model: nn.Module, cnn: PatchCnn | None, rng: Array
 ) -> dict[str, Any]:
     """Variables of the transformer, the class centres and the CNN.
 
     Args:
       config: reads data.num_classes, backbone.trained and what `example_input` does.
+      mesh: of `num_centers`.
       model: from `make_model`.
       cnn: None where there is none.
       rng: key.
@@ -102,7 +103,7 @@ def init(
     variables = dict(model.init(model_rng, *sides))
     params = {"transformer": variables.pop("params")}
     if not isinstance(model, SameOrNot):
-        shape = num_centers(config), _embed_dim(model)
+        shape = num_centers(config, mesh), _embed_dim(model)
         params["class_centers"] = 0.01 * jax.random.normal(centers_rng, shape)
     if cnn is not None:
         own, collections = pair_data.init_cnn(config, cnn, cnn_rng)

@@ -41,7 +41,7 @@ def build(config: ConfigDict, mesh: Mesh) -> Task:
         return unit(embeddings) @ unit(params["class_centers"][:num_classes]).T
 
     return Task(
-        init=partial(init, config, model, inputs.example_inputs(config, mesh)),
+        init=partial(init, config, mesh, model, inputs.example_inputs(config, mesh)),
         loss=make_loss(
             config, mesh, model, partial(inputs.training_inputs, config=config)
         ),
@@ -53,15 +53,23 @@ def build(config: ConfigDict, mesh: Mesh) -> Task:
     )
 
 
-def num_centers(config: ConfigDict) -> int:
-    """Rows of the centre matrix on the config's mesh (`padded_classes`)."""
-    return padded_classes(config.data.num_classes, config.mesh["class"])
+def num_centers(config: ConfigDict, mesh: Mesh) -> int:
+    """Rows of the centre matrix (`padded_classes`).
+
+    The mesh tells what -1, "the rest", is; else the config's size counts, so that a
+    run's checkpoint is read on any mesh.
+    """
+    shards = config.mesh["class"]
+    shards = mesh.shape["class"] if shards == -1 else shards
+    return padded_classes(config.data.num_classes, shards)
 
 
 def make_sampler(
     config: ConfigDict, mesh: Mesh
 ) -> Callable[[dict[str, Array], Array], ClassSample] | None:
     """Build the `Task.sample_classes` of PartialFC; None where all centres take part.
+
+    What is drawn depends on the mesh's class axis (`sample_classes`).
 
     Args:
       config: reads data.num_classes and loss.sample_rate.
@@ -70,7 +78,7 @@ def make_sampler(
     if config.loss.sample_rate == 1:
         return None
     options = dict(
-        rows=num_centers(config),
+        rows=num_centers(config, mesh),
         num_classes=config.data.num_classes,
         sample_rate=config.loss.sample_rate,
         mesh=mesh,
@@ -79,12 +87,17 @@ def make_sampler(
 
 
 def init(
-    config: ConfigDict, model: nn.Module, model_inputs: tuple[Array, ...], rng: Array
+    config: ConfigDict,
+    mesh: Mesh,
+    model: nn.Module,
+    model_inputs: tuple[Array, ...],
+    rng: Array,
 ) -> dict[str, Any]:
     """Variables of the backbone with the class centres, and AdaFace's statistics.
 
     Args:
       config: reads data.num_classes, model.output_dim, loss.margin_kind, mesh.class.
+      mesh: of `num_centers`.
       model: the backbone.
       model_inputs: that it is initialised with.
       rng: key.
@@ -92,7 +105,7 @@ def init(
     params_rng, dropout_rng, centers_rng = jax.random.split(rng, 3)
     rngs = {"params": params_rng, "dropout": dropout_rng}
     variables = model.init(rngs, *model_inputs, train=True)
-    shape = num_centers(config), config.model.output_dim
+    shape = num_centers(config, mesh), config.model.output_dim
     centers = 0.01 * jax.random.normal(centers_rng, shape)
     params = {"backbone": variables["params"], "class_centers": centers}
     if config.loss.margin_kind == "adaface":

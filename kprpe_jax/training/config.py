@@ -23,7 +23,8 @@ from ml_collections import ConfigDict
 import kprpe_jax
 
 # Between two starts of one run these may change: they say where and how fast the run
-# goes, not what it computes.
+# goes, not what it computes. (But for PartialFC, loss.sample_rate below 1: another size
+# of mesh.class draws other class centres.)
 MAY_CHANGE = (
     "checkpoint",
     "data.dir",

@@ -17,6 +17,8 @@ from kprpe_jax.position.encoding import KEYPOINT_FORMS, POSITIONS
 from kprpe_jax.tasks import inputs
 from kprpe_jax.tasks.classification import Classifier
 from kprpe_jax.training import loop
+from kprpe_jax.training.state import abstract_state
+from tests.meshes import mesh_of
 from tests.quick import quick_jit
 from tests.tasks import tiny
 
@@ -68,6 +70,15 @@ def test_recognition_has_a_backbone_and_padded_centers_split_by_class():
     assert set(shapes["params"]) == {"backbone", "class_centers"}
     assert shapes["params"]["class_centers"] == (padded_classes(10), 16)
     assert task.sharding_rules == ((r"class_centers", P("class")),)
+
+
+@pytest.mark.parametrize("size", [-1, 3])
+def test_centers_are_padded_for_the_axis_that_the_mesh_has(size):
+    """Of three devices, called 3 or the rest."""
+    config = tiny.make_config("recognition", **{"mesh.data": 1, "mesh.class": size})
+    mesh = mesh_of(1, 1, 3)
+    state = abstract_state(tasks.build(config, mesh), mesh)
+    assert state.params["class_centers"].shape == (768, 16)
 
 
 @slow
