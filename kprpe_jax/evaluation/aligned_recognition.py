@@ -18,7 +18,7 @@ from kprpe_jax.evaluation.alignment_strength import alignment_nme
 from kprpe_jax.evaluation.conditions import Evaluator
 from kprpe_jax.evaluation.embedding import embed_rows
 from kprpe_jax.evaluation.identification import outcome_of_scores, rank_accuracy
-from kprpe_jax.evaluation.misaligned import misalign
+from kprpe_jax.evaluation.misaligned import check_severities, misalign
 from kprpe_jax.evaluation.pairs import Pairs
 from kprpe_jax.evaluation.scores import pair_distance
 from kprpe_jax.evaluation.verification import fold_accuracy
@@ -51,7 +51,9 @@ def make_evaluators(
     Returns: name -> function (state, mesh) -> `accuracy` of 10-fold verification;
       `rank_1`, the first image of each person being the gallery and all others probes;
       `anme`; `anme_before`, of the images as they come; `count` of images.
+    Raises: ValueError: as `check_severities`.
     """
+    check_severities(severities)
     labels = source.labels()
 
     @jax.jit

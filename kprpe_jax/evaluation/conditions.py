@@ -62,6 +62,22 @@ def merge_evaluators(named: Iterable[tuple[str, Evaluator]]) -> dict[str, Evalua
     return merged
 
 
+def check_swapping(
+    conditions: dict[str, dict[str, Condition]], batch_size: int
+) -> None:
+    """Check that there is another row in a batch to take keypoints from.
+
+    Raises: ValueError: a condition wants another's, and a batch is a single row.
+    """
+    named = (name for group in conditions.values() for name in group.items())
+    for name, condition in named:
+        if condition.keypoints == "swapped" and batch_size < 2:
+            raise ValueError(
+                f"config.evals.batch_size must be at least 2, as {name} takes the "
+                f"keypoints of another row of the batch; got {batch_size}."
+            )
+
+
 def make_evaluators(
     predict: Predict,
     distort: Distort,
@@ -89,7 +105,9 @@ def make_evaluators(
     Returns: evaluator -> function (state, mesh) -> {name: accuracy in [0, 1]}, which
       raises ValueError where scores are not finite; a single condition is called
       `accuracy`. `count` is the number of rows, without padding or repeats.
+    Raises: ValueError: as `check_swapping`.
     """
+    check_swapping(conditions, batch_size)
 
     @partial(jax.jit, static_argnames="condition")
     def count_correct(params, collections, batch, rng, severity, alpha, *, condition):

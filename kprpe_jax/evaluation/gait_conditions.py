@@ -18,7 +18,7 @@ from kprpe_jax.data.keypoints import perturb_keypoints
 from kprpe_jax.evaluation.conditions import Evaluator
 from kprpe_jax.evaluation.embedding import embed_rows
 from kprpe_jax.evaluation.gait import gait_metrics, part_distances
-from kprpe_jax.evaluation.misaligned import misalign
+from kprpe_jax.evaluation.misaligned import check_severities, misalign
 
 Sequences = dict[str, Array]  # silhouettes float32 in [0, 1] and masks, as `data.gait`
 # (params, collections, sequences) -> embeddings float32 [B, P, D]
@@ -57,7 +57,9 @@ def standard_conditions(
       missing: of `missing_P`, likewise.
       uses_joints: else there is nothing but `aligned` and `misaligned_S`.
     Returns: evaluator -> condition; with joints also `swapped`.
+    Raises: ValueError: as `check_severities`.
     """
+    check_severities(severities)
     conditions = {"aligned": GaitCondition()}
     conditions |= {f"misaligned_{s:g}": GaitCondition(severity=s) for s in severities}
     if uses_joints:

@@ -16,10 +16,10 @@ from jax.sharding import Mesh
 
 from kprpe_jax.data.faces import Faces
 from kprpe_jax.data.keypoints import perturb_keypoints
-from kprpe_jax.evaluation.conditions import Condition, Evaluator
+from kprpe_jax.evaluation.conditions import Condition, Evaluator, check_swapping
 from kprpe_jax.evaluation.embedding import Embed, embed_rows, with_mirror
 from kprpe_jax.evaluation.pairs import Pairs
-from kprpe_jax.evaluation.roc import roc_curve, tar_at_far
+from kprpe_jax.evaluation.roc import resolved_rates, roc_curve, tar_at_far
 from kprpe_jax.evaluation.scores import pair_distance
 from kprpe_jax.evaluation.verification import fold_accuracy
 from kprpe_jax.geometry import affine, sampling
@@ -61,6 +61,19 @@ def misalign(
     return moved, points
 
 
+def check_severities(severities: Sequence[float]) -> None:
+    """Check that `misalign` neither mirrors nor loses a face.
+
+    Raises: ValueError: a severity outside of [0, 4): at 4 a scale may be 0.
+    """
+    for severity in severities:
+        if not 0 <= severity < 4:
+            raise ValueError(
+                "config.evals.severities must lie in [0, 4), where scales of 1 - 0.25 "
+                f"S are positive; got {severity}."
+            )
+
+
 def face_conditions(
     severities: Sequence[float], alphas: Sequence[float], *, reads_keypoints: bool
 ) -> dict[str, dict[str, Condition]]:
@@ -75,7 +88,9 @@ def face_conditions(
       S; `swapped`, another face's keypoints at severity 1; over the keypoint errors
       `aligned_noise` (Fig. 6) and, at severity 1, `noise`, literally as Eq. 12 and as
       random noise.
+    Raises: ValueError: as `check_severities`.
     """
+    check_severities(severities)
     conditions = {"aligned": {"aligned": Condition()}}
     for severity in severities:
         name = f"misaligned_{severity:g}"
@@ -116,9 +131,12 @@ def make_evaluators(
       batch_size: rows of the global batch; the last one is padded.
       mirror: of `with_mirror`.
     Returns: name -> function (state, mesh) -> of a single condition the accuracy over
-      the folds of the pairs, its standard deviation over them and TAR at FAR 1e-2, of
-      several {name: accuracy}; and the number of pairs.
+      the folds of the pairs, its standard deviation over them and, where there are 100
+      impostor pairs, TAR at FAR 1e-2, of several {name: accuracy}; and the number of
+      pairs.
+    Raises: ValueError: as `check_swapping`.
     """
+    check_swapping(conditions, batch_size)
     rows = np.unique(np.concatenate([pairs.first, pairs.second]))
     first, second = (np.searchsorted(rows, s) for s in (pairs.first, pairs.second))
     needed = source.select(rows)
@@ -156,12 +174,11 @@ def make_evaluators(
         )
         distance = np.asarray(pair_distance(embeddings[first], embeddings[second]))
         folds = fold_accuracy(distance, pairs.same, num_folds=pairs.num_folds)
-        tar = tar_at_far(roc_curve(-distance, pairs.same), [1e-2])
-        return {
-            "accuracy": folds.mean,
-            "std": folds.std,
-            "tar_at_far_1e-2": float(tar.tar[0]),
-        }
+        numbers = {"accuracy": folds.mean, "std": folds.std}
+        if fars := resolved_rates([1e-2], (~pairs.same).sum()):
+            tar = tar_at_far(roc_curve(-distance, pairs.same), fars)
+            numbers["tar_at_far_1e-2"] = float(tar.tar[0])
+        return numbers
 
     def evaluate(
         group: dict[str, Condition], state: Any, mesh: Mesh

@@ -39,7 +39,14 @@ def make_evaluator(
       mirror: of `with_mirror`.
     Returns: function (state, mesh) -> {share: accuracy over the folds of the pairs},
       and the number of pairs.
+    Raises: ValueError: a share outside of [0, 1].
     """
+    for share in shares:
+        if not 0 <= share <= 1:
+            raise ValueError(
+                "config.evals.alignment_shares must lie in [0, 1], from detected to "
+                f"aligned; got {share}."
+            )
     rows = np.unique(np.concatenate([pairs.first, pairs.second]))
     first, second = (np.searchsorted(rows, s) for s in (pairs.first, pairs.second))
     needed = faces.select(rows)

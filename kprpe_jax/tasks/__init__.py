@@ -39,4 +39,11 @@ def build(config: ConfigDict, mesh: Mesh) -> Task:
         raise ValueError(
             f"config.task: unknown task {config.task!r}; use one of {tuple(TASKS)}."
         )
+    for section, field in (("data", "train_identities"), ("evals", "identities")):
+        people = config[section].get(field, ())
+        if len(people) not in (0, 2):
+            raise ValueError(
+                f"config.{section}.{field} must be (first, last), of which the last is "
+                f"left out, or () for all people; got {tuple(people)}."
+            )
     return TASKS[config.task](config, mesh)

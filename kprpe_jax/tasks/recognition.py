@@ -3,6 +3,7 @@
 Source: KP-RPE, Sec. 4.1 and Supp. 2.1.
 """
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -161,7 +162,7 @@ def make_class_loss(
       mesh: holds the class centres.
     Returns: (embeddings, class centres, labels, collections) -> the loss; AdaFace's
       statistics and the sample among the collections, the former renewed; metrics.
-    Raises: ValueError: as `make_margin`.
+    Raises: ValueError: as `make_margin`; numbers of AdaFace out of their range.
     """
     num_classes, options = config.data.num_classes, config.loss
     margin = make_margin(
@@ -170,6 +171,19 @@ def make_class_loss(
         scale=options.scale,
         gradient=options.margin_gradient,
     )
+
+    if options.margin_kind == "adaface":
+        # Eq. 14: h spreads the norms over -1 .. 1; a share of each batch enters them.
+        if not 0 < options.concentration < math.inf:
+            raise ValueError(
+                "config.loss.concentration must be a finite number above 0; got "
+                f"{options.concentration}."
+            )
+        if not 0 < options.norm_momentum <= 1:
+            raise ValueError(
+                "config.loss.norm_momentum, the weight of a batch, must lie in (0, 1]; "
+                f"got {options.norm_momentum}."
+            )
 
     def class_loss(embeddings, centers, labels, collections):
         norms, sample = collections.get(NORMS), collections.get(SAMPLED)

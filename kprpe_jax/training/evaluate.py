@@ -35,8 +35,8 @@ def evaluate(
       weights: file of published weights (`Task.import_weights`) in place of a
         checkpoint.
     Returns: {"evaluator/metric": value}, and `step`, the checkpoint's.
-    Raises: ValueError: unknown evaluator; no such checkpoint, or another network's;
-      weights of another network, or of a task that reads none.
+    Raises: ValueError: unknown evaluator, or none at all; no such checkpoint, or
+      another network's; weights of another network, or of a task that reads none.
     """
     prepare_data(config)
     mesh = mesh_lib.make_mesh(config.mesh)
@@ -50,6 +50,11 @@ def evaluate(
                 f"evaluate: unknown evaluator {name!r}; use some of "
                 f"{tuple(task.evaluators)}."
             )
+    if not task.evaluators:
+        raise ValueError(
+            "evaluate: the config must name something to evaluate in its section "
+            "evals; got nothing."
+        )
     if weights is not None:
         return run_evaluators(
             task, evaluators or task.evaluators, _published(task, weights, mesh), mesh

@@ -107,6 +107,41 @@ def test_conditions_of_faces():
     assert "noise" not in face_conditions((0.5,), (), reads_keypoints=True)
 
 
+@pytest.mark.parametrize("severity", [-1.0, 4.0, np.nan, np.inf])
+def test_severities_that_lose_the_face_are_refused(severity):
+    with pytest.raises(ValueError, match=r"severities must lie in \[0, 4\), .*; got"):
+        face_conditions((1.0, severity), (), reads_keypoints=False)
+
+
+def test_a_batch_of_one_has_nobody_elses_keypoints():
+    swapped = {"swapped": Condition(keypoints="swapped")}
+    with pytest.raises(ValueError, match="batch_size must be at least 2, as swapped "):
+        verify_points({"swapped": swapped}, np.zeros((4, 2)), batch_size=1)
+
+
+@pytest.mark.parametrize(("impostors", "given"), [(10, False), (100, True)])
+def test_a_rate_of_false_alarms_needs_impostors_enough(impostors, given):
+    points = np.random.default_rng(0).random((2 * impostors, 2))
+    rows = np.arange(impostors)
+    first = np.concatenate([rows, rows])
+    second = np.concatenate([rows, impostors + rows])
+    same = np.arange(2 * impostors) < impostors
+
+    def embed(params, collections, images, keypoints):
+        return keypoints[:, 0] + 1
+
+    evaluators = make_evaluators(
+        embed, Points(points), Pairs(first, second, same),
+        {"aligned": {"aligned": Condition()}}, batch_size=200, mirror="none",
+    )  # fmt: skip
+    state = TrainState(
+        step=0, params=None, collections=None, opt_state=None, rng=None,
+        nonfinite_step=None,
+    )  # fmt: skip
+    mesh = make_mesh({"data": 1, "fsdp": 1, "class": 1}, jax.devices()[:1])
+    assert ("tar_at_far_1e-2" in evaluators["aligned"](state, mesh)) == given
+
+
 def test_the_mirror_image_is_taken_as_told():
     pairs = Pairs(np.array([0]), np.array([1]), np.array([True]))
     conditions = face_conditions((), (), reads_keypoints=False)

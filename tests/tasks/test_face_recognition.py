@@ -117,6 +117,12 @@ def test_an_iresnet_reads_no_keypoints():
     assert "stages_0_0" in variables["params"]["backbone"]
 
 
+def test_a_config_without_evaluators_has_nothing_to_evaluate(tmp_path):
+    config = drawn_people.make_config(**{"evals.pairs": 0})
+    with pytest.raises(ValueError, match="must name something to evaluate .* nothing"):
+        evaluate(config, tmp_path)
+
+
 def small_iresnet(**extra):
     """configs/lfw_iresnet.py on the drawn people, as small as it gets."""
     config = lfw_iresnet.get_config("ir18")
@@ -335,6 +341,15 @@ def test_identity_balanced_and_repeated_rows():
         ({"model.position_options.num_keypoints": 6}, r"1 \.\. .* = 5; got 6"),
         ({"evals.identities": (20, 30)}, r"must lie in 20 \.\. 29; got 0 \.\. 11"),
         ({"augmentation.preset": "strong"}, "got 'strong'"),
+        ({"data.train_identities": (0,)}, r"must be \(first, last\), .*; got \(0,\)"),
+        ({"evals.identities": (1, 2, 3)}, r"identities must be \(first, .*; got \(1"),
+        ({"evals.severities": (1.0, 4.0)}, r"must lie in \[0, 4\), .*; got 4.0"),
+        ({"evals.unaligned": "people", "evals.alignment_shares": (0.0, 1.5)},
+         r"shares must lie in \[0, 1\], .* aligned; got 1.5"),
+        ({"loss.margin_kind": "adaface", "loss.norm_momentum": 7.0},
+         r"norm_momentum, the weight of a batch, must lie in \(0, 1\]; got 7.0"),
+        ({"loss.margin_kind": "adaface", "loss.concentration": -3.0},
+         "concentration must be a finite number above 0; got -3.0"),
         ({"evals.identities": (7, 12)}, r"people whom training does not .* \(7, 12\)"),
         ({"evals.identities": ()}, r"not see; got \(\), and .* \(0, 8\) of the same"),
         ({"evals.identities": (), "evals.pairs": 0, "evals.altered": ("plain",)},
