@@ -26,6 +26,10 @@ from kprpe_jax.training.state import TrainState, abstract_state, new_state
 from kprpe_jax.training.step import CompiledStep, make_train_step
 
 
+class UnknownMetricError(ValueError):
+    """No evaluator gives the metric that the best checkpoint is chosen by."""
+
+
 def train(
     config: ConfigDict,
     workdir: str | os.PathLike,
@@ -36,7 +40,8 @@ def train(
 
     A run that was stopped in any way and started again gives what one uninterrupted
     run gives. After SIGTERM it saves a checkpoint and returns. Where an evaluation
-    fails it saves one, too, and the next start begins with that evaluation.
+    fails it saves one, too, and the next start begins with that evaluation; of several
+    processes only where all fail alike, by `checkpoint.best_metric`.
 
     Args:
       config: see `config.FIELDS` for what the loop reads.
@@ -166,9 +171,14 @@ def train(
             if evaluate_now:
                 try:
                     evaluated = _evaluate(task, state, mesh, config)
-                except Exception:  # whatever it was, the steps are worth keeping
-                    save(step, evaluation_owed=True)
-                    log.say(f"evaluation failed after step {step}, saved in {workdir}")
+                except Exception as error:  # the steps are worth keeping
+                    # A save waits for all processes, which may not have failed.
+                    everywhere = isinstance(error, UnknownMetricError)
+                    if everywhere or jax.process_count() == 1:
+                        save(step, evaluation_owed=True)
+                        log.say(
+                            f"evaluation failed after step {step}, saved in {workdir}"
+                        )
                     raise
                 log.evaluation(step, evaluated)
             if save_now:
@@ -278,7 +288,7 @@ def _evaluate(
     results = run_evaluators(task, config.evals.in_training, state, mesh)
     best_metric = config.checkpoint.best_metric
     if best_metric and best_metric not in results:
-        raise ValueError(
+        raise UnknownMetricError(
             f"checkpoint.best_metric must be one of {', '.join(results)}; "
             f"got {best_metric!r}"
         )
