@@ -11,6 +11,7 @@ def test_refuses_cpus():
         kernels.main([])
 
 
+@pytest.mark.slow
 def test_all_ways_of_attention_are_timed_on_one_problem():
     summaries = kernels.run_attention(2, 1, (2, 2), 8, dtype="float32", rounds=1)
     assert list(summaries) == ["forward", "gradient"]

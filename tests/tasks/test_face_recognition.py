@@ -212,6 +212,7 @@ def test_evaluators_of_one_name(monkeypatch):
             tasks.build(config, tiny.one_device())
 
 
+@pytest.mark.slow
 def test_official_pairs_under_conditions():
     config = drawn_people.make_config(
         **{

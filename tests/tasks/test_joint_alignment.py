@@ -131,7 +131,12 @@ def test_what_is_fixed_is_no_parameter(changes, left):
 
 
 @pytest.mark.parametrize(
-    "changes", [{"loss.margin_kind": "adaface"}, {"loss.sample_rate": 0.5}], ids=str
+    "changes",
+    [
+        {"loss.margin_kind": "adaface"},
+        pytest.param({"loss.sample_rate": 0.5}, marks=pytest.mark.slow),
+    ],
+    ids=str,
 )
 def test_adaface_and_sampled_centers(changes):
     """What `recognition` keeps beside the weights is kept here, too."""
