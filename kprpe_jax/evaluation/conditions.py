@@ -69,13 +69,13 @@ def check_swapping(
 
     Raises: ValueError: a condition wants another's, and a batch is a single row.
     """
-    named = (name for group in conditions.values() for name in group.items())
-    for name, condition in named:
-        if condition.keypoints == "swapped" and batch_size < 2:
-            raise ValueError(
-                f"config.evals.batch_size must be at least 2, as {name} takes the "
-                f"keypoints of another row of the batch; got {batch_size}."
-            )
+    for group in conditions.values():
+        for name, condition in group.items():
+            if condition.keypoints == "swapped" and batch_size < 2:
+                raise ValueError(
+                    f"config.evals.batch_size must be at least 2, as {name} takes the "
+                    f"keypoints of another row of the batch; got {batch_size}."
+                )
 
 
 def make_evaluators(

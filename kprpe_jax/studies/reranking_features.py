@@ -125,8 +125,8 @@ def claim_cache(cache: pathlib.Path, network: Network, photos: Photos) -> None:
         file.write_text(owner)
     elif file.read_text() != owner:
         raise ValueError(
-            f"reranking: {cache} must hold features of this network and these photos; "
-            "it holds others; choose another --output."
+            f"claim_cache: {cache} must hold features of this network and these "
+            "photos; it holds others; choose another --output."
         )
 
 
