@@ -52,9 +52,8 @@ def attend(
     images = images_per_program(qkv.shape[0], qkv.dtype)
     access = _access(qkv, shared, visible, platform)
     arguments = (qkv, shared, own, visible, columns)
-    shape = list(qkv.shape)
-    del shape[2 if isinstance(access, ByIndex) else 1]
-    result = jax.ShapeDtypeStruct(tuple(shape), qkv.dtype)
+    shape = qkv.shape[: access.part_axis] + qkv.shape[access.part_axis + 1 :]
+    result = jax.ShapeDtypeStruct(shape, qkv.dtype)
     return pl.pallas_call(
         functools.partial(_forward, access=access, scale=scale),
         out_shape=result,

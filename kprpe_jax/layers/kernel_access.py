@@ -37,6 +37,7 @@ class ByIndex(NamedTuple):
     pitch: int
     keys: int
     depth: int
+    part_axis = 2  # of q, k and v
 
     @property
     def span(self) -> int:
@@ -129,6 +130,7 @@ class ByBlock(NamedTuple):
     pitch: int
     depth: int
     pieces: int
+    part_axis = 1  # of q, k and v
 
     @property
     def span(self) -> int:
