@@ -10,11 +10,11 @@ RUN = $(VENV)/bin/python
 
 .PHONY: demo faces-demo test test-slow lint bench
 demo: $(VENV)/.installed
-	$(RUN) -m kprpe_jax.studies.encodings --config configs/digits.py \
+	$(RUN) -m experiments encodings --config configs/digits.py \
 	    --positions absolute,kprpe_multihead --output reports/digits
 
 faces-demo: $(VENV)/.installed
-	$(RUN) -m kprpe_jax.studies.encodings --config configs/faces_demo.py \
+	$(RUN) -m experiments encodings --config configs/faces_demo.py \
 	    --positions absolute,kprpe_multihead --output reports/faces
 
 test: $(VENV)/.installed-dev

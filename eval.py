@@ -38,7 +38,7 @@ def _evaluate(overrides: list[str]) -> None:
     results = evaluate(
         read_config(overrides),
         workdir,
-        which=_CHECKPOINT.value,
+        checkpoint=_CHECKPOINT.value,
         evaluators=_EVALUATORS.value,
         weights=_WEIGHTS.value,
     )

@@ -16,11 +16,11 @@ from absl import app, flags
 
 from benchmarks import harness
 from kprpe_jax.alignment import warps
-from kprpe_jax.alignment.differentiable_aligner import DifferentiableAligner
 from kprpe_jax.backbones.iresnet import PRESETS as IRESNETS
 from kprpe_jax.backbones.iresnet import IResNet, Unit
 from kprpe_jax.backbones.vit import PRESETS as VITS
 from kprpe_jax.backbones.vit import ViT
+from kprpe_jax.detection.differentiable_aligner import DifferentiableAligner
 
 _PARTS = flags.DEFINE_list("parts", ["warp", "aligner"], "warp and aligner.")
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 256, "Images a call.")
@@ -35,7 +35,7 @@ def run_warp(batch_size: int, *, rounds: int) -> dict[str, Any]:
     Args:
       batch_size: images a call.
       rounds: timed calls.
-    Returns: name -> `harness.summarise` and `harness.program_size`; ratios are to the
+    Returns: name -> `harness.summarize` and `harness.program_size`; ratios are to the
       whole forward pass of iResNet-34 at 112 x 112.
     """
     rng = jax.random.key(0)
@@ -106,7 +106,7 @@ def _measure(
 ) -> dict[str, Any]:
     calls = {key: call for key, (call, _) in programs.items()}
     seconds = harness.time_variants(calls, rounds=rounds)
-    results = harness.summarise(seconds, baseline=baseline, items=batch_size)
+    results = harness.summarize(seconds, baseline=baseline, items=batch_size)
     for key, (_, program) in programs.items():
         results[key] |= harness.program_size(program)
     harness.record(name, dict(batch_size=batch_size, rounds=rounds), results)

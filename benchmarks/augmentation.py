@@ -17,9 +17,9 @@ import optax
 from absl import app, flags
 
 from benchmarks import harness
+from kprpe_jax.augmentation.recipe import PRESETS, augment
 from kprpe_jax.backbones.vit import PRESETS as VITS
 from kprpe_jax.backbones.vit import ViT
-from kprpe_jax.data.augmentation.recipe import PRESETS, augment
 
 BASELINE = "none"  # bytes to floats, and nothing else
 
@@ -36,7 +36,7 @@ def run(batch_size: int, *, size: int = 112, rounds: int = 7) -> dict[str, Any]:
       batch_size: images a call.
       size: side of the images in pixels.
       rounds: timed calls of each recipe.
-    Returns: recipe -> `harness.summarise` and `harness.program_size`.
+    Returns: recipe -> `harness.summarize` and `harness.program_size`.
     """
     rng = jax.random.key(0)
     images, keypoints = _batch(rng, batch_size, size)
@@ -61,7 +61,7 @@ def run_step(preset: str, batch_size: int, *, rounds: int = 7) -> dict[str, Any]
       preset: of the ViT.
       batch_size: images of a step.
       rounds: timed steps of each recipe.
-    Returns: recipe -> `harness.summarise` and `harness.program_size`; `time_ratio` - 1
+    Returns: recipe -> `harness.summarize` and `harness.program_size`; `time_ratio` - 1
       is what augmentation adds to the rest of the step.
     """
     model = ViT(**VITS[preset] | dict(drop_path_rate=0.0, scan=True))
@@ -113,7 +113,7 @@ def _measure(
 ) -> dict[str, Any]:
     clock = harness.device_clock()
     seconds = harness.time_variants(calls, rounds=settings["rounds"], clock=clock)
-    summary = harness.summarise(seconds, baseline=BASELINE, items=items)
+    summary = harness.summarize(seconds, baseline=BASELINE, items=items)
     for variant, program in programs.items():
         summary[variant] |= harness.program_size(program)
     kind = "processor" if clock is time.process_time else "wall"

@@ -1,11 +1,11 @@
-"""Memory per device of the class centres' part of a step, from compiled programs.
+"""Memory per device of the class centers' part of a step, from compiled programs.
 
     python -m benchmarks.class_memory [--chips 1,8,64,256 --batch_size 1024]
 
 For every number of identities and chips the margin softmax, its gradient and the AdamW
-update of centres of 512 numbers are compiled (not run) for that many simulated devices,
+update of centers of 512 numbers are compiled (not run) for that many simulated devices,
 all on the mesh's `class` axis, and XLA is asked what a device needs: `arguments` are
-the centres, both moments and the batch, `temporary` the rest, logits above all. Prints
+the centers, both moments and the batch, `temporary` the rest, logits above all. Prints
 a Markdown table and appends a line to benchmarks/results/class_memory.jsonl.
 """
 
@@ -29,10 +29,10 @@ _HERE = flags.DEFINE_bool("here", False, "Compile for this process's devices.")
 
 
 def make_step(mesh: Any, identities: int, rate: float) -> Callable[..., Any]:
-    """The centres' part of a step: margin softmax, gradient, AdamW.
+    """The centers' part of a step: margin softmax, gradient, AdamW.
 
     Args:
-      mesh: holds the centres.
+      mesh: holds the centers.
       identities: number of classes.
       rate: of PartialFC.
     Returns: (centers, moments, embeddings, labels, noise) -> centers, moments, gradient
@@ -99,8 +99,8 @@ def abstract_arguments(
     import optax
     from jax.sharding import NamedSharding, PartitionSpec
 
+    from kprpe_jax.core.mesh import batch_sharding
     from kprpe_jax.losses.class_centers import padded_classes
-    from kprpe_jax.training.mesh import batch_sharding
 
     rows, batch = padded_classes(identities), batch_sharding(mesh)
     by_class, everywhere = (
@@ -126,7 +126,7 @@ def measure(batch_size: int, numbers: Sequence[int]) -> list[dict[str, Any]]:
     """Compile for this process's devices; a row per number of identities and rate."""
     import jax
 
-    from kprpe_jax.training.mesh import make_mesh
+    from kprpe_jax.core.mesh import make_mesh
 
     mesh = make_mesh({"data": 1, "fsdp": 1, "class": -1})
     results = []
@@ -178,7 +178,7 @@ def main(_: list[str]) -> None:
         for row in _in_own_process(chips, _BATCH_SIZE.value)
     ]
     lines = [
-        "| identities | chips | least | centres, moments | rest, rate 1 | rest, 0.1 |",
+        "| identities | chips | least | centers, moments | rest, rate 1 | rest, 0.1 |",
         "|---|---|---|---|---|---|",
     ]
     for whole, part in zip(rows[::2], rows[1::2], strict=True):

@@ -1,10 +1,10 @@
-"""Time of the class centres' part of a step, and what its devices send each other.
+"""Time of the class centers' part of a step, and what its devices send each other.
 
     python -m benchmarks.class_step [--rows 64 --dim 128 --rounds 5]
     python -m benchmarks.class_step --traffic [--rows 1024 --dim 512]
 
-The step is margin softmax, its gradient and the AdamW update of the centres, or of
-those that are sampled, by a rate or a number of classes. Times are of centres of `dim`
+The step is margin softmax, its gradient and the AdamW update of the centers, or of
+those that are sampled, by a rate or a number of classes. Times are of centers of `dim`
 numbers on one device and on meshes of eight simulated ones, which share this machine's
 cores: compare processor time. With --traffic the step is only compiled, for eight
 devices, and the bytes of its collectives are added up (a ring's: a device sends
@@ -31,7 +31,7 @@ SAMPLE = 8_000  # classes: a sample that does not grow with their number
 MESHES = ((1, 8), (2, 4), (8, 1))  # data, class
 TIMED = ((1, 1), (8, 1), (8, 2))  # devices, data; the others on class
 
-_DIM = flags.DEFINE_integer("dim", 0, "Numbers of a centre; 128, or 512 for traffic.")
+_DIM = flags.DEFINE_integer("dim", 0, "Numbers of a center; 128, or 512 for traffic.")
 _ROWS = flags.DEFINE_integer("rows", 0, "Of the global batch; 64, or 1024.")
 _IDENTITIES = flags.DEFINE_list("classes", list(map(str, IDENTITIES)), "Classes.")
 _ROUNDS = flags.DEFINE_integer("rounds", 5, "Timed steps.")
@@ -47,7 +47,7 @@ def measure_time(
     import jax
     import numpy as np
 
-    from kprpe_jax.training.mesh import make_mesh
+    from kprpe_jax.core.mesh import make_mesh
 
     mesh = make_mesh({"data": _DATA.value, "fsdp": 1, "class": -1})
     results = []
@@ -95,9 +95,9 @@ def measure_traffic(
     """Compile for eight devices; a row per mesh, number of identities and rate."""
     import jax
 
+    from kprpe_jax.core.mesh import make_mesh
     from kprpe_jax.losses.class_centers import padded_classes
     from kprpe_jax.losses.class_sampling import num_slots
-    from kprpe_jax.training.mesh import make_mesh
 
     results = []
     for data, classes in MESHES:

@@ -60,7 +60,7 @@ def least_bytes(
 
     Embeddings are gathered over the class group and their gradients reduced to their
     owners; of every row the peak, the sum and the target logit are summed, and one
-    gradient comes back; the gradient of the centres' slots is summed over `data`.
+    gradient comes back; the gradient of the centers' slots is summed over `data`.
     """
     rows = batch // data
     share, replicas = (classes - 1) / classes, (data - 1) / data
@@ -68,5 +68,5 @@ def least_bytes(
         "embeddings": share * rows * (dim + 1) * 4,  # with their labels
         "their gradient": share * rows * dim * 4,
         "softmax": 2 * share * rows * 4 * 3,
-        "gradient of centres": 2 * replicas * slots * dim * 4,
+        "gradient of centers": 2 * replicas * slots * dim * 4,
     }

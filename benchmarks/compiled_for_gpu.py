@@ -3,7 +3,7 @@
     python -m benchmarks.compiled_for_gpu [--card h200 --batches 128,1024]
     python -m benchmarks.compiled_for_gpu --tables
 
-Compiled, not run: the training step (augmentation, ViT, AdaFace over all class centres,
+Compiled, not run: the training step (augmentation, ViT, AdaFace over all class centers,
 AdamW) and inference, by encoding and attention. Memory is what XLA plans. From FLOPs of
 the matrix products and bytes that kernels read and write come times that the card
 cannot beat, and so the most images a second; real kernels reach neither peak. `kernel
@@ -42,7 +42,7 @@ PARTS = {
 
 _CARD = flags.DEFINE_enum("card", "h200", list(gpu_cards.CARDS), "To compile for.")
 _PRESET = flags.DEFINE_string("preset", "base", "Size of the ViT.")
-_IDENTITIES = flags.DEFINE_integer("identities", 205_990, "Class centres.")
+_IDENTITIES = flags.DEFINE_integer("identities", 205_990, "Class centers.")
 _DTYPE = flags.DEFINE_string("dtype", "bfloat16", "Compute type.")
 _SCAN = flags.DEFINE_bool("scan", True, "Blocks in a loop, or one after another.")
 _BATCHES = flags.DEFINE_list("batches", ["128", "256", "512", "1024"], "Images a step.")
@@ -58,9 +58,9 @@ def compile_mode(
     import jax
 
     from benchmarks import whole_step
+    from kprpe_jax.core.mesh import AXES, batch_sharding, make_mesh
     from kprpe_jax.layers import fused_attention
     from kprpe_jax.tasks import inputs, recognition
-    from kprpe_jax.training.mesh import AXES, batch_sharding, make_mesh
 
     config = whole_step.make_config(
         preset=_PRESET.value,

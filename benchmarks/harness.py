@@ -61,7 +61,7 @@ def device_clock() -> Callable[[], float]:
     return time.process_time if on_cpu else time.perf_counter
 
 
-def summarise(
+def summarize(
     seconds: Mapping[str, Iterable[float]], *, baseline: str, items: int
 ) -> dict[str, dict[str, float]]:
     """Median and spread of each variant, and its ratio to the baseline.

@@ -110,7 +110,7 @@ def run_attention(
       dtype: compute type, of TOLERANCES; float32 is compared in full precision and
         timed with JAX's setting.
       rounds: timed calls of each.
-    Returns: {"forward": ..., "gradient": ...}, each way -> `harness.summarise`.
+    Returns: {"forward": ..., "gradient": ...}, each way -> `harness.summarize`.
     Raises: AssertionError: a way whose result or gradient is not that of `xla`.
     """
     rng = np.random.default_rng(0)
@@ -159,12 +159,12 @@ def run_attention(
         seconds = harness.time_variants(
             calls, rounds=rounds, clock=harness.device_clock()
         )
-        summaries[mode] = harness.summarise(seconds, baseline="xla", items=batch)
+        summaries[mode] = harness.summarize(seconds, baseline="xla", items=batch)
     return summaries
 
 
 def run_sinkhorn(pairs: int, *, patches: int = 64, rounds: int) -> dict[str, Any]:
-    """Flows in both domains, which must agree; `harness.summarise` of each."""
+    """Flows in both domains, which must agree; `harness.summarize` of each."""
     rng = np.random.default_rng(0)
     weights = rng.uniform(0.2, 1, (2, pairs, patches)).astype(np.float32)
     cost = rng.uniform(0, 1.5, (pairs, patches, patches)).astype(np.float32)
@@ -177,7 +177,7 @@ def run_sinkhorn(pairs: int, *, patches: int = 64, rounds: int) -> dict[str, Any
     want, got = (np.asarray(calls[domain]().flow) for domain in DOMAINS)
     np.testing.assert_allclose(got, want, rtol=0, atol=1e-4 * want.max())
     seconds = harness.time_variants(calls, rounds=rounds, clock=harness.device_clock())
-    return harness.summarise(seconds, baseline="kernel", items=pairs)
+    return harness.summarize(seconds, baseline="kernel", items=pairs)
 
 
 def main(_: list[str]) -> None:

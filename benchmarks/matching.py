@@ -63,7 +63,7 @@ def run_reranking(*, queries: int = 8, rounds: int = 5) -> dict[str, Any]:
             got = np.stack([x.numpy() for x in calls[name]()])
             np.testing.assert_allclose(got, want, atol=1e-3)
     seconds = harness.time_variants(calls, rounds=rounds, clock=harness.device_clock())
-    summary = harness.summarise(seconds, baseline="ours", items=queries)
+    summary = harness.summarize(seconds, baseline="ours", items=queries)
     settings = dict(
         k=K, patches=PATCHES, channels=CHANNELS, iterations=ITERATIONS,
         queries=queries, rounds=rounds, clock="processor",
@@ -127,7 +127,7 @@ def run_search(rows: int, *, width: int = 512, rounds: int = 3) -> dict[str, Any
     for count, batch in queries.items():
         calls[f"queries_{count}"] = lambda batch=batch: index.search(batch, 100)
     seconds = harness.time_variants(calls, rounds=rounds, clock=harness.device_clock())
-    summary = harness.summarise(seconds, baseline="read_once", items=1)
+    summary = harness.summarize(seconds, baseline="read_once", items=1)
     size = rows * width * 4
     summary["read_once"]["gb_per_s"] = size / 1e9 / summary["read_once"]["median_s"]
     for count in queries:
@@ -163,7 +163,7 @@ def run_approximate(
             calls[name] = lambda index=index: index.search(queries, 100)
             found[name] = calls[name]()
     seconds = harness.time_variants(calls, rounds=rounds, clock=harness.device_clock())
-    summary = harness.summarise(seconds, baseline="exact", items=len(queries))
+    summary = harness.summarize(seconds, baseline="exact", items=len(queries))
     for name, ranking in found.items():
         summary[name]["recall"] = recall(ranking, want)
         summary[name]["recall_at_5"] = recall(

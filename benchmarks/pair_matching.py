@@ -19,7 +19,7 @@ import numpy as np
 from jax import Array
 
 from benchmarks import harness
-from kprpe_jax.layers.unit import unit
+from kprpe_jax.core.unit import unit
 from kprpe_jax.matching import two_image
 from kprpe_jax.matching.patch_encoder import Encoder
 from kprpe_jax.matching.patch_weights import Faces
@@ -67,7 +67,7 @@ def run(*, queries: int, rounds: int) -> dict[str, Any]:
             )
         calls[f"h1_{size}"] = _one_image(OneImage(encoder), query, gallery, rows)
     seconds = harness.time_variants(calls, rounds=rounds, clock=harness.device_clock())
-    summary = harness.summarise(seconds, baseline="emd_uniform", items=queries)
+    summary = harness.summarize(seconds, baseline="emd_uniform", items=queries)
     settings = dict(
         k=K, patches=PATCHES, channels=CHANNELS, depth=1, sizes=SIZES,
         queries=queries, rounds=rounds,

@@ -66,7 +66,7 @@ def plot_traffic(axis: plt.Axes, line: dict[str, Any]) -> None:
 
 
 def plot_class_memory(axis: plt.Axes, line: dict[str, Any]) -> None:
-    """What the class centres' part of a step needs, by devices."""
+    """What the class centers' part of a step needs, by devices."""
     rows = line["results"]["rows"]
     for identities in sorted({row["identities"] for row in rows}):
         for rate, style in ((1.0, "-"), (0.1, "--")):
@@ -83,7 +83,7 @@ def plot_class_memory(axis: plt.Axes, line: dict[str, Any]) -> None:
     axis.set_yscale("log")
     chips = sorted({row["chips"] for row in rows})
     axis.set_xticks(chips, map(str, chips))
-    axis.set_xlabel("devices (dashed: 10 % of the centres sampled)")
+    axis.set_xlabel("devices (dashed: 10 % of the centers sampled)")
     axis.set_ylabel("GiB a device")
 
 

@@ -31,7 +31,7 @@ from benchmarks.gpu_cards import CARDS, COMPILER_OPTIONS, describe_devices
 MESHES = ((8, 1, 1), (1, 1, 8), (2, 2, 2), (8, 1, 8), (2, 4, 8), (32, 1, 8), (8, 4, 8))
 
 _PRESET = flags.DEFINE_string("preset", "small", "Size of the ViT.")
-_IDENTITIES = flags.DEFINE_integer("identities", 205_990, "Class centres.")
+_IDENTITIES = flags.DEFINE_integer("identities", 205_990, "Class centers.")
 _PER_DEVICE = flags.DEFINE_integer("per_device", 32, "Images of a device.")
 _DTYPE = flags.DEFINE_string("dtype", "float32", "Compute type.")
 _RATE = flags.DEFINE_float("sample_rate", 1.0, "Of PartialFC.")
@@ -85,7 +85,7 @@ def least(
       parameters: of the backbone.
       batch: images of all devices.
       dim: D, of an embedding.
-      slots: class centres of a device that take part in a step.
+      slots: class centers of a device that take part in a step.
       mesh: data, fsdp, class.
     """
     data, fsdp, classes = mesh
@@ -97,7 +97,7 @@ def least(
     return {
         "parameters": 2 * share * size,
         "their gradient": share * size + 2 * (others - 1) / others * size / fsdp,
-        "class centres": sum(centers.values()),
+        "class centers": sum(centers.values()),
     }
 
 
@@ -106,7 +106,7 @@ def least_state(parameters: int, centers: int, mesh: tuple[int, int, int]) -> fl
 
     Args:
       parameters: of the backbone, split by fsdp.
-      centers: numbers of all class centres, split by class.
+      centers: numbers of all class centers, split by class.
       mesh: data, fsdp, class.
     """
     _, fsdp, classes = mesh
@@ -117,8 +117,8 @@ def compile_step(sizes: tuple[int, int, int]) -> dict[str, Any]:
     """Compile for one mesh, as the flags say; see the module."""
     from benchmarks import whole_step
     from benchmarks.flops import traced_flops
+    from kprpe_jax.core import mesh as mesh_lib
     from kprpe_jax.losses.class_sampling import num_slots
-    from kprpe_jax.training import mesh as mesh_lib
     from kprpe_jax.training.sharding import bytes_per_device, flatten_with_paths
 
     devices, options = None, {}

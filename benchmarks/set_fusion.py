@@ -23,9 +23,9 @@ from absl import app, flags
 from benchmarks import harness
 from kprpe_jax.fusion.cluster_aggregate import ImageSets
 from kprpe_jax.fusion.weighted import WeightedFusion
-from kprpe_jax.interop.caface import STYLE_CHANNELS, official_caface
-from kprpe_jax.interop.iresnet import OFFICIAL, official_iresnet
-from kprpe_jax.interop.mobilefacenet import published_mobilefacenet
+from kprpe_jax.weights.caface import STYLE_CHANNELS, official_caface
+from kprpe_jax.weights.iresnet import OFFICIAL, official_iresnet
+from kprpe_jax.weights.mobilefacenet import published_mobilefacenet
 
 SIZES = (16, 32, 64, 256, 512)
 METHODS = ("cluster_aggregate", "pfe", "cfan", "rsa")

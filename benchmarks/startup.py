@@ -53,8 +53,8 @@ def first_step(config: Any) -> dict[str, list[float]]:
     import jax
 
     from kprpe_jax import tasks
+    from kprpe_jax.core.mesh import make_mesh
     from kprpe_jax.training import loop, step
-    from kprpe_jax.training.mesh import make_mesh
     from kprpe_jax.training.optimizer import make_optimizer
     from kprpe_jax.training.state import abstract_state, new_state
 

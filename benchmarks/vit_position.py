@@ -51,7 +51,7 @@ def measure(
       baseline: of variants.
       dtype: compute type.
       rounds: timed calls of each variant.
-    Returns: {"train": ..., "infer": ...}, each variant -> `harness.summarise` and
+    Returns: {"train": ..., "infer": ...}, each variant -> `harness.summarize` and
       `harness.program_size`.
     """
     compiled = {
@@ -62,7 +62,7 @@ def measure(
     for mode in ("train", "infer"):
         calls = {name: programs[mode][0] for name, programs in compiled.items()}
         seconds = harness.time_variants(calls, rounds=rounds)
-        summary = harness.summarise(seconds, baseline=baseline, items=batch_size)
+        summary = harness.summarize(seconds, baseline=baseline, items=batch_size)
         for name, programs in compiled.items():
             summary[name] |= harness.program_size(programs[mode][1])
         results[mode] = summary

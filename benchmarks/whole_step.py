@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from configs import kprpe_faces
 from kprpe_jax import tasks
 from kprpe_jax.backbones.vit import PRESETS
-from kprpe_jax.training import mesh as mesh_lib
+from kprpe_jax.core import mesh as mesh_lib
 from kprpe_jax.training.optimizer import make_optimizer
 from kprpe_jax.training.state import abstract_state
 from kprpe_jax.training.step import make_train_step
@@ -49,7 +49,7 @@ def make_config(
 
     Args:
       preset: of `vit.PRESETS`.
-      identities: class centres.
+      identities: class centers.
       encoding: of ENCODINGS.
       dtype: compute type.
       sample_rate: of PartialFC.

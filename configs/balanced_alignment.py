@@ -125,7 +125,7 @@ def _shrink(config: ConfigDict) -> None:
         config.model.update(PRESETS["tiny"] | dict(patch_size=4))
         config.model.output_dim = 128
         config.optimizer.position_factor = 10.0  # as in short runs, decision 003
-        config.model.position_options.gaze_width = 0.07  # decision 004
+        config.model.position_options.anchor_width = 0.07  # decision 004
     else:
         config.model.widths = (8, 16, 32, 64)
     config.model.image_size = (32, 32)

@@ -21,11 +21,11 @@ def check_argument(argument: str, choices: Collection[str]) -> None:
 
 
 def make_base(task: str, *, steps: int) -> ConfigDict:
-    """Loader, optimiser, mesh, checkpoints and log of a task in `kprpe_jax.tasks`.
+    """Loader, optimizer, mesh, checkpoints and log of a task in `kprpe_jax.tasks`.
 
     Args:
       task: name of its file.
-      steps: of the optimiser; not to be mixed up with epochs.
+      steps: of the optimizer; not to be mixed up with epochs.
     """
     config = ConfigDict()
     config.task = task
@@ -97,8 +97,8 @@ def vit_fields(position: str) -> ConfigDict:
     # slows the bias down (docs/decisions/002).
     model.position_options.scale_bias = False
     # As published, tables start at zero; > 0: decision 004.
-    model.position_options.gaze_width = 0.0
-    model.position_options.gaze_template = ()
+    model.position_options.anchor_width = 0.0
+    model.position_options.anchor_template = ()
     model.pool = "flatten"
     model.activation = "relu6"
     model.mask_ratio = 0.0
@@ -116,7 +116,7 @@ def margin_loss_fields() -> ConfigDict:
     loss.margin = 0.35
     loss.scale = 30.0
     loss.margin_gradient = "exact"
-    loss.sample_rate = 1.0  # of the class centres, each step
+    loss.sample_rate = 1.0  # of the class centers, each step
     loss.concentration = 0.333  # adaface
     loss.norm_momentum = 0.01  # adaface
     return loss

@@ -34,8 +34,8 @@ def get_config(position: str = "kprpe_multihead") -> ConfigDict:
     config.model = vit_fields(position)
     # Every head starts by looking at its own place of the digit's box, where the
     # encoding can (decision 004).
-    config.model.position_options.gaze_width = 0.07
-    config.model.position_options.gaze_template = BOX_POINTS
+    config.model.position_options.anchor_width = 0.07
+    config.model.position_options.anchor_template = BOX_POINTS
 
     config.loss = ConfigDict()
     config.loss.label_smoothing = 0.0

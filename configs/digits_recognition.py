@@ -1,4 +1,4 @@
-"""Digits as identities: margin softmax over class centres sharded on the mesh.
+"""Digits as identities: margin softmax over class centers sharded on the mesh.
 
 Small enough to test the recognition task anywhere; faces follow the same config.
 

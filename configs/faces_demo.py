@@ -1,6 +1,6 @@
 """`make faces-demo`: drawn faces, trained as KP-RPE's are, verified under distortion.
 
-python -m kprpe_jax.studies.encodings --config configs/faces_demo.py \\
+python -m experiments encodings --config configs/faces_demo.py \\
     --positions absolute,kprpe_multihead --output reports/faces
 """
 
@@ -18,7 +18,7 @@ def get_config(position: str = "kprpe_multihead") -> ConfigDict:
             flip_prob=0.5, rotation_prob=0.2, scale_prob=1.0, translation_prob=1.0
         )
     )
-    config.model.position_options.gaze_width = 0.07  # decision 004
+    config.model.position_options.anchor_width = 0.07  # decision 004
     config.optimizer.position_factor = 10.0  # as in short runs on digits, decision 003
     config.evals.pairs = 2000
     config.evals.severities = (0.25, 0.5, 0.75, 1.0, 1.5)

@@ -11,21 +11,21 @@ detector with landmarks and the mixer of its anchors, trained together.
 that the paper takes; LABELS is the label file with five points for each face:
 
     python -m kprpe_jax.data.import_faces --kind wider_face --source LABELS \\
-        --name wider_face --split train --on_bad skip
+        --name wider_face --split train --on_error skip
 
-"lfw" is "small" on photos that RetinaFace has labelled: ARCHIVE and POINTS are those of
+"lfw" is "small" on photos that RetinaFace has labeled: ARCHIVE and POINTS are those of
 `configs/lfw.py`, without the people of the photos to test on, whose five points a hand
-has labelled.
+has labeled.
 
     python -m kprpe_jax.data.import_faces --kind tar --source ARCHIVE \\
         --name lfw_others --landmarks POINTS --landmark_units pixel \\
         --landmark_array points112
-    python -m kprpe_jax.data.import_faces --kind tar --source LABELLED \\
-        --name labelled --landmarks LABELS --landmark_units pixel \\
+    python -m kprpe_jax.data.import_faces --kind tar --source LABELED \\
+        --name labeled --landmarks LABELS --landmark_units pixel \\
         --landmark_array points150
     python train.py --config configs/landmarks.py:lfw --workdir runs/landmarks_lfw
     python eval.py --config configs/landmarks.py:lfw --workdir runs/landmarks_lfw \\
-        --checkpoint last --config.data.name=labelled \\
+        --checkpoint last --config.data.name=labeled \\
         --config.data.image_shape="(150, 150, 3)"
 """
 
@@ -106,7 +106,7 @@ def get_config(size: str = "full") -> ConfigDict:
         config.augmentation.changes.spatial.rotation_degrees = 30.0
     if size == "wider_face":
         _read_photos(config, "wider_face", people=1, image_shape=(288, 288, 3))
-        config.crop.box = "frame"  # as it was labelled
+        config.crop.box = "frame"  # as it was labeled
     return config
 
 

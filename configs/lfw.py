@@ -42,7 +42,7 @@ def get_config(position: str = "kprpe_multihead") -> ConfigDict:
         dict(image_size=(112, 112), patch_size=14, width=192, depth=6, num_heads=6)
     )
     config.model.output_dim = 128
-    config.model.position_options.gaze_template = FACE_POINTS
+    config.model.position_options.anchor_template = FACE_POINTS
 
     config.loss = margin_loss_fields()
 

@@ -3,7 +3,7 @@
 ARCHIVE, POINTS as in configs/lfw.py; PAIRS is the official pairs.txt, WEIGHTS those of
 Xiaoccer/MobileFaceNet_Pytorch.
 
-python -m kprpe_jax.studies.lfw --archive ARCHIVE --pairs PAIRS --weights WEIGHTS
+python -m experiments lfw --archive ARCHIVE --pairs PAIRS --weights WEIGHTS
 
 or, step by step,
 

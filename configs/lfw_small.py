@@ -1,6 +1,6 @@
 """`configs/lfw.py` with a network for minutes on a CPU: how do encodings compare?
 
-python -m kprpe_jax.studies.encodings --config configs/lfw_small.py \\
+python -m experiments encodings --config configs/lfw_small.py \\
     --positions absolute,irpe,kprpe_multihead --output reports/lfw_half
 
 The import is that of configs/lfw.py. 6,364 photos of 2,166 people are far too few for
@@ -21,7 +21,7 @@ def get_config(position: str = "kprpe_multihead") -> ConfigDict:
     config.model.output_dim = 128
     config.optimizer.learning_rate = 2e-3
     config.optimizer.warmup = 100.0
-    config.model.position_options.gaze_width = 0.07  # decision 004
+    config.model.position_options.anchor_width = 0.07  # decision 004
     config.optimizer.position_factor = 10.0  # as in short runs on digits, decision 003
     config.evals.severities = (0.25, 0.5, 0.75, 1.0, 1.5)
     config.evals.every_steps = 300

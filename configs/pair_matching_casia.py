@@ -1,7 +1,7 @@
 """Face-ViT's own training: H2L over a frozen ResNet-18 on CASIA-WebFace.
 
 Source: Face-ViT, Sec. 4.3 and 5.3.1, and for what the thesis leaves out its code. ROOT
-is a folder per person of aligned faces of 128 x 128, WEIGHTS the grey ArcFace network:
+is a folder per person of aligned faces of 128 x 128, WEIGHTS the gray ArcFace network:
 
 python -m kprpe_jax.data.import_faces --kind folder --source ROOT --name casia
 python train.py --config configs/pair_matching_casia.py --workdir runs/casia_h2l \\

@@ -1,6 +1,6 @@
 """CAFace on the features of drawn people before a camera.
 
-python -m kprpe_jax.studies.synthetic_sequences --weights WEIGHTS
+python -m experiments synthetic_sequences --weights WEIGHTS
 python train.py --config configs/set_fusion_sequences.py --workdir runs/sequences
 """
 

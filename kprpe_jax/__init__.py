@@ -1,3 +1,3 @@
-"""Recognising people in bad pictures: keypoint-aware, purely functional JAX."""
+"""Recognizing people in bad pictures: keypoint-aware, purely functional JAX."""
 
 __version__ = "0.1.0"

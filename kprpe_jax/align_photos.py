@@ -29,14 +29,14 @@ from kprpe_jax.alignment.photos import (
     detector_finder,
     find_in_photos,
 )
+from kprpe_jax.core.compile_cache import use_compile_cache
 from kprpe_jax.data.read_photos import read_photos
-from kprpe_jax.interop.retinaface import (
+from kprpe_jax.report.contact_sheet import plot_contact_sheet
+from kprpe_jax.weights.retinaface import (
     import_weights,
     official_aligner,
     official_retinaface,
 )
-from kprpe_jax.report.contact_sheet import plot_contact_sheet
-from kprpe_jax.training.compile_cache import use_compile_cache
 
 _SHEET = (12, 10)  # rows and columns of a contact sheet
 _HEADER = ["name", *(f"{axis}{i}" for i in range(5) for axis in "xy"), "score"]

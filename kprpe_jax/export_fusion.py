@@ -14,11 +14,10 @@ from absl import app, flags
 from ml_collections import ConfigDict
 
 from kprpe_jax import tasks
+from kprpe_jax.core import mesh as mesh_lib
 from kprpe_jax.data.face_features import read_origin
 from kprpe_jax.fusion.files import FusionFile, save_model
-from kprpe_jax.interop import caface
 from kprpe_jax.tasks import set_fusion
-from kprpe_jax.training import mesh as mesh_lib
 from kprpe_jax.training.checkpoint import restore_for_eval
 from kprpe_jax.training.command import (
     command,
@@ -27,6 +26,7 @@ from kprpe_jax.training.command import (
     read_workdir,
 )
 from kprpe_jax.training.state import abstract_state
+from kprpe_jax.weights import caface
 
 _OUTPUT = flags.DEFINE_string("output", "fusion.safetensors", "File to write.")
 _OFFICIAL = flags.DEFINE_enum("official", None, list(caface.OFFICIAL), "Network.")

@@ -22,6 +22,8 @@ from absl import app, flags, logging
 from flax.errors import ScopeParamShapeError
 from safetensors.numpy import save_file
 
+from kprpe_jax.core.compile_cache import use_compile_cache
+from kprpe_jax.core.unit import unit
 from kprpe_jax.data.read_photos import PHOTOS, VIDEOS, read_photos
 from kprpe_jax.fusion.cluster_aggregate import ImageSets
 from kprpe_jax.fusion.files import (
@@ -31,9 +33,7 @@ from kprpe_jax.fusion.files import (
     load_stream,
     save_stream,
 )
-from kprpe_jax.interop.extractor import KINDS, Extractor, open_extractor
-from kprpe_jax.layers.unit import unit
-from kprpe_jax.training.compile_cache import use_compile_cache
+from kprpe_jax.weights.extractor import KINDS, Extractor, open_extractor
 
 FORMATS = ("npz", "safetensors")
 
@@ -174,7 +174,7 @@ def fuse_people(
     keep_state: bool = False,
     resume: bool = False,
 ) -> dict[str, int]:
-    """Enrol everyone in a folder.
+    """Enroll everyone in a folder.
 
     Args:
       people: holds a folder of images or a video for each person.
@@ -227,7 +227,7 @@ def fuse_people(
 
 
 def main(argv: list[str]) -> None:
-    """Enrol whom the flags name and say what came of it."""
+    """Enroll whom the flags name and say what came of it."""
     logging.set_verbosity(logging.WARNING)
     use_compile_cache()
     try:

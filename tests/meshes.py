@@ -3,7 +3,7 @@
 import jax
 from jax.sharding import Mesh
 
-from kprpe_jax.training.mesh import make_mesh
+from kprpe_jax.core.mesh import make_mesh
 
 
 def mesh_of(data: int, fsdp: int, classes: int) -> Mesh:

@@ -12,5 +12,5 @@ OPTIONS = {
 
 
 def quick_jit(function: Callable, **options: Any) -> Callable:
-    """`jax.jit` without the compiler's costly optimisations."""
+    """`jax.jit` without the compiler's costly optimizations."""
     return jax.jit(function, compiler_options=OPTIONS, **options)

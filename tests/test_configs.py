@@ -7,14 +7,14 @@ import pathlib
 import jax
 import pytest
 
+from kprpe_jax.core.mesh import make_mesh
 from kprpe_jax.data.store import BUILDERS
-from kprpe_jax.interop.iresnet import OFFICIAL, official_iresnet
 from kprpe_jax.tasks.face_recognition import make_backbone
 from kprpe_jax.tasks.faces import check_unseen
 from kprpe_jax.tasks.inputs import make_vit
 from kprpe_jax.training.config import load_config
-from kprpe_jax.training.mesh import make_mesh
 from kprpe_jax.training.optimizer import make_schedule
+from kprpe_jax.weights.iresnet import OFFICIAL, official_iresnet
 
 # As published with the sets.
 IMAGES = {

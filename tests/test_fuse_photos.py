@@ -13,7 +13,7 @@ from safetensors.numpy import load_file
 from kprpe_jax import fuse_photos
 from kprpe_jax.fusion.files import load_stream, save_model
 from kprpe_jax.fusion.weighted import WeightedFusion
-from kprpe_jax.interop.extractor import Extractor, Features
+from kprpe_jax.weights.extractor import Extractor, Features
 from tests.fusion.tiny import draw_variables, tiny_model
 
 SIZE, D = 32, 6

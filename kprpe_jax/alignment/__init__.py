@@ -1,1 +1,1 @@
-"""Images to landmarks, and faces to where a recogniser expects them."""
+"""Images to landmarks, and faces to where a recognizer expects them."""

@@ -22,7 +22,7 @@ class Aligned(NamedTuple):
     Attributes:
       images: float32 [B, h, w, C]; black where the photo ends.
       keypoints: float32 [B, 5, 2], (x, y) as fractions of the aligned image.
-      theta: float32 [B, 2, 3], from normalised aligned image to normalised photo, -1
+      theta: float32 [B, 2, 3], from normalized aligned image to normalized photo, -1
         and 1 at the edges.
     """
 
@@ -45,9 +45,9 @@ def align_faces(
       images: [B, H, W, C], values in [-1, 1].
       keypoints: [B, 5, 2], (x, y) as fractions of the image. Five points in one place
         give a crop around them; points in mirrored order may shrink the photo's map to
-        one colour; both are finite, with finite gradients.
+        one color; both are finite, with finite gradients.
       size: (height, width) of the result.
-      align_corners: sample as if theta were for corner pixels' centres, which it is
+      align_corners: sample as if theta were for corner pixels' centers, which it is
         not: up to half a pixel off, as the official aligner is.
       stop_gradient: no gradient reaches the keypoints, as in the official aligner.
     """

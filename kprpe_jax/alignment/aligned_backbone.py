@@ -1,4 +1,4 @@
-"""A recogniser with an aligner in front of it, or inside of it."""
+"""A recognizer with an aligner in front of it, or inside of it."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -36,7 +36,7 @@ class AlignedBackbone(nn.Module):
     Attributes:
       backbone: called with (images, *other inputs, train=...).
       method: of METHODS: "none"; "affine2d" and "full_align" from landmarks; "affine",
-        "projective" and "tps" from a localisation network that sees the images.
+        "projective" and "tps" from a localization network that sees the images.
       after: "input", or the path of the backbone's submodule whose output is warped,
         such as "stem_act" (stage 0 of an iResNet) or "stages_0_2".
       control: (rows, columns) of the control points of "tps".
@@ -68,7 +68,7 @@ class AlignedBackbone(nn.Module):
           landmarks: [B, S, 2], fractions of the image; only methods that are given by
             landmarks look at them.
           *others: further inputs of the backbone: keypoints.
-          train: of the backbone and the localisation network.
+          train: of the backbone and the localization network.
         Raises: ValueError: an unknown method or submodule; a template that does not
           fit.
         """

@@ -43,7 +43,7 @@ def crop_faces(
 ) -> Crops:
     """Cut the square around each face's box, and a border.
 
-    Source: KP-RPE, Supp. 3: crops by labelled boxes with a padding of 0.1, resized.
+    Source: KP-RPE, Supp. 3: crops by labeled boxes with a padding of 0.1, resized.
     Here they keep their proportions.
     Args:
       images: [B, H, W, C], values in [-1, 1].

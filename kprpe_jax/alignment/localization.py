@@ -1,4 +1,4 @@
-"""Localisation network: images to the parameters of a warp."""
+"""Localization network: images to the parameters of a warp."""
 
 import flax.linen as nn
 import jax.numpy as jnp

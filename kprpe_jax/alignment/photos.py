@@ -14,9 +14,9 @@ import numpy as np
 from PIL import Image
 
 from kprpe_jax.alignment.align import Aligned, align_faces
-from kprpe_jax.alignment.detector import Faces, find_faces, with_close_ups
-from kprpe_jax.alignment.differentiable_aligner import DifferentiableAligner
-from kprpe_jax.alignment.retinaface import RetinaFace
+from kprpe_jax.detection.detections import Faces, find_faces, with_close_ups
+from kprpe_jax.detection.differentiable_aligner import DifferentiableAligner
+from kprpe_jax.detection.retinaface import RetinaFace
 from kprpe_jax.geometry.template import face_template
 
 CANVASES = (128, 256, 512, 1024)  # sides, pixels

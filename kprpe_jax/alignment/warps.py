@@ -18,7 +18,7 @@ from kprpe_jax.geometry.point_fits import fit_affine
 from kprpe_jax.geometry.sampling import grid_sample
 
 Size = tuple[int, int]
-LEARNED = ("affine", "projective", "tps")  # by a localisation network
+LEARNED = ("affine", "projective", "tps")  # by a localization network
 GIVEN = ("none", "affine2d", "full_align")  # by landmarks, or by nothing
 BLACK = -1.0
 
@@ -38,7 +38,7 @@ class Warp(NamedTuple):
 
 
 def affine_warp(theta: jax.Array) -> Warp:
-    """Affine maps; where one has no inverse, `to_output` gives the centre.
+    """Affine maps; where one has no inverse, `to_output` gives the center.
 
     Args:
       theta: [B, 2, 3], from output to input.
@@ -86,7 +86,7 @@ def identity_warp(batch: int) -> Warp:
 
 
 def num_parameters(kind: str, control: Size) -> int:
-    """How many numbers a localisation network must give for a kind of LEARNED.
+    """How many numbers a localization network must give for a kind of LEARNED.
 
     Args:
       kind: of LEARNED.
@@ -102,7 +102,7 @@ def num_parameters(kind: str, control: Size) -> int:
 
 
 def learned_warp(outputs: jax.Array, kind: str, control: Size) -> Warp:
-    """The warp that a localisation network's outputs say; zeros are the identity.
+    """The warp that a localization network's outputs say; zeros are the identity.
 
     Source: Balanced Alignment, Secs. 3.1 and 4.1 (STN-Proj, STN-TPS-2, STN-TPS-8).
     Args:

@@ -1,4 +1,4 @@
-"""The ArcFace network for grey 128 x 128 faces, compared patch by patch."""
+"""The ArcFace network for gray 128 x 128 faces, compared patch by patch."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -9,7 +9,7 @@ from jax.typing import DTypeLike
 from kprpe_jax.layers.batch_norm import BatchNorm
 
 WIDTHS = (64, 128, 256, 512)
-_GREY = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R 601 luma, as in OpenCV
+_GRAY = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R 601 luma, as in OpenCV
 
 
 class SharedPRelu(nn.Module):
@@ -22,7 +22,7 @@ class SharedPRelu(nn.Module):
         return jnp.where(x >= 0, x, x * slope.astype(x.dtype))
 
 
-class GreyUnit(nn.Module):
+class GrayUnit(nn.Module):
     """Residual unit: norm, conv, norm, PReLU, strided conv, norm; PReLU of the sum.
 
     Source: the official code. Both PReLUs of a unit have the same slope.
@@ -77,7 +77,7 @@ class ArcFaceResNet(nn.Module):
         self.stem_act = SharedPRelu()
         self.stages = [
             [
-                GreyUnit(width, 1 if index or not stage else 2, self.dtype)
+                GrayUnit(width, 1 if index or not stage else 2, self.dtype)
                 for index in range(size)
             ]
             for stage, (width, size) in enumerate(
@@ -93,9 +93,9 @@ class ArcFaceResNet(nn.Module):
         """Embed.
 
         Args:
-          images: [B, H, W, 3] RGB or [B, H, W, 1] grey, in [-1, 1].
+          images: [B, H, W, 3] RGB or [B, H, W, 1] gray, in [-1, 1].
           train: batch statistics and dropout are on; needs the rng stream `dropout`.
-        Returns: float32 [B, output_dim], not normalised.
+        Returns: float32 [B, output_dim], not normalized.
         Raises: ValueError: image size or channels do not fit the model.
         """
         features = self.features(images, train=train)
@@ -106,7 +106,7 @@ class ArcFaceResNet(nn.Module):
 
         Args: as `__call__`.
         Returns: `stage3` [B, H / 8, W / 8, 256]; `patches` [B, H / 16, W / 16, 512],
-          normalised and signed: the one for matching patch by patch.
+          normalized and signed: the one for matching patch by patch.
         Raises: ValueError: image size or channels do not fit the model.
         """
         size, fits = self.image_size, not any(side % 16 for side in self.image_size)
@@ -118,7 +118,7 @@ class ArcFaceResNet(nn.Module):
                 "change model.image_size."
             )
         if images.shape[-1] == 3:
-            images = (images * _GREY).sum(-1, keepdims=True)
+            images = (images * _GRAY).sum(-1, keepdims=True)
         x = self.stem_conv(images.astype(self.dtype))
         x = self.stem_act(self.stem_norm(x, train=train).astype(self.dtype))
         x = nn.max_pool(x, (2, 2), strides=(2, 2))

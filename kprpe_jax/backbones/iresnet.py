@@ -145,7 +145,7 @@ class IResNet(nn.Module):
           images: [B, H, W, 3] in [-1, 1].
           train: batch statistics and dropout are on; needs the rng stream `dropout`
             where there is any.
-        Returns: float32 [B, output_dim], not normalised.
+        Returns: float32 [B, output_dim], not normalized.
         Raises: ValueError: image size or channels do not fit the model.
         """
         features = self.features(images, train=train)

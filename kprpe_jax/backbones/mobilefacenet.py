@@ -128,7 +128,7 @@ class MobileFaceNet(nn.Module):
         Args:
           images: [B, H, W, 3] in [-1, 1].
           train: batch statistics are on.
-        Returns: float32 [B, output_dim], not normalised.
+        Returns: float32 [B, output_dim], not normalized.
         Raises: ValueError: image size or channels do not fit the model.
         """
         features = self.features(images, train=train)

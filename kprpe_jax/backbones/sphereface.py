@@ -57,7 +57,7 @@ class SphereFace(nn.Module):
         Args:
           images: [B, H, W, 3] in [-1, 1].
           train: changes nothing; all backbones take it.
-        Returns: float32 [B, output_dim], not normalised.
+        Returns: float32 [B, output_dim], not normalized.
         Raises: ValueError: image size or channels do not fit the model.
         """
         features = self.features(images, train=train)

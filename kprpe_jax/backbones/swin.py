@@ -40,7 +40,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 
 class PatchMerging(nn.Module):
-    """Four neighbours to one token of twice the width; odd sides get a row of zeros."""
+    """Four neighbors to one token of twice the width; odd sides get a row of zeros."""
 
     dtype: DTypeLike
 
@@ -173,7 +173,7 @@ class Swin(nn.Module):
           keypoints: float32 [B, K, 2], fractions of the image; for `kprpe` only.
           train: batch statistics and stochastic depth are on; the latter needs the rng
             stream `dropout`.
-        Returns: float32 [B, output_dim], not normalised.
+        Returns: float32 [B, output_dim], not normalized.
         Raises: ValueError: image size, channels or keypoints do not fit the model.
         """
         return self.embed_map(

@@ -34,7 +34,7 @@ class GaitOutput(NamedTuple):
     """Of a batch of sequences.
 
     Attributes:
-      embeddings: float32 [B, P, D], not normalised; what sequences are compared by.
+      embeddings: float32 [B, P, D], not normalized; what sequences are compared by.
       logits: float32 [B, P, num_classes], cosines to class weights.
     """
 

@@ -10,10 +10,10 @@ from jax import Array
 from jax.sharding import NamedSharding
 from jax.typing import DTypeLike
 
+from kprpe_jax.core.constraints import constrain
 from kprpe_jax.layers.attention import IMPLEMENTATIONS
 from kprpe_jax.layers.embedding_head import POOLS, EmbeddingHead
 from kprpe_jax.layers.mlp import ACTIVATIONS
-from kprpe_jax.layers.place import place
 from kprpe_jax.layers.token_mask import random_token_mask
 from kprpe_jax.layers.transformer_block import Block
 from kprpe_jax.position.encoding import (
@@ -188,7 +188,7 @@ class ViT(nn.Module):
           keypoints: float32 [B, K, 2], fractions of the image; needed by KP-RPE only.
           train: batch statistics, stochastic depth and token masking are on; needs the
             rng stream `dropout` where the last two are used.
-        Returns: float32 [B, output_dim], not normalised.
+        Returns: float32 [B, output_dim], not normalized.
         Raises: ValueError: image size, channels or keypoints do not fit the model.
         """
         return self.embed_tokens(
@@ -202,7 +202,7 @@ class ViT(nn.Module):
     def tokens(
         self, images: Array, keypoints: Array | None = None, *, train: bool = False
     ) -> list[Array]:
-        """Outputs of all blocks, and last the normalised tokens that the head reads.
+        """Outputs of all blocks, and last the normalized tokens that the head reads.
 
         Args: as `__call__`.
         Returns: depth + 1 arrays [B, N, width].
@@ -212,7 +212,7 @@ class ViT(nn.Module):
         x = x.reshape(x.shape[0], -1, self.width)
         if self.position != "none" and self.absolute:
             x += self.position_embedding.astype(self.dtype)
-        x = place(x, self.sharding)
+        x = constrain(x, self.sharding)
         mask = None
         if train and self.mask_ratio > 0:
             mask = random_token_mask(

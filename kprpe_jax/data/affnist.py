@@ -25,7 +25,7 @@ def read_affnist(path: str | os.PathLike) -> Rows:
     Args:
       path: a .mat file of Matlab 5 to 7.2.
     Returns: rows as of any digits data set: image uint8 [40, 40, 1], 0..255; label
-      int32; id int32; keypoints float32 [5, 2], corners and centre of the upright box
+      int32; id int32; keypoints float32 [5, 2], corners and center of the upright box
       around the ink, for the files do not tell how each digit was turned.
     Raises: ValueError: no such file, not a .mat file, another structure.
     """

@@ -3,7 +3,7 @@
 Every row has the same four features:
   image: uint8 [28, 28, 1], 0..255, bright ink on black.
   label: int32, 0..9.
-  keypoints: float32 [5, 2], corners and centre of the ink's box
+  keypoints: float32 [5, 2], corners and center of the ink's box
     (`keypoints.box_keypoints`: ink is brighter than 32 of 255; (x, y) in 0..1 of
     the 28-pixel frame, box edges are the outer edges of the pixels).
   id: int32, the row's number in its split; rows are stored in this order.
@@ -98,7 +98,7 @@ def enlarge(images: np.ndarray) -> np.ndarray:
     Returns: uint8 [N, 28, 28], 0..255.
     """
     size = _FRAME - 2 * _BORDER
-    # Pixel centre i of the large image falls on (i + 0.5) * 8 / 20 - 0.5.
+    # Pixel center i of the large image falls on (i + 0.5) * 8 / 20 - 0.5.
     place = np.clip((np.arange(size) + 0.5) * 8 / size - 0.5, 0, 7)
     grid = np.arange(8)
     weight = np.maximum(0, 1 - np.abs(place[:, None] - grid))  # [20, 8]

@@ -42,8 +42,8 @@ def place_on_canvas(
       keypoints: [B, K, 2], (x, y) in 0..1 of the images; their box holds the ink.
       canvas_size: S, side of the canvas in pixels.
       mode: "random" draws the offset uniformly among those that keep the
-        keypoints' box inside the canvas (a box larger than the canvas is centred);
-        "center" centres the image's frame, as affNIST's untransformed digits.
+        keypoints' box inside the canvas (a box larger than the canvas is centered);
+        "center" centers the image's frame, as affNIST's untransformed digits.
     Returns: images float32 [B, S, S, 3] in [-1, 1] and keypoints float32 [B, K, 2]
       in 0..1 of the canvas.
     Raises: ValueError: shapes that do not fit, unknown mode.
@@ -78,11 +78,11 @@ def distort_on_canvas(
     severity: float | jax.Array = 1.0,
     ranges: AffineRanges = AffineRanges(),  # noqa: B008 - an immutable tuple
 ) -> tuple[jax.Array, jax.Array]:
-    """Expand, shear and rotate images about their centre, then place them at random.
+    """Expand, shear and rotate images about their center, then place them at random.
 
-    Around the centre of the keypoints' box: independent expansion along x and y,
+    Around the center of the keypoints' box: independent expansion along x and y,
     then shear, then rotation. Then a whole-pixel offset, uniform among those that
-    keep all ink inside the canvas (ink that does not fit is centred). Bilinear.
+    keep all ink inside the canvas (ink that does not fit is centered). Bilinear.
     Severity 0 is `place_on_canvas`, up to the random draw.
 
     Args:

@@ -20,7 +20,7 @@ class FaceFeatures(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     """Rows of a backbone's features.
 
     Both splits have
-      embedding: float32 [D], not normalised; of `clean` rows the sum over the photo and
+      embedding: float32 [D], not normalized; of `clean` rows the sum over the photo and
         its mirror image.
       statistics: float32 [C, 2], of the photo alone.
       label: int32, of the source.

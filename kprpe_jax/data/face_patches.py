@@ -17,7 +17,7 @@ class FacePatches(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     A row has
       patches: float16 [N, C], row by row.
-      embedding: float32 [D], not normalised.
+      embedding: float32 [D], not normalized.
       label: int32, of the source.
       id: int32, place in the split.
 

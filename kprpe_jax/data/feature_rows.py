@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kprpe_jax.data.augmentation.recipe import Recipe, augment, make_recipe
+from kprpe_jax.augmentation.recipe import Recipe, augment, make_recipe
 from kprpe_jax.data.face_features import SPLITS
-from kprpe_jax.interop.extractor import Extractor
+from kprpe_jax.weights.extractor import Extractor
 
 # Crop, blur and photometric degradation as in the official precomputation, where they
 # come together; the strength of the blur is ours. Without flips: `clean` has these.

@@ -19,7 +19,7 @@ def read_idx(path: str | os.PathLike, *, ndim: int) -> np.ndarray:
     number of bytes must follow.
 
     Args:
-      path: the file; compression is recognised by content, not by name.
+      path: the file; compression is recognized by content, not by name.
       ndim: dimensions that the file must have: 3 for images [N, H, W], 1 for
         labels [N].
     Returns: uint8 array with the sizes that the header announces.

@@ -9,7 +9,7 @@ already, so that its keypoints are filled:
 
     python -m kprpe_jax.data.import_faces --kind prepared --source data/webface \
         --name webface_points --detector retinaface --detector_weights FILE \
-        --on_bad skip
+        --on_error skip
 
 A killed import goes on when the same command is run again. What was found, and what was
 left out and why, stands in import_report.json in the data set's folder.
@@ -23,7 +23,7 @@ from collections.abc import Callable
 from absl import app, flags, logging
 
 from kprpe_jax.data.importers.arrays import open_arrays
-from kprpe_jax.data.importers.dataset import ON_BAD, write_dataset
+from kprpe_jax.data.importers.dataset import ON_ERROR, write_dataset
 from kprpe_jax.data.importers.ijb import open_ijb
 from kprpe_jax.data.importers.image_folder import open_image_folder
 from kprpe_jax.data.importers.image_list import open_image_list
@@ -84,7 +84,7 @@ _DETECT = flags.DEFINE_enum(
     "detect", "missing", ["missing", "all"], "Images that the detector looks at."
 )
 _MIN_SCORE = flags.DEFINE_float("min_score", 0.5, "A face must score more, 0..1.")
-_ON_BAD = flags.DEFINE_enum("on_bad", "fail", ON_BAD, "At a bad entry.")
+_ON_BAD = flags.DEFINE_enum("on_error", "fail", ON_ERROR, "At a bad entry.")
 _NUM_WORKERS = flags.DEFINE_integer("num_workers", 1, "Decoding threads.")
 flags.mark_flags_as_required(["kind", "source", "name"])
 
@@ -148,7 +148,7 @@ def _import() -> dict:
         origin=origin,
         split=_SPLIT.value,
         landmarks=landmarks,
-        on_bad=_ON_BAD.value,
+        on_error=_ON_BAD.value,
         num_workers=_NUM_WORKERS.value,
         shard_rows=_DETECTED_SHARD_ROWS if _DETECTOR.value else _SHARD_ROWS,
     )
@@ -169,9 +169,9 @@ def _detected(source: Source, landmarks: Landmarks | None) -> Source:
         )
     # JAX and the networks, for those who want them.
     from kprpe_jax.alignment import photos
+    from kprpe_jax.core.compile_cache import use_compile_cache
     from kprpe_jax.data.importers.detect import with_detected
-    from kprpe_jax.interop import retinaface
-    from kprpe_jax.training.compile_cache import use_compile_cache
+    from kprpe_jax.weights import retinaface
 
     use_compile_cache()
     if _DETECTOR.value == "retinaface":

@@ -1,7 +1,7 @@
 """Import gait sequences as a TFDS data set.
 
     python -m kprpe_jax.data.import_gait --source FOLDER --name mine --data_dir data \
-        [--joints TABLE] [--partition FILE.json] [--fit person] [--on_bad skip]
+        [--joints TABLE] [--partition FILE.json] [--fit person] [--on_error skip]
 
 FOLDER holds a folder for each person, with sequences below it: OpenGait's pickles, or
 images of frames (`importers.gait_folder`). Joints come from an .npz, a CSV or a folder
@@ -24,7 +24,7 @@ from absl import app, flags, logging
 
 from kprpe_jax.data import store
 from kprpe_jax.data.gait_rows import GaitRows, GaitSequence
-from kprpe_jax.data.importers.dataset import ON_BAD
+from kprpe_jax.data.importers.dataset import ON_ERROR
 from kprpe_jax.data.importers.gait_folder import (
     UNITS,
     Settings,
@@ -33,7 +33,7 @@ from kprpe_jax.data.importers.gait_folder import (
 )
 from kprpe_jax.data.importers.gait_frames import FITS
 from kprpe_jax.data.importers.gait_joints import open_joints
-from kprpe_jax.data.importers.record import Bad
+from kprpe_jax.data.importers.record import RejectedRecord
 
 _SOURCE = flags.DEFINE_string("source", None, "Folder with a folder per person.")
 _NAME = flags.DEFINE_string("name", None, "Name of the data set.")
@@ -51,7 +51,7 @@ _SIZE = flags.DEFINE_list("size", ["64", "44"], "Height and width in pixels.")
 _FIT = flags.DEFINE_enum(
     "fit", "height", FITS, "Frames of the right height, or cut each to its person."
 )
-_ON_BAD = flags.DEFINE_enum("on_bad", "fail", ON_BAD, "At a bad entry.")
+_ON_BAD = flags.DEFINE_enum("on_error", "fail", ON_ERROR, "At a bad entry.")
 flags.mark_flags_as_required(["source", "name"])
 
 
@@ -74,8 +74,8 @@ def import_gait(
     *,
     name: str,
     data_dir: str | os.PathLike,
-    on_bad: str = "fail",
-    bad: tuple[Bad, ...] = (),
+    on_error: str = "fail",
+    bad: tuple[RejectedRecord, ...] = (),
 ) -> dict[str, Any]:
     """Write sequences as a data set; it is there whole or not at all.
 
@@ -84,7 +84,7 @@ def import_gait(
       splits: from `make_splits`.
       settings: of `read_sequence`.
       name, data_dir: of the data set.
-      on_bad: "fail" at the first bad entry, or "skip": leave out what is bad.
+      on_error: "fail" at the first bad entry, or "skip": leave out what is bad.
       bad: entries that were bad before.
     Returns: the report: sequences and people of each split; `bad`, kind -> count and
       entries.
@@ -93,12 +93,12 @@ def import_gait(
     """
     report: dict[str, Any] = {"source": os.fspath(source), "bad": {}}
 
-    def note(found: list[Bad] | tuple[Bad, ...]) -> None:
+    def note(found: list[RejectedRecord] | tuple[RejectedRecord, ...]) -> None:
         for entry in found:
-            if on_bad == "fail":
+            if on_error == "fail":
                 raise ValueError(
                     f"import_gait: every entry must be good; got {entry.key!r} with "
-                    f"{entry.kind} ({entry.reason}); repair it or pass --on_bad skip"
+                    f"{entry.kind} ({entry.reason}); repair it or pass --on_error skip"
                 )
             kind = report["bad"].setdefault(entry.kind, {"count": 0, "entries": []})
             kind["count"] += 1
@@ -144,7 +144,7 @@ def make_splits(
     *,
     partition: dict[str, list[str]] | None = None,
     test_identities: int = 0,
-) -> tuple[dict[str, Split], list[Bad]]:
+) -> tuple[dict[str, Split], list[RejectedRecord]]:
     """Divide people into train and test, and sequences into probes and gallery.
 
     Args:
@@ -174,18 +174,20 @@ def make_splits(
             f"TEST_SET; got {sorted(partition)}; check the file"
         )
     bad = [
-        Bad(person, "empty identity", "its folder holds no sequence")
+        RejectedRecord(person, "empty identity", "its folder holds no sequence")
         for person, keys in people.items()
         if not keys
     ]
     named = {*partition["TRAIN_SET"], *partition["TEST_SET"]}
     bad += [
-        Bad(person, "in no split", "the partition does not name this person")
+        RejectedRecord(person, "in no split", "the partition does not name this person")
         for person in people
         if person not in named
     ]
     bad += [
-        Bad(person, "missing identity", "the partition names it, no folder does")
+        RejectedRecord(
+            person, "missing identity", "the partition names it, no folder does"
+        )
         for person in sorted(named - set(people))
     ]
     splits = {}
@@ -201,7 +203,9 @@ def make_splits(
             probes={keys[probe] for probe in wanted if probe in keys}
         )
         bad += [
-            Bad(probe, "missing probe", "the partition names it, no folder does")
+            RejectedRecord(
+                probe, "missing probe", "the partition names it, no folder does"
+            )
             for probe in sorted(wanted - set(keys))
         ]
     return splits, bad
@@ -249,7 +253,7 @@ def _run() -> dict[str, Any]:
         settings,
         name=_NAME.value,
         data_dir=_DATA_DIR.value,
-        on_bad=_ON_BAD.value,
+        on_error=_ON_BAD.value,
         bad=tuple(bad),
     )
 

@@ -1,8 +1,8 @@
 """Keypoints of a foreground box, drawn into images, and perturbed.
 
-The five points of a digit are the corners and the centre of the smallest box
+The five points of a digit are the corners and the center of the smallest box
 around its ink, in the order of a face's points: top-left (left eye), top-right
-(right eye), centre (nose), bottom-left and bottom-right (mouth corners).
+(right eye), center (nose), bottom-left and bottom-right (mouth corners).
 """
 
 from typing import Literal
@@ -15,7 +15,7 @@ BOX_POINTS = ((0.0, 0.0), (1.0, 0.0), (0.5, 0.5), (0.0, 1.0), (1.0, 1.0))  # of 
 
 
 def box_keypoints(images: jax.Array, *, threshold: float = INK_THRESHOLD) -> jax.Array:
-    """Corners and centre of the smallest box around each image's foreground.
+    """Corners and center of the smallest box around each image's foreground.
 
     The box's edges are the outer edges of the outermost foreground pixels. An
     image without foreground gets the box of the whole image. Works on NumPy
@@ -27,7 +27,7 @@ def box_keypoints(images: jax.Array, *, threshold: float = INK_THRESHOLD) -> jax
         threshold.
       threshold: in the images' own range; the default is for 0..255.
     Returns: float32 [B, 5, 2], (x, y) in 0..1 of width and height: top-left,
-      top-right, centre, bottom-left, bottom-right.
+      top-right, center, bottom-left, bottom-right.
     """
     xp = images.__array_namespace__()
     height, width = images.shape[1:3]
@@ -54,7 +54,7 @@ def draw_keypoints(
       images: float [B, H, W, C].
       keypoints: [B, K, 2], (x, y) in 0..1 of width and height; points outside
         the image leave no mark.
-      radius: of the discs, in pixels; a pixel is painted when its centre is at
+      radius: of the discs, in pixels; a pixel is painted when its center is at
         most this far from a keypoint.
       value: painted into every channel, in the images' range.
     Returns: [B, H, W, C], the images' dtype.

@@ -12,11 +12,11 @@ import jax
 import numpy as np
 from absl import app, flags, logging
 
+from kprpe_jax.core.compile_cache import use_compile_cache
 from kprpe_jax.data.face_features import write_features
 from kprpe_jax.data.faces import open_faces
 from kprpe_jax.data.feature_rows import choose_photos, feature_rows
-from kprpe_jax.interop.extractor import KINDS, open_extractor
-from kprpe_jax.training.compile_cache import use_compile_cache
+from kprpe_jax.weights.extractor import KINDS, open_extractor
 
 _SOURCE = flags.DEFINE_string("source", None, "Data set of imported faces.")
 _SPLIT = flags.DEFINE_string("split", "train", "Its split.")

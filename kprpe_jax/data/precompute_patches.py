@@ -16,7 +16,7 @@ from absl import app, flags, logging
 from kprpe_jax.data.face_patches import write_patches
 from kprpe_jax.data.faces import open_faces
 from kprpe_jax.data.feature_rows import choose_photos
-from kprpe_jax.interop.patch_cnn import KINDS, PatchCnn, open_patch_cnn
+from kprpe_jax.weights.patch_cnn import KINDS, PatchCnn, open_patch_cnn
 
 _SOURCE = flags.DEFINE_string("source", None, "Data set of imported faces.")
 _SPLIT = flags.DEFINE_string("split", "train", "Its split.")

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from kprpe_jax.layers.unit import unit
+from kprpe_jax.core.unit import unit
 
 
 def attack_embeddings(
@@ -20,7 +20,7 @@ def attack_embeddings(
 ) -> Array:
     """Projected gradient descent on the cosine with the image's own embedding.
 
-    Source: Madry et al., Towards deep learning models resistant to adversarial attacks,
+    Source: Madry et al., Toward deep learning models resistant to adversarial attacks,
     2018, with the cosine for the loss.
     Args:
       rng: key of the starting points, uniform in the allowed box.

@@ -13,6 +13,7 @@ import numpy as np
 from jax import Array
 from jax.sharding import Mesh
 
+from kprpe_jax.core.unit import direction
 from kprpe_jax.data.faces import Faces
 from kprpe_jax.evaluation.alignment_strength import alignment_nme
 from kprpe_jax.evaluation.conditions import Evaluator
@@ -22,7 +23,6 @@ from kprpe_jax.evaluation.misaligned import check_severities, misalign
 from kprpe_jax.evaluation.pairs import Pairs
 from kprpe_jax.evaluation.scores import pair_distance
 from kprpe_jax.evaluation.verification import fold_accuracy
-from kprpe_jax.layers.unit import direction
 
 # (params, collections, images, landmarks) -> embeddings [B, D], aligned landmarks
 Forward = Callable[[Any, Any, Array, Array], tuple[Array, Array]]
@@ -90,7 +90,7 @@ def rank_1(embeddings: np.ndarray, labels: np.ndarray) -> float:
     """Share of probes whose nearest gallery image is of the same person.
 
     Args:
-      embeddings: [N, D], not normalised.
+      embeddings: [N, D], not normalized.
       labels: int [N]; each person's first row is the gallery, the others are probes;
         rows with a label < 0 are nobody's and left out.
     Raises: ValueError: nobody has two images.

@@ -7,7 +7,7 @@ import numpy as np
 
 
 def alignment_nme(landmarks: np.ndarray, *, eyes: tuple[int, int]) -> float:
-    """Alignment normalised mean error, ANME: low is strong alignment.
+    """Alignment normalized mean error, ANME: low is strong alignment.
 
     Source: Balanced Alignment, Eq. 1.
     Args:

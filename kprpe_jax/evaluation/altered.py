@@ -18,8 +18,8 @@ from kprpe_jax.geometry.template import ARCFACE_112
 # (rng, images [B, H, W, 3], keypoints [B, 5, 2]) -> the same two, altered
 Alteration = Callable[[Array, Array, Array], tuple[Array, Array]]
 
-_MASK_COLOUR = ((79, 130, 183), (153, 199, 245))  # darkest and lightest, 0..255
-_LENS_COLOUR = ((4, 4, 4), (24, 22, 18))
+_MASK_COLOR = ((79, 130, 183), (153, 199, 245))  # darkest and lightest, 0..255
+_LENS_COLOR = ((4, 4, 4), (24, 22, 18))
 
 
 def crop_faces(
@@ -69,7 +69,7 @@ def wear_mask(rng: Array, images: Array, keypoints: Array) -> tuple[Array, Array
       rng, images: as `crop_faces`.
       keypoints: float32 [B, 5, 2], face order.
     """
-    shape_rng, colour_rng = jax.random.split(rng)
+    shape_rng, color_rng = jax.random.split(rng)
     x, y = _template_places(images, keypoints)
     jitter = jax.random.uniform(shape_rng, (3, len(images), 1, 1), minval=-1)
     top, bottom = 58 + 4 * jitter[0], 107 + 3 * jitter[1]
@@ -78,8 +78,8 @@ def wear_mask(rng: Array, images: Array, keypoints: Array) -> tuple[Array, Array
     edges = (y - top - 7 * across, bottom - 25 * across - y, 8 * (1 - across))
     pleats = 1 - 0.1 * (jnp.cos((y - 62) * (2 * jnp.pi / 11)) > 0.6)
     shade = pleats * (1 - 0.15 * across)
-    colour = _colour(colour_rng, _MASK_COLOUR, len(images))
-    return _cover(images, _inside(*edges), colour, shade), keypoints
+    color = _color(color_rng, _MASK_COLOR, len(images))
+    return _cover(images, _inside(*edges), color, shade), keypoints
 
 
 def wear_sunglasses(rng: Array, images: Array, keypoints: Array) -> tuple[Array, Array]:
@@ -90,7 +90,7 @@ def wear_sunglasses(rng: Array, images: Array, keypoints: Array) -> tuple[Array,
     Args:
       rng, images, keypoints: as `wear_mask`.
     """
-    shape_rng, colour_rng = jax.random.split(rng)
+    shape_rng, color_rng = jax.random.split(rng)
     x, y = _template_places(images, keypoints)
     jitter = jax.random.uniform(shape_rng, (3, len(images), 1, 1), minval=-1)
     half = (16.5 + 1.5 * jitter[0], 12.5 + 1.5 * jitter[1])
@@ -99,8 +99,8 @@ def wear_sunglasses(rng: Array, images: Array, keypoints: Array) -> tuple[Array,
     lens = ((out - 18) / half[0]) ** 4 + ((y - height) / half[1]) ** 4
     bar = jnp.abs(y - height + 6) < 3  # bridge and temples
     covered = jnp.maximum(_inside(6 * (1 - lens)), bar & (out < 60))
-    colour = _colour(colour_rng, _LENS_COLOUR, len(images))
-    return _cover(images, covered, colour, jnp.ones_like(x)), keypoints
+    color = _color(color_rng, _LENS_COLOR, len(images))
+    return _cover(images, covered, color, jnp.ones_like(x)), keypoints
 
 
 ALTERATIONS: dict[str, Alteration] = {
@@ -144,13 +144,13 @@ def _inside(*distances: Array) -> Array:
     return jnp.stack(covered).min(0)
 
 
-def _colour(rng: Array, between: tuple, count: int) -> Array:
+def _color(rng: Array, between: tuple, count: int) -> Array:
     """Random shades [B, 3] in [-1, 1]."""
     low, high = (jnp.array(x, jnp.float32) / 127.5 - 1 for x in between)
     return low + (high - low) * jax.random.uniform(rng, (count, 1))
 
 
-def _cover(images: Array, covered: Array, colour: Array, shade: Array) -> Array:
-    """Paint so much of each pixel [B, H, W]; shade 1 is the full colour."""
-    paint = (colour[:, None, None] + 1) * shade[..., None] - 1
+def _cover(images: Array, covered: Array, color: Array, shade: Array) -> Array:
+    """Paint so much of each pixel [B, H, W]; shade 1 is the full color."""
+    paint = (color[:, None, None] + 1) * shade[..., None] - 1
     return images + covered[..., None] * (paint - images)

@@ -13,8 +13,8 @@ import numpy as np
 from jax import Array
 from jax.sharding import Mesh
 
+from kprpe_jax.core.mesh import put_batch
 from kprpe_jax.data.loader import eval_batches
-from kprpe_jax.training.mesh import put_batch
 
 
 class Condition(NamedTuple):

@@ -10,9 +10,9 @@ import numpy as np
 from jax import Array
 from jax.sharding import Mesh
 
-from kprpe_jax.data.augmentation.spatial import FACE_MIRROR
+from kprpe_jax.augmentation.spatial import FACE_MIRROR
+from kprpe_jax.core.mesh import put_batch, replicated
 from kprpe_jax.data.loader import eval_batches
-from kprpe_jax.training.mesh import put_batch, replicated
 
 # (params, collections, images, keypoints) -> embeddings float32 [B, D]
 Embed = Callable[[Any, Any, Array, Array], Array]

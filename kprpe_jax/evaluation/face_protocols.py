@@ -48,7 +48,7 @@ class Images(NamedTuple):
     """What is known of embedded images.
 
     Attributes:
-      embeddings: float32 [N, D], not normalised.
+      embeddings: float32 [N, D], not normalized.
       scores: float32 [N], how well their keypoints fit the template (Eq. 17).
     """
 

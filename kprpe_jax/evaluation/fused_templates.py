@@ -12,10 +12,10 @@ import jax
 import numpy as np
 from jax.typing import ArrayLike
 
+from kprpe_jax.core.unit import unit
 from kprpe_jax.evaluation.scores import finite
 from kprpe_jax.evaluation.templates import Templates
 from kprpe_jax.fusion.cluster_aggregate import ImageSets
-from kprpe_jax.layers.unit import unit
 
 
 def fuse_templates(
@@ -36,7 +36,7 @@ def fuse_templates(
     Args:
       model: `ClusterAggregate`, `WeightedFusion`, or another with their functions.
       variables: of the model, in evaluation.
-      embeddings: [N, D], of images; not normalised.
+      embeddings: [N, D], of images; not normalized.
       statistics: [N, C, 2], of the same images.
       templates: int [N], template of each image.
       batch_images: N', images of a template that see each other at once.

@@ -1,4 +1,4 @@
-"""How far predicted landmarks are from labelled ones.
+"""How far predicted landmarks are from labeled ones.
 
 Source: KP-RPE, Supp. 3.1, which measures as RetinaFace does: the mean distance of the
 points of a face, divided by the size of its box.
@@ -8,10 +8,10 @@ import numpy as np
 
 
 def eye_distance(points: np.ndarray) -> np.ndarray:
-    """Normaliser of the alignment literature: distance of the eyes.
+    """Normalizer of the alignment literature: distance of the eyes.
 
     Args:
-      points: [N, K, 2], labelled, eyes first, in pixels.
+      points: [N, K, 2], labeled, eyes first, in pixels.
     Returns: float64 [N]; small for faces in profile, whose errors it exaggerates.
     """
     points = np.asarray(points, np.float64)
@@ -19,10 +19,10 @@ def eye_distance(points: np.ndarray) -> np.ndarray:
 
 
 def box_size(boxes: np.ndarray) -> np.ndarray:
-    """Normaliser of RetinaFace and KP-RPE: square root of the face box's area.
+    """Normalizer of RetinaFace and KP-RPE: square root of the face box's area.
 
     Args:
-      boxes: [N, 4], (left, top, right, bottom), labelled, in pixels.
+      boxes: [N, 4], (left, top, right, bottom), labeled, in pixels.
     Returns: float64 [N].
     """
     left, top, right, bottom = np.asarray(boxes, np.float64).T
@@ -31,34 +31,34 @@ def box_size(boxes: np.ndarray) -> np.ndarray:
 
 def normalized_errors(
     predicted: np.ndarray,
-    labelled: np.ndarray,
+    labeled: np.ndarray,
     normalizer: np.ndarray,
     *,
     found: np.ndarray | None = None,
-    labelled_mask: np.ndarray | None = None,
+    labeled_mask: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Normalised mean error of each face.
+    """Normalized mean error of each face.
 
     Args:
       predicted: [N, K, 2], (x, y) in pixels or any unit with equal axes.
-      labelled: [N, K, 2], in the same unit.
+      labeled: [N, K, 2], in the same unit.
       normalizer: [N], lengths in the same unit, such as `box_size` or `eye_distance`.
       found: bool [N], False where no face was predicted; those get infinity.
-      labelled_mask: bool [N, K], True where a point is labelled, as not all are in
+      labeled_mask: bool [N, K], True where a point is labeled, as not all are in
         WIDER FACE; at least one per face.
     Returns: float64 [N].
-    Raises: ValueError: shapes that differ, a normaliser that is not positive, a face
+    Raises: ValueError: shapes that differ, a normalizer that is not positive, a face
       without a label.
     """
-    predicted, labelled = (np.asarray(a, np.float64) for a in (predicted, labelled))
+    predicted, labeled = (np.asarray(a, np.float64) for a in (predicted, labeled))
     normalizer = np.asarray(normalizer, np.float64)
-    if predicted.shape != labelled.shape or normalizer.shape != labelled.shape[:1]:
+    if predicted.shape != labeled.shape or normalizer.shape != labeled.shape[:1]:
         raise ValueError(
-            "normalized_errors: predicted and labelled must be [N, K, 2] and normalizer"
-            f" [N]; got {predicted.shape}, {labelled.shape} and {normalizer.shape}; "
+            "normalized_errors: predicted and labeled must be [N, K, 2] and normalizer"
+            f" [N]; got {predicted.shape}, {labeled.shape} and {normalizer.shape}; "
             "give the labels of these images"
         )
-    mask = np.ones(labelled.shape[:2], bool) if labelled_mask is None else labelled_mask
+    mask = np.ones(labeled.shape[:2], bool) if labeled_mask is None else labeled_mask
     faulty = np.flatnonzero(~(normalizer > 0) | ~mask.any(1))
     if faulty.size:
         raise ValueError(
@@ -66,7 +66,7 @@ def normalized_errors(
             f" got none at rows {faulty[:5].tolist()} ({faulty.size} in all); leave "
             "them out"
         )
-    distances = np.linalg.norm(predicted - labelled, axis=-1)
+    distances = np.linalg.norm(predicted - labeled, axis=-1)
     means = np.where(mask, distances, 0).sum(1) / mask.sum(1) / normalizer
     return means if found is None else np.where(found, means, np.inf)
 

@@ -28,7 +28,7 @@ from kprpe_jax.geometry import affine, sampling
 def misalign(
     rng: Array, images: Array, keypoints: Array, severity: Array
 ) -> tuple[Array, Array]:
-    """Turn, scale and shift faces about their centre, as poor alignment does.
+    """Turn, scale and shift faces about their center, as poor alignment does.
 
     At severity 1: up to 30 degrees, scales of 0.75 to 1.25, shifts of 15 % of the side,
     all uniform. Bilinear, black outside.

@@ -63,7 +63,7 @@ def verify_pairs(
     """Verify all pairs.
 
     Args:
-      first, second: float32 [P, D], not normalised.
+      first, second: float32 [P, D], not normalized.
       same: bool [P]; folds are contiguous.
       num_folds: F.
     Raises: ValueError: an embedding that is not finite, pairs of one kind only.

@@ -98,7 +98,7 @@ def probe_results(
         strangers = np.unique(probes.labels[~same.any(1)])
         raise ValueError(
             "probe_results: everyone must have a gallery row; got none for "
-            f"{strangers[:5].tolist()}; enrol them"
+            f"{strangers[:5].tolist()}; enroll them"
         )
     unit_gallery = gallery / np.maximum(
         np.linalg.norm(gallery, axis=-1, keepdims=True), 1e-12

@@ -1,6 +1,6 @@
 """Similarity of embeddings, and what every metric asks of scores.
 
-Embeddings are compared in compiled float32; what is counted afterwards is counted on
+Embeddings are compared in compiled float32; what is counted afterward is counted on
 the host in integers and float64, so that a metric is exact for the scores it is given.
 """
 
@@ -12,7 +12,7 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from kprpe_jax.layers.unit import direction
+from kprpe_jax.core.unit import direction
 
 
 @jax.jit
@@ -20,7 +20,7 @@ def pair_similarity(first: ArrayLike, second: ArrayLike) -> Array:
     """Cosine of each row with its partner; a zero embedding has cosine 0 with all.
 
     Args:
-      first, second: [P, D], not normalised.
+      first, second: [P, D], not normalized.
     Returns: float32 [P] in [-1, 1] up to round-off.
     """
     return (direction(jnp.asarray(first)) * direction(jnp.asarray(second))).sum(-1)
@@ -31,7 +31,7 @@ def pair_distance(first: ArrayLike, second: ArrayLike) -> Array:
     """Squared Euclidean distance of the unit embeddings, 2 - 2 cosine.
 
     Args:
-      first, second: [..., P, D], not normalised.
+      first, second: [..., P, D], not normalized.
     Returns: float32 [..., P] in [0, 4]; 2 where an embedding is zero, which is like
       nobody, not even another zero.
     """
@@ -50,7 +50,7 @@ def stream_pair_similarity(
     """Cosines of millions of pairs, a block at a time.
 
     Args:
-      embeddings: [N, D], not normalised.
+      embeddings: [N, D], not normalized.
       first, second: int [P], rows of `embeddings`.
       block: pairs per yielded array; 3 * block * D * 4 bytes are in use at once.
     Yields: float32 [<= block], in order.

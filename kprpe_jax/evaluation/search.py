@@ -11,9 +11,9 @@ from jax import Array
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.typing import ArrayLike
 
+from kprpe_jax.core.constraints import auto_axes
+from kprpe_jax.core.unit import direction
 from kprpe_jax.evaluation.scores import finite
-from kprpe_jax.layers.place import auto_axes
-from kprpe_jax.layers.unit import direction
 
 NO_IDENTITY = np.iinfo(np.int32).min  # of rows that only fill up a block
 
@@ -52,7 +52,7 @@ def search(
     128 numbers, benchmarks.streaming).
 
     Args:
-      probes: [P, D], not normalised; a zero probe has cosine 0 with all.
+      probes: [P, D], not normalized; a zero probe has cosine 0 with all.
       probe_ids: int [P].
       gallery: [N, D]; or an iterator over (embeddings [n, D], ids [n]) where it does
         not fit in memory, best of one size.

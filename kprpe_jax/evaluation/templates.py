@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from kprpe_jax.core.unit import direction
 from kprpe_jax.evaluation.scores import finite
-from kprpe_jax.layers.unit import direction
 
 WEIGHTS = ("norm", "equal")
 
@@ -44,7 +44,7 @@ def pool_templates(
     `equal` with the quality d F of `landmark_score`.
 
     Args:
-      embeddings: [N, D], of images; not normalised.
+      embeddings: [N, D], of images; not normalized.
       templates: int [N], template of each image.
       media: int [N], medium of each image, counted within its template: the mean of
         each medium, then their sum; None = plain mean over the images.

@@ -44,7 +44,7 @@ def fold_accuracy(
       same: bool [P]; folds are contiguous, their sizes differ by at most one.
       num_folds: F.
       thresholds: `grid`: 0, 0.01, ... 3.99 as in the official code, whose results the
-        papers state; `exact`: half way between neighbouring distances. The smallest of
+        papers state; `exact`: half way between neighboring distances. The smallest of
         the best is taken.
     Raises: ValueError: distances that are not finite, one kind of pairs only, fewer
       pairs than folds, unknown `thresholds`.
@@ -80,7 +80,7 @@ def centered_distances(
     """Distances after subtracting the mean embedding of the training folds.
 
     Args:
-      first, second: [P, D], not normalised.
+      first, second: [P, D], not normalized.
       num_folds: F.
     Returns: float32 [F, P]; row f uses no embedding of fold f for its mean.
     Raises: ValueError: an embedding that is not finite.
@@ -99,7 +99,7 @@ def centered_distances(
 def best_accuracy(scores: ArrayLike, same: ArrayLike) -> tuple[float, float]:
     """Largest accuracy over thresholds at the genuine scores, without folds.
 
-    Returns: accuracy; the mean of the thresholds that reach it. Optimistic, since the
+    Returns: accuracy; the mean of the thresholds that reach it. Optimiztic, since the
       threshold is chosen on the pairs that it is judged by.
     """
     scores, same = checked_scores("best_accuracy", scores, same)

@@ -49,7 +49,7 @@ class AggregationNetwork(nn.Module):
         Args:
           clusters: F' [B, M, D] and S' [B, M, d].
           centers: C [M, d].
-        Returns: f, float32 [B, D], not normalised; P, float32 [B, M, D or 1], sums to 1
+        Returns: f, float32 [B, D], not normalized; P, float32 [B, M, D or 1], sums to 1
           over the clusters.
         """
         shared = jnp.broadcast_to(centers, clusters.styles.shape)
@@ -76,16 +76,16 @@ def image_weights(
     Args:
       assignment: A [B, M, N] of all images of the sets; 0 for padding.
       importance: P [B, M, C] of the final state.
-      rows: `as_assigned`: A as it is, as in Supp. F; `normalised`: rows of A divided by
+      rows: `as_assigned`: A as it is, as in Supp. F; `normalized`: rows of A divided by
         their sums, which is what enters F', as in the official demo.
     Returns: float32 [B, N], sums to 1; 0 for sets without images.
     Raises: ValueError: unknown rows.
     """
-    if rows not in ("as_assigned", "normalised"):
+    if rows not in ("as_assigned", "normalized"):
         raise ValueError(
-            f"image_weights: unknown rows {rows!r}; use as_assigned or normalised."
+            f"image_weights: unknown rows {rows!r}; use as_assigned or normalized."
         )
-    if rows == "normalised":
+    if rows == "normalized":
         assignment = _share(assignment)
     return _share(jnp.einsum("bmn,bm->bn", assignment, importance.mean(-1)))
 

@@ -15,10 +15,10 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from kprpe_jax.core.unit import unit
 from kprpe_jax.fusion import weighted_state
 from kprpe_jax.fusion.landmark_score import score_weighted
 from kprpe_jax.layers.batch_norm import BatchNorm
-from kprpe_jax.layers.unit import unit
 
 SMALLEST_VARIANCE = 1e-6
 
@@ -29,7 +29,7 @@ def average(embeddings: Array, mask: Array) -> Array:
     Source: the naive average of Cluster and Aggregate, Sec. 2, without the norms.
 
     Args:
-      embeddings: [B, N, D], not normalised.
+      embeddings: [B, N, D], not normalized.
       mask: bool [B, N].
     Returns: float32 [B, D].
     """
@@ -59,7 +59,7 @@ def landmark_score_weighted(
     Source: KP-RPE, Eq. 17 and 18; divided by N, as there, not by the sum of weights.
 
     Args:
-      embeddings: [B, N, D], not normalised.
+      embeddings: [B, N, D], not normalized.
       mask: bool [B, N].
       scores: d [B, N] of `landmark_score`.
       face_scores: [B, N] in [0, 1].

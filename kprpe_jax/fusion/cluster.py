@@ -29,7 +29,7 @@ def assign(queries: Array, keys: Array, mask: Array) -> Array:
 
 
 class TransformerBlock(nn.Module):
-    """Pre-norm attention and MLP over keys and centres."""
+    """Pre-norm attention and MLP over keys and centers."""
 
     num_heads: int
     drop_rate: float
@@ -56,8 +56,8 @@ class TransformerBlock(nn.Module):
 class ClusterNetwork(nn.Module):
     """Keys of a set to its assignment map.
 
-    Source: Cluster and Aggregate, Eq. 1-3. As in the official code the centres take
-    part in the transformer as further tokens, but the queries are the learned centres
+    Source: Cluster and Aggregate, Eq. 1-3. As in the official code the centers take
+    part in the transformer as further tokens, but the queries are the learned centers
     themselves, and layer norms stand before W_q and W_k. Values are not touched here:
     `fusion.state` adds them up.
 

@@ -6,13 +6,13 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
 
+from kprpe_jax.core.unit import soft_unit
 from kprpe_jax.fusion import state as sums
 from kprpe_jax.fusion.aggregate import AggregationNetwork
 from kprpe_jax.fusion.cluster import ClusterNetwork
 from kprpe_jax.fusion.norm_embedding import NormEmbedding
 from kprpe_jax.fusion.state import Clusters, FusionState
 from kprpe_jax.fusion.style import StyleInputMaker
-from kprpe_jax.layers.unit import soft_unit
 
 VALUES = ("embeddings", "unit")
 STYLE_VALUES = ("keys", "transformed")
@@ -36,7 +36,7 @@ class ImageSets(NamedTuple):
     """Images of B persons, what fusion needs of them.
 
     Attributes:
-      features: [B, N, D], embeddings, not normalised; one of norm 0 counts as an image
+      features: [B, N, D], embeddings, not normalized; one of norm 0 counts as an image
         like any other.
       statistics: [B, N, C, 2] of `style_statistics`; where there are no feature maps,
         zeros [B, N, 1, 2]: images then differ in style by the norms of `features`.
@@ -64,7 +64,7 @@ class Fused(NamedTuple):
     """One embedding per set, and how it came about.
 
     Attributes:
-      embeddings: f, float32 [B, D], not normalised; 0 for a set without images.
+      embeddings: f, float32 [B, D], not normalized; 0 for a set without images.
       importance: P, float32 [B, M, D or 1].
       clusters: F' and S'.
     """

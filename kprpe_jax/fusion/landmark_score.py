@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 from jax import Array
 
-from kprpe_jax.layers.unit import unit
+from kprpe_jax.core.unit import unit
 
 DISTANCES = ("whole", "per_point")
 

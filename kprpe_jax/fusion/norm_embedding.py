@@ -13,13 +13,13 @@ POSITIONS = ("signed", "from_zero")
 CLIP, STEPS = 3, 10  # k and q: how far from the mean, steps per deviation
 
 
-def quantise_norms(standardised: Array, *, rounding: str = "floor") -> Array:
-    """Standardised norms as bounded integers.
+def quantize_norms(standardized: Array, *, rounding: str = "floor") -> Array:
+    """Standardized norms as bounded integers.
 
     Source: Cluster and Aggregate, Supp. B, Eq. 1 (k = 3, q = 10).
 
     Args:
-      standardised: [...], norms minus their mean, divided by their deviation.
+      standardized: [...], norms minus their mean, divided by their deviation.
       rounding: `floor` as in the paper; `toward_zero` as in the official code, where 0
         stands for twice as wide a range as any other integer.
     Returns: int32 [...] in [-30, 30].
@@ -27,9 +27,9 @@ def quantise_norms(standardised: Array, *, rounding: str = "floor") -> Array:
     """
     if rounding not in ROUNDINGS:
         raise ValueError(
-            f"quantise_norms: unknown rounding {rounding!r}; use one of {ROUNDINGS}."
+            f"quantize_norms: unknown rounding {rounding!r}; use one of {ROUNDINGS}."
         )
-    scaled = STEPS * jnp.clip(standardised, -CLIP, CLIP)
+    scaled = STEPS * jnp.clip(standardized, -CLIP, CLIP)
     return (jnp.floor(scaled) if rounding == "floor" else scaled).astype(jnp.int32)
 
 
@@ -57,7 +57,7 @@ class NormEmbedding(nn.Module):
 
     Attributes:
       dim: c, even.
-      rounding: of `quantise_norms`.
+      rounding: of `quantize_norms`.
       positions: `signed`, -30..30, as in the paper; `from_zero`, 0..60, as in the
         official code.
       learned_scale: multiply by a learned scalar, 0.1 at first, as in the official
@@ -74,7 +74,7 @@ class NormEmbedding(nn.Module):
         """Embed.
 
         Args:
-          embeddings: [..., D], not normalised.
+          embeddings: [..., D], not normalized.
           mask: bool [...]; the others do not enter the batch statistics.
           train: use and collect batch statistics.
         Returns: float32 [..., dim].
@@ -88,9 +88,9 @@ class NormEmbedding(nn.Module):
         embeddings = jax.lax.stop_gradient(embeddings).astype(jnp.float32)
         norms = jnp.sqrt(jnp.square(embeddings).sum(-1, keepdims=True))
         norm = BatchNorm(affine=False, name="norm")
-        standardised = norm(norms, mask, train=train)[..., 0]
+        standardized = norm(norms, mask, train=train)[..., 0]
         largest = CLIP * STEPS
-        index = quantise_norms(standardised, rounding=self.rounding) + largest
+        index = quantize_norms(standardized, rounding=self.rounding) + largest
         first = -largest if self.positions == "signed" else 0
         table = sinusoid_table(np.arange(2 * largest + 1) + first, self.dim)
         vectors = jnp.asarray(table)[index]

@@ -6,9 +6,9 @@ from typing import Any
 import jax
 from jax.sharding import Mesh, PartitionSpec
 
+from kprpe_jax.core.constraints import auto_axes
 from kprpe_jax.fusion.cluster_aggregate import ClusterAggregate, Fused, ImageSets
 from kprpe_jax.fusion.state import FusionState, merge_devices
-from kprpe_jax.layers.place import auto_axes
 
 
 def fuse_sharded(

@@ -147,7 +147,7 @@ def finalize(state: FusionState, *, minimum_mass: float = 1e-12) -> Clusters:
 
     Args:
       state: of B sets.
-      minimum_mass: divisor from which on the means shrink towards 0, so that a cluster
+      minimum_mass: divisor from which on the means shrink toward 0, so that a cluster
         without images, and a set without any, is 0; 1e-6 in the official code.
     """
     divisor = jnp.maximum(state.mass, minimum_mass)[..., None]

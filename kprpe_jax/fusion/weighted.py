@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
 
+from kprpe_jax.core.unit import unit
 from kprpe_jax.fusion import weighted_state as sums
 from kprpe_jax.fusion.baselines import (
     QualityHead,
@@ -14,7 +15,6 @@ from kprpe_jax.fusion.baselines import (
 )
 from kprpe_jax.fusion.cluster_aggregate import ImageSets
 from kprpe_jax.fusion.weighted_state import WeightedState
-from kprpe_jax.layers.unit import unit
 
 METHODS = ("average", "norm_weighted", "pfe", "cfan", "rsa")
 
@@ -23,7 +23,7 @@ class Weighted(NamedTuple):
     """One embedding per set.
 
     Attributes:
-      embeddings: float32 [B, D], not normalised; 0 for a set without images.
+      embeddings: float32 [B, D], not normalized; 0 for a set without images.
     """
 
     embeddings: Array

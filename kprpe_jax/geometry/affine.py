@@ -2,7 +2,7 @@
 
 A matrix [A | t] takes a point p = (x, y) to A p + t. Points are in pixel-edge
 coordinates: x runs from 0 at the left edge of the image to `width` at its right
-edge, y downwards from 0 to `height`, and the centre of pixel i is at i + 0.5, so
+edge, y downwards from 0 to `height`, and the center of pixel i is at i + 0.5, so
 that x = width * (a keypoint's x). Sizes are (height, width) throughout.
 """
 
@@ -25,10 +25,10 @@ def translation(offset: jax.Array) -> jax.Array:
 
 
 def rotation(degrees: jax.Array, center: jax.Array) -> jax.Array:
-    """Matrix that turns points around a centre.
+    """Matrix that turns points around a center.
 
     Args:
-      degrees: [...]; positive turns the x axis towards the y axis, which is
+      degrees: [...]; positive turns the x axis toward the y axis, which is
         clockwise to the eye because y points down.
       center: [..., 2], (x, y) in pixels, stays in place.
     Returns: float32 [..., 2, 3].

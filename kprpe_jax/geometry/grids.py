@@ -1,7 +1,7 @@
 """Warp grids: for every output pixel the place in the input that it shows.
 
 A grid is float32 [..., H, W, 2], (x, y) in [-1, 1] of the input, for `grid_sample`. -1
-and 1 are the edges of the image, or with `align_corners` the centres of its outermost
+and 1 are the edges of the image, or with `align_corners` the centers of its outermost
 pixels. Thin-plate splines have a file of their own.
 """
 
@@ -17,10 +17,10 @@ _HORIZON = 1e-6  # least depth of a projective map
 
 
 def identity_grid(size: tuple[int, int], *, align_corners: bool = False) -> np.ndarray:
-    """Places of the pixel centres themselves.
+    """Places of the pixel centers themselves.
 
     Args:
-      size: (height, width); an axis of one pixel has its centre at 0.
+      size: (height, width); an axis of one pixel has its center at 0.
       align_corners: the convention.
     Returns: float32 [height, width, 2].
     """
@@ -40,7 +40,7 @@ def affine_grid(
     """Grid of affine maps; the definition of PyTorch's.
 
     Args:
-      theta: [..., 2, 3], from normalised output (x, y, 1) to normalised input (x, y);
+      theta: [..., 2, 3], from normalized output (x, y, 1) to normalized input (x, y);
         the identity is [[1, 0, 0], [0, 1, 0]].
       size: (height, width) of the output.
       align_corners: the convention of both images.
@@ -56,8 +56,8 @@ def projective_grid(
     """Grid of projective maps.
 
     Args:
-      parameters: [..., 8], as `apply_projective` takes them, from normalised output to
-        normalised input.
+      parameters: [..., 8], as `apply_projective` takes them, from normalized output to
+        normalized input.
       size: (height, width) of the output.
       align_corners: the convention of both images.
     Returns: float32 [..., height, width, 2].

@@ -15,13 +15,13 @@ def sample_bilinear(
     """Interpolate images at points; differentiable in both.
 
     With "zeros" everything outside the image is 0, and between the outermost pixel
-    centres and one pixel further out the values fade linearly to it. With "border" the
-    outermost pixels go on for ever. At a pixel centre, where the slope jumps, the
+    centers and one pixel further out the values fade linearly to it. With "border" the
+    outermost pixels go on for ever. At a pixel center, where the slope jumps, the
     gradient is the one to the right and below. A NaN point gives NaN at its own place.
 
     Args:
       images: [B, H, W, C].
-      points: [B, h, w, 2], (x, y) in pixel-centre coordinates: the centre of pixel
+      points: [B, h, w, 2], (x, y) in pixel-center coordinates: the center of pixel
         i is at i, the image reaches from -0.5 to W - 0.5.
       padding: "zeros" or "border".
     Returns: float32 [B, h, w, C].
@@ -56,7 +56,7 @@ def sample_bilinear(
     x, y = x - left, y - top  # 0..1 between the pixels
     corner = (top.astype(jnp.int32) + 1) * (width + 2) + left.astype(jnp.int32) + 1
 
-    # All four neighbours in one gather of whole pixels. On the far border itself the
+    # All four neighbors in one gather of whole pixels. On the far border itself the
     # next pixel has weight 0, whatever it is.
     steps = np.array([0, 1, width + 2, width + 3], np.int32)
     index = corner[:, None] + steps[:, None, None]  # [B, 4, h, w]
@@ -81,8 +81,8 @@ def grid_sample(
       grid: [B, h, w, 2], (x, y) in [-1, 1] of the image, any value beyond it. A NaN
         gives NaN at its own place and nowhere else, as infinity does with "reflection".
       padding: "zeros"; "border": the outermost pixels go on; "reflection": it
-        is mirrored at its edges, with `align_corners` at its outermost pixel centres.
-      align_corners: -1 and 1 are the centres of the outermost pixels, else their edges.
+        is mirrored at its edges, with `align_corners` at its outermost pixel centers.
+      align_corners: -1 and 1 are the centers of the outermost pixels, else their edges.
     Returns: float32 [B, h, w, C].
     Raises: ValueError: shapes that do not fit; an unknown padding.
     """
@@ -98,7 +98,7 @@ def grid_sample(
         )
     size = np.array([images.shape[2], images.shape[1]], np.float32)  # (width, height)
     grid = grid.astype(jnp.float32)
-    # The centre of the image stays exact, so that the identity stays the identity.
+    # The center of the image stays exact, so that the identity stays the identity.
     scale = size - 1 if align_corners else size
     points = grid * (scale / 2) + (size - 1) / 2
     if padding == "reflection":
@@ -121,7 +121,7 @@ def resize_bilinear(
     Args:
       images: [B, H, W, C].
       size: (height, width) of the result.
-      align_corners: the outermost pixel centres stay where they are, else the edges.
+      align_corners: the outermost pixel centers stay where they are, else the edges.
     Returns: float32 [B, height, width, C].
     """
     rows, columns = (
@@ -147,7 +147,7 @@ def warp_affine(
     """Warp images by affine maps, bilinearly.
 
     `sample_bilinear` with "zeros", laid out for images of few channels whose gradient
-    nobody wants: a pixel and its three neighbours stand side by side, so that one
+    nobody wants: a pixel and its three neighbors stand side by side, so that one
     gather of 4 C numbers makes a pixel (5 to 16 times faster on a CPU with 3 channels
     or 1; with 64, or in the backward pass, the other form is 3 times faster).
 
@@ -171,7 +171,7 @@ def warp_affine(
 
     border = ((0, 0), (1, 2), (1, 2), (0, 0))
     padded = jnp.pad(images.astype(jnp.float32), border, constant_values=outside)
-    neighbours = jnp.concatenate(
+    neighbors = jnp.concatenate(
         [
             padded[:, i : i + height + 2, j : j + width + 2]
             for i in (0, 1)
@@ -183,7 +183,7 @@ def warp_affine(
     # number that it reads: 20 times slower on a CPU.
     index = jax.lax.optimization_barrier(row * (width + 2) + column)
     values = jnp.take_along_axis(
-        neighbours, index.reshape(batch, -1, 1), axis=1, mode="clip"
+        neighbors, index.reshape(batch, -1, 1), axis=1, mode="clip"
     )
     values = jax.lax.optimization_barrier(values)
     a, b, c, d = jnp.split(values.reshape(batch, *out_size, 4 * channels), 4, axis=-1)

@@ -25,7 +25,7 @@ FACE_POINTS = tuple(
 def face_template(size: tuple[int, int] = (112, 112)) -> np.ndarray:
     """The five points in an aligned image of any size.
 
-    The face fills the height as it does at 112 x 112 and is centred from left to right:
+    The face fills the height as at 112 x 112 and is centered from left to right:
     (112, 96) gives the older, narrower crop.
 
     Args:

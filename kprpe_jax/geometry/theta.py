@@ -1,8 +1,8 @@
-"""Pixel matrices to normalised sampling matrices and back.
+"""Pixel matrices to normalized sampling matrices and back.
 
 A pixel matrix takes INPUT pixels to OUTPUT pixels, in the pixel-edge coordinates of
-`affine`: it says where the content goes. A sampling matrix, theta, takes normalised
-OUTPUT (x, y) to normalised INPUT (x, y): it says what an output pixel shows.
+`affine`: it says where the content goes. A sampling matrix, theta, takes normalized
+OUTPUT (x, y) to normalized INPUT (x, y): it says what an output pixel shows.
 """
 
 import jax
@@ -22,7 +22,7 @@ def sampling_matrix(
       matrix: [..., 2, 3], input pixels to output pixels; one without an inverse gives
         what `affine.invert` says, a finite theta that shows one place everywhere.
       in_size, out_size: (height, width) of the images.
-      align_corners: -1 and 1 are the centres of the outermost pixels, else their edges.
+      align_corners: -1 and 1 are the centers of the outermost pixels, else their edges.
     Returns: float32 [..., 2, 3].
     Raises: ValueError: an image one pixel wide or high with `align_corners`.
     """
@@ -36,9 +36,9 @@ def pixel_matrix(
     """Pixel matrix of a theta; the inverse of `sampling_matrix`.
 
     Args:
-      theta: [..., 2, 3], normalised output to normalised input.
+      theta: [..., 2, 3], normalized output to normalized input.
       in_size, out_size: (height, width) of the images.
-      align_corners: -1 and 1 are the centres of the outermost pixels, else their edges.
+      align_corners: -1 and 1 are the centers of the outermost pixels, else their edges.
     Returns: float32 [..., 2, 3], input pixels to output pixels.
     Raises: ValueError: an image one pixel wide or high with `align_corners`.
     """
@@ -49,12 +49,12 @@ def pixel_matrix(
 def normalize_points(
     points: jax.Array, size: Size, *, align_corners: bool = False
 ) -> jax.Array:
-    """Pixels to normalised coordinates.
+    """Pixels to normalized coordinates.
 
     Args:
       points: [..., K, 2], (x, y) in pixel-edge coordinates.
       size: (height, width) of the image.
-      align_corners: -1 and 1 are the centres of the outermost pixels, else their edges.
+      align_corners: -1 and 1 are the centers of the outermost pixels, else their edges.
     Returns: float32 [..., K, 2].
     Raises: ValueError: an image one pixel wide or high with `align_corners`.
     """

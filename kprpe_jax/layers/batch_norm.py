@@ -1,4 +1,4 @@
-"""Batch normalisation with float32 statistics over the global batch."""
+"""Batch normalization with float32 statistics over the global batch."""
 
 import flax.linen as nn
 import jax
@@ -7,10 +7,10 @@ from jax import Array
 
 
 class BatchNorm(nn.Module):
-    """Normalise features over all other axes.
+    """Normalize features over all other axes.
 
     Statistics are those of the whole array: under `jax.jit` with a sharded batch that
-    is the global batch on every device. The batch is normalised with its biased
+    is the global batch on every device. The batch is normalized with its biased
     variance, the running variance collects the unbiased one (n / (n - 1)), as PyTorch
     does; Flax's own layer keeps the biased one, so it cannot continue official runs.
 
@@ -26,7 +26,7 @@ class BatchNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, mask: Array | None = None, *, train: bool) -> Array:
-        """Normalise.
+        """Normalize.
 
         Args:
           x: [..., C].
@@ -56,8 +56,8 @@ class BatchNorm(nn.Module):
                 moved = self.momentum * running.value
                 moved += (1.0 - self.momentum) * jax.lax.stop_gradient(new)
                 running.value = jnp.where(count > 0, moved, running.value)
-        normalised = (x - batch_mean) * jax.lax.rsqrt(batch_var + self.epsilon)
-        return normalised * scale + bias
+        normalized = (x - batch_mean) * jax.lax.rsqrt(batch_var + self.epsilon)
+        return normalized * scale + bias
 
 
 def _moments(

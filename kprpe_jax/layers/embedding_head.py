@@ -6,8 +6,8 @@ from jax import Array
 from jax.sharding import NamedSharding
 from jax.typing import DTypeLike
 
+from kprpe_jax.core.constraints import constrain
 from kprpe_jax.layers.batch_norm import BatchNorm
-from kprpe_jax.layers.place import place
 
 POOLS = ("flatten", "mean")
 
@@ -33,17 +33,19 @@ class EmbeddingHead(nn.Module):
 
     @nn.compact
     def __call__(self, tokens: Array, *, train: bool) -> Array:
-        """[B, N, C] -> float32 [B, output_dim], not normalised."""
+        """[B, N, C] -> float32 [B, output_dim], not normalized."""
         width = tokens.shape[-1]
         if self.pool == "flatten":
             pooled = tokens.reshape(tokens.shape[0], -1)
         else:
             pooled = tokens.astype(jnp.float32).mean(1)
         dense = dict(use_bias=False, dtype=self.dtype)
-        x = nn.Dense(width, **dense, name="linear1")(place(pooled, self.sharding))
-        x = place(x, self.sharding)
+        x = nn.Dense(width, **dense, name="linear1")(constrain(pooled, self.sharding))
+        x = constrain(x, self.sharding)
         x = BatchNorm(epsilon=2e-5, name="norm1")(x, train=train)
-        x = nn.Dense(self.output_dim, **dense, name="linear2")(place(x, self.sharding))
-        x = place(x, self.sharding)
+        x = nn.Dense(self.output_dim, **dense, name="linear2")(
+            constrain(x, self.sharding)
+        )
+        x = constrain(x, self.sharding)
         x = BatchNorm(epsilon=2e-5, name="norm2")(x, train=train)
-        return place(x, self.sharding)
+        return constrain(x, self.sharding)

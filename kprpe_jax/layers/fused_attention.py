@@ -15,9 +15,9 @@ import numpy as np
 from jax import Array
 from jax.sharding import NamedSharding, PartitionSpec
 
+from kprpe_jax.core.constraints import num_shares
 from kprpe_jax.layers import fused_kernels
 from kprpe_jax.layers.pallas_launch import kernel_platform, pad_ends, power_of_two
-from kprpe_jax.layers.place import num_shares
 from kprpe_jax.position.buckets import Buckets
 from kprpe_jax.position.encoding import BiasTables, of_images
 from kprpe_jax.position.lookup import BucketSet

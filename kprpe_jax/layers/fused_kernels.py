@@ -78,7 +78,7 @@ def attend_backward(
     """Gradients of `attend` to qkv and both parts of T.
 
     A program has one head of several images and goes through all rows of the grid. It
-    alone adds to its part of the shared table; the parts are summed afterwards. So no
+    alone adds to its part of the shared table; the parts are summed afterward. So no
     sum depends on the order in which programs run.
     """
     images = images_per_program(qkv.shape[0], qkv.dtype)

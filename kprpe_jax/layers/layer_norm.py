@@ -1,4 +1,4 @@
-"""Layer normalisation whose backward pass keeps little."""
+"""Layer normalization whose backward pass keeps little."""
 
 from functools import partial
 
@@ -10,7 +10,7 @@ from jax.typing import DTypeLike
 
 
 class LayerNorm(nn.Module):
-    """Normalise the last axis; the parameters of Flax's layer.
+    """Normalize the last axis; the parameters of Flax's layer.
 
     The backward pass keeps the input as it is, and per row a mean and a deviation. Of
     Flax's layer XLA keeps three float32 arrays of the input's shape, which in bfloat16
@@ -66,15 +66,15 @@ def _backward(
     epsilon: float, dtype: DTypeLike, kept: tuple[Array, ...], gradient: Array
 ) -> tuple[Array, Array, Array]:
     x, mean, factor, scale = kept
-    normalised = (x.astype(jnp.float32) - mean) * factor
+    normalized = (x.astype(jnp.float32) - mean) * factor
     gradient = gradient.astype(jnp.float32)
     over_rows = tuple(range(x.ndim - 1))
     inner = gradient * scale
     inner -= inner.mean(-1, keepdims=True)
-    inner -= normalised * (inner * normalised).mean(-1, keepdims=True)
+    inner -= normalized * (inner * normalized).mean(-1, keepdims=True)
     return (
         (inner * factor).astype(x.dtype),
-        (gradient * normalised).sum(over_rows),
+        (gradient * normalized).sum(over_rows),
         gradient.sum(over_rows),
     )
 

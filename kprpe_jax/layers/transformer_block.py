@@ -5,17 +5,17 @@ from jax import Array
 from jax.sharding import NamedSharding
 from jax.typing import DTypeLike
 
+from kprpe_jax.core.constraints import constrain
 from kprpe_jax.layers.attention import Attention
 from kprpe_jax.layers.drop_path import drop_path
 from kprpe_jax.layers.layer_norm import LayerNorm
 from kprpe_jax.layers.mlp import Mlp
-from kprpe_jax.layers.place import place
 from kprpe_jax.position.encoding import BiasTables
 from kprpe_jax.position.lookup import BucketSet
 
 
 class Block(nn.Module):
-    """Attention, then MLP; each is normalised before and has stochastic depth.
+    """Attention, then MLP; each is normalized before and has stochastic depth.
 
     Attributes:
       num_heads: divides the width.
@@ -63,5 +63,5 @@ class Block(nn.Module):
         branch = mlp(LayerNorm(**norm, name="norm2")(tokens))
         if drop_rate is not None:
             branch = drop_path(branch, drop_rate, self.make_rng("dropout"))
-        tokens = place(tokens + branch, self.sharding)
+        tokens = constrain(tokens + branch, self.sharding)
         return tokens, tokens

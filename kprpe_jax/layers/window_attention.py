@@ -91,7 +91,7 @@ class WindowAttention(nn.Module):
 
 
 class WindowBlock(nn.Module):
-    """Window attention, then MLP: `v1` normalises before each, `v2` after.
+    """Window attention, then MLP: `v1` normalizes before each, `v2` after.
 
     Attributes: `mlp_dim`, else as `WindowAttention`.
     """

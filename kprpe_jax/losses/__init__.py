@@ -1,1 +1,1 @@
-"""Losses: margin softmax and class centres sharded over the mesh."""
+"""Losses: margin softmax and class centers sharded over the mesh."""

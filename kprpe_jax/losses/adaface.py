@@ -38,10 +38,10 @@ def image_quality(
     device. In evaluation drop the second result.
 
     Args:
-      embeddings: [B, D], not normalised; no gradient flows through their norms.
+      embeddings: [B, D], not normalized; no gradient flows through their norms.
       statistics: running ones.
       counted: bool [B], which samples enter the statistics; None = all, as in the
-        official code, unlabelled ones too.
+        official code, unlabeled ones too.
       concentration: h.
       t_alpha: weight of this batch.
     Returns: float32 [B] in [-1, 1]; new statistics. A batch with one counted sample

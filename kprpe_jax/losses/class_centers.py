@@ -1,8 +1,8 @@
-"""Margin softmax over class centres that are sharded on the mesh's `class` axis.
+"""Margin softmax over class centers that are sharded on the mesh's `class` axis.
 
-Each device holds its share of the centres and computes only the logits of its share.
+Each device holds its share of the centers and computes only the logits of its share.
 The softmax needs a maximum and a sum over the shards; nothing else crosses. With
-sampling (PartialFC, `class_sampling`) a step is given part of the centres only.
+sampling (PartialFC, `class_sampling`) a step is given part of the centers only.
 """
 
 import math
@@ -14,19 +14,19 @@ import jax.numpy as jnp
 from jax import Array
 from jax.sharding import Mesh, PartitionSpec
 
-from kprpe_jax.layers.place import auto_axes
-from kprpe_jax.layers.unit import unit
+from kprpe_jax.core.constraints import auto_axes
+from kprpe_jax.core.mesh import BATCH_SPEC
+from kprpe_jax.core.unit import unit
 from kprpe_jax.losses.margin import Margin, clip_cosine, margin_logits
-from kprpe_jax.training.mesh import BATCH_SPEC
 
 CENTER_MULTIPLE = 256
 
 
 class MarginSoftmax(NamedTuple):
-    """Result of `margin_softmax`, means over the labelled samples of the global batch.
+    """Result of `margin_softmax`, means over the labeled samples of the global batch.
 
     Attributes:
-      loss: float32 scalar, 0 where no sample is labelled.
+      loss: float32 scalar, 0 where no sample is labeled.
       accuracy: float32 scalar, share whose true class has a larger cosine than any
         other of the classes that are given; a tie is a miss.
     """
@@ -36,7 +36,7 @@ class MarginSoftmax(NamedTuple):
 
 
 def padded_classes(num_classes: int, shards: int = 1) -> int:
-    """Rows of the centre matrix: `num_classes` rounded up so that shards are equal.
+    """Rows of the center matrix: `num_classes` rounded up so that shards are equal.
 
     All class axes that divide CENTER_MULTIPLE need the same rows, so that a checkpoint
     fits any of their meshes; another axis, such as 3 or 512, needs its own multiple.
@@ -66,9 +66,9 @@ def margin_softmax(
 
     The batch is sharded over all mesh axes; within a class group it is gathered, so a
     device computes [B / (data * fsdp), num_classes / class] logits. Differentiable
-    with respect to embeddings and centres; equal to the unsharded loss.
+    with respect to embeddings and centers; equal to the unsharded loss.
 
-    The centres may be a sample of all (PartialFC): the softmax is then over these.
+    The centers may be a sample of all (PartialFC): the softmax is then over these.
 
     Args:
       embeddings: [B, D], B divisible by the number of devices.
@@ -80,8 +80,8 @@ def margin_softmax(
       num_classes: C.
       mesh: with axes data, fsdp and class.
       quality: float32 [B] in [-1, 1], from `image_quality`; for AdaFace only.
-      classes: int32 [R], sharded alike: whose centre a row is, -1 = nobody's; among
-        them every labelled class of the batch (`class_sampling.sample_classes`). None:
+      classes: int32 [R], sharded alike: whose center a row is, -1 = nobody's; among
+        them every labeled class of the batch (`class_sampling.sample_classes`). None:
         row n is class n.
       probability_floor: 1e-30 as in the official PartialFC, 0 otherwise: the loss of a
         sample is at most -log of it, its gradient is not; an ignored label then counts
@@ -106,7 +106,7 @@ def margin_softmax(
     if rows % shards or (classes is None and rows < num_classes):
         raise ValueError(
             f"margin_softmax: the class axis of the mesh ({shards}) must divide the "
-            f"rows of the centres, at least one per class ({num_classes}); got {rows} "
+            f"rows of the centers, at least one per class ({num_classes}); got {rows} "
             f"rows; make padded_classes({num_classes}, {shards}) of them."
         )
     if classes is None:
@@ -114,7 +114,7 @@ def margin_softmax(
         classes = jnp.where(classes < num_classes, classes, -1)
     elif classes.shape != (rows,):
         raise ValueError(
-            "margin_softmax: classes must name one class for each row of the centres, "
+            "margin_softmax: classes must name one class for each row of the centers, "
             f"{rows}; got shape {classes.shape}; take both from one sample."
         )
     if margin.uses_quality != (quality is not None):

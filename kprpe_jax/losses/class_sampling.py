@@ -1,4 +1,4 @@
-"""Which class centres take part in a step (PartialFC), at a cost that no class adds to.
+"""Which class centers take part in a step (PartialFC), at a cost that no class adds to.
 
 Source: PartialFC (An et al., CVPR 2022), Sec. 3: all classes of the batch, and a
 random part of the others. The official code sorts a random number per class. Here the
@@ -13,10 +13,10 @@ import jax.numpy as jnp
 from jax import Array
 from jax.sharding import Mesh, PartitionSpec
 
-from kprpe_jax.training.mesh import AXES, BATCH_SPEC
+from kprpe_jax.core.mesh import AXES, BATCH_SPEC
 
 SAMPLED = "sampled_classes"  # the collection through which a loss is told of the sample
-ROUNDS = 16  # two neighbours stay neighbours with probability 2 ** -ROUNDS
+ROUNDS = 16  # two neighbors stay neighbors with probability 2 ** -ROUNDS
 _BY_CLASS = PartitionSpec("class")
 
 
@@ -165,7 +165,7 @@ def sample_classes(
     Args:
       rng: key, fresh at every step; the shards draw differently.
       labels: int32 [B]; those outside [0, num_classes) are ignored.
-      rows: of the centre matrix; the class axis divides it.
+      rows: of the center matrix; the class axis divides it.
       num_classes: the first of these rows.
       sample_rate: in (0, 1].
       mesh: with axes data, fsdp and class.

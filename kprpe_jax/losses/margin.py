@@ -1,4 +1,4 @@
-"""Margins on the cosine between an embedding and its class centre.
+"""Margins on the cosine between an embedding and its class center.
 
 A margin makes the target class harder to reach in training. `target_cosine` maps the
 cosine of the true class; the others stay. All in float32, finite at cosine +1 and -1.
@@ -29,7 +29,7 @@ class Margin(NamedTuple):
       uses_quality: whether the quality matters (AdaFace); without it all images are
         taken for average ones.
       drop_above: cosines of other classes above this one are set to 0 (they are taken
-        for mislabelled); None = all stay.
+        for mislabeled); None = all stay.
     """
 
     target_cosine: Callable[..., Array]
@@ -63,7 +63,7 @@ def make_margin(
       angle: `clipped`: the angle with its margin stays in [0, pi], so that a larger
         angle never gets a larger logit; `free`, as in the official code of KP-RPE;
         `linear`, as in that of ArcFace: beyond pi the cosine less m sin(m). Where an
-        embedding starts alike for all images, `clipped` can end with all centres
+        embedding starts alike for all images, `clipped` can end with all centers
         opposite to it, where no gradient is left; `linear` has no such place.
       drop_above: of `Margin`; the official option "interclass filtering".
     Raises: ValueError: unknown kind, gradient or angle, a margin out of range, scale

@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from kprpe_jax.alignment.priors import encode_boxes, encode_keypoints
-from kprpe_jax.alignment.retinaface import Heads
+from kprpe_jax.detection.priors import encode_boxes, encode_keypoints
+from kprpe_jax.detection.retinaface import Heads
 
 BOX_WEIGHT = 2.0
 POSITIVE_OVERLAP = 0.35  # an anchor that overlaps a face by less is background
@@ -21,13 +21,13 @@ NEGATIVES = 7  # hard negatives for each positive of an image
 
 
 class Targets(NamedTuple):
-    """Labelled faces of images, up to F each.
+    """Labeled faces of images, up to F each.
 
     Attributes:
       boxes: float32 [B, F, 4], (left, top, right, bottom) as fractions of the image.
       keypoints: float32 [B, F, K, 2], (x, y) as fractions of the image.
       mask: bool [B, F], whether there is a face.
-      keypoint_mask: bool [B, F], whether its keypoints are labelled.
+      keypoint_mask: bool [B, F], whether its keypoints are labeled.
     """
 
     boxes: Array
@@ -52,7 +52,7 @@ class MultiboxLoss(NamedTuple):
 
 
 def multibox_loss(heads: Heads, targets: Targets, priors: Array) -> MultiboxLoss:
-    """Compare raw outputs with labelled faces.
+    """Compare raw outputs with labeled faces.
 
     Args:
       heads: of a batch.
@@ -81,7 +81,7 @@ def multibox_loss(heads: Heads, targets: Targets, priors: Array) -> MultiboxLoss
     has_points = positive & pick(targets.keypoint_mask)
     boxes = encode_boxes(pick(targets.boxes), priors)
     keypoints = encode_keypoints(pick(targets.keypoints), priors)
-    # What is not labelled may be anything, NaN too, and must not reach a gradient.
+    # What is not labeled may be anything, NaN too, and must not reach a gradient.
     boxes = jnp.where(positive[..., None], boxes, 0.0)
     keypoints = jnp.where(has_points[..., None], keypoints, 0.0)
     negative = hard_negatives(heads.logits, positive)

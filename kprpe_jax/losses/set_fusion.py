@@ -1,4 +1,4 @@
-"""Losses of set fusion: towards the class centre, and the same in a stream.
+"""Losses of set fusion: toward the class center, and the same in a stream.
 
 Cosines are taken of vectors divided by their norm plus 1e-5, as in the official code;
 the paper does not say what becomes of short ones. A zero vector has cosine 0 with all.
@@ -8,27 +8,27 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from kprpe_jax.layers.unit import soft_unit
+from kprpe_jax.core.unit import soft_unit
 
 
 def cosine_distance(x: Array, y: Array) -> Array:
     """1 - cosine, row by row.
 
     Args:
-      x, y: [..., D], not normalised.
+      x, y: [..., D], not normalized.
     Returns: float32 [...], in [0, 2].
     Raises: ValueError: other shapes.
     """
     if x.shape != y.shape:
         raise ValueError(
             "cosine_distance: there must be two vectors in each row, [B, D] both; got "
-            f"{x.shape} and {y.shape}; give a class centre, or a partner, for each set"
+            f"{x.shape} and {y.shape}; give a class center, or a partner, for each set"
         )
     return 1.0 - (soft_unit(x) * soft_unit(y)).sum(-1)
 
 
 def template_loss(fused: Array, centers: Array) -> Array:
-    """Draw the embedding of a set to the centre of its class.
+    """Draw the embedding of a set to the center of its class.
 
     Source: Cluster and Aggregate, Eq. 9.
 
@@ -54,13 +54,13 @@ def permutation_loss(streamed: Array, at_once: Array) -> Array:
 
 
 def class_means(embeddings: Array, labels: Array, *, num_classes: int) -> Array:
-    """Class centres: the unit vector along the mean of a class's unit embeddings.
+    """Class centers: the unit vector along the mean of a class's unit embeddings.
 
     Source: Cluster and Aggregate, Sec. 3.2 (f_GT) and Supp. A; with flip augmentation
     if the embeddings are sums over an image and its mirror image.
 
     Args:
-      embeddings: [N, D], not normalised.
+      embeddings: [N, D], not normalized.
       labels: int [N]; rows outside 0 .. num_classes - 1 are left out.
       num_classes: C.
     Returns: float32 [C, D]; 0 for classes without images.

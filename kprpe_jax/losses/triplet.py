@@ -33,7 +33,7 @@ def batch_all(embeddings: Array, labels: Array, *, margin: float = 0.2) -> Tripl
     Source: Hermans et al., In defense of the triplet loss, 2017, batch all, mean over
     non-zero terms; margin of the official SwinGait configuration.
     Args:
-      embeddings: [B, P, D], not normalised; [B, D] counts as one part.
+      embeddings: [B, P, D], not normalized; [B, D] counts as one part.
       labels: int32 [B], -1 = ignore.
       margin: > 0, in units of the distance.
     Returns: zeros where the batch has no triplet.

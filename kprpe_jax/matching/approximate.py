@@ -1,4 +1,4 @@
-"""Approximate nearest neighbours by FAISS, behind the interface of the exact ones."""
+"""Approximate nearest neighbors by FAISS, behind the interface of the exact ones."""
 
 import numpy as np
 from jax.typing import ArrayLike
@@ -21,16 +21,16 @@ class FaissIndex:
         *,
         kind: str = "hnsw",
         effort: int = 128,
-        neighbours: int = 32,
+        neighbors: int = 32,
     ):
         """Build the index in memory.
 
         Args:
-          embeddings: float [G, D], not normalised.
+          embeddings: float [G, D], not normalized.
           kind: `hnsw`, a graph that is walked; `ivf`, sqrt(G) lists of which some are
             searched.
           effort: of a search: breadth of the walk, or number of lists; more finds more.
-          neighbours: of a node of the graph.
+          neighbors: of a node of the graph.
         Raises: ValueError: FAISS is not installed, an unknown kind, embeddings that are
           none or not finite.
         """
@@ -49,7 +49,7 @@ class FaissIndex:
         count, width = self._rows.shape
         product = faiss.METRIC_INNER_PRODUCT
         if kind == "hnsw":
-            self._index = faiss.IndexHNSWFlat(width, neighbours, product)
+            self._index = faiss.IndexHNSWFlat(width, neighbors, product)
             self._index.hnsw.efSearch = effort
         else:
             lists = max(1, round(count**0.5))
@@ -68,7 +68,7 @@ class FaissIndex:
         """The k rows that were found nearest; -1 where fewer were found.
 
         Args:
-          queries: float [Q, D], not normalised.
+          queries: float [Q, D], not normalized.
           k: 1 <= k <= size of the gallery.
         Raises: ValueError: k out of range, another width, queries not finite.
         """
@@ -79,7 +79,7 @@ class FaissIndex:
 
 
 def recall(found: Ranking, exact: Ranking) -> float:
-    """Share of the exact neighbours that were found, in any order.
+    """Share of the exact neighbors that were found, in any order.
 
     Args:
       found, exact: of the same queries, [Q, k].

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from kprpe_jax.layers.unit import unit
+from kprpe_jax.core.unit import unit
 from kprpe_jax.matching.patch_weights import Faces, pair_weights
 from kprpe_jax.matching.sinkhorn import Solver, transport
 

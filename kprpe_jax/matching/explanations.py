@@ -6,7 +6,7 @@ from typing import Any
 import jax.numpy as jnp
 from jax import Array
 
-from kprpe_jax.layers.unit import unit
+from kprpe_jax.core.unit import unit
 from kprpe_jax.matching.patch_encoder import Tokens
 from kprpe_jax.matching.patch_weights import correlation_weights, normalize
 from kprpe_jax.matching.two_image import OneImage, SameOrNot, TwoLinear

@@ -1,4 +1,4 @@
-"""Exact nearest neighbours by cosine, over a gallery on any mesh or larger than it."""
+"""Exact nearest neighbors by cosine, over a gallery on any mesh or larger than it."""
 
 from functools import partial
 from typing import NamedTuple, Protocol
@@ -10,9 +10,9 @@ from jax import Array
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.typing import ArrayLike
 
+from kprpe_jax.core.constraints import auto_axes
+from kprpe_jax.core.unit import direction
 from kprpe_jax.evaluation.scores import finite
-from kprpe_jax.layers.place import auto_axes
-from kprpe_jax.layers.unit import direction
 
 
 class Ranking(NamedTuple):
@@ -53,7 +53,7 @@ class ExactIndex:
         block: int = 1 << 16,
         resident: int | None = None,
     ):
-        """Normalise the gallery and place it.
+        """Normalize the gallery and place it.
 
         Args:
           embeddings: float [G, D], host array, memory map or device array; zero rows
@@ -85,7 +85,7 @@ class ExactIndex:
         """The k nearest rows of each query, the lower row first at a tie.
 
         Args:
-          queries: float [Q, D], not normalised; a zero query has cosine 0 with all.
+          queries: float [Q, D], not normalized; a zero query has cosine 0 with all.
           k: 1 <= k <= size of the gallery.
         Raises: ValueError: k out of range, another width, queries not finite.
         """

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from kprpe_jax.layers.unit import unit
+from kprpe_jax.core.unit import unit
 
 WEIGHTINGS = (
     "uniform", "apc", "cc", "sc", "landmarks", "sc_distance", "apc_joint",
@@ -23,11 +23,11 @@ _LEAST_TOTAL = 1e-12  # less counts as none: its gradient would not be finite
 class Faces(NamedTuple):
     """What of a set of images enters a comparison.
 
-    The official code uses unit patches and, as centres, means of the patches as they
+    The official code uses unit patches and, as centers, means of the patches as they
     came: `Faces(embeddings, unit(patches), centers=patches.mean(-2))`.
 
     Attributes:
-      embeddings: [..., D], from the last linear layer; not normalised.
+      embeddings: [..., D], from the last linear layer; not normalized.
       patches: [..., N, C], of the last feature map, row by row; any floating type.
       centers: [..., C], of an image, for the other image's APC weights; None: the mean
         of the patches (Eq. 3.7).

@@ -20,8 +20,8 @@ import optax
 from jax import Array
 from jax.typing import ArrayLike
 
+from kprpe_jax.core.unit import unit
 from kprpe_jax.layers.batch_norm import BatchNorm
-from kprpe_jax.layers.unit import unit
 from kprpe_jax.matching.patch_encoder import Encoder
 from kprpe_jax.matching.patch_weights import Faces
 from kprpe_jax.matching.two_stage import chunks, default_chunk
@@ -44,7 +44,7 @@ class PairFeatures(NamedTuple):
 
 
 class OneImage(nn.Module):
-    """One image at a time to an embedding: the normalised class token.
+    """One image at a time to an embedding: the normalized class token.
 
     Source: Face-ViT, Table 4.1: V with learned patches, H1 with those of a CNN.
 

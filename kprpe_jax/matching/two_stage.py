@@ -14,7 +14,7 @@ from jax import Array
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.typing import ArrayLike
 
-from kprpe_jax.layers.place import auto_axes
+from kprpe_jax.core.constraints import auto_axes
 from kprpe_jax.matching.earth_movers import match_faces
 from kprpe_jax.matching.nearest import ExactIndex, Index, Ranking
 from kprpe_jax.matching.patch_weights import Faces
@@ -35,7 +35,7 @@ def two_stage(
     weighting: str = "apc",
     solver: Solver = FAST,
     compare: Compare | None = None,
-    own_rows: ArrayLike | None = None,
+    exclude_rows: ArrayLike | None = None,
     ranks: int | None = None,
     chunk: int | None = None,
     index: Index | None = None,
@@ -55,8 +55,7 @@ def two_stage(
       compare: what compares the candidates in place of the earth mover's distance, such
         as a two-image transformer (`two_image.second_stage` with its `score`); then
         weighting, solver and chunk are of no matter.
-      own_rows: int [Q], the gallery row that is the query's own photo and is not to be
-        found; -1 = none.
+      exclude_rows: int32 [Q], gallery row to exclude per query; -1 = none.
       ranks: length of the ranking, k or more; ranks after k keep the order and scores
         of the first stage.
       chunk: queries compared at once: chunk * k * N * (C + a few M) * 4 bytes; with a
@@ -81,7 +80,7 @@ def two_stage(
             f"{k}, ranks {ranks} and a gallery of {size}; set k and ranks."
         )
     first = first_stage(
-        queries, gallery, ranks=ranks, own_rows=own_rows, index=index, mesh=mesh
+        queries, gallery, ranks=ranks, exclude_rows=exclude_rows, index=index, mesh=mesh
     )
     if compare is None:
         compare = partial(
@@ -96,14 +95,14 @@ def first_stage(
     gallery: Faces,
     *,
     ranks: int,
-    own_rows: ArrayLike | None = None,
+    exclude_rows: ArrayLike | None = None,
     index: Index | None = None,
     mesh: Mesh | None = None,
 ) -> Ranking:
     """Gallery rows by the cosine of their embeddings.
 
     Args:
-      queries, gallery, own_rows, index, mesh: as `two_stage`.
+      queries, gallery, exclude_rows, index, mesh: as `two_stage`.
       ranks: at most the size of the gallery.
     Raises: ValueError: a query without a face, embeddings that are not finite or of
       another width, more ranks than gallery rows.
@@ -132,11 +131,11 @@ def first_stage(
             f"{len(index)}; make it from its embeddings."
         )
     found = index.search(
-        embeddings, ranks if own_rows is None else min(ranks + 1, size)
+        embeddings, ranks if exclude_rows is None else min(ranks + 1, size)
     )
-    if own_rows is None:
+    if exclude_rows is None:
         return Ranking(found.rows, found.scores)
-    own = (found.rows == np.asarray(own_rows)[:, None]) & (found.rows >= 0)
+    own = (found.rows == np.asarray(exclude_rows)[:, None]) & (found.rows >= 0)
     order = np.argsort(own, axis=1, kind="stable")[:, :ranks]
     rows = np.where(own, -1, found.rows)
     scores = np.where(own, -np.inf, found.scores)
@@ -221,7 +220,7 @@ def rank_by_patches(
     ranks: int = 100,
     weighting: str = "apc",
     solver: Solver = FAST,
-    own_rows: ArrayLike | None = None,
+    exclude_rows: ArrayLike | None = None,
     chunk: int | None = None,
     block: int = 64,
 ) -> Ranking:
@@ -229,7 +228,7 @@ def rank_by_patches(
 
     Source: DeepFace-EMD, Table 5.3, "EMD at Stage 1".
     Args:
-      queries, gallery, weighting, solver, own_rows: as `two_stage`.
+      queries, gallery, weighting, solver, exclude_rows: as `two_stage`.
       ranks: at most the size of the gallery.
       chunk, block: queries and gallery rows compared at once.
     Raises: ValueError: more ranks than gallery rows; as `second_stage`.
@@ -241,7 +240,7 @@ def rank_by_patches(
             f"{size}; got {ranks}."
         )
     chunk = default_chunk() if chunk is None else chunk
-    own = np.full(count, -1) if own_rows is None else np.asarray(own_rows)
+    own = np.full(count, -1) if exclude_rows is None else np.asarray(exclude_rows)
     rankings = []
     for part in chunks(count, chunk):
         query = _take(queries, part[:, None])

@@ -64,7 +64,7 @@ def compute_buckets(
     """Bucket ids of all query-key pairs of a token grid.
 
     `product` keeps the direction: (2 int(2 ratio) + 1)^2 buckets, 49 at ratio 1.9.
-    `euclidean` quantises the rounded distance, `quantized` the squared distance; both
+    `euclidean` quantizes the rounded distance, `quantized` the squared distance; both
     use the upper half of their 2 int(2 ratio) + 1 buckets. `cross` gives two tables,
     rows and columns, whose biases are added.
 
@@ -141,7 +141,7 @@ def _freeze(ids: np.ndarray) -> np.ndarray:
 
 
 def patch_centers(grid: Sequence[int]) -> np.ndarray:
-    """Mesh grid M of patch centres, in fractions of the image.
+    """Mesh grid M of patch centers, in fractions of the image.
 
     Source: KP-RPE, Eq. 8.
     Args:

@@ -2,7 +2,7 @@
 
 A `PositionBias` owns the tables of all layers and hands each attention layer its own.
 Tables start at zero, so training starts from the plain transformer; those of KP-RPE can
-start with heads that look at places of the face instead (`gaze`).
+start with heads that look at places of the face instead (`anchored_init`).
 """
 
 from collections.abc import Sequence
@@ -16,9 +16,9 @@ from jax import Array
 from jax.nn.initializers import Initializer
 from jax.sharding import NamedSharding, PartitionSpec
 
-from kprpe_jax.layers.place import copy_per_share, place
+from kprpe_jax.core.constraints import constrain, copy_per_share
+from kprpe_jax.position.anchored_init import anchored_tables
 from kprpe_jax.position.buckets import compute_buckets, patch_centers
-from kprpe_jax.position.gaze import gaze_tables
 from kprpe_jax.position.keypoint_bias import (
     direct_table,
     grid_table,
@@ -126,16 +126,17 @@ class PositionBias(nn.Module):
         released configuration qkv.
       factorized: KP-RPE as A - g, else with a table per image and query.
       hidden_dim: > 0 puts a ReLU, layer norm and linear layer of that width into f(P)
-        (the released `_v2` forms); not linear, so never factorised.
+        (the released `_v2` forms); not linear, so never factorized.
       stop_keypoint_gradient: no gradient to the keypoints, as in the official code.
       scale_bias: Eq. 5 divides the bias, too, by sqrt(head_dim); the official code
         adds it undivided, and so do all configs of this library: parameters of a run
         need its own value, the shapes do not tell.
-      gaze_width: > 0 starts with every head looking at its own place (`gaze`): width of
-        the Gaussian in fractions of the image; 0 = tables start at zero, as published.
+      anchor_width: > 0 starts every head at its own keypoint-anchored location
+        (`anchored_init`): width of the Gaussian in fractions of the image; 0 = zero
+        initialization, as published.
         GAZING_FORMS read it, where buckets tell directions apart and `hidden_dim` is 0;
         the other forms cannot look anywhere and ignore it.
-      gaze_template: (x, y) of the keypoints in an upright image, in fractions of it;
+      anchor_template: (x, y) of the keypoints in an upright image, in fractions of it;
         the first num_keypoints are read, three or more.
     """
 
@@ -154,8 +155,8 @@ class PositionBias(nn.Module):
     hidden_dim: int = 0
     stop_keypoint_gradient: bool = False
     scale_bias: bool = True
-    gaze_width: float = 0.0
-    gaze_template: Sequence[Sequence[float]] = ()
+    anchor_width: float = 0.0
+    anchor_template: Sequence[Sequence[float]] = ()
 
     @property
     def buckets(self) -> BucketSet:
@@ -186,7 +187,7 @@ class PositionBias(nn.Module):
         by_image = NamedSharding(sharding.mesh, spec)
         biases = dict(shared=tables.shared, rows=tables.rows)
         return tables.replace(
-            **{k: x if x is None else place(x, by_image) for k, x in biases.items()}
+            **{k: x if x is None else constrain(x, by_image) for k, x in biases.items()}
         )
 
     def _tables(
@@ -208,11 +209,11 @@ class PositionBias(nn.Module):
             keypoints = jax.lax.stop_gradient(keypoints)
         centers = patch_centers(self.grid)
         heads = self.num_heads if self.position == "kprpe_multihead" else 1
-        if self.hidden_dim and self.gaze_width:
+        if self.hidden_dim and self.anchor_width:
             raise ValueError(
                 "PositionBias: with a hidden layer f(P) is not linear and cannot start "
-                f"with a gaze; got hidden_dim {self.hidden_dim} and gaze_width "
-                f"{self.gaze_width}; set one of them to 0."
+                f"with a gaze; got hidden_dim {self.hidden_dim} and anchor_width "
+                f"{self.anchor_width}; set one of them to 0."
             )
         if self.hidden_dim:
             relative = relative_keypoints(keypoints, centers)
@@ -271,18 +272,18 @@ class PositionBias(nn.Module):
     def _starts(
         self, layers: int, heads: int, centers: np.ndarray, scale: float
     ) -> tuple[Initializer, Initializer]:
-        """Initialisers of W and c."""
-        if not self.gaze_width or self.position not in GAZING_FORMS:
+        """Initializers of W and c."""
+        if not self.anchor_width or self.position not in GAZING_FORMS:
             return nn.initializers.zeros, nn.initializers.zeros
-        template = self.gaze_template[: self.num_keypoints]
+        template = self.anchor_template[: self.num_keypoints]
         if len(template) < self.num_keypoints:
             raise ValueError(
-                "PositionBias: gaze_template must have num_keypoints = "
+                "PositionBias: anchor_template must have num_keypoints = "
                 f"{self.num_keypoints} points; got {len(template)}; add to it, or set "
-                "gaze_width to 0."
+                "anchor_width to 0."
             )
-        kernel, bias = gaze_tables(
-            template, (layers, heads), self.buckets, centers, self.gaze_width
+        kernel, bias = anchored_tables(
+            template, (layers, heads), self.buckets, centers, self.anchor_width
         )
         return (
             lambda _, shape: jnp.asarray(kernel / scale).reshape(shape),

@@ -1,7 +1,7 @@
 """The keypoint bias f(P) of KP-RPE, as pure functions of keypoints and weights.
 
 f(P) is linear in D' = M - P (Eq. 8-10), so the bias splits into a part that all images
-share and a small part per image (P' and M' are keypoints and patch centres, flattened
+share and a small part per image (P' and M' are keypoints and patch centers, flattened
 over x, y and keypoint):
 
     B[b,h,i,j] = sum_p (M'[i,p] - P'[b,p]) W[p,h,d(i,j)] + c[h,d(i,j)]
@@ -72,7 +72,7 @@ def grid_table(kernel: Array, bias: Array, centers: np.ndarray) -> Array:
     Args:
       kernel: float32 [2K, ..., num_buckets], W; first axis (x1, y1, x2, y2, ...).
       bias: float32 [..., num_buckets], c.
-      centers: float32 [N, 2], (x, y) of patch centres in 0..1.
+      centers: float32 [N, 2], (x, y) of patch centers in 0..1.
     Returns: float32 [..., N, num_buckets].
     """
     by_axis = kernel.reshape(-1, 2, *kernel.shape[1:]).sum(0)  # M repeats per keypoint
@@ -96,7 +96,7 @@ def keypoint_table(kernel: Array, keypoints: Array) -> Array:
 
 
 def relative_keypoints(keypoints: Array, centers: np.ndarray) -> Array:
-    """D' = reshape(M - P): every patch centre relative to every keypoint.
+    """D' = reshape(M - P): every patch center relative to every keypoint.
 
     Source: KP-RPE, Eq. 8 and 9.
     Args:

@@ -3,7 +3,7 @@
 How keypoints are expressed relative to a window. A token of the map has its own place
 in the image, however the map was padded, rolled and cut. Its bias row is read from
 
-    D' = (centre of the token - keypoint) / side of the window
+    D' = (center of the token - keypoint) / side of the window
 
 that is, both are measured in windows: mesh grid and keypoint stand in the window's own
 frame, whose origin, the window's corner, cancels in the difference. A window that a
@@ -200,7 +200,7 @@ def fill_missing(keypoints: Array, present: Array | None = None) -> Array:
     """Put missing keypoints where they say least, so that the bias stays finite.
 
     A missing keypoint goes to the mean of those present in its image; an image without
-    any keypoint has all of them in the centre.
+    any keypoint has all of them in the center.
 
     Args:
       keypoints: [..., K, 2]; coordinates that are not finite count as missing.

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from kprpe_jax.layers.windows import Windows, token_places
 from kprpe_jax.report.robustness import Layout
 
-_GREY, _RED = 150, np.array([255, 60, 40], np.uint8)
+_GRAY, _RED = 150, np.array([255, 60, 40], np.uint8)
 
 
 def layout(evals: ConfigDict) -> Layout:
@@ -61,15 +61,15 @@ def with_joints(silhouette: np.ndarray, joints: np.ndarray) -> np.ndarray:
     Args:
       silhouette: uint8 [H, W].
       joints: float [K, 2], fractions of the frame; those outside leave no mark.
-    Returns: uint8 [H, W, 3]: the person grey, the joints red.
+    Returns: uint8 [H, W, 3]: the person gray, the joints red.
     """
     height, width = silhouette.shape
     y, x = np.indices((height, width)) + 0.5
     apart = np.square(x - joints[:, 0, None, None] * width)
     apart += np.square(y - joints[:, 1, None, None] * height)
     near = (apart <= (height / 60) ** 2).any(0)[..., None]
-    grey = np.repeat((silhouette * (_GREY / 255)).astype(np.uint8)[..., None], 3, -1)
-    return np.where(near, _RED, grey)
+    gray = np.repeat((silhouette * (_GRAY / 255)).astype(np.uint8)[..., None], 3, -1)
+    return np.where(near, _RED, gray)
 
 
 def plot_window_offsets(

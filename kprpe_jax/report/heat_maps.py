@@ -17,7 +17,7 @@ def heat_map(
       image: uint8 [H, W, 3].
       weights: float [N], row by row; all alike are shown as the smallest.
       grid: (rows, columns), N in all.
-      share: of the colours.
+      share: of the colors.
     Returns: uint8 [H, W, 3].
     Raises: ValueError: weights that do not fit the grid or are not finite.
     """
@@ -31,14 +31,14 @@ def heat_map(
     weights = (weights - weights.min()) / (span if span > 0 else 1.0)
     sizes = [n / m for n, m in zip(image.shape[:2], grid, strict=True)]
     large = ndimage.zoom(weights.reshape(grid), sizes, order=1)  # corners on corners
-    colours = matplotlib.colormaps["jet"](large)[..., :3] * 255
-    return np.rint(share * colours + (1 - share) * image).astype(np.uint8)
+    colors = matplotlib.colormaps["jet"](large)[..., :3] * 255
+    return np.rint(share * colors + (1 - share) * image).astype(np.uint8)
 
 
-def framed(image: np.ndarray, colour: tuple[int, int, int], width: int) -> np.ndarray:
+def framed(image: np.ndarray, color: tuple[int, int, int], width: int) -> np.ndarray:
     """An image uint8 [H, W, 3] with a frame of some pixels painted on its edge."""
     framed = np.empty_like(image)
-    framed[:] = colour
+    framed[:] = color
     inside = (slice(width, -width),) * 2
     framed[inside] = image[inside]
     return framed

@@ -32,7 +32,7 @@ def plot_cumulative(
         nme = summarize_errors(values)["nme"]
         curve = cumulative_errors(values, thresholds)
         axis.plot(thresholds, 100 * curve, label=f"{name}: mean {nme:.4f}")
-    axis.set(xlabel="normalised error", ylabel="faces, %", ylim=(0, 100))
+    axis.set(xlabel="normalized error", ylabel="faces, %", ylim=(0, 100))
     axis.set_xlim(0, largest)
     axis.legend(fontsize=7, loc="lower right")
     axis.grid(alpha=0.3)

@@ -1,6 +1,6 @@
 """Why two faces match: a page that shows which patch went where, in one HTML file.
 
-Source: DeepFace-EMD, Sec. 3.2 and Eq. 3.9 (flow visualisation), Fig. 5.2 (rankings
+Source: DeepFace-EMD, Sec. 3.2 and Eq. 3.9 (flow visualization), Fig. 5.2 (rankings
 before and after).
 """
 

@@ -1,4 +1,4 @@
-"""Tables of `studies.pair_matching`."""
+"""Tables of `experiments.face_vit.pair_matching`."""
 
 import pathlib
 from collections.abc import Mapping, Sequence

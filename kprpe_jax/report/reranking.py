@@ -1,4 +1,4 @@
-"""Tables and plots of `studies.reranking`."""
+"""Tables and plots of `experiments.deepface_emd.reranking`."""
 
 import pathlib
 from collections.abc import Callable, Iterable, Mapping

@@ -18,9 +18,9 @@ from kprpe_jax.backbones.mobilefacenet import MobileFaceNet
 from kprpe_jax.backbones.vit import ViT
 from kprpe_jax.evaluation.conditions import Evaluator, merge_evaluators
 from kprpe_jax.evaluation.embedding import Embed
-from kprpe_jax.interop import iresnet, mobilefacenet, vit
 from kprpe_jax.tasks import faces, inputs, recognition
 from kprpe_jax.tasks.task import Task
+from kprpe_jax.weights import iresnet, mobilefacenet, vit
 
 BACKBONES = {"vit": ViT, "iresnet": IResNet, "mobilefacenet": MobileFaceNet}
 
@@ -71,7 +71,7 @@ def _evaluators(embed: Embed, config: ConfigDict) -> dict[str, Evaluator]:
 
 
 def import_weights(model: nn.Module, path: str) -> dict[str, Any]:
-    """Read published weights of the backbone; the class centres are not among them.
+    """Read published weights of the backbone; the class centers are not among them.
 
     Args:
       model: from `make_backbone`.

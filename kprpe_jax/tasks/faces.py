@@ -10,23 +10,22 @@ from jax import Array
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from kprpe_jax.augmentation.recipe import make_recipe
+from kprpe_jax.augmentation.sharded import augment_sharded
+from kprpe_jax.augmentation.spatial import FACE_MIRROR
 from kprpe_jax.data import order
-from kprpe_jax.data.augmentation.recipe import make_recipe
-from kprpe_jax.data.augmentation.sharded import augment_sharded
-from kprpe_jax.data.augmentation.spatial import FACE_MIRROR
 from kprpe_jax.data.check import check_batch
 from kprpe_jax.data.faces import Faces, check_keypoints, open_faces
 from kprpe_jax.data.pair_sets import PairSet, open_pair_set, read_tables
 from kprpe_jax.data.store import newest_version
 from kprpe_jax.data.synthetic.landmarks import MIRROR
 from kprpe_jax.data.template_sets import open_template_set
-from kprpe_jax.evaluation import face_protocols, partly_aligned
+from kprpe_jax.evaluation import altered_queries, face_protocols, partly_aligned
 from kprpe_jax.evaluation.conditions import Evaluator, merge_evaluators
 from kprpe_jax.evaluation.embedding import Embed
 from kprpe_jax.evaluation.misaligned import face_conditions, make_evaluators
 from kprpe_jax.evaluation.pair_verification import pair_evaluator
 from kprpe_jax.evaluation.pairs import Pairs, draw_pairs
-from kprpe_jax.matching import altered_queries
 from kprpe_jax.tasks import inputs
 from kprpe_jax.tasks.task import TrainingRows
 

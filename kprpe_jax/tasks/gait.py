@@ -14,19 +14,19 @@ from jax import Array
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from kprpe_jax.augmentation.recipe import make_recipe
+from kprpe_jax.augmentation.sequences import move_sequences
 from kprpe_jax.backbones.swin_gait import NUM_JOINTS, SwinGait
 from kprpe_jax.data import order
-from kprpe_jax.data.augmentation.recipe import make_recipe
-from kprpe_jax.data.augmentation.sequences import move_sequences
 from kprpe_jax.data.gait import Clips, GaitSplit, check_clips, open_gait
 from kprpe_jax.evaluation.gait_conditions import (
     EmbedSequences,
     make_evaluators,
     standard_conditions,
 )
-from kprpe_jax.interop.swin_gait import import_weights
 from kprpe_jax.losses.triplet import batch_all, batch_hard, part_cross_entropy
 from kprpe_jax.tasks.task import Task, TrainingRows
+from kprpe_jax.weights.swin_gait import import_weights
 
 TRIPLETS = {"batch_all": batch_all, "batch_hard": batch_hard}
 

@@ -17,8 +17,8 @@ from kprpe_jax.evaluation.conditions import Evaluator
 from kprpe_jax.evaluation.probe_sizes import draw_probes, probe_results
 from kprpe_jax.fusion.aggregate import assignment_entropy
 from kprpe_jax.fusion.cluster_aggregate import ClusterAggregate, ImageSets
-from kprpe_jax.interop.extractor import Extractor
 from kprpe_jax.tasks.image_sets import SetData, backbone_variables
+from kprpe_jax.weights.extractor import Extractor
 
 
 def evaluators(
@@ -59,7 +59,7 @@ def evaluators(
     def probes(state: Any, mesh: Mesh) -> dict[str, float]:
         del mesh
         rows, variables = features(state), fusion_variables(state)
-        gallery, images = enrol(rows["clean"], rows["degraded"], size=max(evals.sizes))
+        gallery, images = enroll(rows["clean"], rows["degraded"], size=max(evals.sizes))
         drawn = draw_probes(
             images.labels, size=max(evals.sizes), repeats=evals.repeats, seed=0
         )
@@ -90,7 +90,7 @@ def evaluators(
     return {"probes": probes}
 
 
-def enrol(
+def enroll(
     clean: FeatureRows, degraded: FeatureRows, *, size: int
 ) -> tuple[FeatureRows, FeatureRows]:
     """Split photos: the first of each person for the gallery, the others for probes.
@@ -109,7 +109,7 @@ def enrol(
     images = images.select(np.isin(images.labels, people[counts >= size]))
     if not len(images.labels):
         raise ValueError(
-            f"enrol: someone must have {size} degraded photos besides the first; got "
+            f"enroll: someone must have {size} degraded photos besides the first; got "
             f"at most {counts.max(initial=0)}; precompute more copies, or take smaller "
             "evals.sizes"
         )

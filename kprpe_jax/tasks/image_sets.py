@@ -10,9 +10,9 @@ from jax import Array
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from kprpe_jax.augmentation.recipe import make_recipe
+from kprpe_jax.augmentation.sharded import augment_sharded
 from kprpe_jax.data import order
-from kprpe_jax.data.augmentation.recipe import make_recipe
-from kprpe_jax.data.augmentation.sharded import augment_sharded
 from kprpe_jax.data.face_features import (
     FeatureRows,
     check_features,
@@ -20,10 +20,10 @@ from kprpe_jax.data.face_features import (
 )
 from kprpe_jax.data.faces import open_faces
 from kprpe_jax.data.store import open_split, read_all
-from kprpe_jax.interop.extractor import Extractor, Features, open_extractor
-from kprpe_jax.interop.state_dict import load_state_dict
 from kprpe_jax.losses.set_fusion import class_means
 from kprpe_jax.tasks.task import TrainingRows
+from kprpe_jax.weights.extractor import Extractor, Features, open_extractor
+from kprpe_jax.weights.state_dict import load_state_dict
 
 INPUTS = ("features", "pixels")
 READ = ("embedding", "statistics", "image", "label")  # of a row, by the loss
@@ -52,7 +52,7 @@ class SetData(NamedTuple):
 def open_data(config: ConfigDict, mesh: Mesh) -> SetData:
     """Open what the config's sections `data` and `backbone` name.
 
-    Reads data: dir, features (a data set of `data.precompute`: the class centres come
+    Reads data: dir, features (a data set of `data.precompute`: the class centers come
     from its clean photos, and with the input `features` the training rows from its
     degraded ones), in_memory, input, train_identities ((first, last), () = all),
     images_per_set, padded_sizes, batch_size; with the input `pixels` also name and
@@ -136,7 +136,7 @@ def _centers(config: ConfigDict, clean: FeatureRows) -> np.ndarray:
     if len(arrays) != 1 or arrays[0].ndim != 2 or arrays[0].shape[1] != wanted:
         raise ValueError(
             f"config.loss.centers: {config.loss.centers} must hold one array of class "
-            f"centres [K, {wanted}]; got {[a.shape for a in arrays]}; save the "
+            f"centers [K, {wanted}]; got {[a.shape for a in arrays]}; save the "
             "classifier's weights alone, or use means."
         )
     return arrays[0]
@@ -191,7 +191,7 @@ def _batch_check(config: ConfigDict, centers: np.ndarray) -> Callable[[dict], No
         bad = ~known[np.clip(labels, 0, len(known) - 1)] | (labels >= len(known))
         if bad.any():
             raise ValueError(
-                "set_fusion: everyone in the batch must have a class centre; label "
+                "set_fusion: everyone in the batch must have a class center; label "
                 f"{labels[bad][0]} (id {ids[bad][0]}) has none; precompute the "
                 "features of all training people"
             )

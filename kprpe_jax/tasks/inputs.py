@@ -11,11 +11,11 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from kprpe_jax.backbones.vit import ViT
+from kprpe_jax.core.mesh import batch_sharding
 from kprpe_jax.data.canvas import distort_on_canvas, place_on_canvas
 from kprpe_jax.data.keypoints import box_keypoints, draw_keypoints, perturb_keypoints
 from kprpe_jax.evaluation.conditions import Condition
 from kprpe_jax.position.encoding import KEYPOINT_FORMS
-from kprpe_jax.training.mesh import batch_sharding
 
 COMPUTE_TYPES = ("float32", "bfloat16", "float16")
 DRAWN_RADIUS = 1.5  # pixels, of the discs that `absolute_drawn` shows the network

@@ -17,10 +17,10 @@ from ml_collections import ConfigDict
 from kprpe_jax.alignment import warps
 from kprpe_jax.alignment.aligned_backbone import AlignedBackbone
 from kprpe_jax.alignment.template import frontal_template, read_template
+from kprpe_jax.augmentation.recipe import make_recipe
+from kprpe_jax.augmentation.sharded import augment_sharded
 from kprpe_jax.backbones.vit import ViT
 from kprpe_jax.data import order
-from kprpe_jax.data.augmentation.recipe import make_recipe
-from kprpe_jax.data.augmentation.sharded import augment_sharded
 from kprpe_jax.data.store import open_split
 from kprpe_jax.evaluation.aligned_recognition import make_evaluators
 from kprpe_jax.evaluation.conditions import Evaluator
@@ -140,7 +140,7 @@ def _init(
 ) -> dict[str, Any]:
     variables = recognition.init(config, mesh, model, model_inputs, rng)
     count, own = config.data.num_keypoints, {}
-    # As a distance from the first one: nothing pulls it towards the corner. Its name
+    # As a distance from the first one: nothing pulls it toward the corner. Its name
     # keeps it from weight decay.
     if config.alignment.learn_template:
         own["template_keypoints"] = jnp.zeros((count, 2))

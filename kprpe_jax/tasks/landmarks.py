@@ -15,14 +15,15 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from kprpe_jax.alignment.crops import Crops, crop_faces, keypoint_boxes
-from kprpe_jax.alignment.detector import find_faces, largest_face
-from kprpe_jax.alignment.differentiable_aligner import DifferentiableAligner, OneFace
-from kprpe_jax.alignment.priors import CENTER_VARIANCE, Anchors, make_priors
-from kprpe_jax.alignment.retinaface import Heads
+from kprpe_jax.augmentation.recipe import make_recipe
+from kprpe_jax.augmentation.sharded import augment_sharded
+from kprpe_jax.core.mesh import put_batch, replicated
 from kprpe_jax.data import order
-from kprpe_jax.data.augmentation.recipe import make_recipe
-from kprpe_jax.data.augmentation.sharded import augment_sharded
 from kprpe_jax.data.loader import eval_batches
+from kprpe_jax.detection.detections import find_faces, largest_face
+from kprpe_jax.detection.differentiable_aligner import DifferentiableAligner, OneFace
+from kprpe_jax.detection.priors import CENTER_VARIANCE, Anchors, make_priors
+from kprpe_jax.detection.retinaface import Heads
 from kprpe_jax.evaluation.conditions import Evaluator
 from kprpe_jax.evaluation.landmarks import (
     box_size,
@@ -32,7 +33,6 @@ from kprpe_jax.evaluation.landmarks import (
 from kprpe_jax.losses.multibox import Targets, multibox_loss, smooth_l1
 from kprpe_jax.tasks import faces
 from kprpe_jax.tasks.task import Task, TrainingRows
-from kprpe_jax.training.mesh import put_batch, replicated
 
 BOXES = ("points", "frame")
 _MIDDLE = np.array([[0.25, 0.25], [0.75, 0.25], [0.25, 0.75], [0.75, 0.75]], np.float32)
@@ -171,7 +171,7 @@ def _open_training(config: ConfigDict, seed: int) -> TrainingRows:
 def _evaluators(forward, model, config: ConfigDict) -> dict[str, Evaluator]:
     """Errors on the test split: `mixer` (Eq. 15) and `nms`, of the best anchor instead.
 
-    Crops are by the labelled box, without jitter; errors are divided by its size.
+    Crops are by the labeled box, without jitter; errors are divided by its size.
     """
     evals, source = config.evals, faces.open_people(config, config.evals.split)
     keep = np.array(config.data.five)

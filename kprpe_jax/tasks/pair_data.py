@@ -16,9 +16,9 @@ from kprpe_jax.data.faces import open_faces
 from kprpe_jax.data.pairs import PairRows, paired
 from kprpe_jax.data.store import read_all
 from kprpe_jax.evaluation.pairs import draw_pairs
-from kprpe_jax.interop.patch_cnn import PatchCnn, open_patch_cnn
 from kprpe_jax.tasks import faces
 from kprpe_jax.tasks.task import TrainingRows
+from kprpe_jax.weights.patch_cnn import PatchCnn, open_patch_cnn
 
 INPUTS = ("patches", "images")
 CNN = "backbone"  # the collection, or the parameters, of the CNN

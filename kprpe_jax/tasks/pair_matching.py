@@ -15,6 +15,7 @@ from jax import Array
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from kprpe_jax.core.unit import unit
 from kprpe_jax.evaluation.conditions import Evaluator
 from kprpe_jax.evaluation.embedding import embed_rows
 from kprpe_jax.evaluation.roc import (
@@ -24,9 +25,6 @@ from kprpe_jax.evaluation.roc import (
     tar_at_far,
 )
 from kprpe_jax.evaluation.verification import fold_accuracy
-from kprpe_jax.interop import face_vit
-from kprpe_jax.interop.patch_cnn import PatchCnn
-from kprpe_jax.layers.unit import unit
 from kprpe_jax.losses.class_centers import margin_softmax
 from kprpe_jax.losses.margin import make_margin
 from kprpe_jax.matching.patch_encoder import Encoder, Windows
@@ -42,6 +40,8 @@ from kprpe_jax.tasks import pair_data
 from kprpe_jax.tasks.pair_data import CNN, OpenRows, PairData
 from kprpe_jax.tasks.recognition import SHARDING_RULES, num_centers
 from kprpe_jax.tasks.task import Task
+from kprpe_jax.weights import face_vit
+from kprpe_jax.weights.patch_cnn import PatchCnn
 
 VARIANTS = ("one_image", "same_or_not", "two_linear")  # V and H1, H2, H2L
 
@@ -51,7 +51,7 @@ def build(config: ConfigDict, mesh: Mesh, open_rows: OpenRows | None = None) -> 
 
     Args:
       config: of the run.
-      mesh: holds the class centres.
+      mesh: holds the class centers.
       open_rows: where rows come from; None: the data sets that the config names.
     Raises: ValueError: an unknown variant, input or backbone; patches that do not fit
       the number of tokens; pairs that cannot be drawn; no such data set or weights.
@@ -93,7 +93,7 @@ def import_weights(config: ConfigDict, model: nn.Module, path: str) -> dict[str,
 def init(
     config: ConfigDict, mesh: Mesh, model: nn.Module, cnn: PatchCnn | None, rng: Array
 ) -> dict[str, Any]:
-    """Variables of the transformer, the class centres and the CNN.
+    """Variables of the transformer, the class centers and the CNN.
 
     Args:
       config: reads data.num_classes, backbone.trained and what `example_input` does.
@@ -154,7 +154,7 @@ def make_loss(
 
     Args:
       config: reads data.num_classes and loss: margin, scale, angle of `make_margin`.
-      mesh: holds the class centres.
+      mesh: holds the class centers.
       model: from `make_model`.
       data: reads its pairs.
     """

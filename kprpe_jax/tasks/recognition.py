@@ -1,4 +1,4 @@
-"""Recognition: a backbone trained with margin softmax over sharded class centres.
+"""Recognition: a backbone trained with margin softmax over sharded class centers.
 
 Source: KP-RPE, Sec. 4.1 and Supp. 2.1.
 """
@@ -15,7 +15,7 @@ from jax import Array
 from jax.sharding import Mesh, PartitionSpec
 from ml_collections import ConfigDict
 
-from kprpe_jax.layers.unit import unit
+from kprpe_jax.core.unit import unit
 from kprpe_jax.losses.adaface import image_quality, initial_statistics
 from kprpe_jax.losses.class_centers import margin_softmax, padded_classes
 from kprpe_jax.losses.class_sampling import SAMPLED, ClassSample, sample_classes
@@ -55,7 +55,7 @@ def build(config: ConfigDict, mesh: Mesh) -> Task:
 
 
 def num_centers(config: ConfigDict, mesh: Mesh) -> int:
-    """Rows of the centre matrix (`padded_classes`).
+    """Rows of the center matrix (`padded_classes`).
 
     The mesh tells what -1, "the rest", is; else the config's size counts, so that a
     run's checkpoint is read on any mesh.
@@ -68,13 +68,13 @@ def num_centers(config: ConfigDict, mesh: Mesh) -> int:
 def make_sampler(
     config: ConfigDict, mesh: Mesh
 ) -> Callable[[dict[str, Array], Array], ClassSample] | None:
-    """Build the `Task.sample_classes` of PartialFC; None where all centres take part.
+    """Build the `Task.sample_classes` of PartialFC; None where all centers take part.
 
     What is drawn depends on the mesh's class axis (`sample_classes`).
 
     Args:
       config: reads data.num_classes and loss.sample_rate.
-      mesh: holds the class centres.
+      mesh: holds the class centers.
     """
     if config.loss.sample_rate == 1:
         return None
@@ -94,13 +94,13 @@ def init(
     model_inputs: tuple[Array, ...],
     rng: Array,
 ) -> dict[str, Any]:
-    """Variables of the backbone with the class centres, and AdaFace's statistics.
+    """Variables of the backbone with the class centers, and AdaFace's statistics.
 
     Args:
       config: reads data.num_classes, model.output_dim, loss.margin_kind, mesh.class.
       mesh: of `num_centers`.
       model: the backbone.
-      model_inputs: that it is initialised with.
+      model_inputs: that it is initialized with.
       rng: key.
     """
     params_rng, dropout_rng, centers_rng = jax.random.split(rng, 3)
@@ -122,11 +122,11 @@ def make_loss(
 ) -> Callable[..., Any]:
     """Build the `Task.loss` of margin softmax.
 
-    With a sample in the collections (`make_sampler`) the centres are those of it.
+    With a sample in the collections (`make_sampler`) the centers are those of it.
 
     Args:
       config: as `make_class_loss`.
-      mesh: holds the class centres.
+      mesh: holds the class centers.
       model: the backbone.
       training_inputs: (batch, rng) -> what the backbone reads, augmented.
     Raises: ValueError: as `make_margin`.
@@ -159,8 +159,8 @@ def make_class_loss(
     Args:
       config: reads data.num_classes and loss: margin_kind, margin, scale,
         margin_gradient, and for AdaFace concentration (h) and norm_momentum (t_alpha).
-      mesh: holds the class centres.
-    Returns: (embeddings, class centres, labels, collections) -> the loss; AdaFace's
+      mesh: holds the class centers.
+    Returns: (embeddings, class centers, labels, collections) -> the loss; AdaFace's
       statistics and the sample among the collections, the former renewed; metrics.
     Raises: ValueError: as `make_margin`; numbers of AdaFace out of their range.
     """
@@ -223,6 +223,6 @@ def backbone_collections(collections: dict[str, Any]) -> dict[str, Any]:
 def embed(
     model: nn.Module, params: Any, collections: Any, *model_inputs: Array
 ) -> Array:
-    """Embeddings float32 [B, D] of a state's backbone, not normalised."""
+    """Embeddings float32 [B, D] of a state's backbone, not normalized."""
     own = backbone_collections(collections)
     return model.apply({"params": params["backbone"], **own}, *model_inputs)

@@ -16,10 +16,10 @@ from ml_collections import ConfigDict
 
 from kprpe_jax.fusion.cluster_aggregate import VARIANTS, ClusterAggregate, ImageSets
 from kprpe_jax.fusion.weighted import METHODS, WeightedFusion
-from kprpe_jax.interop.extractor import Features
 from kprpe_jax.losses.set_fusion import permutation_loss, template_loss
 from kprpe_jax.tasks import growing_probes, image_sets
 from kprpe_jax.tasks.task import Task
+from kprpe_jax.weights.extractor import Features
 
 BACKBONE = "backbone"  # the collection, or the parameters, of the backbone
 SETS = 2  # of each person
@@ -29,7 +29,7 @@ def build(config: ConfigDict, mesh: Mesh) -> Task:
     """Build the task; see `Task`.
 
     Raises: ValueError: unknown method or input; sizes that do not fit; no such data
-      set, people, weights or class centres.
+      set, people, weights or class centers.
     """
     data = image_sets.open_data(config, mesh)
     model = make_model(config.fusion, embed_dim=data.sizes[0])
@@ -155,7 +155,7 @@ def fuse_pairs(
       rng: of drop paths.
       train: batch statistics and drop paths are on.
     Returns: `first`, `second`, `streamed` and `at_once`, float32 [P, D] each; the
-      collections afterwards.
+      collections afterward.
     """
     persons, count, images = sets.mask.shape
     params = {"params": variables["params"]}

@@ -32,7 +32,7 @@ class Task(NamedTuple):
       evaluators: name -> (state, mesh) -> {metric: float}.
       sharding_rules: (regex over the parameter's path, PartitionSpec), first match
         wins; parameters that match none follow the mesh's default.
-      sample_classes: (batch, rng) -> ClassSample: the class centres that a step updates
+      sample_classes: (batch, rng) -> ClassSample: the class centers that a step updates
         (`training.sampled_rows`); None = all.
       import_weights: file of published weights -> variables for the evaluators,
         {"params": tree, other collections}; None = the task reads no such files.

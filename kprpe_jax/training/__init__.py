@@ -1,1 +1,1 @@
-"""Mesh and shardings, optimiser, state, step, loop, checkpoints."""
+"""Mesh and shardings, optimizer, state, step, loop, checkpoints."""

@@ -1,7 +1,7 @@
 """Checkpoints: written behind the running steps, restored onto any mesh.
 
 A checkpoint has three parts: `model` (parameters, collections, step), which evaluation
-reads alone; `rest` (optimiser, random key, nonfinite_step); `meta` (JSON: config,
+reads alone; `rest` (optimizer, random key, nonfinite_step); `meta` (JSON: config,
 versions, place in the data, and the shape and dtype of every array).
 """
 
@@ -162,7 +162,7 @@ class Checkpoints:
 
 def restore_for_eval(
     workdir: str | os.PathLike,
-    which: int | str,
+    checkpoint: int | str,
     abstract_state: TrainState,
     config: ConfigDict,
 ) -> TrainState:
@@ -170,8 +170,8 @@ def restore_for_eval(
 
     Args:
       workdir: the run's folder; nothing in it is changed.
-      which: a step, "last", or "best" by checkpoint.best_metric and best_mode; it is
-        the last where the config names no such metric.
+      checkpoint: a step, "last", or "best" by checkpoint.best_metric and best_mode; it
+        is the last where the config names no such metric.
       abstract_state: from `state.abstract_state`; its opt_state is not looked at.
       config: says the same of the network as the run's own (`config.NETWORK`).
     Returns: a TrainState whose opt_state, rng and nonfinite_step are None.
@@ -187,21 +187,21 @@ def restore_for_eval(
                 f"checkpoint: {workdir} holds none; train first, or name the folder "
                 "that train.py --workdir wrote"
             )
-        if which == "best" and metric:
+        if checkpoint == "best" and metric:
             step = checkpoints.best_step(metric, config.checkpoint.best_mode)
             if step is None:
                 raise ValueError(
                     f"checkpoint: none in {workdir} was evaluated by {metric!r}; ask "
                     f"for last or one of {steps}"
                 )
-        elif which in ("best", "last"):
+        elif checkpoint in ("best", "last"):
             step = steps[-1]
-        elif str(which).isdecimal() and int(which) in steps:
-            step = int(which)
+        elif str(checkpoint).isdecimal() and int(checkpoint) in steps:
+            step = int(checkpoint)
         else:
             raise ValueError(
-                f"checkpoint: {workdir} has no {which!r}; ask for best, last or one of "
-                f"{steps}"
+                f"checkpoint: {workdir} has no {checkpoint!r}; ask for best, last or "
+                f"one of {steps}"
             )
         changes = network_changes(checkpoints.meta(step)["config"], config)
         if changes:

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from absl import flags, logging
 from ml_collections import ConfigDict
 
+from kprpe_jax.core import mesh
+from kprpe_jax.core.compile_cache import use_compile_cache
 from kprpe_jax.training import config as config_lib
-from kprpe_jax.training import mesh
-from kprpe_jax.training.compile_cache import use_compile_cache
 
 _CONFIG = flags.DEFINE_string("config", None, "Config file, path.py[:arg].")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")

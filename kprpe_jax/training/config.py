@@ -24,7 +24,7 @@ import kprpe_jax
 
 # Between two starts of one run these may change: they say where and how fast the run
 # goes, not what it computes. (But for PartialFC, loss.sample_rate below 1: another size
-# of mesh.class draws other class centres.)
+# of mesh.class draws other class centers.)
 MAY_CHANGE = (
     "checkpoint",
     "data.dir",
@@ -35,7 +35,7 @@ MAY_CHANGE = (
 )
 
 # What a run's network computes, beyond the shapes of its arrays: an evaluation must say
-# the same. (Class centres are padded: their shape does not tell how many there are.)
+# the same. (Class centers are padded: their shape does not tell how many there are.)
 NETWORK = (
     "task",
     "backbone",
@@ -52,8 +52,8 @@ SAME_NETWORK = {
     "model.dtype": ("float32", "bfloat16"),
     "model.remat": (False, True),
     "model.position_options.factorized": (False, True),
-    "model.position_options.gaze_width": None,
-    "model.position_options.gaze_template": None,
+    "model.position_options.anchor_width": None,
+    "model.position_options.anchor_template": None,
     "backbone.weights": None,
 }
 

@@ -9,11 +9,11 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from kprpe_jax import tasks
+from kprpe_jax.core import mesh as mesh_lib
+from kprpe_jax.core.mesh import replicated
 from kprpe_jax.tasks.task import Task, run_evaluators
-from kprpe_jax.training import mesh as mesh_lib
 from kprpe_jax.training.checkpoint import restore_for_eval
 from kprpe_jax.training.loop import prepare_data
-from kprpe_jax.training.mesh import replicated
 from kprpe_jax.training.state import abstract_state
 
 
@@ -21,7 +21,7 @@ def evaluate(
     config: ConfigDict,
     workdir: str | os.PathLike,
     *,
-    which: int | str = "best",
+    checkpoint: int | str = "best",
     evaluators: Sequence[str] = (),
     weights: str | None = None,
 ) -> dict[str, float]:
@@ -30,7 +30,7 @@ def evaluate(
     Args:
       config: of the run; what `config.NETWORK` does not name may differ from training.
       workdir: the run's folder; nothing in it is changed.
-      which: a step, "last" or "best", as `restore_for_eval`.
+      checkpoint: a step, "last" or "best", as `restore_for_eval`.
       evaluators: names; all of the task's by default.
       weights: file of published weights (`Task.import_weights`) in place of a
         checkpoint.
@@ -59,7 +59,7 @@ def evaluate(
         return run_evaluators(
             task, evaluators or task.evaluators, _published(task, weights, mesh), mesh
         )
-    state = restore_for_eval(workdir, which, abstract_state(task, mesh), config)
+    state = restore_for_eval(workdir, checkpoint, abstract_state(task, mesh), config)
     results = run_evaluators(task, evaluators or task.evaluators, state, mesh)
     return {"step": int(state.step), **results}
 

@@ -128,7 +128,7 @@ def describe_run(
         f"mesh: {axes} on {mesh.size} {kind} devices, {jax.process_count()} processes",
         f"parameters: {total:,} in all, "
         f"{bytes_per_device(abstract_state.params) / _MIB:.1f} MiB per device "
-        f"(with optimiser state {bytes_per_device(_trained(abstract_state)) / _MIB:.1f}"
+        f"(with optimizer state {bytes_per_device(_trained(abstract_state)) / _MIB:.1f}"
         " MiB)",
     ]
     memory = compiled.memory_analysis()

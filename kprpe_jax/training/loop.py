@@ -12,11 +12,11 @@ from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
 from kprpe_jax import tasks
+from kprpe_jax.core import mesh as mesh_lib
 from kprpe_jax.data import loader
 from kprpe_jax.data.store import prepare_embedded
 from kprpe_jax.tasks.task import Task, TrainingRows, run_evaluators
 from kprpe_jax.training import config as config_lib
-from kprpe_jax.training import mesh as mesh_lib
 from kprpe_jax.training.checkpoint import Checkpoints
 from kprpe_jax.training.finite import check_finite
 from kprpe_jax.training.logging import RunLog, describe_run
@@ -64,7 +64,7 @@ def train(
         evaluated_rows = config.evals.batch_size
         mesh_lib.check_batch_size(evaluated_rows, 1, mesh, field="evals.batch_size")
 
-    # ---- data, task, optimiser ------------------------------------------------------
+    # ---- data, task, optimizer ------------------------------------------------------
     if task is None:
         prepare_data(config)
         task = tasks.build(config, mesh)

@@ -1,4 +1,4 @@
-"""Learning-rate schedules, decay masks and the optimisers AdamW and SGD."""
+"""Learning-rate schedules, decay masks and the optimizers AdamW and SGD."""
 
 import math
 import re

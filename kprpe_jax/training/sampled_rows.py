@@ -1,9 +1,9 @@
-"""A training state cut down to the class centres that a step samples, and back.
+"""A training state cut down to the class centers that a step samples, and back.
 
-Optimiser, clipping and the watch over what is finite see the sampled rows alone, as if
+Optimizer, clipping and the watch over what is finite see the sampled rows alone, as if
 these were all: a step costs what its sample costs, whatever the number of classes. Rows
-that are left out keep their centre and their moments, bit for bit: neither moments nor
-weights decay there, as in the official PartialFC, whose optimiser holds the sampled
+that are left out keep their center and their moments, bit for bit: neither moments nor
+weights decay there, as in the official PartialFC, whose optimizer holds the sampled
 rows only.
 """
 
@@ -22,12 +22,12 @@ CENTERS = "class_centers"
 
 
 def take_sampled(state: TrainState, sample: ClassSample, mesh: Mesh) -> TrainState:
-    """The state with the sampled rows in place of all centres and their moments.
+    """The state with the sampled rows in place of all centers and their moments.
 
     Args:
       state: its parameters hold CENTERS.
       sample: of this step; the loss finds it in the collection SAMPLED.
-      mesh: holds the centres.
+      mesh: holds the centers.
     """
 
     def take(leaf: Array) -> Array:
@@ -64,7 +64,7 @@ def put_sampled(
 
 
 def _on_centers(change: Callable[..., Array], tree: Any, *rest: Any) -> Any:
-    """Change the centres and what the optimiser keeps of each of their numbers."""
+    """Change the centers and what the optimizer keeps of each of their numbers."""
 
     def visit(path: tuple, leaf: Array, *others: Array) -> Array:
         is_center = path_of(path).split("/")[-1] == CENTERS and leaf.ndim == 2

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from kprpe_jax.training import mesh as mesh_lib
+from kprpe_jax.core import mesh as mesh_lib
 
 Rules = Sequence[tuple[str, PartitionSpec]]
 
@@ -62,7 +62,7 @@ def parameter_spec(
 def state_shardings(abstract_state: Any, rules: Rules, mesh: Mesh) -> Any:
     """Give a training state's shardings from its shapes alone.
 
-    Parameters follow `parameter_spec`; each array of the optimiser state follows the
+    Parameters follow `parameter_spec`; each array of the optimizer state follows the
     parameter whose path its own path ends with and whose shape it has; everything else
     (collections, step, random key) is whole on every device.
 

@@ -41,7 +41,7 @@ def create_state(
 
     Args:
       init: the task's init, key -> {"params": tree, other collections}.
-      transformation: the optimiser.
+      transformation: the optimizer.
       rng: typed key, split between the parameters and the run.
     """
     init_rng, run_rng = jax.random.split(rng)
@@ -67,7 +67,7 @@ def abstract_state(
     Args:
       task: its init and sharding_rules are used.
       mesh: where the state shall lie.
-      transformation: the optimiser; None for a state that is only evaluated.
+      transformation: the optimizer; None for a state that is only evaluated.
     Returns: a TrainState of ShapeDtypeStructs.
     Raises: ValueError: a sharding rule that does not fit (see `sharding`).
     """

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from kprpe_jax.training import mesh as mesh_lib
+from kprpe_jax.core import mesh as mesh_lib
 from kprpe_jax.training.optimizer import Optimizer
 from kprpe_jax.training.sampled_rows import put_sampled, take_sampled
 from kprpe_jax.training.state import TrainState
@@ -39,7 +39,7 @@ def make_train_step(
       mesh: each micro-batch is spread over all of it.
       accumulate_steps: micro-batches per update. Their gradients and metrics are
         averaged, their collections handed on from one to the next.
-      sample_classes: the task's: which class centres the update is about. Drawn for
+      sample_classes: the task's: which class centers the update is about. Drawn for
         the whole batch, before it is cut.
     Returns: the step. Its metrics are float32 scalars: the task's, and loss, grad_norm
       (before clipping) and learning_rate.
@@ -161,7 +161,7 @@ class CompiledStep:
 def _split_batch(batch: Batch, parts: int, mesh: Mesh) -> Batch:
     """Cut [B, ...] into [parts, B / parts, ...]; part i takes the rows i::parts.
 
-    Strided, because a device's rows are neighbours: so it keeps a share of each part,
+    Strided, because a device's rows are neighbors: so it keeps a share of each part,
     nothing moves between devices, and each part is spread over all of them.
     """
     sharding = NamedSharding(mesh, PartitionSpec(None, mesh_lib.AXES))

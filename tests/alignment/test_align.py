@@ -18,7 +18,7 @@ align = quick_jit(partial(align_faces, size=SIZE))
 
 
 def turned_keypoints(size, degrees, scale):
-    """The template, turned and scaled about its centre, in a larger photo."""
+    """The template, turned and scaled about its center, in a larger photo."""
     points = face_template(SIZE)
     middle = points.mean(0)
     matrix = affine.compose(

@@ -11,7 +11,6 @@ from PIL import Image
 
 from kprpe_jax import align_photos as command
 from kprpe_jax.alignment.align import align_faces
-from kprpe_jax.alignment.detector import Faces
 from kprpe_jax.alignment.photos import (
     Finder,
     FoundFaces,
@@ -23,6 +22,7 @@ from kprpe_jax.alignment.photos import (
     patch_side,
 )
 from kprpe_jax.data.importers.landmarks import read_landmarks
+from kprpe_jax.detection.detections import Faces
 from kprpe_jax.geometry.template import face_template
 
 SIZE = (32, 32)
@@ -100,7 +100,7 @@ def test_a_patch_aligns_as_its_photo(rng):
 
 
 def test_a_large_face_is_shrunk_without_aliasing(rng):
-    """Fine stripes become grey, and a smooth face stays what it is."""
+    """Fine stripes become gray, and a smooth face stays what it is."""
     stripes = np.zeros((1200, 1200, 3), np.uint8)
     stripes[:, ::2] = 255
     smooth = smooth_photo(rng, 1200, 1200)

@@ -103,7 +103,7 @@ def test_every_stage_of_an_iresnet_can_be_warped(after, fields):
     assert shapes["params"]["localization"]["out"]["bias"].shape == (128,)
 
 
-def test_the_localisation_network_is_the_papers():
+def test_the_localization_network_is_the_papers():
     assert WIDTHS == (8, 16, 32, 64, 64)
     network = LocalizationNet(6)
     shapes = jax.eval_shape(

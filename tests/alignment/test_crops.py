@@ -48,7 +48,7 @@ def test_jitter_moves_image_points_and_box_alike():
     assert 1 / 1.12 < width.max() <= 1 / 1.08
     middle = np.asarray(crops.boxes[:, :2] + crops.boxes[:, 2:]) / 2
     assert 0.05 < np.abs(middle - 0.5).max() < 0.1
-    # The bright pixel's centre is at (0.575, 0.475) of the image.
+    # The bright pixel's center is at (0.575, 0.475) of the image.
     low, high = points[0].min(0), points[0].max(0)
     share = (np.float32([11.5, 9.5]) / 20 - low) / (high - low)
     want = crops.boxes[:, :2] + share * (crops.boxes[:, 2:] - crops.boxes[:, :2])

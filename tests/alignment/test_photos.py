@@ -11,14 +11,14 @@ import pytest
 from PIL import Image
 
 from kprpe_jax.alignment.align import align_faces
-from kprpe_jax.alignment.detector import find_faces, largest_face
 from kprpe_jax.alignment.photos import detector_finder, find_in_photos
+from kprpe_jax.detection.detections import find_faces, largest_face
 from kprpe_jax.evaluation.landmarks import (
     eye_distance,
     normalized_errors,
     summarize_errors,
 )
-from kprpe_jax.interop.retinaface import import_weights, official_retinaface
+from kprpe_jax.weights.retinaface import import_weights, official_retinaface
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 WEIGHTS = DATA / "weights" / "retinaface_mnet025.npz"
@@ -64,7 +64,7 @@ def test_aligned_photos_look_like_the_reference_aligners(detect):
         assert np.corrcoef(got.ravel(), want.ravel())[0, 1] > 0.92, path.name
 
 
-def test_error_on_labelled_faces_is_that_of_the_released_weights(detect):
+def test_error_on_labeled_faces_is_that_of_the_released_weights(detect):
     labels = np.load(DATA / "landmarks5" / "lfw150_points.npz")
     count, side = 100, 250
     images = []
@@ -80,9 +80,9 @@ def test_error_on_labelled_faces_is_that_of_the_released_weights(detect):
             strict=True,
         ),
     )
-    labelled = labels["points250"][:count]
+    labeled = labels["points250"][:count]
     errors = normalized_errors(
-        keypoints * side, labelled, eye_distance(labelled), found=found
+        keypoints * side, labeled, eye_distance(labeled), found=found
     )
     result = summarize_errors(errors)
     assert result["missing"] == 0

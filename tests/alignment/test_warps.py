@@ -40,7 +40,7 @@ def test_outputs_of_zero_are_the_identity(kind, control):
 
 @pytest.mark.parametrize(("kind", "control"), KINDS)
 def test_grid_and_points_are_one_function(kind, control, rng):
-    """The grid is `to_input` of the pixel centres, and `to_output` its inverse."""
+    """The grid is `to_input` of the pixel centers, and `to_output` its inverse."""
     outputs = outputs_of(kind, control, rng)
 
     @jax.jit
@@ -112,7 +112,7 @@ def test_full_align_meets_every_landmark(rng):
 
 
 def test_a_warped_map_shows_the_input_where_the_warp_says(rng):
-    """A bright pixel of the input appears where its centre is carried to."""
+    """A bright pixel of the input appears where its center is carried to."""
     images = np.full((1, 20, 20, 1), -1, np.float32)
     images[0, 6, 13] = 1.0
     center = np.float32([[(13 + 0.5) / 20, (6 + 0.5) / 20]])[None]

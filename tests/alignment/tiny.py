@@ -1,4 +1,4 @@
-"""Variables for tiny networks without compiling their initialisation."""
+"""Variables for tiny networks without compiling their initialization."""
 
 from typing import Any
 

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kprpe_jax.backbones.arcface_resnet import ArcFaceResNet, GreyUnit, SharedPRelu
+from kprpe_jax.backbones.arcface_resnet import ArcFaceResNet, GrayUnit, SharedPRelu
 from tests.quick import quick_jit
 
 
@@ -47,20 +47,20 @@ def test_taps_and_statistics(images):
     assert after["batch_stats"] == variables["batch_stats"]
 
 
-def test_colours_count_as_their_luma(images, rng):
+def test_colors_count_as_their_luma(images, rng):
     """Through the stem alone: what comes after sees nothing but it."""
     model = small(stage_sizes=(0, 0, 1, 0))
     variables = drawn(model, rng, images)
-    grey = 0.299 * images[..., :1] + 0.587 * images[..., 1:2] + 0.114 * images[..., 2:]
+    gray = 0.299 * images[..., :1] + 0.587 * images[..., 1:2] + 0.114 * images[..., 2:]
     call = quick_jit(lambda v, x: model.apply(v, x, method="features")["stage3"])
     assert_close = np.testing.assert_allclose
-    assert_close(call(variables, images), call(variables, grey), rtol=1e-4)
+    assert_close(call(variables, images), call(variables, gray), rtol=1e-4)
 
 
 def test_unit_shares_its_slope(rng):
     """With the last norm's scale and bias at 0 a unit is the PReLU of its input."""
     x = jnp.asarray(rng.normal(size=(1, 4, 4, 6)), jnp.float32)
-    unit = GreyUnit(6, 1, jnp.float32)
+    unit = GrayUnit(6, 1, jnp.float32)
     variables = drawn(unit, rng, x, False)
     variables["params"]["norm3"] = jax.tree.map(
         np.zeros_like, variables["params"]["norm3"]

@@ -47,7 +47,7 @@ def test_taps_and_statistics():
 
 
 def test_variants_scale_the_images():
-    """What 0 and 255 become: facenet-pytorch standardises, DeepFace-EMD divides."""
+    """What 0 and 255 become: facenet-pytorch standardizes, DeepFace-EMD divides."""
     ends = np.array([-1.0, 1.0])
     for name, want in (
         ("facenet_pytorch", (np.array([0, 255]) - 127.5) / 128),

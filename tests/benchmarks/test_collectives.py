@@ -8,7 +8,7 @@ import pytest
 from jax.sharding import PartitionSpec
 
 from benchmarks.collectives import collective_bytes, least_bytes
-from kprpe_jax.training.mesh import make_mesh
+from kprpe_jax.core.mesh import make_mesh
 
 AXES = ("data", "class")
 
@@ -54,5 +54,5 @@ def test_the_least():
         "embeddings": 3 / 4 * 32 * 9 * 4,
         "their gradient": 3 / 4 * 32 * 8 * 4,
         "softmax": 2 * 3 / 4 * 32 * 3 * 4,
-        "gradient of centres": 2 * 1 / 2 * 100 * 8 * 4,
+        "gradient of centers": 2 * 1 / 2 * 100 * 8 * 4,
     }

@@ -8,7 +8,7 @@ from jax.experimental import pallas as pl
 from jax.sharding import PartitionSpec
 
 from benchmarks.flops import traced_flops
-from kprpe_jax.training.mesh import make_mesh
+from kprpe_jax.core.mesh import make_mesh
 
 PRODUCT = 2 * 3 * 4 * 5
 

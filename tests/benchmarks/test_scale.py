@@ -8,7 +8,7 @@ import pytest
 from jax.sharding import PartitionSpec
 
 from benchmarks import hlo_text, scale
-from kprpe_jax.training.mesh import make_mesh
+from kprpe_jax.core.mesh import make_mesh
 
 
 @pytest.mark.skipif(jax.device_count() < 8, reason="needs 8 devices")
@@ -69,11 +69,11 @@ def test_the_least_by_hand():
     whole = part((8, 1, 1))  # everything is summed over eight
     assert whole["parameters"] == 0
     assert whole["their gradient"] == 2 * 7 / 8 * 4000
-    assert whole["class centres"] == 2 * 7 / 8 * 100 * 8 * 4
+    assert whole["class centers"] == 2 * 7 / 8 * 100 * 8 * 4
     split = part((2, 4, 1))  # gathered twice and scattered by four, summed by two
     assert split["parameters"] == 2 * 3 / 4 * 4000
     assert split["their gradient"] == 3 / 4 * 4000 + 2 * 1 / 2 * 1000
-    assert part((1, 1, 8))["class centres"] < whole["class centres"]
+    assert part((1, 1, 8))["class centers"] < whole["class centers"]
 
 
 def test_the_least_state():

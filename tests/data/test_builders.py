@@ -52,7 +52,7 @@ def test_digits_split_is_complete_disjoint_and_stratified(digits_dir):
     assert np.abs(counts - np.bincount(digits.target) / 5).max() < 1
 
 
-def test_enlarge_is_bilinear_between_pixel_centres(rng):
+def test_enlarge_is_bilinear_between_pixel_centers(rng):
     small = rng.integers(0, 17, size=(2, 8, 8)).astype(float)
     large = builders.enlarge(small)
     assert not large[:, :4].any()

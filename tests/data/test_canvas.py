@@ -66,7 +66,7 @@ def test_same_key_same_place_and_other_key_other_place(digits):
     assert (first != other).any(axis=(1, 2)).mean() > 0.9
 
 
-def test_centre_mode_leaves_a_border_of_six_as_affnist():
+def test_center_mode_leaves_a_border_of_six_as_affnist():
     images, points = blocks(2, channels=3)
     placed, moved = place(
         jax.random.key(0), images, points, canvas_size=40, mode="center"
@@ -78,7 +78,7 @@ def test_centre_mode_leaves_a_border_of_six_as_affnist():
     np.testing.assert_allclose(moved, (points * 28 + 6) / 40, atol=1e-6)
 
 
-def test_a_block_larger_than_the_canvas_is_centred():
+def test_a_block_larger_than_the_canvas_is_centered():
     images, points = blocks(3, box=(0, 2, 28, 26))
     for function, extra in ((place, {}), (distort, {"severity": 0.0})):
         _, moved = function(jax.random.key(0), images, points, canvas_size=20, **extra)

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kprpe_jax.data.augmentation.recipe import make_recipe
+from kprpe_jax.augmentation.recipe import make_recipe
 from kprpe_jax.data.face_features import (
     collect,
     read_features,
@@ -13,7 +13,7 @@ from kprpe_jax.data.face_features import (
 )
 from kprpe_jax.data.feature_rows import choose_photos, degradation, feature_rows
 from kprpe_jax.data.store import Rows
-from kprpe_jax.interop.extractor import Extractor, Features
+from kprpe_jax.weights.extractor import Extractor, Features
 
 SIZE, PHOTOS, COPIES = 8, 5, 3
 LABELS = np.array([4, 4, 7, 7, 7], np.int32)

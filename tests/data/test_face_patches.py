@@ -5,11 +5,11 @@ import pytest
 from kprpe_jax.data.face_patches import Patches, open_patches, write_patches
 from kprpe_jax.data.precompute_patches import patch_rows
 from kprpe_jax.data.store import Rows
-from kprpe_jax.interop.patch_cnn import PatchCnn, open_patch_cnn
+from kprpe_jax.weights.patch_cnn import PatchCnn, open_patch_cnn
 
 
 def embed(variables, images):
-    """Patches are the pixels, the embedding is the mean colour."""
+    """Patches are the pixels, the embedding is the mean color."""
     return images.reshape(len(images), -1, 3), variables * images.mean((1, 2))
 
 

@@ -8,9 +8,9 @@ from kprpe_jax.data.read_photos import read_photos
 
 
 def frames():
-    """Six frames, each of one colour."""
-    colours = np.array([[40, 60, 200], [200, 60, 40], [60, 200, 40]] * 2, np.uint8)
-    return np.broadcast_to(colours[:, None, None], (6, 48, 64, 3))
+    """Six frames, each of one color."""
+    colors = np.array([[40, 60, 200], [200, 60, 40], [60, 200, 40]] * 2, np.uint8)
+    return np.broadcast_to(colors[:, None, None], (6, 48, 64, 3))
 
 
 def write_video(path):

@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from kprpe_jax.core.unit import unit
 from kprpe_jax.evaluation.adversarial import attack_embeddings
 from kprpe_jax.evaluation.altered import ALTERATIONS, crop_faces
 from kprpe_jax.geometry.template import ARCFACE_112
-from kprpe_jax.layers.unit import unit
 
 COUNT = 6
 EYES, MOUTH = (0, 1), (3, 4)

@@ -5,13 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from kprpe_jax.core import mesh as mesh_lib
 from kprpe_jax.evaluation.conditions import (
     Condition,
     _key,
     make_evaluators,
     standard_conditions,
 )
-from kprpe_jax.training import mesh as mesh_lib
 
 CLASSES, SIDE = 4, 6
 STATE = types.SimpleNamespace(params={"shift": jnp.float32(1)}, collections={})

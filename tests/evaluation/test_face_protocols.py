@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from kprpe_jax.core.mesh import make_mesh
 from kprpe_jax.data.importers.dataset import write_dataset
 from kprpe_jax.data.importers.ijb import open_ijb
 from kprpe_jax.data.importers.image_folder import open_image_folder
@@ -16,7 +17,6 @@ from kprpe_jax.data.importers.video_templates import open_video_templates
 from kprpe_jax.data.template_sets import open_template_set
 from kprpe_jax.evaluation.face_protocols import POOLINGS, protocol_evaluators
 from kprpe_jax.geometry.template import face_template
-from kprpe_jax.training.mesh import make_mesh
 from kprpe_jax.training.state import TrainState
 
 SIZE, PEOPLE, CELL = 16, 6, 4
@@ -27,7 +27,7 @@ STATE = TrainState(
 
 
 def features(image):
-    """Mean colours of 4 x 4 cells of an image in [-1, 1], and of its mirror image."""
+    """Mean colors of 4 x 4 cells of an image in [-1, 1], and of its mirror image."""
     x = image.reshape(SIZE // CELL, CELL, SIZE // CELL, CELL, 3).mean((1, 3))
     return (x + x[:, ::-1]).ravel()
 
@@ -42,7 +42,7 @@ def unit(x):
 
 
 class Pictures:
-    """Images of people, alike in their colours; remembers the features of each."""
+    """Images of people, alike in their colors; remembers the features of each."""
 
     def __init__(self, seed):
         self.rng = np.random.default_rng(seed)
@@ -127,7 +127,7 @@ def test_ijb_by_its_own_lists(tmp_path, pooling):
         for number in (3 * t, 3 * t + 1, 3 * t + 2):
             value = x[number] if pooling.startswith("norm") else unit(x[number])
             score = SCORES[number % len(SCORES)]
-            if pooling == "landmark_score":  # Eq. 17; pixels centred at i + 0.5
+            if pooling == "landmark_score":  # Eq. 17; pixels centered at i + 0.5
                 away = np.sqrt(10) * ((number % 5) * 0.4 + 0.5) / SIZE
                 value = value * max((1 - away / 0.2) * score, 1e-6)
             elif pooling not in ("norm", "equal"):
@@ -254,7 +254,11 @@ def test_faults_are_one_sentence(tmp_path):
     for number in (3, 4, 5):
         (tmp_path / "raw" / "loose_crop" / f"{number}.png").unlink()
     write_dataset(
-        open_ijb(tmp_path / "raw"), name="gaps", data_dir=data, origin={}, on_bad="skip"
+        open_ijb(tmp_path / "raw"),
+        name="gaps",
+        data_dir=data,
+        origin={},
+        on_error="skip",
     )
     with pytest.raises(ValueError, match=r"got 1 of 12 without one, such as \[101\]"):
         run(data, "ijb:gaps")
@@ -274,7 +278,7 @@ def test_a_video_template_without_a_readable_frame_is_not_forgotten(tmp_path):
         lines.append(f"{50 + person},{person},v{person},0")
     (tmp_path / "templates.csv").write_text("\n".join(lines) + "\n")
     source, data = open_video_templates(tmp_path / "templates.csv"), tmp_path / "data"
-    write_dataset(source, name="probes", data_dir=data, origin={}, on_bad="skip")
+    write_dataset(source, name="probes", data_dir=data, origin={}, on_error="skip")
     with pytest.raises(ValueError, match=r"got 1 of 3 without one, such as \[50\]"):
         run(data, "video:probes,stills")
 
@@ -293,7 +297,7 @@ def test_a_probe_of_tinyface_that_cannot_be_searched(tmp_path, broken, match):
             Pictures(7).write(raw / f"{name.format(person)}.png", person)
     (raw / broken).write_bytes(b"no image")
     write_dataset(
-        open_tinyface(raw), name="tiny", data_dir=data, origin={}, on_bad="skip"
+        open_tinyface(raw), name="tiny", data_dir=data, origin={}, on_error="skip"
     )
     with pytest.raises(ValueError, match=match):
         run(data, "tinyface:tiny")

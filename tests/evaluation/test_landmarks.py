@@ -26,7 +26,7 @@ def test_errors_of_moved_points():
     np.testing.assert_allclose(normalized_errors(moved, LABELS, sizes), [0.2, 0.1])
     mask = np.array([[True, False, False], [True, True, True]])
     got = normalized_errors(
-        moved, LABELS, sizes, labelled_mask=mask, found=np.array([True, False])
+        moved, LABELS, sizes, labeled_mask=mask, found=np.array([True, False])
     )
     np.testing.assert_allclose(got, [0.5, np.inf])
 

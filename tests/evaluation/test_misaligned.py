@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from kprpe_jax.core.mesh import make_mesh
 from kprpe_jax.evaluation.conditions import Condition
 from kprpe_jax.evaluation.misaligned import (
     face_conditions,
@@ -10,7 +11,6 @@ from kprpe_jax.evaluation.misaligned import (
     misalign,
 )
 from kprpe_jax.evaluation.pairs import Pairs
-from kprpe_jax.training.mesh import make_mesh
 from kprpe_jax.training.state import TrainState
 
 
@@ -69,7 +69,7 @@ class Points:
 
 
 def verify_points(conditions, points, *, batch_size=4):
-    """Verify neighbours by where their keypoints lie, as seen from the centre."""
+    """Verify neighbors by where their keypoints lie, as seen from the center."""
 
     def embed(params, collections, images, keypoints):
         # The mirror image is added: subtract its x, so that nothing cancels out.

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from kprpe_jax.core.mesh import make_mesh
 from kprpe_jax.data.pair_sets import PairSet
 from kprpe_jax.data.store import Rows
 from kprpe_jax.evaluation.embedding import embed_rows, with_mirror
@@ -14,7 +15,6 @@ from kprpe_jax.evaluation.pair_verification import (
     summary,
     verify_pairs,
 )
-from kprpe_jax.training.mesh import make_mesh
 
 ONE = {"data": -1, "fsdp": 1, "class": 1}
 

@@ -3,12 +3,12 @@
 import jax
 import numpy as np
 
+from kprpe_jax.core.mesh import make_mesh
 from kprpe_jax.data.aligned_faces import alignment_matrix, detection_matrix
 from kprpe_jax.data.faces import Faces
 from kprpe_jax.evaluation.pairs import draw_pairs
 from kprpe_jax.evaluation.partly_aligned import make_evaluator
 from kprpe_jax.geometry.template import face_template
-from kprpe_jax.training.mesh import make_mesh
 from kprpe_jax.training.state import TrainState
 from tests.data.importers.sources import encode
 

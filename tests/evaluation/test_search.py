@@ -4,8 +4,8 @@ import jax
 import numpy as np
 import pytest
 
+from kprpe_jax.core.mesh import make_mesh
 from kprpe_jax.evaluation.search import search
-from kprpe_jax.training.mesh import make_mesh
 
 
 @pytest.fixture

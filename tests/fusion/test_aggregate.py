@@ -36,12 +36,12 @@ def test_image_weights_equal_oracle(rng):
     assignment = rng.dirichlet(np.ones(M), (SETS, N)).transpose(0, 2, 1)
     assignment[0, :, 3], assignment[1] = 0.0, 0.0  # padding, a set without images
     importance = rng.dirichlet(np.ones(M), (SETS, D)).transpose(0, 2, 1)
-    for rows in ("as_assigned", "normalised"):
+    for rows in ("as_assigned", "normalized"):
         got = image_weights(assignment, importance, rows=rows)
         want = np.zeros(N)
         for j in range(M):
             row = assignment[0, j]
-            row = row / row.sum() if rows == "normalised" else row
+            row = row / row.sum() if rows == "normalized" else row
             for i in range(N):
                 want[i] += row[i] * sum(importance[0, j]) / D
         np.testing.assert_allclose(got[0], want / want.sum(), rtol=1e-5)

@@ -16,7 +16,7 @@ def inputs(rng):
 
 
 def test_assignment_equals_oracle(inputs):
-    """Eq. 2, image by image: a softmax over the centres."""
+    """Eq. 2, image by image: a softmax over the centers."""
     keys, centers, mask = inputs
     got = assign(centers, keys, mask)
     for b in range(SETS):

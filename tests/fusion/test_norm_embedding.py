@@ -6,7 +6,7 @@ import pytest
 
 from kprpe_jax.fusion.norm_embedding import (
     NormEmbedding,
-    quantise_norms,
+    quantize_norms,
     sinusoid_table,
 )
 
@@ -16,12 +16,12 @@ def test_rounding():
     values = np.float32([-9, -3, -0.25, -0.05, 0, 0.05, 0.25, 2.999, 3, 9])
     floor = [-30, -30, -3, -1, 0, 0, 2, 29, 30, 30]
     truncated = [-30, -30, -2, 0, 0, 0, 2, 29, 30, 30]
-    np.testing.assert_array_equal(quantise_norms(values), floor)
+    np.testing.assert_array_equal(quantize_norms(values), floor)
     np.testing.assert_array_equal(
-        quantise_norms(values, rounding="toward_zero"), truncated
+        quantize_norms(values, rounding="toward_zero"), truncated
     )
     with pytest.raises(ValueError, match="unknown rounding 'nearest'; use one of"):
-        quantise_norms(values, rounding="nearest")
+        quantize_norms(values, rounding="nearest")
 
 
 def vector(position, dim):

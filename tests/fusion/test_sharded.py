@@ -3,9 +3,9 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
+from kprpe_jax.core.mesh import AXES, make_mesh
 from kprpe_jax.fusion.cluster_aggregate import ImageSets
 from kprpe_jax.fusion.sharded import fuse_sharded
-from kprpe_jax.training.mesh import AXES, make_mesh
 from tests.fusion.tiny import (
     draw_sets,
     draw_variables,

@@ -27,7 +27,7 @@ def test_elementary_maps_move_a_point_as_drawn_on_paper(matrix, point, want):
     np.testing.assert_allclose(got, [want], atol=1e-5)
 
 
-def test_centre_stays_in_place_and_batches_keep_their_axes(rng):
+def test_center_stays_in_place_and_batches_keep_their_axes(rng):
     center = rng.normal(size=(3, 2))
     angle = rng.normal(size=3) * 40
     for matrix in (

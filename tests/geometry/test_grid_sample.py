@@ -17,7 +17,7 @@ resize = jax.jit(
 
 
 def place(value, size, padding, align):
-    """Pixel-centre coordinate that a normalised one stands for, by the definition."""
+    """Pixel-center coordinate that a normalized one stands for, by the definition."""
     x = (value + 1) / 2 * (size - 1) if align else ((value + 1) * size - 1) / 2
     if padding == "reflection":
         low, high = (0, size - 1) if align else (-0.5, size - 0.5)
@@ -59,7 +59,7 @@ def test_equals_the_loop_inside_and_far_outside(rng, shape, padding, align):
 def test_gradients_equal_finite_differences(rng, padding, align):
     image = jnp.asarray(rng.normal(size=(1, 5, 6, 2)), jnp.float32)
     size = np.array([6, 5]) - (1 if align else 0)
-    # A quarter of a pixel to either side of a pixel centre: no kink is near.
+    # A quarter of a pixel to either side of a pixel center: no kink is near.
     pixels = rng.integers(-4, 9, size=(1, 3, 4, 2)) + rng.choice([0.25, 0.75])
     grid = jnp.asarray((pixels - (np.array([6, 5]) - 1) / 2) * 2 / size, jnp.float32)
 

@@ -74,7 +74,7 @@ def test_theta_shows_what_the_pixel_matrix_shows(rng, align):
     np.testing.assert_allclose(theta.pixel_matrix(sampler, **sizes), matrix, atol=1e-4)
 
 
-def test_normalised_corners():
+def test_normalized_corners():
     corners = jnp.array([[0.0, 0.0], [8.0, 4.0], [0.5, 3.5]])
     got = theta.normalize_points(corners, (4, 8))
     np.testing.assert_allclose(got, [[-1, -1], [1, 1], [-0.875, 0.75]], atol=1e-6)

@@ -10,7 +10,7 @@ from kprpe_jax.geometry import affine, sampling
 
 
 def slow_sample(images, points):
-    """Sum over the four neighbours, each skipped when it is outside."""
+    """Sum over the four neighbors, each skipped when it is outside."""
     batch, height, width, channels = images.shape
     out = np.zeros((*points.shape[:-1], channels))
     for place in np.ndindex(points.shape[:-1]):
@@ -65,7 +65,7 @@ def test_warp_by_whole_pixels_moves_the_content(rng):
     np.testing.assert_allclose(got, want, atol=1e-6)
 
 
-def test_warp_by_a_quarter_turn_about_the_centre_is_rot90(rng):
+def test_warp_by_a_quarter_turn_about_the_center_is_rot90(rng):
     images = rng.normal(size=(1, 6, 6, 2)).astype(np.float32)
     matrix = affine.invert(affine.rotation(90.0, jnp.array([[3.0, 3.0]])))
     got = sampling.warp_affine(jnp.asarray(images), matrix, out_size=(6, 6))
@@ -73,7 +73,7 @@ def test_warp_by_a_quarter_turn_about_the_centre_is_rot90(rng):
     np.testing.assert_allclose(got, want, atol=1e-4)
 
 
-def test_warp_matches_the_loop_at_the_mapped_pixel_centres(rng):
+def test_warp_matches_the_loop_at_the_mapped_pixel_centers(rng):
     images = rng.normal(size=(2, 5, 4, 1))
     matrix = rng.normal(size=(2, 2, 3)) + np.eye(2, 3)
     points = np.empty((2, 3, 6, 2))

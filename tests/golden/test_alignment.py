@@ -12,16 +12,16 @@ import numpy as np
 import pytest
 
 from kprpe_jax.alignment.align import align_faces
-from kprpe_jax.alignment.detector import find_faces
-from kprpe_jax.alignment.nms import suppress_overlaps
-from kprpe_jax.alignment.priors import (
+from kprpe_jax.detection.detections import find_faces
+from kprpe_jax.detection.nms import suppress_overlaps
+from kprpe_jax.detection.priors import (
     Anchors,
     decode_boxes,
     decode_keypoints,
     make_priors,
 )
 from kprpe_jax.geometry.template import ARCFACE_112
-from kprpe_jax.interop.retinaface import (
+from kprpe_jax.weights.retinaface import (
     check_weights,
     import_weights,
     official_aligner,

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from kprpe_jax.core.unit import unit
 from kprpe_jax.evaluation.identification import (
     alarm_threshold,
     mate_recall_at_false_matches,
@@ -28,7 +29,6 @@ from kprpe_jax.evaluation.verification import (
     fold_tar_at_far,
 )
 from kprpe_jax.fusion.landmark_score import landmark_score, score_weighted
-from kprpe_jax.layers.unit import unit
 from tests.golden.golden import assert_close, case_params, load_case
 
 pytestmark = pytest.mark.golden

@@ -13,19 +13,19 @@ import numpy as np
 import pytest
 
 from kprpe_jax.backbones.arcface_resnet import ArcFaceResNet
+from kprpe_jax.core.unit import unit
 from kprpe_jax.evaluation.scores import pair_distance
 from kprpe_jax.evaluation.verification import fold_accuracy, fold_roc
-from kprpe_jax.interop.face_vit import (
-    export_weights,
-    face_vit_from_official,
-    import_weights,
-)
-from kprpe_jax.layers.unit import unit
 from kprpe_jax.losses.margin import make_margin, margin_logits
 from kprpe_jax.matching.earth_movers import match_faces
 from kprpe_jax.matching.patch_weights import Faces
 from kprpe_jax.matching.two_image import feature_similarity
 from kprpe_jax.matching.two_stage import FAST
+from kprpe_jax.weights.face_vit import (
+    export_weights,
+    face_vit_from_official,
+    import_weights,
+)
 from tests.golden.drawn_weights import draw_weights
 from tests.golden.golden import assert_close, case_names, case_params, load_case
 from tests.quick import quick_jit

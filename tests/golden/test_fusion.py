@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from kprpe_jax.core.unit import unit
 from kprpe_jax.fusion.aggregate import image_weights
 from kprpe_jax.fusion.cluster_aggregate import VARIANTS, ClusterAggregate, ImageSets
 from kprpe_jax.fusion.norm_embedding import (
@@ -17,17 +18,16 @@ from kprpe_jax.fusion.norm_embedding import (
     sinusoid_table,
 )
 from kprpe_jax.fusion.style import style_statistics
-from kprpe_jax.interop.caface import (
-    check_weights,
-    export_weights,
-    import_weights,
-    official_caface,
-)
-from kprpe_jax.layers.unit import unit
 from kprpe_jax.losses.set_fusion import (
     cosine_distance,
     permutation_loss,
     template_loss,
+)
+from kprpe_jax.weights.caface import (
+    check_weights,
+    export_weights,
+    import_weights,
+    official_caface,
 )
 from tests.golden.golden import (
     assert_close,
@@ -90,7 +90,7 @@ def outputs_of(fused, seen):
         "weights": confidence / confidence.sum(1, keepdims=True),
         "aggregated": fused.embeddings,
         "sample_weight": image_weights(
-            assignment.map, fused.importance, rows="normalised"
+            assignment.map, fused.importance, rows="normalized"
         ),
     }
 
@@ -229,7 +229,7 @@ def check_demo(case, add, empty):
             state, assignment, fused = add(state, slice(part[0], part[-1] + 1))
             maps.append(assignment)
         weights = image_weights(
-            jnp.concatenate(maps, -1), fused.importance, rows="normalised"
+            jnp.concatenate(maps, -1), fused.importance, rows="normalized"
         )
         embedding = unit(fused.embeddings)[0]
         assert_close(embedding, want[f"demo_{name}_fused"], BOUND, f"demo_{name}")
@@ -370,7 +370,7 @@ def test_cosine_distance(case):
 @pytest.mark.slow
 @pytest.mark.parametrize("case", case_params("caface_losses"))
 def test_training_step(case):
-    """Gradients through the state of a stream, and the statistics afterwards."""
+    """Gradients through the state of a stream, and the statistics afterward."""
     case = load_case(case)
     given, want = case.arrays["in"], case.arrays["out"]
     model = official_caface("caface_g4_conf512", drop_path_rate=0.0)

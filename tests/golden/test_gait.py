@@ -6,8 +6,8 @@ import pytest
 
 from kprpe_jax.backbones.swin_gait import SwinGait
 from kprpe_jax.evaluation.gait import gait_metrics, part_distances
-from kprpe_jax.interop.swin_gait import check_weights, import_weights
 from kprpe_jax.layers.parts import horizontal_pyramid, set_pooling
+from kprpe_jax.weights.swin_gait import check_weights, import_weights
 from tests.golden.golden import (
     assert_close,
     case_params,

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from kprpe_jax.backbones.iresnet import VARIANTS, IResNet
-from kprpe_jax.interop.iresnet import check_weights, import_weights, official_iresnet
+from kprpe_jax.weights.iresnet import check_weights, import_weights, official_iresnet
 from tests.golden.golden import (
     assert_close,
     case_params,

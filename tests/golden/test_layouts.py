@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from kprpe_jax.interop.vit import check_weights
+from kprpe_jax.weights.vit import check_weights
 from tests.golden.golden import layout_params, load_layout
 
 pytestmark = pytest.mark.golden

@@ -1,4 +1,4 @@
-"""Margins and class centres against stored outputs of the official code.
+"""Margins and class centers against stored outputs of the official code.
 
 Values are relative to the largest of each array, as in test_vit. The official code
 passes the gradient around the margin and lets the angle leave [0, pi].
@@ -11,12 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kprpe_jax.layers.unit import unit
+from kprpe_jax.core.mesh import make_mesh
+from kprpe_jax.core.unit import unit
 from kprpe_jax.losses.adaface import NormStatistics, image_quality
 from kprpe_jax.losses.class_centers import margin_softmax
 from kprpe_jax.losses.class_sampling import Shuffle, num_slots, sample_rows
 from kprpe_jax.losses.margin import clip_cosine, make_margin, margin_logits
-from kprpe_jax.training.mesh import make_mesh
 from tests.golden.golden import assert_close, case_params, load_case
 from tests.quick import quick_jit
 
@@ -72,7 +72,7 @@ def by_rank(arrays, name, world):
 
 
 def replayed(loaded, n, world):
-    """The official sample: rows of all centres, and whose they are, padded alike.
+    """The official sample: rows of all centers, and whose they are, padded alike.
 
     Ranks may keep different numbers; a shard_map wants one: the rest is nobody's.
     """
@@ -152,7 +152,7 @@ def test_two_steps(case):
         weights = by_rank(loaded.arrays["grad"], f"weight_step{n}", world)
         centers_gradient = np.zeros_like(centers)
         centers_gradient[taken] = gradients[1]
-        assert_close(centers_gradient, weights, BOUND, f"centres, step {n}")
+        assert_close(centers_gradient, weights, BOUND, f"centers, step {n}")
         stored = [
             loaded.arrays["grad"][f"in::{prefix}embeddings_step{n}"]
             for prefix in ([f"rank{r}_" for r in range(world)] if world > 1 else [""])

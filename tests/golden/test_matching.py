@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from kprpe_jax.core.unit import unit
 from kprpe_jax.evaluation.retrieval import count_relevant, retrieval
-from kprpe_jax.layers.unit import unit
 from kprpe_jax.matching.earth_movers import match_faces
 from kprpe_jax.matching.flow import (
     Correspondence,
@@ -140,7 +140,7 @@ def test_flow_of_a_kernel(case, domain):
 
 
 @pytest.mark.parametrize("case", case_params("emd_exact"))
-def test_small_epsilon_gives_the_linear_programme(case):
+def test_small_epsilon_gives_the_linear_program(case):
     """As near as the entropy of 81 flows and what is not moved yet allow."""
     _, given, want = arrays(case)
     cost = given["cost"]
@@ -186,7 +186,7 @@ def test_two_stages(case):
     query_ids = ids if own_set else given["query_label"]
     own = np.arange(len(ids)) if own_set else None
 
-    first = first_stage(queries, gallery, ranks=len(ids), own_rows=own)
+    first = first_stage(queries, gallery, ranks=len(ids), exclude_rows=own)
     order = np.where(want["stage1_scores"] == -100, -np.inf, want["stage1_scores"])
     assert_scores(first, order, "stage 1")
 
@@ -222,7 +222,7 @@ def bank(given, side):
 
 
 def assert_scores(ranking, scores, what):
-    """Scores by rank, and rows where neighbours are more than round-off apart."""
+    """Scores by rank, and rows where neighbors are more than round-off apart."""
     order = np.argsort(-scores, axis=1, kind="stable")
     ranked = np.take_along_axis(scores, order, 1)
     finite = np.isfinite(ranked)
@@ -269,7 +269,7 @@ def test_flow_pictures(case):
         if f"grid_{name}" in want:
             picture = flow_picture(image, shown, grid=grid, source=grid)
             got = np.moveaxis(np.asarray(picture), -1, 0)
-            # Min-max normalisation enlarges the round-off of the flow.
+            # Min-max normalization enlarges the round-off of the flow.
             assert_close(got, want[f"grid_{name}"], 1e-3, name)
 
 

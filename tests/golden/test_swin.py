@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from kprpe_jax.backbones.swin import Swin
-from kprpe_jax.interop.swin import check_weights, import_weights
 from kprpe_jax.layers.windows import token_places
+from kprpe_jax.weights.swin import check_weights, import_weights
 from tests.golden.golden import (
     assert_close,
     case_params,

@@ -23,26 +23,26 @@ def setup(rng):
     return module, variables, x
 
 
-def normalise(x, mean, var, params):
+def normalize(x, mean, var, params):
     return (x - mean) / np.sqrt(var + EPSILON) * params["scale"] + params["bias"]
 
 
 def test_evaluation_uses_running_statistics(setup):
     module, variables, x = setup
     stats = variables["batch_stats"]
-    want = normalise(x, stats["mean"], stats["var"], variables["params"])
+    want = normalize(x, stats["mean"], stats["var"], variables["params"])
     np.testing.assert_allclose(
         module.apply(variables, x, train=False), want, rtol=1e-5, atol=1e-5
     )
 
 
 @pytest.mark.parametrize("shape", [(16, 5), (4, 4, 5)])
-def test_training_normalises_biased_and_collects_unbiased(setup, shape):
+def test_training_normalizes_biased_and_collects_unbiased(setup, shape):
     module, variables, x = setup
     got, after = module.apply(
         variables, x.reshape(shape), train=True, mutable=["batch_stats"]
     )
-    want = normalise(x, x.mean(0), x.var(0), variables["params"]).reshape(shape)
+    want = normalize(x, x.mean(0), x.var(0), variables["params"]).reshape(shape)
     np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)
     for name, value in (("mean", x.mean(0)), ("var", x.var(0, ddof=1))):
         old = variables["batch_stats"][name]

@@ -45,7 +45,7 @@ def test_windows(grid, window, shifted, cut):
             want = maps[(slice(None), *places[n, token])]
         np.testing.assert_array_equal(windows[:, n, token], want)
 
-    # Those of a window that are not neighbours in the map were brought there by the
+    # Those of a window that are not neighbors in the map were brought there by the
     # roll.
     apart = np.abs(places[:, :, None] - places[:, None])
     near = (apart < np.array(plan.window)).all(-1)

@@ -2,8 +2,8 @@ import jax
 import numpy as np
 import pytest
 
+from kprpe_jax.core.mesh import batch_sharding, make_mesh
 from kprpe_jax.losses.adaface import image_quality, initial_statistics
-from kprpe_jax.training.mesh import batch_sharding, make_mesh
 from tests.quick import quick_jit
 
 

@@ -104,7 +104,7 @@ def test_odd_inputs_are_finite(batch):
         value, gradients = gradient_fn(embeddings, centers, case)
         assert np.isfinite(value)
         assert all(np.isfinite(g).all() for g in gradients)
-    assert value == 0  # no sample is labelled
+    assert value == 0  # no sample is labeled
 
 
 def test_no_device_has_the_whole_logit_matrix(batch):
@@ -274,7 +274,7 @@ def test_sampled_gradients_equal_those_of_one_data_device(batch):
 
 
 def test_a_sampled_step_reduces_only_the_chosen_gradients(batch):
-    """Between devices go [slots, D] numbers of the centres' gradient, not [rows, D]."""
+    """Between devices go [slots, D] numbers of the centers' gradient, not [rows, D]."""
     embeddings, centers, labels = batch
     mesh = mesh_of(4, 1, 2)
     loss = sampled_loss(mesh, make_margin("cosface", margin=0.4), 0.1)
@@ -304,7 +304,7 @@ def test_labels_out_of_range_are_ignored(batch):
         softmax_on(make_margin("cosface", margin=0.4), mesh_of(1, 1, 2))
     )
     want = function(*batch)
-    labels[5] = NUM_CLASSES + 3  # a row that only pads the centres
+    labels[5] = NUM_CLASSES + 3  # a row that only pads the centers
     assert function(embeddings, centers, labels).loss == want.loss
     labels[5] = 10**6
     assert function(embeddings, centers, labels).loss == want.loss
@@ -338,18 +338,18 @@ def test_floor_bounds_the_value_and_not_the_gradient(batch):
     )
     np.testing.assert_allclose(floored[0], 30 * np.log(10), rtol=1e-5)
     assert plain[0] > 80
-    labelled = labels >= 0
+    labeled = labels >= 0
     np.testing.assert_allclose(
-        16 * floored[1][labelled], 15 * plain[1][labelled], rtol=1e-4, atol=1e-5
+        16 * floored[1][labeled], 15 * plain[1][labeled], rtol=1e-4, atol=1e-5
     )
-    assert np.abs(floored[1][~labelled]).max() > 0
-    assert np.abs(plain[1][~labelled]).max() == 0
+    assert np.abs(floored[1][~labeled]).max() > 0
+    assert np.abs(plain[1][~labeled]).max() == 0
 
 
 @pytest.mark.parametrize(
     ("options", "match"),
     [
-        (dict(classes=np.zeros(3)), r"for each row of the centres, 512; got shape"),
+        (dict(classes=np.zeros(3)), r"for each row of the centers, 512; got shape"),
         (dict(num_classes=600), r"at least one per class \(600\); got 512 rows"),
         (dict(quality=np.zeros(16)), r"and other margins none; got \(16,\); see"),
         (dict(margin=make_margin("adaface", margin=0.4)), "AdaFace needs .* got none"),

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kprpe_jax.alignment.priors import (
+from kprpe_jax.detection.priors import (
     Anchors,
     decode_boxes,
     decode_keypoints,
@@ -13,7 +13,7 @@ from kprpe_jax.alignment.priors import (
     encode_keypoints,
     make_priors,
 )
-from kprpe_jax.alignment.retinaface import Heads
+from kprpe_jax.detection.retinaface import Heads
 from kprpe_jax.losses.multibox import (
     Targets,
     box_overlaps,
@@ -80,7 +80,7 @@ def smooth(x):
 
 def loss_oracle(heads, targets):
     """All three parts, anchor by anchor."""
-    positives = labelled = 0
+    positives = labeled = 0
     boxes = points = scores = 0.0
     for i in range(len(heads.logits)):
         match = match_oracle(targets.boxes[i].astype(float), targets.mask[i])
@@ -105,12 +105,12 @@ def loss_oracle(heads, targets):
             ]
             boxes += sum(map(smooth, heads.boxes[i, a] - want))
             if targets.keypoint_mask[i, face]:
-                labelled += 1
+                labeled += 1
                 flat = (targets.keypoints[i, face] - [x, y]) / (0.1 * np.array([w, h]))
                 points += sum(map(smooth, heads.keypoints[i, a] - flat.ravel()))
         mined = sorted(background, reverse=True)[: 7 * (COUNT - len(background))]
         scores += sum(mined)
-    return boxes / positives, points / labelled, scores / positives
+    return boxes / positives, points / labeled, scores / positives
 
 
 def test_the_loss_is_that_of_the_loops(batch):
@@ -123,7 +123,7 @@ def test_the_loss_is_that_of_the_loops(batch):
     np.testing.assert_allclose(got.total, 2 * boxes + points + scores, rtol=1e-4)
 
 
-def test_unlabelled_points_reach_no_gradient(batch):
+def test_unlabeled_points_reach_no_gradient(batch):
     heads, targets = batch
     grads = jax.jit(jax.grad(lambda h: multibox_loss(h, targets, PRIORS).total))(heads)
     assert all(np.isfinite(g).all() for g in grads)

@@ -47,7 +47,7 @@ def test_zero_and_equal_vectors_are_finite():
 
 
 def test_a_center_for_each_set():
-    with pytest.raises(ValueError, match="a class centre, or a partner, for each set"):
+    with pytest.raises(ValueError, match="a class center, or a partner, for each set"):
         template_loss(jnp.zeros((2, 3)), jnp.zeros((1, 3)))
 
 

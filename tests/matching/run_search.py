@@ -9,10 +9,10 @@ import sys
 import jax
 import numpy as np
 
+from kprpe_jax.core.mesh import make_mesh
 from kprpe_jax.evaluation.search import search
 from kprpe_jax.matching.patch_weights import Faces
 from kprpe_jax.matching.two_stage import two_stage
-from kprpe_jax.training.mesh import make_mesh
 
 
 def faces(rng: np.random.Generator, count: int) -> Faces:

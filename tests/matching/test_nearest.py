@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType
 
+from kprpe_jax.core.mesh import make_mesh
 from kprpe_jax.matching import nearest as subject
 from kprpe_jax.matching.approximate import FaissIndex, recall
 from kprpe_jax.matching.nearest import ExactIndex, Ranking
 from kprpe_jax.matching.patch_weights import Faces
 from kprpe_jax.matching.two_stage import FAST, first_stage, two_stage
-from kprpe_jax.training.mesh import make_mesh
 
 
 @pytest.fixture
@@ -103,7 +103,7 @@ def test_approximate_finds_most(rng, kind):
     exact = ExactIndex(rows).search(queries, 10)
     thorough = FaissIndex(rows, kind=kind, effort=600).search(queries, 10)
     assert recall(thorough, exact) == pytest.approx(1, abs=0.01)
-    hasty = FaissIndex(rows, kind=kind, effort=1, neighbours=2).search(queries, 10)
+    hasty = FaissIndex(rows, kind=kind, effort=1, neighbors=2).search(queries, 10)
     assert recall(hasty, exact) < recall(thorough, exact)
     same = thorough.rows == exact.rows
     np.testing.assert_allclose(thorough.scores[same], exact.scores[same], atol=1e-6)
@@ -114,8 +114,8 @@ def test_approximate_behind_the_same_interface(rng):
     rows = Faces(rng.normal(size=(30, 8)).astype(np.float32), None)
     queries = Faces(rows.embeddings[:4] + 0.01, None)
     index = FaissIndex(rows.embeddings, effort=30)
-    got = first_stage(queries, rows, ranks=3, index=index, own_rows=np.arange(4))
-    want = first_stage(queries, rows, ranks=3, own_rows=np.arange(4))
+    got = first_stage(queries, rows, ranks=3, index=index, exclude_rows=np.arange(4))
+    want = first_stage(queries, rows, ranks=3, exclude_rows=np.arange(4))
     np.testing.assert_array_equal(got.rows, want.rows)
     with pytest.raises(ValueError, match="index must be of this gallery of 4 rows; g"):
         first_stage(rows, queries, ranks=3, index=index)

@@ -79,7 +79,7 @@ def test_given_centers_take_the_place_of_means(faces):
     other = query._replace(centers=-query.patches.mean(-2))
     changed = pair_weights("apc", other, gallery, similarity)
     plain = pair_weights("apc", query, gallery, similarity)
-    assert (changed[0] == plain[0]).all()  # one's own centre is for the other side
+    assert (changed[0] == plain[0]).all()  # one's own center is for the other side
     assert not np.allclose(changed[1], plain[1])
 
 

@@ -33,7 +33,7 @@ def problems(rng, pairs, n, m, *, equal=True):
 
 
 def exact_distance(cost, a, b):
-    """Eqs. 3.1-3.4 as a linear programme."""
+    """Eqs. 3.1-3.4 as a linear program."""
     n, m = cost.shape
     a, b = np.float64(a), np.float64(b)
     rows = np.kron(np.eye(n), np.ones(m))
@@ -47,7 +47,7 @@ def exact_distance(cost, a, b):
 
 
 @pytest.mark.parametrize("equal", [True, False])
-def test_linear_programme_as_epsilon_goes_to_zero(rng, equal):
+def test_linear_program_as_epsilon_goes_to_zero(rng, equal):
     cost, a, b = problems(rng, 3, 6, 4, equal=equal)
     a[1] *= 5  # either side is the lighter one
     exact = np.array([exact_distance(cost[i], a[i], b[i]) for i in range(3)])
@@ -92,7 +92,7 @@ def test_same_as_ott_pair_by_pair(rng, solver):
 
 
 @pytest.mark.parametrize("solver", [Solver(), KERNEL])
-def test_a_pair_does_not_depend_on_its_neighbours(rng, solver):
+def test_a_pair_does_not_depend_on_its_neighbors(rng, solver):
     cost, a, b = problems(rng, 6, 7, 9)
     together = jax.jit(transport, static_argnums=3)(cost, a, b, solver)
     cost[1:], a[3:] = 2 * cost[:0:-1], 0

@@ -84,7 +84,7 @@ def test_zero_weights_and_nothing_that_moves(rng):
 
 
 def test_padding_is_zero(rng, monkeypatch):
-    """And finite: nothing of it has to be hidden afterwards."""
+    """And finite: nothing of it has to be hidden afterward."""
     kernel = jnp.exp(-20 * rng.uniform(size=(2, 7, 5)).astype(np.float32))
     weights = [jnp.full((2, n), 1 / n) for n in (7, 7, 5)]
     whole = []
@@ -106,7 +106,7 @@ def test_padding_is_zero(rng, monkeypatch):
 
 
 def test_pairs_beside_each_other(rng):
-    """Axes before the pair, `vmap`, no pair at all, and a pair without neighbours."""
+    """Axes before the pair, `vmap`, no pair at all, and a pair without neighbors."""
     cost, a, b = problems(rng, 6, 5, 4)
     run = quick_jit(transport, static_argnums=3)
     want = run(cost, a, b, CHIP).flow

@@ -83,18 +83,18 @@ def test_own_photo_is_not_found(gallery):
     """And where the gallery has no k others, the rest of the candidates is masked."""
     own = np.arange(SIZE)
     cosine, patches = all_scores(gallery, gallery)
-    got = two_stage(gallery, gallery, k=SIZE, solver=QUICK, own_rows=own)
+    got = two_stage(gallery, gallery, k=SIZE, solver=QUICK, exclude_rows=own)
     for q in range(SIZE):
         want = slow_two_stage(cosine[q], patches[q], SIZE, 0.7, own=q)
         np.testing.assert_array_equal(got.rows[q], [*want, -1])
     assert np.isneginf(got.scores[:, -1]).all()
     assert np.isfinite(got.scores[:, :-1]).all()
-    few = two_stage(gallery, gallery, k=4, solver=QUICK, own_rows=own)
+    few = two_stage(gallery, gallery, k=4, solver=QUICK, exclude_rows=own)
     assert not (few.rows == own[:, None]).any()
     assert (few.rows >= 0).all()
     mixed = own.copy()
     mixed[::2] = -1
-    some = two_stage(gallery, gallery, k=4, solver=QUICK, own_rows=mixed)
+    some = two_stage(gallery, gallery, k=4, solver=QUICK, exclude_rows=mixed)
     assert (some.rows[::2, 0] == own[::2]).all()
 
 
@@ -127,7 +127,7 @@ def test_by_patches_alone(queries, gallery):
     np.testing.assert_array_equal(got.rows, order)
     np.testing.assert_allclose(got.scores, -np.sort(-patches, 1), atol=1e-5)
     own = np.array([0, 1, -1, 3, 4])
-    without = rank_by_patches(queries, gallery, ranks=SIZE, own_rows=own, **options)
+    without = rank_by_patches(queries, gallery, ranks=SIZE, exclude_rows=own, **options)
     for q in range(COUNT):
         rest = [row for row in got.rows[q] if row != own[q]]
         np.testing.assert_array_equal(without.rows[q], rest + [-1] * int(own[q] >= 0))
@@ -150,7 +150,7 @@ def test_errors(queries, gallery):
     with pytest.raises(ValueError, match="k 100, ranks 100 and a gallery of 13"):
         two_stage(queries, gallery)
     with pytest.raises(ValueError, match="k 14, ranks 14 and a gallery of 13"):
-        two_stage(gallery, gallery, k=14, own_rows=np.arange(SIZE))
+        two_stage(gallery, gallery, k=14, exclude_rows=np.arange(SIZE))
     with pytest.raises(ValueError, match="k 0, ranks 4 and a gallery of 13"):
         two_stage(queries, gallery, k=0, ranks=4)
     with pytest.raises(ValueError, match="first_stage: ranks .* gallery, 13; got 14"):

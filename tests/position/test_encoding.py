@@ -120,7 +120,7 @@ def test_one_call_equals_loops():
     ],
     ids=["default", "k17", "k98", "cross", "euclidean"],
 )
-def test_factorised_equals_direct(position, fields):
+def test_factorized_equals_direct(position, fields):
     """Values and gradients agree to 1e-5 of the largest value, as promised."""
     module, params, keypoints = make(position, **fields)
     rng = np.random.default_rng(1)

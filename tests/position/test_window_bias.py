@@ -1,4 +1,4 @@
-"""Bias inside windows: offsets, frames of keypoints, the factorised form."""
+"""Bias inside windows: offsets, frames of keypoints, the factorized form."""
 
 from itertools import product
 

@@ -13,7 +13,7 @@ PEOPLE, PHOTOS, COPIES, D, CHANNELS = 10, 4, 4, 8, 3
 
 
 def rows(rng):
-    """Embeddings around a centre per person, their noise told by the statistics."""
+    """Embeddings around a center per person, their noise told by the statistics."""
     centers = rng.normal(size=(PEOPLE, D))
     clean, degraded = [], []
     for person in range(PEOPLE):

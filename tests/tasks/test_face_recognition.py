@@ -10,18 +10,18 @@ import pytest
 
 from configs import lfw_iresnet
 from kprpe_jax import tasks
+from kprpe_jax.core.mesh import make_mesh
 from kprpe_jax.data.importers.dataset import write_dataset
 from kprpe_jax.data.importers.image_folder import open_image_folder
 from kprpe_jax.data.importers.landmarks import read_landmarks
 from kprpe_jax.data.pair_sets import open_pair_set
-from kprpe_jax.interop import iresnet
 from kprpe_jax.losses.class_sampling import SAMPLED, take_rows
 from kprpe_jax.tasks import face_recognition, faces, recognition
 from kprpe_jax.training import loop
 from kprpe_jax.training.checkpoint import restore_for_eval
 from kprpe_jax.training.evaluate import evaluate
-from kprpe_jax.training.mesh import make_mesh
 from kprpe_jax.training.state import abstract_state
+from kprpe_jax.weights import iresnet
 from tests.tasks import drawn_people, tiny
 
 
@@ -47,7 +47,7 @@ def test_trains_evaluates_and_learns(tmp_path):
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").open()]
     losses = [row["loss"] for row in rows if "loss" in row]
     assert losses[-1] < 0.5 * losses[0]
-    results = evaluate(config, tmp_path, which="last")
+    results = evaluate(config, tmp_path, checkpoint="last")
     assert results["aligned/pairs"] == 40
     # Patterns of people whom it never saw: well above chance when they lie straight.
     assert results["aligned/accuracy"] > 0.75
@@ -145,7 +145,7 @@ def test_the_iresnet_config_trains_and_evaluates_and_reads_official_weights(tmp_
     config = small_iresnet(**{"evals.in_training": ("aligned",)})
     results = loop.train(config, tmp_path)
     assert results["aligned/pairs"] == 40
-    evaluated = evaluate(config, tmp_path, which="last", evaluators=("aligned",))
+    evaluated = evaluate(config, tmp_path, checkpoint="last", evaluators=("aligned",))
     assert evaluated["aligned/accuracy"] == results["aligned/accuracy"]
     task = tasks.build(config, make_mesh(config.mesh))
     state = restore_for_eval(
@@ -280,7 +280,7 @@ def undetected(tmp_path_factory):
     for name, pairs in (("plain", {}), ("listed", drawn_people.official_pairs())):
         write_dataset(
             dataclasses.replace(source, tables=pairs),
-            name=name, data_dir=folder, origin={}, landmarks=points, on_bad="skip",
+            name=name, data_dir=folder, origin={}, landmarks=points, on_error="skip",
         )  # fmt: skip
     return str(folder)
 

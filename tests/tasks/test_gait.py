@@ -210,7 +210,7 @@ def test_biases_of_windows_learn_faster_and_are_not_decayed(position):
 def test_the_study_trains_both_and_draws_what_they_learned(tmp_path):
     arguments = [f"--config.{name}={value}" for name, value in overrides().items()]
     command = (
-        "-m", "kprpe_jax.studies.encodings", "--config=configs/gait.py",
+        "-m", "experiments", "encodings", "--config=configs/gait.py",
         "--positions=table,kprpe",
         f"--output={tmp_path}", *arguments,
     )  # fmt: skip
@@ -228,7 +228,7 @@ def test_the_study_trains_both_and_draws_what_they_learned(tmp_path):
     assert cells["| table"][-2] == ""
     assert set(results) >= {"misaligned_1/rank_5", "noise_0.1/minp", "missing_1/map"}
     done = start(
-        "-m", "kprpe_jax.studies.gait_pictures", "--config=configs/gait.py",
+        "-m", "experiments", "gait_pictures", "--config=configs/gait.py",
         f"--workdir={tmp_path}/runs/kprpe-0", f"--output={tmp_path}/p", "--query=1,1",
         *arguments, devices=1,
     )  # fmt: skip

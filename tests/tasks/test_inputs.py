@@ -129,7 +129,7 @@ def test_absolute_drawn_shows_the_keypoints(batch):
     np.testing.assert_array_equal(points, same_points)
     expected = draw_keypoints(images, points, radius=inputs.DRAWN_RADIUS)
     np.testing.assert_array_equal(marked, expected)
-    for index, (x, y) in enumerate(points[:, 2] * 40):  # the centre: always inside
+    for index, (x, y) in enumerate(points[:, 2] * 40):  # the center: always inside
         assert (marked[index, int(y), int(x)] == 1).all()
     changed = (marked != images).any(-1).reshape(12, -1).sum(1)
     assert (changed > 5).all()

@@ -160,7 +160,7 @@ def test_adaface_and_sampled_centers(changes):
     assert ("sampling_overflow" in metrics) == ("loss.sample_rate" in changes)
 
 
-def test_methods_that_landmarks_give_have_no_localisation_network():
+def test_methods_that_landmarks_give_have_no_localization_network():
     for method in ("none", "affine2d", "full_align"):
         config = make_config(method, **{"alignment.strength": 0.0})
         task = tasks.build(config, tiny.one_device())

@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 
 from kprpe_jax import tasks
-from kprpe_jax.identification.pair_run import read_pair_run
-from kprpe_jax.interop import face_vit, patch_cnn
+from kprpe_jax.core.mesh import make_mesh, put_batch
+from kprpe_jax.gallery.pair_run import read_pair_run
 from kprpe_jax.layers.batch_norm import BatchNorm
 from kprpe_jax.tasks import pair_data, pair_matching
 from kprpe_jax.training import loop
 from kprpe_jax.training.config import load_config
 from kprpe_jax.training.evaluate import evaluate
-from kprpe_jax.training.mesh import make_mesh, put_batch
 from kprpe_jax.training.optimizer import make_schedule
+from kprpe_jax.weights import face_vit, patch_cnn
 from tests.quick import quick_jit
 from tests.tasks import drawn_patches, drawn_people
 from tests.tasks.tiny import one_device
@@ -273,7 +273,7 @@ def test_faults_of_the_cnn_are_described(changes, match):
 
 @pytest.mark.slow
 def test_the_loss_is_that_of_one_device(rng):
-    """Pairs lie sharded over eight devices, the class centres over two of them."""
+    """Pairs lie sharded over eight devices, the class centers over two of them."""
     config = drawn_patches.make_config()
     meshes = [one_device(), make_mesh({"data": 2, "fsdp": 2, "class": 2})]
     task = tasks.build(config, meshes[0])
@@ -330,7 +330,7 @@ def test_a_run_learns_and_is_not_taken_for_another(tmp_path):
     assert results["compilations"] == 1
     assert results["loss"] < 1
     assert results["pairs/auc"] > 0.7  # chance is 0.5
-    again = evaluate(drawn_patches.make_config(**learned), tmp_path, which="last")
+    again = evaluate(drawn_patches.make_config(**learned), tmp_path, checkpoint="last")
     assert again["pairs/auc"] == pytest.approx(results["pairs/auc"])
     # Of its own the run is a score of patches.
     config = drawn_patches.make_config(**learned)
@@ -342,4 +342,6 @@ def test_a_run_learns_and_is_not_taken_for_another(tmp_path):
     want = pair_matching.verification(scores, data.same)
     assert results["pairs/auc"] == pytest.approx(want["auc"])
     with pytest.raises(ValueError, match="model.variant is 'two_linear' in the run"):
-        evaluate(drawn_patches.make_config("h2", **learned), tmp_path, which="last")
+        evaluate(
+            drawn_patches.make_config("h2", **learned), tmp_path, checkpoint="last"
+        )

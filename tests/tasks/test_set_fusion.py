@@ -81,7 +81,7 @@ def test_centers_are_means_or_a_file(tmp_path):
     data = set_fusion.image_sets.open_data(stored, one_device())
     np.testing.assert_allclose(data.centers, 3 * means, atol=1e-5)
     np.savez(path, weight=np.zeros((10, 3), np.float32))
-    with pytest.raises(ValueError, match=r"one array of class centres \[K, 8\]; got"):
+    with pytest.raises(ValueError, match=r"one array of class centers \[K, 8\]; got"):
         tasks.build(stored, one_device())
 
 

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from kprpe_jax import tasks
-from kprpe_jax.data.augmentation.recipe import make_recipe
+from kprpe_jax.augmentation.recipe import make_recipe
 from kprpe_jax.data.face_features import write_features
 from kprpe_jax.data.faces import open_faces
 from kprpe_jax.data.feature_rows import feature_rows
-from kprpe_jax.interop.extractor import Extractor, Features
 from kprpe_jax.tasks import growing_probes, image_sets
 from kprpe_jax.training.state import TrainState
+from kprpe_jax.weights.extractor import Extractor, Features
 from tests.quick import quick_jit
 from tests.tasks import drawn_features, drawn_people
 from tests.tasks.tiny import one_device

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from kprpe_jax import tasks
+from kprpe_jax.core import mesh as mesh_lib
 from kprpe_jax.training import loop
-from kprpe_jax.training import mesh as mesh_lib
 from kprpe_jax.training.evaluate import evaluate
 from kprpe_jax.training.optimizer import make_optimizer
 from kprpe_jax.training.state import abstract_state
@@ -90,7 +90,7 @@ def test_the_step_gathers_parameters_and_not_activations():
 
 
 @pytest.mark.slow
-def test_of_faces_the_step_gathers_embeddings_for_the_centres_alone():
+def test_of_faces_the_step_gathers_embeddings_for_the_centers_alone():
     """No images, no bias tables, no vectors inside of the head."""
     mesh = mesh_lib.make_mesh({"data": 2, "fsdp": 2, "class": 2})
     changes = {
@@ -101,7 +101,7 @@ def test_of_faces_the_step_gathers_embeddings_for_the_centres_alone():
     }
     config = drawn_people.make_config(**changes)
     small, large = (set(moved_sizes(config, n, mesh)) for n in (32, 64))
-    rows = 64 // 4  # those of the devices that share the centres
+    rows = 64 // 4  # those of the devices that share the centers
     assert large - small <= {rows, rows * 24}
     assert rows * 24 in large
 
@@ -189,7 +189,7 @@ def test_two_processes_agree_with_one_device(one_device, tmp_path):
     run_two_processes("eval.py", [*arguments, *only], tmp_path)
     results = json.loads((workdir / "eval.json").read_text())
     alone = evaluate(
-        tiny.make_config(task, **RUN), workdir, which="last", evaluators=("clean",)
+        tiny.make_config(task, **RUN), workdir, checkpoint="last", evaluators=("clean",)
     )
     assert results["clean/count"] == 360
     # One digit at the edge between two classes may fall to either side.

@@ -172,9 +172,9 @@ def test_every_encoding_builds_as_the_config_says(position, batch):
     assert jax.tree.structure(after) == jax.tree.structure(collections)
 
 
-@pytest.mark.parametrize(("number", "gaze_width"), [(2, 0.0), (3, 0.1), (4, 0.1)])
-def test_fewer_keypoints(number, gaze_width, batch):
-    options = dict(num_keypoints=number, gaze_width=gaze_width)
+@pytest.mark.parametrize(("number", "anchor_width"), [(2, 0.0), (3, 0.1), (4, 0.1)])
+def test_fewer_keypoints(number, anchor_width, batch):
+    options = dict(num_keypoints=number, anchor_width=anchor_width)
     task = build(**{f"model.position_options.{k}": v for k, v in options.items()})
     kernel = shapes_of(task)["params"]["backbone"]["bias_tables"]["kernel"]
     assert kernel[0] == 2 * number

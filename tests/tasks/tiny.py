@@ -8,8 +8,8 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from configs import digits, digits_recognition
+from kprpe_jax.core import mesh as mesh_lib
 from kprpe_jax.data import store
-from kprpe_jax.training import mesh as mesh_lib
 
 CONFIGS = {
     "classification": digits.get_config,

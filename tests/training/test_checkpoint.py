@@ -145,7 +145,7 @@ def test_restore_for_eval(tmp_path):
     files = sorted(p.name for p in tmp_path.rglob("*"))
     abstract = state_lib.abstract_state(toy.make_task(), mesh_of(1, 2, 2))
     metric = "clean/accuracy"
-    for which, best_metric, step in (
+    for checkpoint, best_metric, step in (
         ("best", metric, 1),
         ("best", "", 3),
         ("last", metric, 3),
@@ -153,7 +153,7 @@ def test_restore_for_eval(tmp_path):
         ("2", metric, 2),
     ):
         config = toy.make_config(**{"checkpoint.best_metric": best_metric})
-        state = restore_for_eval(tmp_path, which, abstract, config)
+        state = restore_for_eval(tmp_path, checkpoint, abstract, config)
         wanted = states[step]
         pair = (host(s.replace(rng=wanted.rng)) for s in (state, wanted))
         got, expected = ((s.params, s.collections) for s in pair)
@@ -168,11 +168,11 @@ def test_restore_for_eval_of_what_is_not_there(tmp_path):
         restore_for_eval(tmp_path / "no", "last", abstract, toy.make_config())
     assert not (tmp_path / "no").exists()
     save(tmp_path, {4: new_state(mesh_of(1, 1, 1))[0]}).close()
-    for which in (7, "7", "newest"):
+    for checkpoint in (7, "7", "newest"):
         with pytest.raises(
             ValueError, match=r"has no .*; ask for best, last or .*\[4\]"
         ):
-            restore_for_eval(tmp_path, which, abstract, toy.make_config())
+            restore_for_eval(tmp_path, checkpoint, abstract, toy.make_config())
     other = toy.make_config(**{"checkpoint.best_metric": "x/y"})
     with pytest.raises(ValueError, match="none in .* was evaluated by 'x/y'; ask for"):
         restore_for_eval(tmp_path, "best", abstract, other)

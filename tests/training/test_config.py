@@ -158,7 +158,7 @@ def test_what_makes_another_network():
             "attention": "xla",
             "sizes": (1, 2),
             "pool": "flatten",
-            "position_options": {"gaze_width": 0.0},
+            "position_options": {"anchor_width": 0.0},
         },
         "data": {"name": "faces", "num_classes": 10},
         "evals": {"pairs": 3},
@@ -173,7 +173,7 @@ def test_what_makes_another_network():
     free = {"backbone.weights": "there.npz", "model.attention": "pallas"}
     assert changes(**free, **{"data.name": "others", "evals.pairs": 4}) == []
     # Where the position tables began does not matter any more.
-    assert changes(**{"model.position_options.gaze_width": 0.07}) == []
+    assert changes(**{"model.position_options.anchor_width": 0.07}) == []
     # "norm" is no other way to compute "xla".
     for field, value in (
         ("task", "gait"),

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 import pytest
 
-from kprpe_jax.training import mesh as mesh_lib
+from kprpe_jax.core import mesh as mesh_lib
 from kprpe_jax.training.checkpoint import Checkpoints
 from kprpe_jax.training.optimizer import make_optimizer
 from kprpe_jax.training.state import abstract_state

@@ -1,4 +1,4 @@
-"""Steps on sampled class centres: a linear backbone, sharded centres, AdamW and SGD."""
+"""Steps on sampled class centers: a linear backbone, sharded centers, AdamW and SGD."""
 
 import os
 import signal
@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from kprpe_jax import tasks
+from kprpe_jax.core import mesh as mesh_lib
 from kprpe_jax.losses.class_centers import margin_softmax
 from kprpe_jax.losses.class_sampling import SAMPLED, sample_classes
 from kprpe_jax.losses.margin import make_margin
 from kprpe_jax.tasks.recognition import SHARDING_RULES
 from kprpe_jax.tasks.task import Task
 from kprpe_jax.training import loop
-from kprpe_jax.training import mesh as mesh_lib
 from kprpe_jax.training.sharding import flatten_with_paths
 from tests.meshes import mesh_of
 from tests.tasks import drawn_people
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.skipif(jax.device_count() < 8, reason="needs 8 devices"
 
 
 def make_task(mesh, rate, rows=ROWS, classes=CLASSES):
-    """`rate` None: all centres take part, in the ordinary step."""
+    """`rate` None: all centers take part, in the ordinary step."""
     margin = make_margin("cosface", margin=0.3)
 
     def init(rng):
@@ -81,7 +81,7 @@ def batches(mesh, count):
 
 
 def center_arrays(state):
-    """Centres and moments, by path, on the host."""
+    """Centers and moments, by path, on the host."""
     arrays = flatten_with_paths((state.params, state.opt_state))
     found = {path: x for path, x in arrays.items() if path.endswith("class_centers")}
     return jax.device_get(found)
@@ -144,7 +144,7 @@ def test_a_bad_batch_changes_nothing():
 
 
 def test_centers_are_updated_in_place():
-    """No copy, no gradient and no number per class: centres of 6 MiB, 1 MiB at most."""
+    """No copy, no gradient and no number per class: centers of 6 MiB, 1 MiB at most."""
     rows = 2**18
     state, step, mesh = make_run(0.001, (1, 1, 1), rows=rows, classes=rows)
     ((_, batch),) = batches(mesh, 1)

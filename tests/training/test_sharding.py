@@ -72,7 +72,7 @@ def test_optimizer_state_follows_its_parameter():
 
 
 def test_same_ending_takes_the_longest_path():
-    # "kernel" and "inner/kernel" both end the path of the optimiser's inner/kernel.
+    # "kernel" and "inner/kernel" both end the path of the optimizer's inner/kernel.
     task = toy.Task(
         init=lambda rng: {
             "params": {

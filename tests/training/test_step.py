@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kprpe_jax.training import mesh as mesh_lib
+from kprpe_jax.core import mesh as mesh_lib
 from tests.meshes import mesh_of
 from tests.training import toy
 
@@ -55,7 +55,7 @@ def test_accumulation_equals_the_big_batch():
 def test_accumulation_hands_collections_on():
     _, _, once = run(toy.make_task(), steps=1)
     _, _, twice = run(toy.make_task(), steps=1, accumulate_steps=2)
-    # Batch norm (momentum 0.9) moved twice towards the batch's mean: 1 - 0.9 ** 2.
+    # Batch norm (momentum 0.9) moved twice toward the batch's mean: 1 - 0.9 ** 2.
     means = [jax.device_get(s.collections)["batch_stats"] for s in (once, twice)]
     ratio = (
         means[1]["BatchNorm_0"]["mean"].sum() / means[0]["BatchNorm_0"]["mean"].sum()

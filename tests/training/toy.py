@@ -165,7 +165,7 @@ def make_config(**overrides) -> ConfigDict:
 
 
 def start(task, mesh, *, accumulate_steps=1, **fields):
-    """Give a new state and the compiled step of a task; fields are the optimiser's."""
+    """Give a new state and the compiled step of a task; fields are the optimizer's."""
     config = make_config(**{f"optimizer.{k}": v for k, v in fields.items()})
     optimizer = make_optimizer(config.optimizer, steps=20)
     abstract = abstract_state(task, mesh, optimizer.transformation)

@@ -33,8 +33,8 @@ def open_arrays(
             f"{labels!r}; got {str(e).splitlines()[0]}; name others with --image_array "
             "and --label_array"
         ) from e
-    grey = pixels.ndim == 3
-    if pixels.dtype != np.uint8 or not (grey or pixels.shape[3:] == (3,)):
+    gray = pixels.ndim == 3
+    if pixels.dtype != np.uint8 or not (gray or pixels.shape[3:] == (3,)):
         raise ValueError(
             f"open_arrays: {images!r} in {path} must be uint8 [N, H, W] or "
             f"[N, H, W, 3]; got {pixels.dtype} {list(pixels.shape)}; convert it"

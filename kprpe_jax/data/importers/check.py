@@ -10,7 +10,7 @@ import numpy as np
 
 from kprpe_jax.data.importers.decode import decode_rgb
 from kprpe_jax.data.importers.landmarks import Landmarks
-from kprpe_jax.data.importers.record import NO_IDENTITY, Bad, Record
+from kprpe_jax.data.importers.record import NO_IDENTITY, Record, RejectedRecord
 
 _CHUNK = 32  # entries per task: handing over one costs as much as a small image
 # A keypoint further out than one image size is a unit error, not a bad detection.
@@ -30,14 +30,16 @@ class Checked(NamedTuple):
     """
 
     record: Record | None
-    bad: Bad | None = None
+    bad: RejectedRecord | None = None
     keypoints: np.ndarray | None = None
     keypoints_from: str = ""
     size: tuple[int, int] = (0, 0)
 
 
 def check_all(
-    entries: Iterable[Record | Bad], landmarks: Landmarks | None, num_workers: int
+    entries: Iterable[Record | RejectedRecord],
+    landmarks: Landmarks | None,
+    num_workers: int,
 ) -> Iterator[Checked]:
     """Decode every image in threads (the decoder runs beside others), keep the order.
 
@@ -49,7 +51,7 @@ def check_all(
     Returns: one result per entry.
     """
 
-    def check_chunk(chunk: tuple[Record | Bad, ...]) -> list[Checked]:
+    def check_chunk(chunk: tuple[Record | RejectedRecord, ...]) -> list[Checked]:
         return [check(entry, landmarks) for entry in chunk]
 
     entries = iter(entries)
@@ -63,18 +65,20 @@ def check_all(
             yield from pending.popleft().result()
 
 
-def check(entry: Record | Bad, landmarks: Landmarks | None) -> Checked:
+def check(entry: Record | RejectedRecord, landmarks: Landmarks | None) -> Checked:
     """Decode one image and look up its keypoints."""
-    if isinstance(entry, Bad):
+    if isinstance(entry, RejectedRecord):
         return Checked(None, entry)
     key, identity = entry.key, entry.identity
     if isinstance(identity, int) and not NO_IDENTITY <= identity < 2**31 - 1:
-        return Checked(None, Bad(key, "wrong label", f"{identity} is no int32"))
+        return Checked(
+            None, RejectedRecord(key, "wrong label", f"{identity} is no int32")
+        )
     try:
         height, width = decode_rgb(entry.image).shape[:2]
     except ValueError as e:
         reason = str(e).removeprefix("decode_rgb: ").removesuffix("; replace it")
-        return Checked(None, Bad(key, "broken image", reason))
+        return Checked(None, RejectedRecord(key, "broken image", reason))
     points, origin = None, "table"
     if landmarks is not None:
         points = landmarks.find(key, height, width)
@@ -83,14 +87,20 @@ def check(entry: Record | Bad, landmarks: Landmarks | None) -> Checked:
     low, high = _KEYPOINT_RANGE
     bad = None
     if points is None and landmarks is not None:
-        bad = Bad(key, "missing landmarks", "the landmark table has no row for it")
+        bad = RejectedRecord(
+            key, "missing landmarks", "the landmark table has no row for it"
+        )
     elif points is not None and origin == "detector" and np.isnan(points).all():
-        bad = Bad(key, "missing landmarks", "the detector finds no face in it")
+        bad = RejectedRecord(
+            key, "missing landmarks", "the detector finds no face in it"
+        )
         points = None
     elif (
         points is not None and not ((points >= low) & (points <= high)).all()
     ):  # NaN is wrong, too
-        bad = Bad(key, "wrong landmarks", f"must be fractions in [{low:g}, {high:g}]")
+        bad = RejectedRecord(
+            key, "wrong landmarks", f"must be fractions in [{low:g}, {high:g}]"
+        )
         points = None
     origin = "" if points is None else origin
     return Checked(entry, bad, points, origin, (height, width))

@@ -1,7 +1,7 @@
 """Imported faces on disk as a TFDS data set, written shard by shard.
 
-TFDS's own writer begins from zero after a kill, and shuffles all images through
-temporary files. Here rows stay in the source's order and an import that was stopped
+TFDS's own writer starts over after a kill, and shuffles all images through temporary
+files. Here rows stay in the source's order and an import that was stopped
 goes on after its last finished shard (`progress`). Metadata come last, then one rename
 makes the data set visible.
 """
@@ -28,7 +28,7 @@ from kprpe_jax.data.importers.report import Shard, make_report
 
 VERSION = "1.0.0"
 TABLES = "tables.npz"
-ON_BAD = ("fail", "skip")
+ON_ERROR = ("fail", "skip")
 
 
 def features(extra: Mapping[str, Any]) -> tfds.features.FeaturesDict:
@@ -36,7 +36,7 @@ def features(extra: Mapping[str, Any]) -> tfds.features.FeaturesDict:
 
     image: the encoded bytes as they were, for `decode.decode_rgb`; declared as TFDS's
       Image they would be decoded by whatever library is there, each with its own idea
-      of orientation and colour.
+      of orientation and color.
     label: int32, the source's number or, for names, the order of first appearance; -1 =
       unknown.
     identity: the name or number as text, "" = unknown.
@@ -69,7 +69,7 @@ def write_dataset(
     origin: Mapping[str, str],
     split: str = "train",
     landmarks: Landmarks | None = None,
-    on_bad: str = "fail",
+    on_error: str = "fail",
     num_workers: int = 1,
     shard_rows: int = 65_536,
 ) -> dict[str, Any]:
@@ -82,8 +82,8 @@ def write_dataset(
       origin: what distinguishes this import from others: kind, paths, options.
       split: the one split that all rows go to.
       landmarks: table of the keypoints; None = the source's own, or none.
-      on_bad: "fail" at the first bad entry, or "skip" them. A record without row in the
-        landmark table is kept without keypoints, and reported, where others are
+      on_error: "fail" at the first bad entry, or "skip" them. A record without row in
+        the landmark table is kept without keypoints, and reported, where others are
         skipped. So is one in which a detector found no face.
       num_workers: decoding threads.
       shard_rows: rows of a shard; a stopped import repeats one shard at most.
@@ -98,10 +98,11 @@ def write_dataset(
             "import_faces: the name must be small letters, digits and _ with a letter "
             f"first, the split letters; got {name!r}, {split!r}; choose others"
         )
-    if on_bad not in ON_BAD or num_workers < 1 or shard_rows < 1:
+    if on_error not in ON_ERROR or num_workers < 1 or shard_rows < 1:
         raise ValueError(
-            f"import_faces: on_bad must be one of {ON_BAD}, num_workers and shard_rows "
-            f"at least 1; got {on_bad!r}, {num_workers}, {shard_rows}; change them"
+            f"import_faces: on_error must be one of {ON_ERROR}, num_workers and "
+            f"shard_rows at least 1; got {on_error!r}, {num_workers}, {shard_rows}; "
+            "change them"
         )
     landmarks = landmarks or source.landmarks
     origin = {**origin, "state": source.state, "split": split, "shard_rows": shard_rows}
@@ -119,7 +120,7 @@ def write_dataset(
             filetype_suffix="array_record",
         )
         _write_shards(
-            source, landmarks, work, template, shards, on_bad, num_workers, shard_rows
+            source, landmarks, work, template, shards, on_error, num_workers, shard_rows
         )
         if not any(shard.rows for shard in shards):
             faults = {bad[1] for shard in shards for bad in shard.bad}
@@ -139,7 +140,7 @@ def _write_shards(
     work: str,
     template: tfds.core.ShardedFileTemplate,
     shards: list[Shard],
-    on_bad: str,
+    on_error: str,
     num_workers: int,
     shard_rows: int,
 ) -> None:
@@ -159,7 +160,7 @@ def _write_shards(
             path = template.sharded_filepath(shard_index=len(shards), num_shards=None)
             rest = itertools.chain([first], checked)
             shard = _write_shard(
-                os.fspath(path), rest, serialize, labels, shard_rows, on_bad
+                os.fspath(path), rest, serialize, labels, shard_rows, on_error
             )
             progress.add_shard(work, len(shards), shard)
             shards.append(shard)
@@ -171,7 +172,7 @@ def _write_shard(
     serialize: Callable[[dict[str, Any]], bytes],
     labels: dict[str, int],
     shard_rows: int,
-    on_bad: str,
+    on_error: str,
 ) -> Shard:
     """Write the next rows to a file; add identities that are new to `labels`.
 
@@ -185,10 +186,10 @@ def _write_shard(
         for record, bad, keypoints, keypoints_from, size in checked:
             shard.entries += 1
             if bad is not None:
-                if on_bad == "fail":
+                if on_error == "fail":
                     raise ValueError(
                         f"import_faces: every entry must be good; got {bad.key!r} with "
-                        f"{bad.kind} ({bad.reason}); repair it or pass --on_bad skip"
+                        f"{bad.kind} ({bad.reason}); repair it or pass --on_error skip"
                     )
                 shard.bad.append(bad)
             if record is None:

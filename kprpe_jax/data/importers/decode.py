@@ -12,8 +12,8 @@ _MAX_PIXELS = 1 << 26  # 8192 x 8192; more is a decompression bomb, not a face
 def decode_rgb(encoded: bytes) -> np.ndarray:
     """Decode a JPEG, PNG, PGM or PPM to RGB.
 
-    The size stays as it is, square or not. Grey becomes three equal channels; of 16
-    bits the upper 8 count; CMYK is converted without a colour profile; transparency is
+    The size stays as it is, square or not. Gray becomes three equal channels; of 16
+    bits the upper 8 count; CMYK is converted without a color profile; transparency is
     dropped. EXIF orientation is applied: viewers and OpenCV show the image so, and
     landmark tables are made from what is shown. JPEGs of 12 or 16 bits are refused:
     the decoder does not know them.
@@ -31,8 +31,8 @@ def decode_rgb(encoded: bytes) -> np.ndarray:
         if image.info.get("exif"):
             ImageOps.exif_transpose(image, in_place=True)
         if image.mode.startswith("I"):  # Pillow would clip 16 bits instead of scaling
-            grey = (np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8)
-            return np.repeat(grey[..., None], 3, axis=-1)
+            gray = (np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8)
+            return np.repeat(gray[..., None], 3, axis=-1)
         return np.array(image if image.mode == "RGB" else image.convert("RGB"))
     # Which exception damage raises depends on where it is.
     except Exception as e:

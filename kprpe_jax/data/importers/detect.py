@@ -8,7 +8,7 @@ import numpy as np
 
 from kprpe_jax.alignment.photos import Finder, find_in_photos
 from kprpe_jax.data.importers.decode import decode_rgb
-from kprpe_jax.data.importers.record import Bad, Record, Source
+from kprpe_jax.data.importers.record import Record, RejectedRecord, Source
 
 _CHUNK = 128  # entries looked at together: batches mix sizes
 
@@ -33,7 +33,7 @@ def with_detected(
     Returns: the same source with more keypoints.
     """
 
-    def read(start: int) -> Iterator[Record | Bad]:
+    def read(start: int) -> Iterator[Record | RejectedRecord]:
         entries = source.read(start)
         while chunk := list(itertools.islice(entries, _CHUNK)):
             yield from _fill(chunk, finder, wanted, batch_size)
@@ -42,11 +42,11 @@ def with_detected(
 
 
 def _fill(
-    chunk: list[Record | Bad],
+    chunk: list[Record | RejectedRecord],
     finder: Finder,
     wanted: Callable[[Record], bool],
     batch_size: int,
-) -> list[Record | Bad]:
+) -> list[Record | RejectedRecord]:
     photos = []
     for place, entry in enumerate(chunk):
         if isinstance(entry, Record) and wanted(entry):

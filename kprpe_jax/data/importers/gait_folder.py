@@ -19,7 +19,7 @@ from kprpe_jax.data.importers.decode import decode_rgb
 from kprpe_jax.data.importers.gait_frames import fit_frames, has_person
 from kprpe_jax.data.importers.gait_joints import Joints, Lookup
 from kprpe_jax.data.importers.image_folder import visible_names
-from kprpe_jax.data.importers.record import Bad, read_image
+from kprpe_jax.data.importers.record import RejectedRecord, read_image
 from kprpe_jax.data.importers.safe_pickle import PickledArray, read_pickle
 
 UNITS = ("pixel", "fraction")
@@ -71,7 +71,7 @@ def _sequences(root: str, person: str) -> Iterator[str]:
 
 def read_sequence(
     root: str | os.PathLike, key: str, settings: Settings, *, is_probe: bool
-) -> tuple[GaitSequence | None, list[Bad]]:
+) -> tuple[GaitSequence | None, list[RejectedRecord]]:
     """Read one sequence.
 
     Frames without a person are left out; joints that nobody knows, do not fit or lie
@@ -87,16 +87,18 @@ def read_sequence(
     try:
         frames = _read_frames(os.path.join(root, key))
     except ValueError as e:
-        return None, [Bad(key, "broken sequence", str(e))]
+        return None, [RejectedRecord(key, "broken sequence", str(e))]
     if not len(frames):
-        return None, [Bad(key, "no frames", "its folder holds no frame")]
+        return None, [RejectedRecord(key, "no frames", "its folder holds no frame")]
     bad = []
     joints = _read_joints(frames, key, settings, bad)
     seen = has_person(frames)
     if not seen.all():
         empty = np.flatnonzero(~seen)
         some = f"frames {empty[:5].tolist()}, {len(empty)} of {len(seen)}, show nobody"
-        bad.append(Bad(key, "empty frames" if seen.any() else "no frames", some))
+        bad.append(
+            RejectedRecord(key, "empty frames" if seen.any() else "no frames", some)
+        )
         if not seen.any():
             return None, bad
     try:
@@ -104,7 +106,7 @@ def read_sequence(
             frames[seen], joints.points[seen], size=settings.size, fit=settings.fit
         )
     except ValueError as e:
-        return None, [*bad, Bad(key, "wrong size", str(e))]
+        return None, [*bad, RejectedRecord(key, "wrong size", str(e))]
     low, high = KEYPOINT_RANGE
     known = joints.known[seen]
     far = known & ~((points >= low) & (points <= high)).all(-1)
@@ -112,7 +114,7 @@ def read_sequence(
         some = (
             f"{int(far.sum())} joints lie further out than one frame; are missing now"
         )
-        bad.append(Bad(key, "far joints", some))
+        bad.append(RejectedRecord(key, "far joints", some))
     person = key.split("/")[0]
     return GaitSequence(key, person, cut, points, known & ~far, is_probe), bad
 
@@ -163,7 +165,7 @@ def _unpickle(path: str) -> list[np.ndarray]:
 
 def _decode(path: str) -> np.ndarray:
     image = read_image(path, path)
-    if isinstance(image, Bad):
+    if isinstance(image, RejectedRecord):
         raise ValueError(image.reason)
     try:
         return decode_rgb(image).max(-1)
@@ -172,7 +174,7 @@ def _decode(path: str) -> np.ndarray:
 
 
 def _read_joints(
-    frames: np.ndarray, key: str, settings: Settings, bad: list[Bad]
+    frames: np.ndarray, key: str, settings: Settings, bad: list[RejectedRecord]
 ) -> Joints:
     """Joints in pixels of the frames, none known where they do not fit."""
     length, height, width = frames.shape
@@ -183,14 +185,14 @@ def _read_joints(
     try:
         joints = settings.joints(key)
     except ValueError as e:
-        bad.append(Bad(key, "broken joints", str(e)))
+        bad.append(RejectedRecord(key, "broken joints", str(e)))
         return nothing
     if joints is None or not joints.known.any():
-        bad.append(Bad(key, "missing joints", "no joint of it is known"))
+        bad.append(RejectedRecord(key, "missing joints", "no joint of it is known"))
         return nothing
     if len(joints.points) != length:
         reason = f"joints of {len(joints.points)} frames for {length}"
-        bad.append(Bad(key, "joints of other length", reason))
+        bad.append(RejectedRecord(key, "joints of other length", reason))
         return nothing
     if settings.joint_units == "fraction":
         pixels = joints.points * np.array([width, height], np.float32)

@@ -18,7 +18,7 @@ def fit_frames(
       size: (H, W) wanted.
       fit: "height": frames that have H rows and at least W columns lose columns on both
         sides, as officially; "person": every frame is cut to its person, scaled to H
-        rows, and centred on the person's median column.
+        rows, and centered on the person's median column.
     Returns: uint8 [T, H, W]; float32 [T, 17, 2], fractions of the new frame.
     Raises: ValueError: with "height", frames of another size.
     """

@@ -16,8 +16,8 @@ import numpy as np
 from kprpe_jax.data.importers.landmarks import read_landmarks
 from kprpe_jax.data.importers.record import (
     NO_IDENTITY,
-    Bad,
     Record,
+    RejectedRecord,
     Source,
     file_state,
     read_image,
@@ -58,12 +58,14 @@ def open_ijb(folder: str | os.PathLike) -> Source:
         table = read_subjects(path)
         tables |= {f"{name}_template": table[0], f"{name}_subject": table[1]}
 
-    def read(start: int) -> Iterator[Record | Bad]:
+    def read(start: int) -> Iterator[Record | RejectedRecord]:
         seen = set(names[:start])
         for row in range(start, len(names)):
             name = names[row]
             if name in seen:
-                yield Bad(name, "duplicate id", f"{media_path} names it more than once")
+                yield RejectedRecord(
+                    name, "duplicate id", f"{media_path} names it more than once"
+                )
                 continue
             seen.add(name)
             image = read_image(os.path.join(folder, "loose_crop", name), name)

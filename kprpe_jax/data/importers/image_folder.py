@@ -3,7 +3,13 @@
 import os
 from collections.abc import Iterator
 
-from kprpe_jax.data.importers.record import Bad, Record, Source, names_state, read_image
+from kprpe_jax.data.importers.record import (
+    Record,
+    RejectedRecord,
+    Source,
+    names_state,
+    read_image,
+)
 
 
 def open_image_folder(folder: str | os.PathLike) -> Source:
@@ -36,7 +42,7 @@ def open_image_folder(folder: str | os.PathLike) -> Source:
 
     state = names_state(all_names())
 
-    def read(start: int) -> Iterator[Record | Bad]:
+    def read(start: int) -> Iterator[Record | RejectedRecord]:
         for name, size in zip(names, sizes, strict=True):
             if start < size:
                 for file in _entries(folder, name)[start:]:
@@ -57,14 +63,18 @@ def _entries(folder: str, name: str) -> list[str]:
     return (visible_names(path) if os.path.isdir(path) else []) or [""]
 
 
-def _entry(folder: str, name: str, file: str) -> Record | Bad:
+def _entry(folder: str, name: str, file: str) -> Record | RejectedRecord:
     path = os.path.join(folder, name, file)
     if not file:
         if os.path.isdir(path):
-            return Bad(name, "empty identity", "its folder holds no image")
-        return Bad(name, "wrong label", "the file is in no identity's folder")
+            return RejectedRecord(name, "empty identity", "its folder holds no image")
+        return RejectedRecord(
+            name, "wrong label", "the file is in no identity's folder"
+        )
     key = f"{name}/{file}"
     if os.path.isdir(path):
-        return Bad(key, "wrong label", "a folder inside an identity's folder")
+        return RejectedRecord(
+            key, "wrong label", "a folder inside an identity's folder"
+        )
     image = read_image(path, key)
-    return image if isinstance(image, Bad) else Record(key, image, name)
+    return image if isinstance(image, RejectedRecord) else Record(key, image, name)

@@ -4,8 +4,8 @@ import os
 from collections.abc import Iterator
 
 from kprpe_jax.data.importers.record import (
-    Bad,
     Record,
+    RejectedRecord,
     Source,
     file_state,
     read_image,
@@ -49,7 +49,7 @@ def open_image_list(
         )
     numbers = is_number(first[1])
 
-    def read(start: int) -> Iterator[Record | Bad]:
+    def read(start: int) -> Iterator[Record | RejectedRecord]:
         seen: set[str] = set()
         for row, (name, label) in enumerate(_lines(path)):
             twice = name in seen
@@ -62,17 +62,19 @@ def open_image_list(
 
 def _entry(
     root: str, name: str, label: str | None, *, numbers: bool, twice: bool
-) -> Record | Bad:
+) -> Record | RejectedRecord:
     if twice:
-        return Bad(name, "duplicate id", "an earlier line has the same path")
+        return RejectedRecord(name, "duplicate id", "an earlier line has the same path")
     if label is None or not label or (numbers and not is_number(label)):
         wanted = "a whole number >= 0" if numbers else "a name"
-        return Bad(name, "wrong label", f"must be {wanted}; got {label or 'none'}")
+        return RejectedRecord(
+            name, "wrong label", f"must be {wanted}; got {label or 'none'}"
+        )
     path = os.path.normpath(os.path.join(root, name))
     if os.path.commonpath([root, path]) != root:
-        return Bad(name, "wrong path", f"must stay inside {root}")
+        return RejectedRecord(name, "wrong path", f"must stay inside {root}")
     image = read_image(path, name)
-    if isinstance(image, Bad):
+    if isinstance(image, RejectedRecord):
         return image
     return Record(name, image, int(label) if numbers else label)
 

@@ -21,7 +21,7 @@ class Landmarks:
       rows: image name -> row of `points`.
       points: float32 [N, 5, 2], (x, y): left eye, right eye, nose, left and right
         mouth corner (left = image left).
-      units: "fraction" of width and height, or "pixel" with pixel centres at integers.
+      units: "fraction" of width and height, or "pixel" with pixel centers at integers.
     """
 
     rows: dict[str, int]
@@ -35,7 +35,7 @@ class Landmarks:
           name: of the image.
           height: of the decoded image, pixels.
           width: likewise.
-        Returns: float32 [5, 2] in 0..1 of width and height, pixel centre i at
+        Returns: float32 [5, 2] in 0..1 of width and height, pixel center i at
           (i + 0.5) / size; None where the table lacks the image.
         """
         if name not in self.rows:

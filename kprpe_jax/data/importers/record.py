@@ -39,7 +39,7 @@ class Record(NamedTuple):
     keypoints_from: str = "source"
 
 
-class Bad(NamedTuple):
+class RejectedRecord(NamedTuple):
     """An entry that gives no record.
 
     Attributes:
@@ -68,7 +68,7 @@ class Source:
       landmarks: the source's own landmark table.
     """
 
-    read: Callable[[int], Iterator[Record | Bad]]
+    read: Callable[[int], Iterator[Record | RejectedRecord]]
     state: str
     count: int | None = None
     extra: Mapping[str, Any] = dataclasses.field(default_factory=dict)
@@ -90,13 +90,15 @@ def names_state(names: Iterable[str]) -> str:
     return digest.hexdigest()
 
 
-def read_image(path: str, key: str) -> bytes | Bad:
+def read_image(path: str, key: str) -> bytes | RejectedRecord:
     """Read an image file as it is; a missing or huge one is a bad entry."""
     try:
         with open(path, "rb") as file:
             image = file.read(MAX_IMAGE_BYTES + 1)
     except OSError as e:
-        return Bad(key, "missing image", f"{path} cannot be read ({e.strerror})")
+        return RejectedRecord(
+            key, "missing image", f"{path} cannot be read ({e.strerror})"
+        )
     if len(image) > MAX_IMAGE_BYTES:
-        return Bad(key, "broken image", f"more than {MAX_IMAGE_BYTES} bytes")
+        return RejectedRecord(key, "broken image", f"more than {MAX_IMAGE_BYTES} bytes")
     return image

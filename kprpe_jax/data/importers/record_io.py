@@ -19,7 +19,7 @@ from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
-from kprpe_jax.data.importers.record import Bad, Record, Source, file_state
+from kprpe_jax.data.importers.record import Record, RejectedRecord, Source, file_state
 from kprpe_jax.data.importers.tables import is_number, read_numbers
 
 _MAGIC = 0xCED7230A
@@ -60,14 +60,18 @@ def open_record_io(rec: str | os.PathLike) -> Source:
     num_classes = _read_property(os.path.join(os.path.dirname(rec), "property"))
     repeated = np.diff(indices, prepend=-1) == 0  # indices are sorted
 
-    def read(start: int) -> Iterator[Record | Bad]:
+    def read(start: int) -> Iterator[Record | RejectedRecord]:
         with open(rec, "rb") as file:
             for row in range(start, len(indices)):
                 key = str(indices[row])
                 if repeated[row]:
-                    yield Bad(key, "duplicate id", f"{idx} names it more than once")
+                    yield RejectedRecord(
+                        key, "duplicate id", f"{idx} names it more than once"
+                    )
                 elif offsets[row] == _NO_OFFSET:
-                    yield Bad(key, "missing record", f"{idx} does not name it")
+                    yield RejectedRecord(
+                        key, "missing record", f"{idx} does not name it"
+                    )
                 else:
                     yield _entry(file, int(offsets[row]), rec, key, num_classes)
 
@@ -134,16 +138,18 @@ def end_of_images(
 
 def _entry(
     file: BinaryIO, offset: int, path: str, key: str, num_classes: int | None
-) -> Record | Bad:
+) -> Record | RejectedRecord:
     try:
         packed = unpack(read_record(file, offset, path))
     except ValueError as e:
-        return Bad(key, "broken record", str(e))
+        return RejectedRecord(key, "broken record", str(e))
     label = float(packed.labels[0]) if len(packed.labels) else -1.0
-    # A float32 holds whole numbers up to 2**24: above, neighbours become one.
+    # A float32 holds whole numbers up to 2**24: above, neighbors become one.
     top = 2**24 if num_classes is None else min(num_classes, 2**24)
     if not (0 <= label < top and label.is_integer()):
-        return Bad(key, "wrong label", f"must be a whole 0..{top - 1}; got {label:g}")
+        return RejectedRecord(
+            key, "wrong label", f"must be a whole 0..{top - 1}; got {label:g}"
+        )
     return Record(key, packed.data, int(label))
 
 

@@ -4,7 +4,7 @@ import collections
 import dataclasses
 from typing import Any
 
-from kprpe_jax.data.importers.record import KEYPOINTS_FROM, NO_IDENTITY, Bad
+from kprpe_jax.data.importers.record import KEYPOINTS_FROM, NO_IDENTITY, RejectedRecord
 
 
 @dataclasses.dataclass
@@ -29,7 +29,7 @@ class Shard:
     bytes: int = 0
     names: list[str] = dataclasses.field(default_factory=list)
     labels: list[int] = dataclasses.field(default_factory=list)
-    bad: list[Bad] = dataclasses.field(default_factory=list)
+    bad: list[RejectedRecord] = dataclasses.field(default_factory=list)
     keypoints_from: dict[str, int] = dataclasses.field(default_factory=dict)
     no_identity: int = 0
     heights: list[int] = dataclasses.field(default_factory=list)

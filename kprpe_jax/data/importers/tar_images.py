@@ -10,8 +10,8 @@ from typing import Any
 from kprpe_jax.data.importers.record import (
     MAX_IMAGE_BYTES,
     NO_IDENTITY,
-    Bad,
     Record,
+    RejectedRecord,
     Source,
     file_state,
 )
@@ -52,7 +52,7 @@ def open_tar_images(path: str | os.PathLike) -> Source:
             "give the path of a whole one"
         ) from e
 
-    def read(start: int) -> Iterator[Record | Bad]:
+    def read(start: int) -> Iterator[Record | RejectedRecord]:
         seen: set[str] = set()
         number = 0
         try:
@@ -67,7 +67,7 @@ def open_tar_images(path: str | os.PathLike) -> Source:
                     number += 1
         except _DAMAGE as e:
             reason = f"ends after {number} entries ({_first_line(e)})"
-            yield Bad(os.path.basename(path), "truncated archive", reason)
+            yield RejectedRecord(os.path.basename(path), "truncated archive", reason)
 
     return Source(read, state=file_state(path))
 
@@ -93,16 +93,22 @@ def read_images(path: str | os.PathLike, names: Sequence[str]) -> list[bytes]:
 
 def _entry(
     archive: tarfile.TarFile, member: tarfile.TarInfo, twice: bool
-) -> Record | Bad:
+) -> Record | RejectedRecord:
     name = member.name
     if twice:
-        return Bad(name, "duplicate id", "an earlier member has the same name")
+        return RejectedRecord(
+            name, "duplicate id", "an earlier member has the same name"
+        )
     if posixpath.isabs(name) or ".." in name.split("/"):
-        return Bad(name, "wrong path", "must stay inside the archive")
+        return RejectedRecord(name, "wrong path", "must stay inside the archive")
     if not member.isreg():
-        return Bad(name, "missing image", "it is a link or a device, not a file")
+        return RejectedRecord(
+            name, "missing image", "it is a link or a device, not a file"
+        )
     if member.size > MAX_IMAGE_BYTES:
-        return Bad(name, "broken image", f"more than {MAX_IMAGE_BYTES} bytes")
+        return RejectedRecord(
+            name, "broken image", f"more than {MAX_IMAGE_BYTES} bytes"
+        )
     image = archive.extractfile(member).read()
     if len(image) < member.size:
         raise EOFError("in the middle of an image")

@@ -8,8 +8,8 @@ import numpy as np
 from kprpe_jax.data.importers.image_folder import visible_names
 from kprpe_jax.data.importers.record import (
     NO_IDENTITY,
-    Bad,
     Record,
+    RejectedRecord,
     Source,
     names_state,
     read_image,
@@ -47,7 +47,7 @@ def open_tinyface(folder: str | os.PathLike) -> Source:
     num_probes = sum(_person(file) is not None for file in files["Probe"])
     entries = [(name, file) for name in PARTS for file in files[name]]
 
-    def read(start: int) -> Iterator[Record | Bad]:
+    def read(start: int) -> Iterator[Record | RejectedRecord]:
         for name, file in entries[start:]:
             yield _entry(folder, name, file)
 
@@ -66,12 +66,14 @@ def _person(file: str) -> int | None:
     return int(number) if underscore and is_number(number) else None
 
 
-def _entry(folder: str, name: str, file: str) -> Record | Bad:
+def _entry(folder: str, name: str, file: str) -> Record | RejectedRecord:
     key = f"{name}/{file}"
     identity = NO_IDENTITY if name == "Gallery_Distractor" else _person(file)
     if identity is None:
-        return Bad(key, "wrong label", "the name must begin with number_underscore")
+        return RejectedRecord(
+            key, "wrong label", "the name must begin with number_underscore"
+        )
     image = read_image(os.path.join(folder, name, file), key)
-    if isinstance(image, Bad):
+    if isinstance(image, RejectedRecord):
         return image
     return Record(key, image, identity, {"part": PARTS[name]})

@@ -11,8 +11,8 @@ import numpy as np
 
 from kprpe_jax.data.importers.record import (
     NO_IDENTITY,
-    Bad,
     Record,
+    RejectedRecord,
     Source,
     file_state,
 )
@@ -31,7 +31,7 @@ def open_verification_bin(path: str | os.PathLike) -> Source:
     """
     images, same = read_verification_bin(path)
 
-    def read(start: int) -> Iterator[Record | Bad]:
+    def read(start: int) -> Iterator[Record | RejectedRecord]:
         for i in range(start, len(images)):
             yield Record(f"{i:07d}", bytes(images[i]), NO_IDENTITY, {"pair": i // 2})
 

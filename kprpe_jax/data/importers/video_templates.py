@@ -13,8 +13,8 @@ from typing import NamedTuple
 import numpy as np
 
 from kprpe_jax.data.importers.record import (
-    Bad,
     Record,
+    RejectedRecord,
     Source,
     file_state,
     read_image,
@@ -57,7 +57,7 @@ def open_video_templates(
     rows = read_video_templates(path)
     root = os.fspath(root or os.path.dirname(os.path.abspath(path)))
 
-    def read(start: int) -> Iterator[Record | Bad]:
+    def read(start: int) -> Iterator[Record | RejectedRecord]:
         media, frames = None, {}
         seen = set(zip(rows.template[:start], rows.media, rows.frame, strict=False))
         for row in range(start, len(rows.media)):
@@ -67,14 +67,16 @@ def open_video_templates(
             place = (rows.template[row], media, rows.frame[row])
             key = "/".join(map(str, place))
             if place in seen:
-                yield Bad(key, "duplicate id", "an earlier line names the same frame")
+                yield RejectedRecord(
+                    key, "duplicate id", "an earlier line names the same frame"
+                )
                 continue
             seen.add(place)
             if rows.frame[row] not in frames:
-                yield Bad(key, "missing image", f"{root} has no such frame")
+                yield RejectedRecord(key, "missing image", f"{root} has no such frame")
                 continue
             image = read_image(frames[rows.frame[row]], key)
-            if isinstance(image, Bad):
+            if isinstance(image, RejectedRecord):
                 yield image
                 continue
             fields = {"template": int(place[0]), "media": media, "frame": int(place[2])}

@@ -9,7 +9,13 @@ import numpy as np
 from PIL import Image
 
 from kprpe_jax.data.importers.decode import decode_rgb
-from kprpe_jax.data.importers.record import Bad, Record, Source, file_state, read_image
+from kprpe_jax.data.importers.record import (
+    Record,
+    RejectedRecord,
+    Source,
+    file_state,
+    read_image,
+)
 
 FRAME = 288  # pixels; a face's box is the middle half of it
 _LEAST_SIDE = 20  # pixels of the photo; there is nothing to learn from less
@@ -17,13 +23,13 @@ _KEPT = 8  # decoded photos
 
 
 class Face(NamedTuple):
-    """A labelled face.
+    """A labeled face.
 
     Attributes:
       photo: path below the images' folder.
       line: of the label file, from 1.
       box: (left, top, width, height), pixels.
-      points: float32 [5, 2], pixels; None where they are not labelled.
+      points: float32 [5, 2], pixels; None where they are not labeled.
     """
 
     photo: str
@@ -60,10 +66,10 @@ def open_wider_face(path: str | os.PathLike) -> Source:
         )
     root = os.path.join(os.path.dirname(os.path.abspath(path)), "images")
 
-    def read(start: int) -> Iterator[Record | Bad]:
+    def read(start: int) -> Iterator[Record | RejectedRecord]:
         photos: dict[str, np.ndarray | str] = {}
         for face in faces[start:]:
-            if isinstance(face, Bad):
+            if isinstance(face, RejectedRecord):
                 yield face
                 continue
             if face.photo not in photos:
@@ -75,7 +81,7 @@ def open_wider_face(path: str | os.PathLike) -> Source:
     return Source(read, state=file_state(path), count=len(faces))
 
 
-def _wanted(path: str) -> Iterator[Face | Bad]:
+def _wanted(path: str) -> Iterator[Face | RejectedRecord]:
     photo = None
     with open(path, encoding="utf-8", errors="surrogateescape") as file:
         for line, text in enumerate(file, 1):
@@ -83,19 +89,19 @@ def _wanted(path: str) -> Iterator[Face | Bad]:
                 photo = text[1:].strip()
             elif text.strip():
                 face = _parse(photo, line, text)
-                if isinstance(face, Bad):
+                if isinstance(face, RejectedRecord):
                     yield face
                 elif face.points is not None and min(face.box[2:]) >= _LEAST_SIDE:
                     yield face
 
 
-def _parse(photo: str | None, line: int, text: str) -> Face | Bad:
+def _parse(photo: str | None, line: int, text: str) -> Face | RejectedRecord:
     try:
         numbers = [float(word) for word in text.split()]
     except ValueError:
         numbers = []
     if photo is None or len(numbers) < 19 or not np.isfinite(numbers[:19]).all():
-        return Bad(
+        return RejectedRecord(
             f"line {line}",
             "wrong line",
             "must be a box and five times x, y and a flag, below the line of its "
@@ -106,22 +112,22 @@ def _parse(photo: str | None, line: int, text: str) -> Face | Bad:
     return Face(photo, line, tuple(numbers[:4]), points[:, :2] if known else None)
 
 
-def _read_photo(root: str, name: str) -> np.ndarray | Bad:
+def _read_photo(root: str, name: str) -> np.ndarray | RejectedRecord:
     path = os.path.normpath(os.path.join(root, name))
     if os.path.commonpath([root, path]) != root:
-        return Bad(name, "wrong path", f"must stay inside {root}")
+        return RejectedRecord(name, "wrong path", f"must stay inside {root}")
     encoded = read_image(path, name)
-    if isinstance(encoded, Bad):
+    if isinstance(encoded, RejectedRecord):
         return encoded
     try:
         return decode_rgb(encoded)
     except ValueError as e:
-        return Bad(name, "broken image", str(e))
+        return RejectedRecord(name, "broken image", str(e))
 
 
-def _record(face: Face, photo: np.ndarray | Bad) -> Record | Bad:
+def _record(face: Face, photo: np.ndarray | RejectedRecord) -> Record | RejectedRecord:
     key = f"{face.photo}#{face.line}"
-    if isinstance(photo, Bad):
+    if isinstance(photo, RejectedRecord):
         return photo._replace(key=key)
     left, top, width, height = face.box
     side = 2 * max(width, height)

@@ -73,7 +73,7 @@ def lids(face: Identity, q: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Y of the upper and lower lid; q from the inner (-1) to the outer corner (1)."""
     line = face.eye_y + face.eye_slant * q
     arc = 1 - q * q
-    # The upper lid is highest towards the nose, the lower lowest away from it.
+    # The upper lid is highest toward the nose, the lower lowest away from it.
     upper = line - face.lid_upper * arc * (1 - 0.2 * q)
     return upper, line + face.lid_lower * arc * (1 + 0.2 * q)
 
@@ -106,7 +106,7 @@ def bump(u: jax.Array, v: jax.Array) -> jax.Array:
 
 
 def depth(face: Identity, x: jax.Array, y: jax.Array) -> jax.Array:
-    """Height of dome and nose towards the viewer, in pixels."""
+    """Height of dome and nose toward the viewer, in pixels."""
     u, v = x / _DOME[0], (y - _DOME_Y) / _DOME[1]
     # Cut off behind the ears, where a parabola would fall for ever.
     dome = jnp.maximum(1 - u * u - v * v, -0.3)

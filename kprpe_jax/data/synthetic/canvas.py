@@ -10,7 +10,7 @@ import jax.numpy as jnp
 class View(NamedTuple):
     """What the pixels of a picture look at.
 
-    x, y: float32 [S, S], face coordinates of the pixel centres.
+    x, y: float32 [S, S], face coordinates of the pixel centers.
     ax: |x|: symmetric parts are drawn once.
     pixel: float32 scalar, size of a pixel in face coordinates.
     shade: float32 [S, S], light that skin throws back, about 1.

@@ -136,7 +136,7 @@ def _behind(
 
 
 def _skin(face: Identity, colors: Palette, view: View, head: jax.Array) -> list[Layer]:
-    """Colour the skin: blush, freckles, moles, a scar, a beard."""
+    """Color the skin: blush, freckles, moles, a scar, a beard."""
     cheek = anatomy.bump((view.ax - 23) / 8, (view.y - face.nose_y) / 8)
     blush = jnp.clip(0.8 * face.blush, 0, 1) * cheek
 

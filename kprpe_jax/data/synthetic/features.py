@@ -37,7 +37,7 @@ def mouth(face: Identity, colors: Palette, view: View) -> list[Layer]:
     top, upper, lower, bottom = anatomy.lips(face, q)
     within = cover(view, view.ax - face.mouth_width)
     lips = cover(view, jnp.maximum(top - view.y, view.y - bottom), soft=0.6) * within
-    # The upper lip turns away from the light, the lower one towards it.
+    # The upper lip turns away from the light, the lower one toward it.
     tone = jnp.where(view.y < (upper + lower) / 2, 0.84, 1.04) * view.shade
     cavity = jnp.maximum(upper - view.y, view.y - lower)
     cavity = cover(view, cavity - 0.25, soft=0.3) * within

@@ -52,7 +52,7 @@ class Identity(NamedTuple):
     lip_upper: jax.Array | float = 3.3
     lip_lower: jax.Array | float = 4.6
     hairline_y: jax.Array | float = 15.0
-    hairline_temple: jax.Array | float = 30.0  # drop towards the temples
+    hairline_temple: jax.Array | float = 30.0  # drop toward the temples
     hair_part: jax.Array | float = 0.0  # slope of the hairline, over the face's width
     hair_volume: jax.Array | float = 6.0
     hair_length: jax.Array | float = 75.0  # where side hair ends

@@ -39,7 +39,7 @@ class Shot(NamedTuple):
     scale: jax.Array | float = 1.0
     shift_x: jax.Array | float = 0.0  # fraction of the frame
     shift_y: jax.Array | float = 0.0
-    yaw: jax.Array | float = 0.0  # radians, positive = nose towards image right
+    yaw: jax.Array | float = 0.0  # radians, positive = nose toward image right
     pitch: jax.Array | float = 0.0  # radians, positive = nose downwards
     mouth_open: jax.Array | float = 0.0  # 0..1
     smile: jax.Array | float = 0.0  # -1..1
@@ -66,7 +66,7 @@ class Shot(NamedTuple):
     grain: jax.Array | int = 0  # uint32, seed of the noise
 
 
-# Kept through a sequence: they do not change from frame to frame.
+# NmsResult through a sequence: they do not change from frame to frame.
 CONSTANT = (
     *("mask", "mask_tone", "sunglasses", "glasses_size", "background_light"),
     *("background_hue", "background_slope", "clothes", "crop_x", "crop_y"),

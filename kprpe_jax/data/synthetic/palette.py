@@ -1,4 +1,4 @@
-"""Colours of a person, from a few natural scales."""
+"""Colors of a person, from a few natural scales."""
 
 from typing import NamedTuple
 
@@ -26,7 +26,7 @@ class Palette(NamedTuple):
 
 
 def make_palette(face: Identity) -> Palette:
-    """Mix a person's colours.
+    """Mix a person's colors.
 
     Args:
       face: scalars.

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kprpe_jax.data.importers.record import Bad, Record, Source
+from kprpe_jax.data.importers.record import Record, RejectedRecord, Source
 
 SHARED = Path(__file__).resolve().parents[4] / "shared" / "data"
 needs_shared = pytest.mark.skipif(
@@ -30,10 +30,12 @@ def face(number: int, height: int = 12, width: int = 10) -> bytes:
     return encode(rng.integers(0, 256, (height, width, 3), dtype=np.uint8))
 
 
-def read_all(source: Source, start: int = 0) -> tuple[list[Record], list[Bad]]:
+def read_all(
+    source: Source, start: int = 0
+) -> tuple[list[Record], list[RejectedRecord]]:
     entries = list(source.read(start))
     records = [entry for entry in entries if isinstance(entry, Record)]
-    return records, [entry for entry in entries if isinstance(entry, Bad)]
+    return records, [entry for entry in entries if isinstance(entry, RejectedRecord)]
 
 
 def pack(data: bytes, *labels: float) -> bytes:

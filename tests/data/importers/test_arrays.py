@@ -25,7 +25,7 @@ def test_orl_comes_back_exactly():
         )
 
 
-def test_colour(tmp_path, rng):
+def test_color(tmp_path, rng):
     images = rng.integers(0, 256, (3, 6, 5, 3), dtype=np.uint8)
     np.savez(tmp_path / "a.npz", images=images, labels=[2, 0, 2])
     records, _ = read_all(open_arrays(tmp_path / "a.npz"))

@@ -12,7 +12,7 @@ from kprpe_jax.data import store
 from kprpe_jax.data.importers import progress
 from kprpe_jax.data.importers.dataset import write_dataset
 from kprpe_jax.data.importers.landmarks import Landmarks
-from kprpe_jax.data.importers.record import NO_IDENTITY, Bad, Record, Source
+from kprpe_jax.data.importers.record import NO_IDENTITY, Record, RejectedRecord, Source
 from tests.data.importers.sources import encode, face
 
 PEOPLE = ["bob", "ann", "bob", "cid", "dan", "ann", "eve"]
@@ -20,7 +20,7 @@ ENTRIES = [
     Record(f"{i}.jpg", face(i, 12, 8 + i), name) for i, name in enumerate(PEOPLE)
 ]
 BROKEN = Record("broken.jpg", face(0)[:-40], "zoe")
-MISSING = Bad("gone.jpg", "missing image", "it is not there")
+MISSING = RejectedRecord("gone.jpg", "missing image", "it is not there")
 
 
 def source_of(entries, stop=None, **fields) -> Source:
@@ -72,7 +72,7 @@ def test_rows_keep_bytes_order_and_identity(tmp_path):
 def test_numbers_are_kept_as_labels(tmp_path):
     numbers = [5, 2, NO_IDENTITY, 5, 2**31]
     entries = [Record(str(i), face(i), n) for i, n in enumerate(numbers)]
-    report = write(entries, tmp_path, on_bad="skip")
+    report = write(entries, tmp_path, on_error="skip")
     rows = store.open_split(tmp_path, "faces", "train")
     assert [int(row["label"]) for row in rows] == [5, 2, -1, 5]
     assert [row["identity"].item() for row in rows] == [b"5", b"2", b"", b"5"]
@@ -84,7 +84,7 @@ def test_numbers_are_kept_as_labels(tmp_path):
 
 def test_bad_entries_are_skipped_and_listed(tmp_path):
     entries = [MISSING, *ENTRIES[:3], BROKEN, MISSING, *ENTRIES[3:], BROKEN, MISSING]
-    report = write(entries, tmp_path, on_bad="skip")
+    report = write(entries, tmp_path, on_error="skip")
     rows = store.open_split(tmp_path, "faces", "train")
     assert [row["key"].item().decode() for row in rows] == [e.key for e in ENTRIES]
     assert [int(row["label"]) for row in rows] == [0, 1, 0, 2, 3, 1, 4]
@@ -102,20 +102,20 @@ def test_bad_entries_are_fatal_by_default_and_leave_nothing(tmp_path):
         write([ENTRIES[0], MISSING], tmp_path)
     assert not list(tmp_path.iterdir())
     with pytest.raises(
-        ValueError, match="'broken.jpg' with broken image .*on_bad skip"
+        ValueError, match="'broken.jpg' with broken image .*on_error skip"
     ):
         write([*ENTRIES[:5], BROKEN], tmp_path)
     with pytest.raises(ValueError, match="must hold a finished version"):
         store.open_split(tmp_path, "faces", "train")
     # What is finished is not lost: the same command, told to skip, goes on.
-    write([*ENTRIES[:5], BROKEN], tmp_path, on_bad="skip")
+    write([*ENTRIES[:5], BROKEN], tmp_path, on_error="skip")
     assert len(store.open_split(tmp_path, "faces", "train")) == 5
 
 
 @pytest.mark.parametrize("entries", [[], [MISSING], [BROKEN, MISSING, BROKEN]])
 def test_no_good_image_at_all(tmp_path, entries):
     with pytest.raises(ValueError, match="at least one good image; got"):
-        write(entries, tmp_path, on_bad="skip")
+        write(entries, tmp_path, on_error="skip")
     assert not list(tmp_path.iterdir())
 
 
@@ -127,7 +127,7 @@ def test_landmarks_known_missing_and_wrong(tmp_path, rng):
     landmarks = Landmarks(rows, points, "fraction")
     with pytest.raises(ValueError, match="'1.jpg' with wrong landmarks"):
         write(ENTRIES[:4], tmp_path, landmarks=landmarks)
-    report = write(ENTRIES[:4], tmp_path, landmarks=landmarks, on_bad="skip")
+    report = write(ENTRIES[:4], tmp_path, landmarks=landmarks, on_error="skip")
     got = list(store.open_split(tmp_path, "faces", "train"))
     assert [bool(row["has_keypoints"]) for row in got] == [True, False, False, False]
     np.testing.assert_array_equal(got[0]["keypoints"], points[0])
@@ -180,12 +180,12 @@ def no_lookahead(monkeypatch):
 @pytest.mark.usefixtures("no_lookahead")
 def test_stopped_import_goes_on_and_gives_the_same(tmp_path, stop):
     entries = [MISSING, *ENTRIES[:4], BROKEN, *ENTRIES[4:], MISSING]
-    write(entries, tmp_path / "straight", on_bad="skip")
+    write(entries, tmp_path / "straight", on_error="skip")
     with pytest.raises(KeyboardInterrupt):
-        write(entries, tmp_path / "stopped", on_bad="skip", stop=stop)
+        write(entries, tmp_path / "stopped", on_error="skip", stop=stop)
     with pytest.raises(ValueError, match=r"open_split"):
         store.open_split(tmp_path / "stopped", "faces", "train")
-    write(entries, tmp_path / "stopped", on_bad="skip")
+    write(entries, tmp_path / "stopped", on_error="skip")
     assert files(tmp_path / "stopped") == files(tmp_path / "straight")
 
 
@@ -244,7 +244,7 @@ def test_one_import_at_a_time(tmp_path):
         ({"name": "LFW"}, "small letters, digits and _"),
         ({"name": "../faces"}, "small letters, digits and _"),
         ({"split": "a/b"}, "small letters, digits and _"),
-        ({"on_bad": "warn"}, r"on_bad must be one of \('fail', 'skip'\)"),
+        ({"on_error": "warn"}, r"on_error must be one of \('fail', 'skip'\)"),
         ({"num_workers": 0}, "at least 1; got 'fail', 0, 2"),
     ],
 )

@@ -35,7 +35,7 @@ def test_jpeg_is_close(rgb):
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG"])
-def test_grey_becomes_three_equal_channels(rgb, kind):
+def test_gray_becomes_three_equal_channels(rgb, kind):
     got = decode_rgb(
         encode(rgb[..., 0], kind, **{"quality": 100} if kind == "JPEG" else {})
     )

@@ -5,12 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kprpe_jax.alignment.detector import Faces
 from kprpe_jax.alignment.photos import Finder
 from kprpe_jax.data import store
 from kprpe_jax.data.importers.dataset import write_dataset
 from kprpe_jax.data.importers.detect import with_detected
-from kprpe_jax.data.importers.record import Bad, Record, Source
+from kprpe_jax.data.importers.record import Record, RejectedRecord, Source
+from kprpe_jax.detection.detections import Faces
 from kprpe_jax.geometry.template import ARCFACE_112
 from tests.data.importers.sources import SHARED, encode, needs_shared
 from tests.data.importers.test_import_faces import run
@@ -49,7 +49,7 @@ def spot(x, y, height, width):
 ENTRIES = [
     Record("0", spot(5, 9, 20, 16), "ann"),
     Record("1", encode(np.zeros((20, 16, 3), np.uint8)), "ann"),
-    Bad("2", "missing image", "it is not there"),
+    RejectedRecord("2", "missing image", "it is not there"),
     Record("3", spot(40, 9, 30, 50), "bob"),
     Record("4", spot(9, 9, 20, 20)[:-30], "bob"),
     Record("5", spot(9, 9, 20, 20), "bob", keypoints=KNOWN),
@@ -58,7 +58,7 @@ ENTRIES = [
 
 
 def detect(data_dir, *, wanted=lambda record: record.keypoints is None, stop=None,
-           on_bad="skip"):  # fmt: skip
+           on_error="skip"):  # fmt: skip
     def read(start):
         for number, entry in enumerate(ENTRIES[start:], start):
             if number == stop:
@@ -67,7 +67,12 @@ def detect(data_dir, *, wanted=lambda record: record.keypoints is None, stop=Non
 
     source = with_detected(Source(read, state="s"), FINDER, wanted=wanted, batch_size=2)
     report = write_dataset(
-        source, name="faces", data_dir=data_dir, origin={}, on_bad=on_bad, shard_rows=2
+        source,
+        name="faces",
+        data_dir=data_dir,
+        origin={},
+        on_error=on_error,
+        shard_rows=2,
     )
     return list(store.open_split(data_dir, "faces", "train")), report
 
@@ -103,7 +108,7 @@ def test_all_images_or_those_without_keypoints(tmp_path):
 
 def test_no_face_is_fatal_by_default(tmp_path):
     with pytest.raises(ValueError, match="'1' with missing landmarks .the detector fi"):
-        detect(tmp_path, on_bad="fail")
+        detect(tmp_path, on_error="fail")
     assert not (tmp_path / "faces").exists()
 
 

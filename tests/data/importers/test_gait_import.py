@@ -247,7 +247,7 @@ def test_import_and_its_report(tmp_path):
         command.import_gait(source, splits, WIDE, **options)
     assert not (tmp_path / "data" / "mine").exists()
     report = command.import_gait(
-        source, splits, WIDE, on_bad="skip", bad=tuple(bad), **options
+        source, splits, WIDE, on_error="skip", bad=tuple(bad), **options
     )
     assert report["train"] == {"people": 1, "sequences": 2}
     assert report["test"] == {"people": 2, "sequences": 4}
@@ -262,7 +262,7 @@ def test_import_and_its_report(tmp_path):
     assert test.probes.tolist() == [False, True, False, True]
     assert test.frames.tolist() == [3, 3, 4, 4]
     with pytest.raises(ValueError, match="must not exist yet"):
-        command.import_gait(source, splits, WIDE, on_bad="skip", **options)
+        command.import_gait(source, splits, WIDE, on_error="skip", **options)
 
 
 def test_splits_without_a_partition():

@@ -1,4 +1,4 @@
-"""The real labelled sample, all separators, bad lines."""
+"""The real labeled sample, all separators, bad lines."""
 
 import pytest
 

@@ -87,7 +87,7 @@ def test_folder_with_bad_entries(tmp_path, capsys):
     (tmp_path / "in" / "bob" / "1.jpg").write_bytes(face(1)[:-40])
     with pytest.raises(SystemExit, match=r"error: import_faces: .*'bob/1\.jpg'"):
         run(tmp_path, "folder", tmp_path / "in")
-    rows, report = run(tmp_path, "folder", tmp_path / "in", on_bad="skip")
+    rows, report = run(tmp_path, "folder", tmp_path / "in", on_error="skip")
     assert len(rows) == 1
     assert set(report["bad"]) == {"broken image", "empty identity"}
     out = capsys.readouterr().out
@@ -103,7 +103,7 @@ def test_truncated_archive(tmp_path):
     (tmp_path / "t.tar").write_bytes(content[: content.index(b"ann/2.jpg") + 700])
     with pytest.raises(SystemExit, match=r"'t\.tar' with truncated archive \(ends aft"):
         run(tmp_path, "tar", tmp_path / "t.tar")
-    rows, report = run(tmp_path, "tar", tmp_path / "t.tar", on_bad="skip")
+    rows, report = run(tmp_path, "tar", tmp_path / "t.tar", on_error="skip")
     assert len(rows) == 2
     assert report["bad"]["truncated archive"]["count"] == 1
 

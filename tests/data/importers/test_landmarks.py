@@ -36,9 +36,9 @@ def test_text_tables(tmp_path, points, separator, scores, header):
     assert landmarks.find("4.jpg", 10, 20) is None
 
 
-def test_pixels_become_fractions_by_pixel_centres(tmp_path, points):
+def test_pixels_become_fractions_by_pixel_centers(tmp_path, points):
     height, width = 30, 60
-    # A point at the centre of pixel i is at (i + 0.5) / size.
+    # A point at the center of pixel i is at (i + 0.5) / size.
     pixels = points * [width, height] - 0.5
     (tmp_path / "t").write_text(table(pixels))
     landmarks = read_landmarks(tmp_path / "t", units="pixel")

@@ -75,7 +75,7 @@ def test_numbers_stay_labels(tmp_path):
 def test_a_table_goes_before_what_is_stored(data_dir):
     table = Landmarks({"1.jpg": 0, "4.jpg": 1, "no": 2}, np.stack([POINTS / 2] * 3),
                       "fraction")  # fmt: skip
-    rows, report = rewrite(data_dir, landmarks=table, on_bad="skip")
+    rows, report = rewrite(data_dir, landmarks=table, on_error="skip")
     want = [POINTS * 0, POINTS / 2, None, None, POINTS / 2]
     for row, points in zip(rows, want, strict=True):
         assert row["has_keypoints"] == (points is not None)

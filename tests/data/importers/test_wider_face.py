@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from kprpe_jax.data.importers.decode import decode_rgb
-from kprpe_jax.data.importers.record import Bad
+from kprpe_jax.data.importers.record import RejectedRecord
 from kprpe_jax.data.importers.wider_face import FRAME, open_wider_face
 
 # Offsets of the five points from the box's corner, in its sides.
@@ -31,7 +31,7 @@ def folder(tmp_path):
     (tmp_path / "label.txt").write_text(
         "# 0--Parade/a.png\n"
         + line(150, 10, 40, 60)
-        + line(5, 5, 30, 30, none)  # not labelled
+        + line(5, 5, 30, 30, none)  # not labeled
         + line(5, 5, 12, 30)  # too small
         + "# 0--Parade/lost.jpg\n"
         + line(10, 10, 50, 50)
@@ -62,7 +62,7 @@ def test_a_row_for_each_face_with_landmarks(folder):
     assert [x.kind for x in (lost, outside, short)] == [
         "missing image", "wrong path", "wrong line",
     ]  # fmt: skip
-    assert all(isinstance(x, Bad) for x in (lost, outside, short))
+    assert all(isinstance(x, RejectedRecord) for x in (lost, outside, short))
     assert short.key == "line 10"
 
 

@@ -75,7 +75,7 @@ def test_closed_lids_meet_and_hide_the_eye(draw):
     opened, closed = draw(PEOPLE, 0), draw(PEOPLE, 0, eyes_closed=1.0)
     upper, lower = closed.landmarks[:, 37, 1], closed.landmarks[:, 41, 1]
     assert np.abs(upper - lower).max() * 112 < 0.6
-    # Where the grey white was there is coloured skin.
+    # Where the gray white was there is colored skin.
     x, y = (opened.landmarks[:, 81] * 112 + [5.5, 0]).astype(int).T
     warm = [
         f.images[range(16), y, x].astype(int) @ [1, 0, -1] for f in (opened, closed)

@@ -1,0 +1,1 @@
+"""The tables and figures of the four papers: one folder a paper (README.md)."""

@@ -1,0 +1,110 @@
+"""Pictures of a learned warp: its grid on faces, and faces of one person aligned.
+
+    python -m experiments alignment_pictures \
+        --config configs/balanced_alignment.py:small --workdir runs/small \
+        --output docs/figures
+
+Where the run belongs to the study, the learned template and weights are drawn, too.
+"""
+
+import pathlib
+import sys
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import app, flags
+from ml_collections import ConfigDict
+
+from kprpe_jax.alignment import warps
+from kprpe_jax.core import mesh
+from kprpe_jax.evaluation.misaligned import misalign
+from kprpe_jax.report import alignment as report
+from kprpe_jax.tasks import faces, joint_alignment, recognition
+from kprpe_jax.training.checkpoint import restore_for_eval
+from kprpe_jax.training.command import command, parse_flags, read_config, read_workdir
+from kprpe_jax.training.loop import prepare_data
+from kprpe_jax.training.state import abstract_state
+
+_OUTPUT = flags.DEFINE_string("output", "reports/alignment", "Folder of the pictures.")
+_LINES = 9  # of the grid, each way
+_FACES = 6
+
+
+class Warped(NamedTuple):
+    """Faces of one person as a network warps them.
+
+    Attributes:
+      before, after: float32 [N, H, W, 3] in [-1, 1].
+      grid: float32 [N, L, L, 2], where the lines of a regular grid of the aligned face
+        lie in the image, fractions.
+      landmarks, aligned: float32 [N, S, 2], before and after, fractions.
+    """
+
+    before: np.ndarray
+    after: np.ndarray
+    grid: np.ndarray
+    landmarks: np.ndarray
+    aligned: np.ndarray
+
+
+def warp_faces(config: ConfigDict, workdir: str, *, severity: float) -> Warped:
+    """Warp misaligned faces of the first test person with a run's last state.
+
+    The images are warped, wherever the run has its warp.
+
+    Raises: ValueError: as `restore_for_eval`.
+    """
+    prepare_data(config)
+    devices = mesh.make_mesh(config.mesh)
+    task = joint_alignment.build(config, devices)
+    state = restore_for_eval(workdir, "last", abstract_state(task, devices), config)
+    source = faces.open_people(config, config.evals.split)
+    rows = source.__getitems__(range(_FACES))
+    images = np.stack([row["image"] for row in rows]).astype(np.float32) / 127.5 - 1
+    points = np.stack([row["keypoints"] for row in rows])
+    images, points = misalign(jax.random.key(0), images, points, severity)
+    axis = np.linspace(0, 1, _LINES)
+    lines = np.stack(np.meshgrid(axis, axis), axis=-1).reshape(1, -1, 2)
+    lines = jnp.tile(jnp.float32(lines), (_FACES, 1, 1))
+    model, model_inputs = joint_alignment.make_model(config, devices)
+
+    @jax.jit
+    def run(params: Any, collections: Any):
+        own = recognition.backbone_collections(collections)
+        variables = {"params": params["backbone"], **own}
+        warp = model.apply(variables, *model_inputs(images, points)).warp
+        after = warps.warp_map(warp, images, outside=warps.BLACK)
+        grid = (warp.to_input(2 * lines - 1) + 1) / 2
+        return after, grid, warps.carry_keypoints(warp, points)
+
+    after, grid, aligned = run(state.params, state.collections)
+    grid = grid.reshape(_FACES, _LINES, _LINES, 2)
+    return Warped(*map(np.asarray, (images, after, grid, points, aligned)))
+
+
+def _draw(overrides: list[str]) -> None:
+    config, workdir = read_config(overrides), read_workdir()
+    output = pathlib.Path(_OUTPUT.value)
+    output.mkdir(parents=True, exist_ok=True)
+    warped = warp_faces(config, workdir, severity=1.0)
+    report.plot_warps(*warped, output / "alignment_warps.png")
+    learned = pathlib.Path(workdir, "template.npz")
+    if learned.exists():  # of a run of the study
+        with np.load(learned, allow_pickle=False) as shape:
+            report.plot_template(
+                shape["first_template"],
+                shape["template"],
+                shape["weights"],
+                output / "alignment_template.png",
+            )
+    sys.stdout.write(f"written to {output}\n")
+
+
+main = command(_draw)
+
+
+def start() -> None:
+    """Run from the command line."""
+    app.run(main, flags_parser=parse_flags)

@@ -1,0 +1,302 @@
+"""Compare ways to fuse the images of a person, as probes grow.
+
+Source: Cluster and Aggregate, Fig. 1c, 7 and Tab. 4 (random order).
+
+    python -m experiments set_fusion --config configs/set_fusion.py \
+        --gallery lfw_gallery --seeds 0,1,2 --output reports/set_fusion
+
+Each method is trained with each seed on the config's people, and searched with probes
+of others among all of the gallery. A study that was stopped continues where it was.
+"""
+
+import json
+import pathlib
+import sys
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+import numpy as np
+from absl import app, flags
+from ml_collections import ConfigDict
+
+from experiments.whole_run import (
+    Stopped,
+    check_different,
+    train_to_the_end,
+    whole_numbers,
+    write_whole,
+)
+from kprpe_jax import tasks
+from kprpe_jax.core import mesh as mesh_lib
+from kprpe_jax.data.face_features import FeatureRows, read_features
+from kprpe_jax.evaluation.probe_sizes import ProbeResult, draw_probes, probe_results
+from kprpe_jax.fusion.weighted import WeightedFusion
+from kprpe_jax.report import set_fusion as report
+from kprpe_jax.tasks.growing_probes import enroll
+from kprpe_jax.tasks.set_fusion import fusion_variables, make_model
+from kprpe_jax.training import config as config_lib
+from kprpe_jax.training.checkpoint import restore_for_eval
+from kprpe_jax.training.command import command, parse_flags, read_config
+from kprpe_jax.training.state import abstract_state
+
+UNTRAINED = ("average", "norm_weighted")
+FARS = (1e-4, 1e-3)
+METRICS = {
+    "rank1": "rank-1, percent",
+    "tar_1e-4": "TAR at FAR 1e-4, percent",
+    "tar_1e-3": "TAR at FAR 1e-3, percent",
+}
+
+_METHODS = flags.DEFINE_list(
+    "methods",
+    ["average", "norm_weighted", "pfe", "cfan", "rsa", "cluster_aggregate"],
+    "Methods to compare.",
+)
+_SEEDS = flags.DEFINE_list("seeds", ["0"], "Seeds of the trainings.")
+_CLUSTERS = flags.DEFINE_list("clusters", [], "Other M of cluster_aggregate, seed 0.")
+_VARIANTS = flags.DEFINE_list("variants", [], "Other variants of it, seed 0.")
+_GALLERY = flags.DEFINE_string("gallery", "", "Features of more people to search.")
+_SIZES = flags.DEFINE_list("sizes", ["1", "2", "4", "8", "16", "32", "64"], "Of probes")
+_TRAINED = flags.DEFINE_string("trained", "", "Output of a study: train nothing anew.")
+_OUTPUT = flags.DEFINE_string("output", "reports/set_fusion", "Folder of the report.")
+
+
+class Trial:
+    """The people to recognize: the same probes and gallery for every method.
+
+    Args:
+      config: of the runs; reads data.dir and evals.
+      gallery: features data set whose clean rows of other people join the gallery; "" =
+        none.
+      sizes: images of a probe.
+    """
+
+    def __init__(self, config: ConfigDict, gallery: str, sizes: Sequence[int]):
+        evals = config.evals
+        self.asked = {"gallery": gallery, "sizes": list(sizes)}
+        read = partial(
+            read_features,
+            config.data.dir,
+            evals.features,
+            identities=tuple(evals.identities) or None,
+        )
+        enrolled, self.images = enroll(read("clean"), read("degraded"), size=max(sizes))
+        rows, labels = enrolled.embeddings, enrolled.labels
+        if gallery:
+            more = read_features(config.data.dir, gallery, "clean")
+            more = _first_of_each(more, without=labels)
+            rows = np.concatenate([rows, more.embeddings])
+            labels = np.concatenate([labels, more.labels])
+        self.gallery, self.labels, self.sizes = rows, labels, sizes
+        self.probes = draw_probes(
+            self.images.labels, size=max(sizes), repeats=evals.repeats, seed=0
+        )
+
+    def run(
+        self, model: nn.Module, variables: Any, **options
+    ) -> dict[int, ProbeResult]:
+        """Search with all probes; options of `probe_results`."""
+        return probe_results(
+            model,
+            variables,
+            self.images.embeddings,
+            self.images.statistics,
+            self.probes,
+            self.gallery,
+            self.labels,
+            **{"sizes": self.sizes, "fars": FARS, **options},
+        )
+
+    def describe(self) -> str:
+        """One sentence about people and probes."""
+        return (
+            f"{len(self.probes.rows)} probes of {len(np.unique(self.probes.labels))} "
+            f"people, searched among {len(self.labels)} people."
+        )
+
+
+def _first_of_each(rows: FeatureRows, *, without: np.ndarray) -> FeatureRows:
+    _, first = np.unique(rows.labels, return_index=True)
+    first = rows.select(first)
+    return first.select(~np.isin(first.labels, without))
+
+
+def by_metric(results: dict[int, ProbeResult]) -> dict[str, dict[str, float]]:
+    """Results as JSON: metric -> size -> share."""
+    return {
+        "rank1": {str(n): r.rank1 for n, r in results.items()},
+        **{
+            name: {str(n): float(r.tar[index]) for n, r in results.items()}
+            for index, name in enumerate(("tar_1e-4", "tar_1e-3"))
+        },
+    }
+
+
+def trained(
+    config: ConfigDict, workdir: pathlib.Path, *, finished: bool
+) -> tuple[nn.Module, Any]:
+    """Train, or go on, or take what is there: a model and its variables.
+
+    Args:
+      config: of the run.
+      workdir: of the run.
+      finished: take what is there, whatever else the config says of evaluation.
+    Raises: Stopped: SIGTERM ended the training.
+    """
+    if not finished:
+        train_to_the_end(config, workdir)
+    mesh = mesh_lib.make_mesh(config.mesh)
+    task = tasks.build(config, mesh)
+    state = restore_for_eval(workdir, "last", abstract_state(task, mesh), config)
+    features = read_features(config.data.dir, config.data.features, "clean")
+    model = make_model(config.fusion, embed_dim=features.embeddings.shape[1])
+    return model, fusion_variables(state)
+
+
+def study_batches(trial: Trial, model: nn.Module, variables: Any) -> dict[str, Any]:
+    """The largest probes in batches N', and in five random orders of four batches."""
+    size = max(trial.sizes)
+    run = partial(trial.run, model, variables, sizes=(size,))
+    counts = sorted({n for n in (1, 4, 16) if n < size} | {size})
+    part = max(size // 4, 1)
+    return {
+        "batches": {str(n): by_metric(run(batch_images=n)) for n in counts},
+        "orders": [
+            by_metric(run(batch_images=part, order_seed=seed)) for seed in range(5)
+        ],
+    }
+
+
+def run_one(
+    config: ConfigDict,
+    trial: Trial,
+    output: pathlib.Path,
+    name: str,
+    seed: int,
+    *,
+    runs: pathlib.Path | None = None,
+) -> report.Run:
+    """Train a method with a seed and search with it, unless that was done.
+
+    Args:
+      config: with the method's fields and the seed set.
+      trial: whom to search.
+      output: the run goes to output/runs/NAME-SEED.
+      name: of the run.
+      seed: its seed.
+      runs: folder of finished runs to take instead; the results go to `output`.
+    Raises: Stopped: SIGTERM ended the training. ValueError: `output` holds this run of
+      another config, or searched another gallery or with other sizes.
+    """
+    title = f"{name.replace(' ', '_')}-{seed}"
+    workdir = (runs or output / "runs") / title
+    finished = output / "runs" / title / "probes.json"
+    config_lib.check_workdir(config, finished.parent)
+    if not finished.exists():
+        if config.fusion.method in UNTRAINED:
+            embed_dim = trial.images.embeddings.shape[1]
+            model, variables = WeightedFusion(embed_dim, config.fusion.method), {}
+        else:
+            model, variables = trained(config, workdir, finished=runs is not None)
+        found = {"asked": trial.asked}
+        found |= {"results": by_metric(trial.run(model, variables)), "more": {}}
+        if config.fusion.method == "cluster_aggregate":
+            found["more"] = study_batches(trial, model, variables)
+        config_lib.save_config(config, finished.parent)
+        write_whole(finished, found)
+    found = json.loads(finished.read_text())
+    asked = found.pop("asked", None)
+    if asked != trial.asked:
+        raise ValueError(
+            f"set_fusion: {finished} must be of {trial.asked}; it is of {asked}; take "
+            "another --output"
+        )
+    curves = workdir / "metrics.jsonl"
+    lines = curves.read_text().splitlines() if curves.exists() else []
+    return report.Run(name, seed, curves=[json.loads(line) for line in lines], **found)
+
+
+def write_report(runs: Sequence[report.Run], trial: Trial, output: pathlib.Path) -> str:
+    """Write tables, plots and all numbers; returns the tables."""
+    text = trial.describe() + "\n"
+    for metric, label in METRICS.items():
+        text += f"\n{label}:\n\n{report.size_table(runs, metric)}"
+        report.plot_sizes(runs, metric, label, output / f"{metric}.png")
+        if "average" in report.by_name(runs):
+            report.plot_gain(runs, metric, "average", output / f"{metric}_gain.png")
+    text += _batch_lines(runs, str(max(trial.sizes)))
+    report.plot_entropy(runs, output / "entropy.png")
+    (output / "tables.md").write_text(text)
+    rows = [run._asdict() | {"curves": None} for run in runs]
+    (output / "results.json").write_text(json.dumps(rows, indent=2) + "\n")
+    return text
+
+
+def _batch_lines(runs: Sequence[report.Run], size: str) -> str:
+    lines = []
+    for run in runs:
+        if not run.more:
+            continue
+        cells = [
+            f"{n}: {100 * found['tar_1e-4'][size]:.2f}"
+            for n, found in run.more["batches"].items()
+        ]
+        orders = 100 * np.array([o["tar_1e-4"][size] for o in run.more["orders"]])
+        lines.append(
+            f"{run.name}, seed {run.seed}: TAR at FAR 1e-4 of {size} images by N': "
+            f"{', '.join(cells)}; in five random orders of four batches: "
+            f"{orders.mean():.2f} ± {orders.std(ddof=1):.2f}"
+        )
+    return "\n" + "\n\n".join(lines) + "\n" if lines else ""
+
+
+def _plan(config: ConfigDict) -> list[tuple[str, int, dict[str, Any]]]:
+    """Name, seed and changes of the config of every run."""
+    seeds = whole_numbers("set_fusion", "seeds", _SEEDS.value)
+    clusters = whole_numbers("set_fusion", "clusters", _CLUSTERS.value)
+    check_different("set_fusion", "seeds", seeds)
+    check_different("set_fusion", "clusters", clusters)
+    check_different("set_fusion", "methods", _METHODS.value)
+    check_different("set_fusion", "variants", _VARIANTS.value)
+    plan = []
+    for method in _METHODS.value:
+        own = [0] if method in UNTRAINED else seeds
+        plan += [(method, seed, {"fusion.method": method}) for seed in own]
+    caface = {"fusion.method": "cluster_aggregate"}
+    for count in clusters:
+        changes = {**caface, "fusion.num_clusters": count}
+        plan.append((f"cluster_aggregate M={count}", 0, changes))
+    for variant in _VARIANTS.value:
+        changes = {**caface, "fusion.variant": variant}
+        plan.append((f"cluster_aggregate {variant}", 0, changes))
+    for _, _, changes in plan:  # before any run
+        checked = config.copy_and_resolve_references()
+        checked.update_from_flattened_dict(changes)
+        make_model(checked.fusion, embed_dim=8)
+    return plan
+
+
+def _compare(overrides: list[str]) -> None:
+    config = read_config(overrides)
+    output = pathlib.Path(_OUTPUT.value)
+    plan = _plan(config)
+    trial = Trial(config, _GALLERY.value, [int(size) for size in _SIZES.value])
+    output.mkdir(parents=True, exist_ok=True)
+    earlier = pathlib.Path(_TRAINED.value) / "runs" if _TRAINED.value else None
+    runs = []
+    for name, seed, changes in plan:
+        changed = config.copy_and_resolve_references()
+        changed.update_from_flattened_dict({**changes, "seed": seed})
+        run = run_one(changed.lock(), trial, output, name, seed, runs=earlier)
+        runs.append(run)
+    sys.stdout.write(write_report(runs, trial, output))
+
+
+main = command(_compare, failures=(Stopped,))
+
+
+def start() -> None:
+    """Run from the command line."""
+    app.run(main, flags_parser=parse_flags)

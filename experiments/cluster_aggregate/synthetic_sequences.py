@@ -1,0 +1,130 @@
+"""Features of drawn people before a camera, to train and test set fusion on.
+
+    python -m experiments synthetic_sequences --weights mobilefacenet.npz
+
+writes the data sets `sequences_train` and `sequences_probes`, of different people, in
+the form of `data.precompute`: `clean` has two nearly undisturbed pictures of each
+person, `degraded` the frames of sequences that are harder and harder to recognize.
+"""
+
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import app, flags, logging
+
+from kprpe_jax.data.face_features import write_features
+from kprpe_jax.data.synthetic.faces import draw_faces
+from kprpe_jax.data.synthetic.nuisance import Severity
+from kprpe_jax.data.synthetic.sequences import draw_sequence
+from kprpe_jax.weights.extractor import KINDS, Extractor, open_extractor
+
+CLEAN_DIFFICULTY = 0.2
+DIFFICULTIES = (1.0, 1.5, 2.0, 2.5)  # of a person's sequences, in turn
+FRAMES = 16
+PEOPLE = {"sequences_train": (0, 100), "sequences_probes": (100, 160)}
+
+_WEIGHTS = flags.DEFINE_string("weights", None, "File of the backbone's weights.")
+_BACKBONE = flags.DEFINE_enum("backbone", "mobilefacenet", KINDS, "Backbone.")
+_DATA_DIR = flags.DEFINE_string("data_dir", "data", "Folder of all data sets.")
+_SETS = flags.DEFINE_list("sets", list(PEOPLE), "Data sets to write.")
+_SEED = flags.DEFINE_integer("seed", 0, "Of all people and pictures.", 0)
+
+
+def sequence_rows(
+    extractor: Extractor, people: range, *, seed: int
+) -> dict[str, Iterator[dict[str, Any]]]:
+    """Rows of both splits of `face_features`.
+
+    Args:
+      extractor: the backbone, of 112 x 112 faces.
+      people: numbers of the people; labels count them from 0.
+      seed: of all people and pictures.
+    """
+    variables = jax.device_put(extractor.variables)
+
+    @jax.jit
+    def clean(person):
+        people, index = jnp.full(2, person), jnp.arange(2)
+        severity = severity_of(CLEAN_DIFFICULTY)
+        images = draw_faces(seed, people, index, severity=severity).images
+        images = images.astype(jnp.float32) / 127.5 - 1
+        features = extractor.extract(variables, images)
+        mirrored = extractor.extract(variables, images[:, :, ::-1])
+        return features._replace(embeddings=features.embeddings + mirrored.embeddings)
+
+    @jax.jit
+    def sequence(person, index, difficulty):
+        severity = severity_of(difficulty)
+        frames = draw_sequence(
+            seed, person, index, num_frames=FRAMES, severity=severity
+        )
+        return extractor.extract(variables, frames.images / 127.5 - 1)
+
+    def pictures(label: int, person: int):
+        for place, features in enumerate(_rows(clean(person))):
+            yield {**features, "label": label, "photo": 2 * label + place}
+
+    def frames(label: int, person: int):
+        # Frames are not of the enrolled picture, the first: they go by the second.
+        for index, difficulty in enumerate(DIFFICULTIES):
+            for features in _rows(sequence(person, index, np.float32(difficulty))):
+                yield {**features, "label": label, "photo": 2 * label + 1}
+
+    def of_all(one):
+        for label, person in enumerate(people):
+            yield from one(label, person)
+
+    return {"clean": of_all(pictures), "degraded": of_all(frames)}
+
+
+def severity_of(difficulty: Any) -> Severity:
+    """All nuisances alike."""
+    return Severity(*[difficulty] * len(Severity._fields))
+
+
+def _rows(features: Any) -> Iterator[dict[str, np.ndarray]]:
+    for embedding, statistics in zip(*jax.device_get(features), strict=True):
+        yield {"embedding": embedding, "statistics": statistics}
+
+
+def main(argv: list[str]) -> None:
+    """Write both data sets and say where they are."""
+    logging.set_verbosity(logging.WARNING)
+    try:
+        if argv[1:]:
+            raise ValueError(
+                "synthetic_sequences: everything is given by flags; got "
+                f"{argv[1:]}; see --help"
+            )
+        if not set(_SETS.value) <= set(PEOPLE):
+            raise ValueError(
+                f"synthetic_sequences: --sets must be some of {', '.join(PEOPLE)}; got "
+                f"{','.join(_SETS.value)}"
+            )
+        extractor = open_extractor(_BACKBONE.value, _WEIGHTS.value)
+        for name in _SETS.value:
+            first, last = PEOPLE[name]
+            path = write_features(
+                sequence_rows(extractor, range(first, last), seed=_SEED.value),
+                name=name,
+                data_dir=_DATA_DIR.value,
+                sizes=extractor.sizes(),
+                origin={
+                    "backbone": extractor.kind,
+                    "fingerprint": extractor.fingerprint,
+                    "seed": _SEED.value,
+                },
+            )
+            sys.stdout.write(f"{name}: {last - first} people; in {path}\n")
+    except ValueError as e:
+        sys.exit(f"error: {e}")
+
+
+def start() -> None:
+    """Run from the command line."""
+    flags.mark_flags_as_required(["weights"])
+    app.run(main)

@@ -1,0 +1,220 @@
+"""Re-rank photos by patches: the thesis' Tables 5.2 and 5.3 and Fig. 5.1.
+
+Source: DeepFace-EMD, Sec. 5.2.
+
+    python -m experiments reranking --archive lfw.tar.gz --points points.npz \
+        --weights mobilefacenet.npz --output reports/reranking
+
+or, in place of LFW's archive, an imported data set (--dataset), and in place of
+published weights a run on faces (--config and --workdir). Features and scores stay in
+OUTPUT/cache; a study that was stopped goes on there.
+"""
+
+import argparse
+import json
+import pathlib
+import sys
+from collections.abc import Sequence
+
+import numpy as np
+
+from experiments.deepface_emd.reranking_features import (
+    Features,
+    Network,
+    claim_cache,
+    embed_photos,
+    named_network,
+    select,
+)
+from experiments.deepface_emd.reranking_photos import Photos, read_dataset, read_lfw
+from experiments.deepface_emd.reranking_scores import candidate_scores
+from experiments.deepface_emd.reranking_sweeps import (
+    DEPTHS,
+    compare_alone,
+    compare_packing,
+    measure_time,
+    sweep_depth,
+)
+from experiments.deepface_emd.reranking_trial import K, Trial, count_all
+from kprpe_jax.evaluation.altered import ALTERATIONS
+from kprpe_jax.gallery.command import add_network, run
+from kprpe_jax.matching.two_stage import first_stage
+from kprpe_jax.report import reranking as report
+
+
+def run_study(
+    photos: Photos,
+    network: Network,
+    output: pathlib.Path,
+    kinds: dict[str, int],
+    *,
+    swept: int,
+    alone: int,
+) -> dict:
+    """Embed, compare and count.
+
+    Args:
+      photos: the gallery; some of them, altered or not, are the queries.
+      network: what looks at them.
+      output: folder; features and scores go to its `cache`.
+      kinds: what is done to the queries -> how many are drawn, 0 = all.
+      swept: queries of the sweep of k, 0 = no sweep.
+      alone: queries that are compared with the whole gallery by patches, 0 = none.
+    Returns: what `report.write` reads.
+    Raises: ValueError: an unknown kind; a gallery that is too small; a cache of another
+      network or other photos.
+    """
+    unknown = sorted(kinds.keys() - {"plain", *ALTERATIONS})
+    if unknown:
+        raise ValueError(
+            f"reranking: unknown queries {unknown[0]!r}; use plain or one of "
+            f"{tuple(ALTERATIONS)}."
+        )
+    if len(photos.labels) <= K:
+        raise ValueError(
+            f"reranking: the gallery must have more than {K} photos; got "
+            f"{len(photos.labels)}; choose a larger one."
+        )
+    cache = output / "cache"
+    claim_cache(cache, network, photos)
+    gallery = embed_photos(photos, network, cache / "features_plain")
+    # Candidates are gathered by the thousand: from memory, not from a map.
+    gallery = select(gallery, np.arange(len(photos.labels)))
+    results: dict[str, dict] = {
+        "photos": len(photos.labels),
+        "people": int(photos.labels.max()) + 1,
+        "queries": {},
+        "depth": {},
+        "packing": {},
+        "alone": {},
+    }
+    for kind, count in kinds.items():
+        # The first queries stay the same ones whatever their number is.
+        rows = np.random.default_rng(0).permutation(len(photos.labels))[: count or None]
+        name = f"{kind}_{len(rows)}"
+        if kind == "plain":
+            queries = select(gallery, rows)
+        else:
+            folder = cache / f"features_{name}"
+            changed = photos.select(rows)
+            queries = embed_photos(changed, network, folder, ALTERATIONS[kind])
+        file = cache / f"scores_{name}.npy"
+        trial = _score_kind(rows, queries, gallery, photos.labels, file)
+        modes = ("removed", "counted") if kind == "plain" else ("removed", "kept")
+        results["queries"][kind] = {
+            "count": len(rows),
+            **{own: count_all(trial, own=own) for own in modes},
+        }
+        for part, size, sweep in (
+            ("depth", swept, sweep_depth),
+            ("packing", swept, compare_packing),
+            ("alone", alone, compare_alone),
+        ):
+            size = min(size, len(rows))
+            if size and kind in ("plain", "crop"):
+                few = select(queries, np.arange(size))
+                file = cache / f"scores_{kind}_{size}_{part}.npy"
+                results[part][kind] = sweep(trial.some(size), few, gallery, file)
+        (output / "results.json").write_text(json.dumps(results, indent=1) + "\n")
+    timing = cache / "milliseconds.json"
+    if not timing.exists():
+        timing.write_text(json.dumps(measure_time(gallery, gallery)))
+    results["milliseconds"] = json.loads(timing.read_text())
+    return results
+
+
+def _score_kind(
+    rows: np.ndarray,
+    queries: Features,
+    gallery: Features,
+    labels: np.ndarray,
+    file: pathlib.Path,
+) -> Trial:
+    """Rank one kind of queries and score their candidates.
+
+    Args:
+      rows: int [Q], gallery rows that the queries were made from.
+      queries: Q of them.
+      gallery: G.
+      labels: int [G].
+      file: of the scores' cache.
+    """
+    most = max(int(np.bincount(labels).max()), DEPTHS[-1]) + 1
+    ranks = min(most, len(labels))
+    first = first_stage(queries.faces, gallery.faces, ranks=ranks)
+    scores = candidate_scores(queries, gallery, first.rows[:, : K + 1], file)
+    return Trial(rows, labels[rows], labels, first, scores)
+
+
+def _read_photos(options: argparse.Namespace) -> Photos:
+    is_archive = options.archive is not None and options.points is not None
+    if is_archive == (options.dataset is not None):
+        raise ValueError(
+            "reranking: it needs photos: --archive and --points, or --dataset"
+        )
+    if is_archive:
+        return read_lfw(options.archive, options.points)
+    identities = None
+    if options.identities:
+        first, _, last = options.identities.partition(",")
+        if not (first.isdecimal() and last.isdecimal()):
+            raise ValueError(
+                "reranking: --identities must be first,last; got "
+                f"{options.identities!r}"
+            )
+        identities = int(first), int(last)
+    name, _, split = options.dataset.partition(":")
+    return read_dataset(options.data_dir, name, split or "train", identities=identities)
+
+
+def _read_kinds(text: str) -> dict[str, int]:
+    kinds = {}
+    for part in text.split(","):
+        kind, _, count = part.partition(":")
+        if not count.isdecimal():
+            raise ValueError(
+                "reranking: --queries must be kind:count,kind:count with 0 for all; "
+                f"got {text!r}"
+            )
+        kinds[kind] = int(count)
+    return kinds
+
+
+def _study(options: argparse.Namespace) -> None:
+    kinds = _read_kinds(options.queries)
+    photos = _read_photos(options)
+    network = named_network(options)
+    output = pathlib.Path(options.output)
+    results = run_study(
+        photos, network, output, kinds, swept=options.swept, alone=options.alone
+    )
+    (output / "results.json").write_text(json.dumps(results, indent=1) + "\n")
+    sys.stdout.write(report.write(results, output))
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the study that the options describe."""
+    parser = argparse.ArgumentParser(
+        description=__doc__.split("\n")[0], allow_abbrev=False
+    )
+    add = parser.add_argument
+    add("--archive", help="LFW's aligned photos, .tar.gz")
+    add("--points", help="their landmarks, .npz")
+    add("--dataset", help="an imported data set instead, NAME or NAME:SPLIT")
+    add("--data_dir", default="data", help="folder of all data sets")
+    add("--identities", help="of the data set: labels first,last")
+    add_network(parser)
+    add("--output", default="reports/reranking", help="folder of the report")
+    add(
+        "--queries",
+        default="plain:2000,crop:1000,mask:500,sunglasses:500",
+        help="what is done to the queries, and how many are drawn; 0 = all",
+    )
+    add("--swept", type=int, default=300, help="queries of the sweep of k")
+    add("--alone", type=int, default=30, help="queries that see all patches")
+    run(parser, _study, arguments)
+
+
+def start() -> None:
+    """Run from the command line."""
+    main()

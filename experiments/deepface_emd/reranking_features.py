@@ -1,0 +1,218 @@
+"""Networks and features behind `reranking`, kept on disk between runs."""
+
+import argparse
+import os
+import pathlib
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from numpy.lib.format import open_memmap
+
+from experiments.deepface_emd.reranking_photos import SIDE, Photos
+from kprpe_jax.data.importers.decode import decode_rgb
+from kprpe_jax.gallery.command import read_encoder
+from kprpe_jax.gallery.encoder import Encoder, fingerprint
+from kprpe_jax.matching.patch_weights import Faces, landmark_density
+from kprpe_jax.weights.mobilefacenet import import_weights, published_mobilefacenet
+
+# (rng, images [B, 112, 112, 3], keypoints) -> the same two
+Change = Callable[[Array, Array, Array], tuple[Array, Array]]
+
+
+class Features(NamedTuple):
+    """Of N images.
+
+    Attributes:
+      faces: embeddings [N, D], patches [N, P, C], densities [N, P].
+      pooled: float32 [N, C], what sums up the image and is as wide as a patch, which
+        the embedding need not be: it takes its place in the CC weights.
+    """
+
+    faces: Faces
+    pooled: np.ndarray
+
+
+class Network(NamedTuple):
+    """What looks at aligned photos.
+
+    Attributes:
+      fingerprint: hexadecimal, of architecture and weights.
+      embed: images [B, 112, 112, 3] in [-1, 1], keypoints [B, 5, 2] -> Features.
+    """
+
+    fingerprint: str
+    embed: Callable[[Array, Array], Features]
+
+
+def mobilefacenet_network(weights: str | os.PathLike) -> Network:
+    """MobileFaceNet with published weights, which reads the middle 96 columns.
+
+    `pooled` is what its global depthwise convolution gives.
+
+    Raises: ValueError: as `import_weights`.
+    """
+    model = published_mobilefacenet()
+    variables = import_weights(model, weights)
+
+    def embed(images: Array, keypoints: Array) -> Features:
+        images, keypoints = _middle(images, keypoints, model.image_size)
+        maps = model.apply(variables, images, method="features")["conv3"]
+        pooled = model.apply(variables, maps, method=lambda m, x: m.pool(x, False))
+        faces = Faces(
+            model.apply(variables, maps, method="embed_features"),
+            maps.reshape(len(maps), -1, maps.shape[-1]),
+            densities=landmark_density(keypoints, maps.shape[1:3]),
+        )
+        return Features(faces, pooled.reshape(len(maps), -1))
+
+    return Network(fingerprint(repr(model), variables), embed)
+
+
+def encoder_network(encoder: Encoder) -> Network:
+    """A network of a run; `pooled` is the mean of the patches.
+
+    Raises: ValueError: it does not read 112 x 112 faces or their middle columns.
+    """
+    if encoder.image_size[0] != SIDE or encoder.image_size[1] > SIDE:
+        raise ValueError(
+            f"reranking: the network must read faces of {SIDE} x {SIDE} pixels, or "
+            f"their middle columns; got {encoder.image_size}; train one that does."
+        )
+
+    def embed(images: Array, keypoints: Array) -> Features:
+        images, keypoints = _middle(images, keypoints, encoder.image_size)
+        faces = encoder.embed(images, keypoints)
+        densities = landmark_density(keypoints, encoder.grid)
+        return Features(faces._replace(densities=densities), faces.patches.mean(1))
+
+    return Network(encoder.fingerprint, embed)
+
+
+def named_network(options: argparse.Namespace) -> Network:
+    """The network that a command's options name (`add_network`).
+
+    Raises: ValueError: as `read_encoder`, `mobilefacenet_network` and
+      `encoder_network`.
+    """
+    if options.weights is not None and options.workdir is None:
+        return mobilefacenet_network(options.weights)
+    return encoder_network(read_encoder(options))
+
+
+def _middle(
+    images: Array, keypoints: Array, size: tuple[int, int]
+) -> tuple[Array, Array]:
+    """The middle columns of an aligned photo, and its keypoints there."""
+    left = (SIDE - size[1]) // 2
+    moved = (keypoints * SIDE - jnp.array([left, 0])) / jnp.array(size[::-1])
+    return images[:, :, left : left + size[1]], moved
+
+
+def claim_cache(cache: pathlib.Path, network: Network, photos: Photos) -> None:
+    """Remember whose features a folder holds; make it where it is missing.
+
+    Raises: ValueError: it holds those of another network or other photos.
+    """
+    owner = f"{network.fingerprint} {len(photos.labels)} photos"
+    cache.mkdir(parents=True, exist_ok=True)
+    file = cache / "owner.txt"
+    if not file.exists():
+        file.write_text(owner)
+    elif file.read_text() != owner:
+        raise ValueError(
+            f"claim_cache: {cache} must hold features of this network and these "
+            "photos; it holds others; choose another --output."
+        )
+
+
+def embed_photos(
+    photos: Photos,
+    network: Network,
+    folder: pathlib.Path,
+    change: Change | None = None,
+    *,
+    seed: int = 0,
+    batch_size: int = 32,
+) -> Features:
+    """Features of photos as they are or changed, from `folder` where they are there.
+
+    Args:
+      photos: N of them.
+      network: what looks at them.
+      folder: of the cache; features that were not finished are gone on with.
+      change: what is done to the photos before.
+      seed: of the change; what is done to a photo depends on its number alone.
+      batch_size: B.
+    """
+    if not folder.exists():
+        unfinished = folder.with_name(folder.name + ".unfinished")
+        unfinished.mkdir(parents=True, exist_ok=True)
+        _embed_to(photos, network, unfinished, change, seed, batch_size)
+        unfinished.rename(folder)
+    names = ("embeddings", "patches", "densities", "pooled")
+    read = [np.load(folder / f"{name}.npy", mmap_mode="r") for name in names]
+    embeddings, patches, densities, pooled = read
+    return Features(Faces(embeddings, patches, densities=densities), pooled)
+
+
+def _embed_to(
+    photos: Photos,
+    network: Network,
+    folder: pathlib.Path,
+    change: Change | None,
+    seed: int,
+    batch_size: int,
+) -> None:
+    @jax.jit
+    def embed(images: Array, keypoints: Array, numbers: Array) -> dict[str, Array]:
+        images = images.astype(jnp.float32) / 127.5 - 1
+        if change is not None:
+            fold = partial(jax.random.fold_in, jax.random.key(seed))
+            keys = jax.vmap(fold)(numbers)
+            images, keypoints = jax.vmap(_one_by_one(change))(keys, images, keypoints)
+        features = network.embed(images, keypoints)
+        return {
+            "embeddings": features.faces.embeddings,
+            "patches": features.faces.patches,
+            "densities": features.faces.densities,
+            "pooled": features.pooled,
+        }
+
+    count, progress = len(photos.encoded), folder / "done.txt"
+    first = int(progress.read_text()) if progress.exists() else 0
+    files: dict[str, np.memmap] = {}
+    for start in range(first, count, batch_size):
+        rows = np.minimum(np.arange(start, start + batch_size), count - 1)
+        images = np.stack([decode_rgb(photos.encoded[row]) for row in rows])
+        got = embed(images, photos.keypoints[rows], photos.numbers[rows])
+        for name, values in got.items():
+            if name not in files:
+                shape, mode = (count, *values.shape[1:]), "r+" if first else "w+"
+                files[name] = open_memmap(
+                    folder / f"{name}.npy", mode, np.float32, shape
+                )
+            part = files[name][start : start + batch_size]
+            part[:] = np.asarray(values)[: len(part)]
+        new = progress.with_suffix(".new")  # a kill leaves the old or the new number
+        new.write_text(str(start + batch_size))
+        new.replace(progress)
+    for file in files.values():
+        file.flush()
+
+
+def _one_by_one(change: Change) -> Callable:
+    def one(rng: Array, image: Array, keypoints: Array) -> tuple[Array, Array]:
+        images, points = change(rng, image[None], keypoints[None])
+        return images[0], points[0]
+
+    return one
+
+
+def select(features: Features, rows: np.ndarray) -> Features:
+    """Some rows, read into memory."""
+    return jax.tree.map(lambda x: np.asarray(x[rows]), features)

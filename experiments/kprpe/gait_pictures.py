@@ -1,0 +1,140 @@
+"""Draw what a run on gait has learned: offsets in a window, and what a search finds.
+
+    python -m experiments gait_pictures --config configs/gait.py \
+        --workdir reports/gait/runs/kprpe-0 --output docs/figures
+
+Of a run without keypoints only the search is drawn.
+"""
+
+import pathlib
+import sys
+
+import jax
+import numpy as np
+from absl import app, flags
+from ml_collections import ConfigDict
+
+from kprpe_jax import tasks
+from kprpe_jax.core import mesh as mesh_lib
+from kprpe_jax.data.gait import GaitSplit
+from kprpe_jax.evaluation.gait import part_distances
+from kprpe_jax.evaluation.gait_conditions import make_embedder
+from kprpe_jax.report.contact_sheet import plot_contact_sheet
+from kprpe_jax.report.gait import plot_window_offsets, with_joints
+from kprpe_jax.report.heat_maps import framed
+from kprpe_jax.tasks import gait
+from kprpe_jax.training.checkpoint import restore_for_eval
+from kprpe_jax.training.command import command, parse_flags, read_config, read_workdir
+from kprpe_jax.training.state import abstract_state
+
+_OUTPUT = flags.DEFINE_string("output", "docs/figures", "Folder of the pictures.")
+_QUERY = flags.DEFINE_list("query", ["5", "3"], "Row and column of the query token.")
+_HEAD = flags.DEFINE_integer("head", 0, "Head to draw.")
+_PROBES = flags.DEFINE_integer("probes", 8, "Searches to draw.")
+
+_FOUND = 6  # sequences of a search
+_COLORS = {True: (40, 200, 80), False: (230, 60, 50)}
+
+
+def draw_offsets(
+    config: ConfigDict, variables: dict, split: GaitSplit, path: pathlib.Path
+) -> None:
+    """Draw the offsets of one query in four frames of the first test sequence."""
+    model = gait.make_model(config)
+    row = split.source[0]
+    frames = np.linspace(0, len(row["keypoints"]) - 1, 4).astype(int)
+    joints = row["keypoints"][frames]
+    stages = model.apply(variables, joints, method="bias")
+    plot_window_offsets(
+        [np.asarray(bias) for stage in stages for bias in stage],
+        [plan for stage in (0, 1) for plan in model.plans(stage)],
+        row["silhouettes"][frames],
+        joints,
+        path,
+        query=(int(_QUERY.value[0]), int(_QUERY.value[1])),
+        head=_HEAD.value,
+        titles=[
+            f"stage {stage + 1}, block {index + 1}"
+            for stage in (0, 1)
+            for index in range(model.depths[stage])
+        ],
+    )
+
+
+def draw_searches(
+    config: ConfigDict, state, task_embed, split: GaitSplit, path: pathlib.Path, mesh
+) -> None:
+    """Draw probes with the nearest sequences: green = the same person, red = another.
+
+    The probes are spread over the test people, whatever the search makes of them.
+    """
+    embed_all = make_embedder(
+        task_embed,
+        split,
+        lengths=config.evals.lengths,
+        batch_size=config.evals.batch_size,
+    )
+    embeddings = embed_all(state.params, state.collections, mesh)
+    probes, gallery = np.flatnonzero(split.probes), np.flatnonzero(~split.probes)
+    chosen = probes[np.linspace(0, len(probes) - 1, _PROBES.value).astype(int)]
+    distances = part_distances(embeddings[chosen], embeddings[gallery])
+    nearest = gallery[np.argsort(distances, 1, kind="stable")[:, :_FOUND]]
+
+    def picture(row: int) -> np.ndarray:
+        example = split.source[row]
+        middle = len(example["silhouettes"]) // 2
+        known = example["joint_mask"][middle]
+        image = with_joints(
+            example["silhouettes"][middle], example["keypoints"][middle][known]
+        )
+        return np.repeat(np.repeat(image, 3, 0), 3, 1)
+
+    sheet = [
+        [picture(probe)]
+        + [
+            framed(
+                picture(row),
+                _COLORS[bool(split.labels[row] == split.labels[probe])],
+                2,
+            )
+            for row in found
+        ]
+        for probe, found in zip(chosen, nearest, strict=True)
+    ]
+    plot_contact_sheet(
+        np.array(sheet),
+        path,
+        row_titles=[f"person {split.labels[probe]}" for probe in chosen],
+        column_titles=["probe", *(f"rank {i + 1}" for i in range(_FOUND))],
+    )
+
+
+def _draw(overrides: list[str]) -> None:
+    config, workdir = read_config(overrides), read_workdir()
+    output = pathlib.Path(_OUTPUT.value)
+    output.mkdir(parents=True, exist_ok=True)
+    mesh = mesh_lib.make_mesh({"data": 1, "fsdp": 1, "class": 1}, jax.devices()[:1])
+    task = tasks.build(config, mesh)
+    state = restore_for_eval(workdir, "last", abstract_state(task, mesh), config)
+    split = gait.open_split(config, config.evals.split)
+    model = gait.make_model(config)
+    if model.uses_keypoints:
+        variables = {"params": state.params, **state.collections}
+        draw_offsets(config, variables, split, output / "gait_offsets.png")
+    draw_searches(
+        config,
+        state,
+        gait.make_embed(model),
+        split,
+        output / "gait_searches.png",
+        mesh,
+    )
+    sys.stdout.write(f"written to {output}\n")
+
+
+main = command(_draw)
+
+
+def start() -> None:
+    """Run from the command line."""
+    app.run(main, flags_parser=parse_flags)

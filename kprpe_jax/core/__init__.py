@@ -1,0 +1,1 @@
+"""What every layer uses: mesh and sharding constraints, unit vectors, caches."""

@@ -1,0 +1,1 @@
+"""Photo to detections: RetinaFace and the differentiable aligner."""

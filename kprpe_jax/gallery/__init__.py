@@ -1,0 +1,1 @@
+"""People by their photos: a gallery on disk, enrollment, identification."""

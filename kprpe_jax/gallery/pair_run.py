@@ -1,0 +1,64 @@
+"""A trained pair matching run, read back by the config that lies beside it."""
+
+import json
+import os
+import pathlib
+from functools import partial
+from typing import Any, NamedTuple
+
+from ml_collections import ConfigDict
+
+from kprpe_jax.gallery.trained_run import one_device, restore_run
+from kprpe_jax.matching.two_image import OneImage, SameOrNot, TwoLinear
+from kprpe_jax.tasks import pair_data, pair_matching
+
+
+class PairRun(NamedTuple):
+    """What a run left.
+
+    Attributes:
+      config: of the run.
+      model, variables: its transformer.
+    """
+
+    config: ConfigDict
+    model: OneImage | SameOrNot | TwoLinear
+    variables: dict[str, Any]
+
+
+def read_pair_run(
+    workdir: str | os.PathLike, *, checkpoint: int | str = "last"
+) -> PairRun:
+    """Read a run's transformer; its data sets are not needed.
+
+    Args:
+      workdir: folder of the run.
+      checkpoint: a step, "last" or "best".
+    Raises: ValueError: no run, or one of another task; no such checkpoint.
+    """
+    config = _read_config(pathlib.Path(workdir))
+    model, cnn = pair_matching.make_model(config.model), None
+    if config.data.input == "images" and not config.model.window_size:
+        cnn = pair_data.open_cnn(config)
+    init = partial(pair_matching.init, config, one_device(), model, cnn)
+    state = restore_run(config, workdir, init, checkpoint=checkpoint)
+    variables = pair_matching.transformer_variables(state.params, state.collections)
+    return PairRun(config, model, variables)
+
+
+def _read_config(workdir: pathlib.Path) -> ConfigDict:
+    file = workdir / "config.json"
+    try:
+        config = ConfigDict(json.loads(file.read_text("utf-8")))
+        task = config.task
+    except (OSError, ValueError, TypeError, AttributeError) as e:
+        raise ValueError(
+            f"read_pair_run: {workdir} must be the folder of a run, with its "
+            "config.json; got another; name the --workdir of train.py."
+        ) from e
+    if task != "pair_matching":
+        raise ValueError(
+            f"read_pair_run: {workdir} must be a run of the task pair_matching; got "
+            f"one of {task!r}; give a run on pairs."
+        )
+    return config

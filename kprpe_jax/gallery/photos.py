@@ -1,0 +1,127 @@
+"""Photos to the aligned faces that an encoder reads."""
+
+import os
+from collections.abc import Callable, Sequence
+
+import jax
+import numpy as np
+
+from kprpe_jax.alignment.photos import align_found, detector_finder, find_in_photos
+from kprpe_jax.data.importers.decode import decode_rgb
+from kprpe_jax.data.importers.image_folder import visible_names
+from kprpe_jax.data.importers.record import RejectedRecord, read_image
+from kprpe_jax.gallery.encoder import Encoder
+from kprpe_jax.geometry.template import face_template
+from kprpe_jax.matching.patch_weights import Faces
+from kprpe_jax.weights.retinaface import import_weights, official_retinaface
+
+_MIN_SCORE = 0.5  # of a face
+# encoded photo -> image [H, W, 3] and keypoints [5, 2]; or why there is no face
+Prepare = Callable[[bytes], tuple[np.ndarray, np.ndarray] | str]
+
+
+def aligned_photos(encoder: Encoder) -> Prepare:
+    """Take faces that are aligned to the template already.
+
+    They must have the encoder's size, or its height and more columns on both sides, as
+    112 x 112 faces have for a network that reads 112 x 96.
+    """
+    height, width = encoder.image_size
+    keypoints = face_template(encoder.image_size) / np.float32([width, height])
+
+    def prepare(encoded: bytes) -> tuple[np.ndarray, np.ndarray] | str:
+        try:
+            image = decode_rgb(encoded)
+        except ValueError as e:
+            return str(e)
+        margin = image.shape[1] - width
+        if image.shape[0] != height or margin < 0 or margin % 2:
+            return (
+                f"it must be an aligned face of {height} x {width} pixels; got "
+                f"{image.shape[0]} x {image.shape[1]}; give --detector to align it"
+            )
+        image = image[:, margin // 2 : margin // 2 + width]
+        return image.astype(np.float32) / 127.5 - 1, keypoints
+
+    return prepare
+
+
+def detected_photos(encoder: Encoder, weights: str | os.PathLike) -> Prepare:
+    """Find the largest face of a photo and align it.
+
+    Args:
+      encoder: says the size.
+      weights: of RetinaFace.
+    Raises: ValueError: no such file, or other weights.
+    """
+    if not os.path.isfile(weights):
+        raise ValueError(
+            f"detected_photos: {os.fspath(weights)} is not a file; name the weights of "
+            "RetinaFace."
+        )
+    model = official_retinaface()
+    variables = import_weights(model, weights)
+    finder = detector_finder(model, variables, max_faces=8, min_score=_MIN_SCORE)
+
+    def prepare(encoded: bytes) -> tuple[np.ndarray, np.ndarray] | str:
+        try:
+            photo = decode_rgb(encoded)
+        except ValueError as e:
+            return str(e)
+        (found,) = find_in_photos(finder, [("", photo)], batch_size=1)
+        if not len(found.keypoints):
+            return "no face was found in it; give a photo that shows one"
+        images, keypoints = align_found(found, size=encoder.image_size, faces=[0])
+        return images[0].astype(np.float32) / 127.5 - 1, keypoints[0]
+
+    return prepare
+
+
+def embed_faces(
+    encoder: Encoder,
+) -> Callable[[Sequence[tuple[np.ndarray, np.ndarray]]], Faces]:
+    """The encoder on the host's batches, padded to powers of two.
+
+    Returns: function of (image, keypoints) pairs -> Faces of NumPy arrays, float32.
+    """
+    compiled = jax.jit(encoder.embed)
+
+    def embed(faces: Sequence[tuple[np.ndarray, np.ndarray]]) -> Faces:
+        count = len(faces)
+        size = 1 << (count - 1).bit_length()
+        padded = [*faces, *[faces[-1]] * (size - count)]
+        images, keypoints = (np.stack(x) for x in zip(*padded, strict=True))
+        result = jax.device_get(compiled(images, keypoints))
+        return Faces(result.embeddings[:count], result.patches[:count])
+
+    return embed
+
+
+def find_photos(path: str | os.PathLike) -> list[str]:
+    """One photo, or all files of a folder and its folders, in the order of their names.
+
+    Hidden files are passed over.
+
+    Raises: ValueError: nothing there.
+    """
+    path = os.fspath(path)
+    if os.path.isfile(path):
+        return [path]
+    found = []
+    for folder, folders, _ in os.walk(path):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        names = visible_names(folder)
+        files = [os.path.join(folder, name) for name in names]
+        found += [file for file in files if os.path.isfile(file)]
+    if not found:
+        raise ValueError(
+            f"find_photos: {path} must be a photo or a folder with photos; got "
+            "neither; correct the path."
+        )
+    return found
+
+
+def read_photo(path: str) -> bytes:
+    """A file's bytes, empty where it cannot be read: no decoder knows these."""
+    image = read_image(path, path)
+    return b"" if isinstance(image, RejectedRecord) else image

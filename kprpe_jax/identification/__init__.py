@@ -1,1 +1,0 @@
-"""People by their photos: a gallery on disk, enrolment, identification."""

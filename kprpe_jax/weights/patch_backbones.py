@@ -1,0 +1,144 @@
+"""Official weights in and out of the three networks that DeepFace-EMD compares."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from kprpe_jax.backbones import inception_resnet
+from kprpe_jax.backbones.arcface_resnet import ArcFaceResNet
+from kprpe_jax.backbones.inception_resnet import InceptionResNet
+from kprpe_jax.backbones.sphereface import SphereFace
+from kprpe_jax.weights import rules as table
+from kprpe_jax.weights.rules import Rule
+from kprpe_jax.weights.state_dict import load_state_dict
+
+PatchBackbone = ArcFaceResNet | SphereFace | InceptionResNet
+
+
+def import_weights(
+    model: PatchBackbone, source: str | Path | Mapping[str, Any]
+) -> dict[str, Any]:
+    """Official weights as variables of our network.
+
+    Args:
+      model: decides whose weights are meant.
+      source: as `load_state_dict` takes it; FaceNet's classifier (`logits.`) is left
+        out.
+    Returns: `params` and, where there are norms, `batch_stats`, float32 NumPy arrays.
+    Raises: ValueError: lists every missing, surplus and misshapen name.
+    """
+    arrays = load_state_dict(source)
+    if isinstance(model, InceptionResNet):
+        arrays = {k: v for k, v in arrays.items() if not k.startswith("logits.")}
+    return table.import_state_dict(arrays, **_plan(model))
+
+
+def export_weights(
+    model: PatchBackbone, variables: Mapping[str, Any]
+) -> dict[str, np.ndarray]:
+    """Variables, or gradients, under their official names and shapes."""
+    return table.export_state_dict(variables, _plan(model)["rules"])
+
+
+def _plan(model: PatchBackbone) -> dict[str, Any]:
+    kinds = {
+        ArcFaceResNet: _arcface_rules,
+        SphereFace: _sphereface_rules,
+        InceptionResNet: _inception_rules,
+    }
+    images = jnp.zeros((1, *model.image_size, 3))
+    shapes = table.flat_shapes(jax.eval_shape(model.init, jax.random.key(0), images))
+    network = f"this {type(model).__name__}"
+    return dict(rules=kinds[type(model)](model), shapes=shapes, network=network)
+
+
+def _arcface_rules(model: ArcFaceResNet) -> list[Rule]:
+    rules = [
+        *table.conv("conv1", "stem_conv", bias=False),
+        *table.batch_norm("bn1", "stem_norm"),
+        Rule("prelu.weight", "params/stem_act/slope"),
+        *table.batch_norm("bn4", "norm"),
+        *table.linear("fc5", "head"),
+        *table.batch_norm("bn5", "head_norm"),
+    ]
+    for stage, size in enumerate(model.stage_sizes):
+        for index in range(size):
+            ours, theirs = f"stages_{stage}_{index}", f"layer{stage + 1}.{index}"
+            rules.append(Rule(f"{theirs}.prelu.weight", f"params/{ours}/act/slope"))
+            for part in range(3):
+                norms = f"{theirs}.bn{part}", f"{ours}/norm{part + 1}"
+                rules += table.batch_norm(*norms)
+            for part in ("conv1", "conv2"):
+                rules += table.conv(f"{theirs}.{part}", f"{ours}/{part}", bias=False)
+            if stage and not index:
+                convs = f"{theirs}.downsample.0", f"{ours}/shortcut_conv"
+                rules += table.conv(*convs, bias=False)
+                norms = f"{theirs}.downsample.1", f"{ours}/shortcut_norm"
+                rules += table.batch_norm(*norms)
+    return rules
+
+
+def _sphereface_rules(model: SphereFace) -> list[Rule]:
+    rules = table.linear("fc", "head")
+    for stage, size in enumerate(model.stage_sizes):
+        theirs = f"layer{stage + 1}"
+        rules += table.conv(f"{theirs}.0", f"reductions_{stage}")
+        rules.append(Rule(f"{theirs}.1.weight", f"params/acts_{stage}/slope"))
+        for index in range(size):
+            ours, unit = f"stages_{stage}_{index}", f"{theirs}.{index + 2}"
+            for part in ("1", "2"):
+                convs = f"{unit}.conv{part}", f"{ours}/conv{part}"
+                rules += table.conv(*convs, bias=False)
+                target = f"params/{ours}/act{part}/slope"
+                rules.append(Rule(f"{unit}.prelu{part}.weight", target))
+    return rules
+
+
+def _inception_rules(model: InceptionResNet) -> list[Rule]:
+    rules = [
+        *table.linear("last_linear", "head", bias=False),
+        *table.batch_norm("last_bn", "head_norm"),
+        *_branch_rules("mixed_6a", "reduce_a", inception_resnet.REDUCE_A),
+        *_branch_rules("mixed_7a", "reduce_b", inception_resnet.REDUCE_B),
+        *_branch_rules("block8", "last_block", inception_resnet.BLOCK8),
+        *table.conv("block8.conv2d", "last_block/merge"),
+    ]
+    for index, name in enumerate(("1a", "2a", "2b", "3b", "4a", "4b")):
+        rules += _conv_norm(f"conv2d_{name}", f"stem_{index}")
+    kinds = (
+        ("block35", inception_resnet.BLOCK35),
+        ("block17", inception_resnet.BLOCK17),
+        ("block8", inception_resnet.BLOCK8),
+    )
+    for number, (kind, branches) in enumerate(kinds):
+        for index in range(model.repeats[number]):
+            ours, theirs = f"{kind}_{index}", f"repeat_{number + 1}.{index}"
+            rules += _branch_rules(theirs, ours, branches)
+            rules += table.conv(f"{theirs}.conv2d", f"{ours}/merge")
+    return rules
+
+
+def _branch_rules(
+    theirs: str, ours: str, branches: inception_resnet.Branches
+) -> list[Rule]:
+    """A branch of one convolution has no number behind its name."""
+    return [
+        rule
+        for number, branch in enumerate(branches)
+        for index in range(len(branch))
+        for rule in _conv_norm(
+            f"{theirs}.branch{number}" + (f".{index}" if len(branch) > 1 else ""),
+            f"{ours}/branch{number}_{index}",
+        )
+    ]
+
+
+def _conv_norm(theirs: str, ours: str) -> list[Rule]:
+    return [
+        *table.conv(f"{theirs}.conv", f"{ours}/conv", bias=False),
+        *table.batch_norm(f"{theirs}.bn", f"{ours}/norm"),
+    ]

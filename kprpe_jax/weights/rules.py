@@ -1,0 +1,191 @@
+"""Carry weights between PyTorch names and Flax variables by a table of rules.
+
+A network's importer is a list of `Rule`s, mostly written with the group functions
+below (`linear`, `conv`, `norm`, `batch_norm`); one function walks the list in each
+direction. A rule is pure data: where a PyTorch array goes and how its axes turn.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+from flax import traverse_util
+
+Index = tuple[Any, ...]  # of integers, slices and at most one Ellipsis
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One PyTorch array and its place.
+
+    Attributes:
+      source: PyTorch name.
+      target: path of the Flax variable, collection first: `params/head/linear1/kernel`.
+      axes: transpose the PyTorch array so before it is written.
+      shape: of the PyTorch array where a reshape, too, is between the two; it is
+        transposed first, then reshaped.
+      index: part of the target that the array fills, such as one layer of a stack;
+        empty = all of it.
+    """
+
+    source: str
+    target: str
+    axes: tuple[int, ...] | None = None
+    shape: tuple[int, ...] | None = None
+    index: Index = ()
+
+
+def linear(
+    source: str, target: str, index: Index = (), *, bias: bool = True
+) -> list[Rule]:
+    """Linear layer: [out, in] -> kernel [in, out], and its bias."""
+    rules = [Rule(f"{source}.weight", f"params/{target}/kernel", (1, 0), index=index)]
+    if bias:
+        rules += [Rule(f"{source}.bias", f"params/{target}/bias", index=index)]
+    return rules
+
+
+def conv(
+    source: str, target: str, index: Index = (), *, bias: bool = True
+) -> list[Rule]:
+    """Convolution: [out, in / groups, h, w] -> kernel [h, w, in / groups, out]."""
+    axes = (2, 3, 1, 0)
+    rules = [Rule(f"{source}.weight", f"params/{target}/kernel", axes, index=index)]
+    if bias:
+        rules += [Rule(f"{source}.bias", f"params/{target}/bias", index=index)]
+    return rules
+
+
+def norm(source: str, target: str, index: Index = ()) -> list[Rule]:
+    """Scale and bias of any normalization."""
+    return [
+        Rule(f"{source}.weight", f"params/{target}/scale", index=index),
+        Rule(f"{source}.bias", f"params/{target}/bias", index=index),
+    ]
+
+
+def batch_norm(source: str, target: str, index: Index = ()) -> list[Rule]:
+    """Scale, bias and running statistics of a batch normalization."""
+    stats = f"batch_stats/{target}"
+    return [
+        *norm(source, target, index),
+        Rule(f"{source}.running_mean", f"{stats}/mean", index=index),
+        Rule(f"{source}.running_var", f"{stats}/var", index=index),
+    ]
+
+
+def flat_shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+    """Shapes of variables by path, from `jax.eval_shape(model.init, ...)`."""
+    flat = traverse_util.flatten_dict(tree, sep="/")
+    return {path: leaf.shape for path, leaf in flat.items()}
+
+
+def check_state_dict(
+    state_dict: Mapping[str, Any],
+    rules: list[Rule],
+    shapes: Mapping[str, tuple[int, ...]],
+    *,
+    network: str,
+) -> None:
+    """Compare names and shapes with what the rules need, before anything is copied.
+
+    Args:
+      state_dict: anything with a shape, by PyTorch name.
+      rules: must fill `shapes` exactly.
+      shapes: from `flat_shapes`.
+      network: named in the error.
+    Raises: ValueError: lists every missing, surplus and misshapen name; step counters
+      (`num_batches_tracked`) may be there.
+    """
+    sizes = dict.fromkeys(shapes, 0)
+    for rule in rules:
+        sizes[rule.target] += int(np.prod(_slot_shape(rule, shapes)))
+    unfilled = [path for path, size in sizes.items() if size != np.prod(shapes[path])]
+    assert not unfilled, f"the rules of {network} do not fill {unfilled}"
+
+    expected = {rule.source: _source_shape(rule, shapes) for rule in rules}
+    missing = [name for name in expected if name not in state_dict]
+    surplus = [
+        name
+        for name in state_dict
+        if name not in expected and not name.endswith("num_batches_tracked")
+    ]
+    misshapen = [
+        f"{name} (got {list(state_dict[name].shape)}, needs {list(shape)})"
+        for name, shape in expected.items()
+        if name in state_dict and tuple(state_dict[name].shape) != shape
+    ]
+    kinds = {"missing": missing, "surplus": surplus, "misshapen": misshapen}
+    faults = [f"{kind}: {', '.join(names)}" for kind, names in kinds.items() if names]
+    if faults:
+        raise ValueError(
+            f"import_weights: the state dict does not fit {network}; "
+            f"{'; '.join(faults)}; name the network that these weights are of."
+        )
+
+
+def import_state_dict(
+    state_dict: Mapping[str, np.ndarray],
+    rules: list[Rule],
+    shapes: Mapping[str, tuple[int, ...]],
+    *,
+    network: str,
+) -> dict[str, Any]:
+    """PyTorch arrays to Flax variables.
+
+    Args and Raises: as `check_state_dict`.
+    Returns: nested dict of float32 NumPy arrays, collections at the top.
+    """
+    check_state_dict(state_dict, rules, shapes, network=network)
+    flat = {path: np.empty(shape, np.float32) for path, shape in shapes.items()}
+    for rule in rules:
+        array = state_dict[rule.source]
+        if rule.axes is not None:
+            array = array.transpose(rule.axes)
+        flat[rule.target][rule.index] = array.reshape(_slot_shape(rule, shapes))
+    return traverse_util.unflatten_dict(flat, sep="/")
+
+
+def export_state_dict(
+    variables: Mapping[str, Any], rules: list[Rule]
+) -> dict[str, np.ndarray]:
+    """Flax variables to PyTorch arrays; the inverse of `import_state_dict`.
+
+    Takes whatever has the structure of the variables, gradients for instance; rules
+    whose target is absent are passed over.
+
+    Returns: float32 arrays by PyTorch name.
+    """
+    flat = {
+        path: np.asarray(jax.device_get(leaf))
+        for path, leaf in traverse_util.flatten_dict(variables, sep="/").items()
+    }
+    shapes = {path: leaf.shape for path, leaf in flat.items()}
+    state_dict = {}
+    for rule in rules:
+        if rule.target not in flat:
+            continue
+        array, axes = flat[rule.target][rule.index], rule.axes
+        shape = _source_shape(rule, shapes)
+        if axes is not None:
+            turned = tuple(shape[axis] for axis in axes)
+            array = array.reshape(turned).transpose(np.argsort(axes))
+        state_dict[rule.source] = array.reshape(shape)
+    return state_dict
+
+
+def _slot_shape(rule: Rule, shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, ...]:
+    """Shape of the part of the target that the rule fills."""
+    return np.broadcast_to(np.float32(0), shapes[rule.target])[rule.index].shape
+
+
+def _source_shape(rule: Rule, shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, ...]:
+    """Shape that the PyTorch array must have."""
+    slot = _slot_shape(rule, shapes)
+    if rule.shape is not None:
+        return rule.shape
+    if rule.axes is None:
+        return slot
+    return tuple(slot[axis] for axis in np.argsort(rule.axes))

@@ -1,0 +1,168 @@
+"""Official weights in and out of our vision transformer."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from kprpe_jax.backbones.vit import ViT
+from kprpe_jax.position.buckets import compute_buckets
+from kprpe_jax.position.encoding import PositionBias
+from kprpe_jax.weights import rules as table
+from kprpe_jax.weights.official_vit import official_vit
+from kprpe_jax.weights.rules import Rule
+from kprpe_jax.weights.state_dict import load_state_dict
+
+
+def import_weights(
+    model: ViT | str, source: str | Path | Mapping[str, Any]
+) -> dict[str, Any]:
+    """Official weights as variables of our ViT.
+
+    Args:
+      model: a ViT, `scan` or unrolled, or a name that `official_vit` knows.
+      source: as `load_state_dict` takes it.
+    Returns: `params` and `batch_stats`, float32 NumPy arrays.
+    Raises: ValueError: lists every missing, surplus and misshapen name; or the model's
+      options are not those that official weights are made for.
+    """
+    return table.import_state_dict(load_state_dict(source), **_plan(model))
+
+
+def check_weights(model: ViT | str, source: str | Path | Mapping[str, Any]) -> None:
+    """Raise what `import_weights` would raise, without copying the weights."""
+    table.check_state_dict(load_state_dict(source), **_plan(model))
+
+
+def export_weights(
+    model: ViT | str, variables: Mapping[str, Any]
+) -> dict[str, np.ndarray]:
+    """Variables, or gradients, under their official names and shapes."""
+    return table.export_state_dict(variables, _plan(model)["rules"])
+
+
+def _plan(model: ViT | str) -> dict[str, Any]:
+    network = model if isinstance(model, str) else f"this ViT ({model.position})"
+    if isinstance(model, str):
+        model = official_vit(model)
+    images = jnp.zeros((1, *model.image_size, 3))
+    keypoints = None
+    options = model.position_options or {}
+    if model.uses_keypoints:
+        count = options.get("num_keypoints", PositionBias.num_keypoints)
+        keypoints = jnp.zeros((1, count, 2))
+    shapes = table.flat_shapes(
+        jax.eval_shape(model.init, jax.random.key(0), images, keypoints)
+    )
+    return dict(rules=vit_rules(model, shapes), shapes=shapes, network=network)
+
+
+def vit_rules(model: ViT, shapes: Mapping[str, tuple[int, ...]]) -> list[Rule]:
+    """Rules for all official vision transformers.
+
+    Args:
+      model: decides how layers are stored and which position tables there are.
+      shapes: of its variables, by path.
+    """
+    rules = [
+        *table.conv("patch_embed.proj", "patch_embed"),
+        *table.norm("norm", "norm"),
+        *table.linear("feature.0", "head/linear1", bias=False),
+        *table.batch_norm("feature.1", "head/norm1"),
+        *table.linear("feature.2", "head/linear2", bias=False),
+        *table.batch_norm("feature.3", "head/norm2"),
+    ]
+    extra = {"position_embedding": "pos_embed", "mask_token": "mask_token"}
+    for ours, theirs in extra.items():
+        if shape := shapes.get(f"params/{ours}"):
+            full = (1,) * (3 - len(shape)) + shape
+            rules.append(Rule(theirs, f"params/{ours}", shape=full))
+    for n in range(model.depth):
+        ours, index = ("blocks", (n,)) if model.scan else (f"blocks_{n}", ())
+        theirs = f"blocks.{n}"
+        rules += [
+            *table.norm(f"{theirs}.norm1", f"{ours}/norm1", index),
+            *table.linear(
+                f"{theirs}.attn.qkv", f"{ours}/attention/qkv", index, bias=False
+            ),
+            *table.linear(f"{theirs}.attn.proj", f"{ours}/attention/proj", index),
+            *table.norm(f"{theirs}.norm2", f"{ours}/norm2", index),
+            *table.linear(f"{theirs}.mlp.fc1", f"{ours}/mlp/fc1", index),
+            *table.linear(f"{theirs}.mlp.fc2", f"{ours}/mlp/fc2", index),
+        ]
+    return rules + _position_rules(model, shapes)
+
+
+def _position_rules(model: ViT, shapes: Mapping[str, tuple[int, ...]]) -> list[Rule]:
+    """Rules of the bias tables: the keypoint layer, or one set of tables per block."""
+    options = model.position_options or {}
+    if model.position in ("none", "absolute", "absolute_drawn"):
+        return []
+    if model.position != "irpe" and options.get("scale_bias", PositionBias.scale_bias):
+        raise ValueError(
+            "import_weights: official weights add their bias undivided; got a model "
+            "with scale_bias=True; set position_options['scale_bias'] to False."
+        )
+    if model.uses_keypoints:
+        if options.get("hidden_dim"):
+            return [
+                *table.linear("keypoint_linear.0", "bias_tables/hidden"),
+                *table.norm("keypoint_linear.2", "bias_tables/norm"),
+                *_keypoint_linear(
+                    "keypoint_linear.3", "params/bias_tables/out", shapes
+                ),
+            ]
+        return _keypoint_linear("keypoint_linear", "params/bias_tables", shapes)
+    if not options.get("per_layer", True):
+        raise ValueError(
+            "import_weights: official RPE and iRPE tables are per block; got a model "
+            "with per_layer=False; set position_options['per_layer'] to True."
+        )
+    return _block_tables(model, shapes)
+
+
+def _keypoint_linear(
+    source: str, target: str, shapes: Mapping[str, tuple[int, ...]]
+) -> list[Rule]:
+    """[depth * heads * buckets, inputs] -> [inputs, depth, heads, buckets]."""
+    inputs, *outputs = shapes[f"{target}/kernel"]
+    size = int(np.prod(outputs))
+    return [
+        Rule(f"{source}.weight", f"{target}/kernel", (1, 0), shape=(size, inputs)),
+        Rule(f"{source}.bias", f"{target}/bias", shape=(size,)),
+    ]
+
+
+def _block_tables(model: ViT, shapes: Mapping[str, tuple[int, ...]]) -> list[Rule]:
+    """RPE and iRPE: per block, for `cross` rows and columns side by side in ours."""
+    options = model.position_options or {}
+    method = options.get("method", PositionBias.method)
+    ratio = options.get("ratio", PositionBias.ratio)
+    parts, start = [], 0
+    for buckets in compute_buckets(model.grid, method, ratio):
+        parts.append(slice(start, start + buckets.num_buckets))
+        start += buckets.num_buckets
+    infixes = ("rp_rows.", "rp_cols.") if method == "cross" else ("",)
+    names = {  # ours -> official module, its array
+        "table": ("rpe_k", "lookup_table_bias"),
+        "table_q": ("rpe_q", "lookup_table_weight"),
+        "table_k": ("rpe_k", "lookup_table_weight"),
+        "table_v": ("rpe_v", "lookup_table_weight"),
+    }
+    rules = []
+    for ours, (module, array) in names.items():
+        target = f"params/bias_tables/{ours}"
+        if target not in shapes:
+            continue
+        for layer in range(model.depth):
+            for infix, part in zip(infixes, parts, strict=True):
+                source = f"blocks.{layer}.attn.{module}.{infix}{array}"
+                # Buckets are the last axis, in the tables of values the one before.
+                index = (layer, Ellipsis, part)
+                if ours == "table_v":
+                    index = (*index, slice(None))
+                rules.append(Rule(source, target, index=index))
+    return rules

@@ -1,0 +1,58 @@
+"""Pictures of assignments, with a backbone that only looks at brightness."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments.cluster_aggregate.assignment_maps import look
+from kprpe_jax.fusion.files import FusionFile
+from kprpe_jax.fusion.weighted import WeightedFusion
+from kprpe_jax.report.assignments import plot_assignments
+from kprpe_jax.weights.extractor import Extractor, Features
+from tests.fusion.tiny import CHANNELS, D, draw_variables, tiny_model
+
+
+def _extract(variables, images):
+    brightness = images.mean((1, 2, 3))[:, None]
+    statistics = jnp.broadcast_to(brightness[..., None], (len(images), CHANNELS, 2))
+    return Features(1 + brightness * jnp.arange(D), statistics)
+
+
+EXTRACTOR = Extractor("brightness", {}, _extract, (4, 4), "")
+
+
+@pytest.mark.slow
+def test_shares_and_weights_of_each_image(rng):
+    model = tiny_model()
+    file = FusionFile(model, draw_variables(model, rng), "", "")
+    images = rng.integers(0, 256, (5, 4, 4, 3), np.uint8)
+    looked = look(EXTRACTOR, file, images)
+    assert looked.assignment.shape == (3, 5)
+    np.testing.assert_allclose(looked.assignment.sum(0), 1, rtol=1e-5)
+    np.testing.assert_allclose(looked.importance.sum(), 1, rtol=1e-5)
+    for weights in looked.weights.values():
+        np.testing.assert_allclose(weights.sum(), 1, rtol=1e-5)
+    # The demo's weights: rows of A over their sums, weighed by the clusters.
+    rows = looked.assignment / looked.assignment.sum(1, keepdims=True)
+    np.testing.assert_allclose(
+        looked.weights["CAFace"], looked.importance @ rows, rtol=1e-4
+    )
+
+
+def test_other_models_have_no_assignments():
+    file = FusionFile(WeightedFusion(D), {}, "", "")
+    with pytest.raises(ValueError, match="got WeightedFusion, which has no assignmen"):
+        look(EXTRACTOR, file, np.zeros((1, 4, 4, 3), np.uint8))
+
+
+def test_a_picture_is_written(rng, tmp_path):
+    images = rng.integers(0, 256, (3, 4, 4, 3), np.uint8)
+    assignment = rng.dirichlet(np.ones(2), 3).T
+    weights = {"CAFace": np.ones(3) / 3}
+    path = tmp_path / "map.png"
+    plot_assignments(images, assignment, np.array([0.4, 0.6]), weights, path)
+    assert path.stat().st_size > 5000
+    with pytest.raises(ValueError, match=r"\[N\] for N = 3 images; got \(2, 3\)"):
+        plot_assignments(
+            images, assignment, np.array([0.4, 0.6]), {"CAFace": np.ones(2)}, path
+        )

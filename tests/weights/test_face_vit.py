@@ -1,0 +1,125 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from kprpe_jax.backbones.arcface_resnet import ArcFaceResNet
+from kprpe_jax.matching.patch_encoder import Encoder
+from kprpe_jax.matching.two_image import TwoLinear
+from kprpe_jax.weights import patch_backbones
+from kprpe_jax.weights.face_vit import (
+    export_weights,
+    face_vit_from_official,
+    import_weights,
+)
+from tests.quick import quick_jit
+
+SIZES = dict(depth=1, heads=2, mlp_dim=4, dim=6, out_dim=5, emb_dropout=0.0)
+PIXELS = dict(image_size=16, patch_size=8, ac_patch_size=12, pad=4)
+VARIANTS = {
+    "V": ("ViT_face", PIXELS),
+    "overlapping": ("ViTs_face", PIXELS),
+    "H1": ("Hybrid_ViT", {}),
+    "H2": ("ViT_face_model", dict(use_cls=True)),
+    "H2L": ("ViT_face_model", {}),
+    "shared": ("ViT_face_model", dict(singleMLP=True)),
+    "pixels": ("ViT_face_model", dict(PIXELS, no_face_model=True)),
+}
+
+
+def made(name):
+    official, fields = VARIANTS[name]
+    return face_vit_from_official(official, SIZES | fields)
+
+
+def drawn(model, rng):
+    encoder = model.encoder
+    images = jnp.zeros((1, encoder.num_patches, encoder.width))
+    if encoder.windows is not None:
+        images = jnp.zeros((1, 16, 16, 3))
+    count = 1 if type(model).__name__ == "OneImage" else 2
+    shapes = jax.eval_shape(model.init, jax.random.key(0), *[images] * count)
+    return jax.tree.map(lambda s: rng.normal(size=s.shape).astype(np.float32), shapes)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_round_trip(name, rng):
+    """Also with what the official code stores and never uses."""
+    model = made(name)
+    variables = drawn(model, rng)
+    weights = export_weights(model, variables)
+    if name == "H1":
+        table = weights["pos_embedding"]
+        unused = np.ones((1, 64, 6), np.float32)
+        weights["pos_embedding"] = np.concatenate([table, unused], 1)
+    if name[0] == "H":
+        weights["transformer.layers.0.0.fn.norm.weight"] = np.ones(6, np.float32)
+        weights["transformer.layers.0.0.fn.norm.bias"] = np.ones(6, np.float32)
+    weights["loss.weight"] = np.ones((3, 5), np.float32)
+    again = import_weights(model, {f"module.{k}": v for k, v in weights.items()})
+    jax.tree.map(np.testing.assert_array_equal, again.variables, variables)
+    assert again.cnn is None
+    np.testing.assert_array_equal(again.centers, weights["loss.weight"])
+
+
+@pytest.mark.parametrize("name", ["V", "overlapping"])
+def test_color_values_are_those_that_the_weights_were_trained_on(name, rng):
+    """White images are 255 in every pixel of a window."""
+    model = made(name)
+    variables = drawn(model, rng)
+    weights = export_weights(model, variables)["patch_to_embedding.weight"]
+    size = model.encoder.windows.size
+    assert weights.shape == (6, 3 * size**2)
+    encoder = model.encoder.clone(depth=0)
+    params = {
+        k: v for k, v in variables["params"]["encoder"].items() if "layers" not in k
+    }
+    white = jnp.ones((1, 16, 16, 3))
+    call = quick_jit(lambda p, x: encoder.apply({"params": p}, x, train=False))
+    got = call(params, white).patches[0][0, 0] - params["position_embedding"][1]
+    inside = np.ones((size, size))
+    if name == "overlapping":  # the first window starts 4 pixels outside
+        inside[:4] = inside[:, :4] = 0
+    order = np.repeat(inside.ravel(), 3) if name == "V" else np.tile(inside.ravel(), 3)
+    want = 255 * weights @ order + params["patch_embed"]["bias"]
+    np.testing.assert_allclose(got, want, rtol=1e-4)
+
+
+def test_the_cnn_comes_along(rng):
+    cnn = ArcFaceResNet()
+    zeros = jax.tree.map(
+        lambda s: np.zeros(s.shape, np.float32),
+        jax.eval_shape(cnn.init, jax.random.key(0), jnp.zeros((1, 128, 128, 3))),
+    )
+    zeros["params"]["stem_act"]["slope"] = np.full(1, 0.5, np.float32)
+    stored = patch_backbones.export_weights(cnn, zeros)
+    model = made("H2")
+    weights = export_weights(model, drawn(model, rng))
+    weights |= {f"face_model.{name}": array for name, array in stored.items()}
+    again = import_weights(model, weights)
+    assert again.cnn["params"]["stem_act"]["slope"] == 0.5
+    assert again.centers is None
+
+
+def test_weights_of_another_variant(rng):
+    model = made("H2L")
+    weights = export_weights(model, drawn(model, rng))
+    with pytest.raises(ValueError, match=r"fit this SameOrNot; missing: .*fc.weight"):
+        import_weights(made("H2"), weights)
+    weights = export_weights(made("V"), drawn(made("V"), rng))
+    weights["patch_to_embedding.weight"] = np.zeros((6, 10), np.float32)
+    with pytest.raises(ValueError, match=r"patch_to_embedding.weight \(got \[6, 10\]"):
+        import_weights(made("V"), weights)
+
+
+def test_thesis_form_has_no_official_weights():
+    model = TwoLinear(Encoder(1, 1))
+    with pytest.raises(ValueError, match="are made for .*'head_norm': 'batch'.*; got"):
+        import_weights(model, {"fc1.weight": np.zeros(1)})
+
+
+def test_unknown_variants():
+    with pytest.raises(ValueError, match="unknown class 'Swin'; use one of"):
+        face_vit_from_official("Swin", SIZES)
+    with pytest.raises(ValueError, match="no published network has remove_sep; got"):
+        face_vit_from_official("ViT_face_model", SIZES | dict(remove_sep=True))
