@@ -60,7 +60,7 @@ def compile_mode(
     from benchmarks import whole_step
     from kprpe_jax.core.mesh import AXES, batch_sharding, make_mesh
     from kprpe_jax.layers import fused_attention
-    from kprpe_jax.tasks import inputs, recognition
+    from kprpe_jax.tasks import networks, recognition
 
     config = whole_step.make_config(
         preset=_PRESET.value,
@@ -73,7 +73,7 @@ def compile_mode(
     with mock.patch.object(fused_attention, "kernel_platform", return_value="gpu"):
         traced, state = whole_step.trace_step(config, mesh, batch)
         if mode == "infer":
-            model = inputs.make_vit(config.model, mesh)
+            model = networks.make_network(config, mesh)
 
             def infer(params, collections, images, keypoints):
                 return recognition.embed(model, params, collections, images, keypoints)

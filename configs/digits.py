@@ -31,6 +31,7 @@ def get_config(position: str = "kprpe_multihead") -> ConfigDict:
     config.canvas = ConfigDict()
     config.canvas.size = 40  # pixels
 
+    config.backbone = "vit"
     config.model = vit_fields(position)
     # Every head starts by looking at its own place of the digit's box, where the
     # encoding can (decision 004).

@@ -26,8 +26,9 @@ def get_config() -> ConfigDict:
     config.model = ConfigDict()
     config.model.image_size = (112, 96)  # the middle columns
     config.model.output_dim = 128
-    config.model.input_scale = 127.5 / 128
     config.model.dtype = "float32"
+    # The contract of the published weights.
+    config.input = ConfigDict(dict(scale=128.0))
     config.evals.pairs = 0  # no drawn ones
     config.evals.pair_sets = ("lfw",)
     config.evals.mirror = "concatenate"  # as those who published the weights do

@@ -9,9 +9,8 @@ import pytest
 
 from kprpe_jax.core.mesh import make_mesh
 from kprpe_jax.data.store import BUILDERS
-from kprpe_jax.tasks.face_recognition import make_backbone
 from kprpe_jax.tasks.faces import check_unseen
-from kprpe_jax.tasks.inputs import make_vit
+from kprpe_jax.tasks.networks import make_network
 from kprpe_jax.training.config import load_config
 from kprpe_jax.training.optimizer import make_schedule
 from kprpe_jax.weights.iresnet import OFFICIAL, official_iresnet
@@ -64,7 +63,7 @@ def test_table_6(name, learning_rate, batch_size, epochs, repeat, rate, million)
     assert schedule(round(3 * per_epoch)) == pytest.approx(learning_rate, rel=1e-6)
     assert schedule(config.steps // 3) < learning_rate
 
-    model = make_vit(config.model)
+    model = make_network(config)
     images = jax.ShapeDtypeStruct((1, 112, 112, 3), "float32")
     points = jax.ShapeDtypeStruct((1, 5, 2), "float32")
     params = jax.eval_shape(model.init, jax.random.key(0), images, points)["params"]
@@ -77,7 +76,7 @@ def test_iresnets_are_the_official_ones(name):
     """So that their weights fit: eval.py --weights."""
     config = load_config(f"configs/lfw_iresnet.py:{name.removeprefix('iresnet_')}")
     mesh = make_mesh(config.mesh)
-    assert make_backbone(config, mesh)[0] == official_iresnet(name)
+    assert make_network(config, mesh) == official_iresnet(name)
 
 
 CONFIGS = [f for f in sorted(pathlib.Path("configs").glob("*.py")) if f.stem != "base"]

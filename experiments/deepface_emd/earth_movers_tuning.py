@@ -22,6 +22,7 @@ import numpy as np
 import optax
 from jax import Array
 
+from kprpe_jax import registry
 from kprpe_jax.backbones.mobilefacenet import MobileFaceNet
 from kprpe_jax.evaluation.altered import crop_faces
 from kprpe_jax.evaluation.retrieval import count_relevant, retrieval
@@ -78,7 +79,7 @@ def freeze(
     """Run the layers that do not learn, once."""
 
     def front(network: MobileFaceNet, x: Array) -> Array:
-        x = x * network.input_scale
+        x, _ = registry.network("mobilefacenet").input_spec.apply(x)
         x = network.conv2(network.conv1(x, False), False)
         for block in network.blocks[:_FROZEN]:
             x = block(x, False)
@@ -110,7 +111,7 @@ def back(model: MobileFaceNet, variables: Any, maps: Array) -> Faces:
         for block in network.blocks[_FROZEN:]:
             x = block(x, False)
         x = network.conv3(x, False)
-        return network.embed_features(x), x
+        return network.embed_map(x), x
 
     embeddings, last = model.apply(variables, maps, method=rest)
     return Faces(embeddings, last.reshape(len(last), -1, last.shape[-1]))

@@ -14,6 +14,7 @@ from jax import Array
 from numpy.lib.format import open_memmap
 
 from experiments.deepface_emd.reranking_photos import SIDE, Photos
+from kprpe_jax import registry
 from kprpe_jax.data.importers.decode import decode_rgb
 from kprpe_jax.gallery.command import read_encoder
 from kprpe_jax.gallery.encoder import Encoder, fingerprint
@@ -58,13 +59,14 @@ def mobilefacenet_network(weights: str | os.PathLike) -> Network:
     """
     model = published_mobilefacenet()
     variables = import_weights(model, weights)
+    spec = registry.network("mobilefacenet").input_spec
 
     def embed(images: Array, keypoints: Array) -> Features:
-        images, keypoints = _middle(images, keypoints, model.image_size)
-        maps = model.apply(variables, images, method="features")["conv3"]
+        images, keypoints = spec.apply(images, keypoints)
+        maps = model.apply(variables, images, method="feature_maps")["conv3"]
         pooled = model.apply(variables, maps, method=lambda m, x: m.pool(x, False))
         faces = Faces(
-            model.apply(variables, maps, method="embed_features"),
+            model.apply(variables, maps, method="embed_map"),
             maps.reshape(len(maps), -1, maps.shape[-1]),
             densities=landmark_density(keypoints, maps.shape[1:3]),
         )

@@ -33,7 +33,7 @@ from experiments.whole_run import (
 from kprpe_jax.backbones import iresnet, swin_gait
 from kprpe_jax.position.encoding import KEYPOINT_FORMS, POSITIONS
 from kprpe_jax.report import gait, robustness
-from kprpe_jax.tasks import inputs
+from kprpe_jax.tasks import networks
 from kprpe_jax.training.command import command, parse_flags, read_config
 from kprpe_jax.training.evaluate import evaluate
 
@@ -156,7 +156,7 @@ def _draw_offsets(
     config: ConfigDict, output: pathlib.Path, position: str, seed: int
 ) -> None:
     config = choose_network(config, position, seed=seed)
-    rows, columns = inputs.make_vit(config.model).grid
+    rows, columns = networks.make_network(config).grid
     offsets.draw(
         config,
         output / "runs" / f"{position}-{seed}",

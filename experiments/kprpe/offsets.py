@@ -20,7 +20,7 @@ from kprpe_jax.core import mesh as mesh_lib
 from kprpe_jax.data.store import open_split
 from kprpe_jax.evaluation.conditions import Condition
 from kprpe_jax.report.offsets import plot_offsets
-from kprpe_jax.tasks import inputs
+from kprpe_jax.tasks import inputs, networks
 from kprpe_jax.training.checkpoint import restore_for_eval
 from kprpe_jax.training.command import (
     command,
@@ -59,7 +59,7 @@ def draw(
     Raises: ValueError: the encoding has no offsets; no checkpoint; a query, layer or
       head that the model does not have.
     """
-    model = inputs.make_vit(config.model)
+    model = networks.make_network(config)
     if not model.has_bias:
         raise ValueError(
             f"offsets: position {model.position!r} has no offsets B_ij to draw; take a "

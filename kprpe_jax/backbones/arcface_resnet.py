@@ -6,6 +6,7 @@ import numpy as np
 from jax import Array
 from jax.typing import DTypeLike
 
+from kprpe_jax.backbones.network import Network
 from kprpe_jax.layers.batch_norm import BatchNorm
 
 WIDTHS = (64, 128, 256, 512)
@@ -50,7 +51,7 @@ class GrayUnit(nn.Module):
         return act(branch + x)
 
 
-class ArcFaceResNet(nn.Module):
+class ArcFaceResNet(Network):
     """Images to embeddings; model C of Face-ViT, 18 layers.
 
     Source: DeepFace-EMD, Sec. 3.2, and the official code. Only the luma of an image is
@@ -69,6 +70,9 @@ class ArcFaceResNet(nn.Module):
     output_dim: int = 512
     dropout_rate: float = 0.5
     dtype: DTypeLike = jnp.float32
+
+    patch_map = "patches"
+    style_maps = ("stage2", "stage3")
 
     def setup(self) -> None:
         """Declare all parts."""
@@ -89,23 +93,20 @@ class ArcFaceResNet(nn.Module):
         self.head = nn.Dense(self.output_dim, dtype=self.dtype)
         self.head_norm = BatchNorm()
 
-    def __call__(self, images: Array, *, train: bool = False) -> Array:
-        """Embed.
+    @property
+    def grid(self) -> tuple[int, int]:
+        """(rows, columns) of patches."""
+        height, width = self.image_size
+        return height // 16, width // 16
 
-        Args:
-          images: [B, H, W, 3] RGB or [B, H, W, 1] gray, in [-1, 1].
-          train: batch statistics and dropout are on; needs the rng stream `dropout`.
-        Returns: float32 [B, output_dim], not normalized.
-        Raises: ValueError: image size or channels do not fit the model.
-        """
-        features = self.features(images, train=train)
-        return self.embed_features(features["patches"], train=train)
-
-    def features(self, images: Array, *, train: bool = False) -> dict[str, Array]:
+    def feature_maps(
+        self, images: Array, keypoints: Array | None = None, *, train: bool = False
+    ) -> dict[str, Array]:
         """Feature maps.
 
         Args: as `__call__`.
-        Returns: `stage3` [B, H / 8, W / 8, 256]; `patches` [B, H / 16, W / 16, 512],
+        Returns: `stage2` [B, H / 4, W / 4, 128]; `stage3` [B, H / 8, W / 8, 256];
+          `patches` [B, H / 16, W / 16, 512],
           normalized and signed: the one for matching patch by patch.
         Raises: ValueError: image size or channels do not fit the model.
         """
@@ -128,9 +129,9 @@ class ArcFaceResNet(nn.Module):
                 x = unit(x, train)
             maps.append(x)
         patches = self.norm(x, train=train).astype(self.dtype)
-        return {"stage3": maps[2], "patches": patches}
+        return {"stage2": maps[1], "stage3": maps[2], "patches": patches}
 
-    def embed_features(self, patches: Array, *, train: bool = False) -> Array:
+    def embed_map(self, patches: Array, *, train: bool = False) -> Array:
         """Last feature map to embeddings: float32 [B, output_dim]."""
         x = self.dropout(patches, deterministic=not train)
         # Channels first, as the official weights count their inputs.

@@ -5,13 +5,10 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import DTypeLike
 
+from kprpe_jax.backbones.network import Network
 from kprpe_jax.layers.batch_norm import BatchNorm
 
 EPSILON = 1e-3  # of all batch norms
-VARIANTS = {  # what turns images in [-1, 1] into what the official weights expect
-    "facenet_pytorch": dict(input_scale=127.5 / 128, input_shift=0.0),
-    "deepface_emd": dict(input_scale=0.5, input_shift=0.5),
-}
 
 # (width, kernel height, kernel width) of the convolutions, branch by branch.
 Branches = tuple[tuple[tuple[int, int, int], ...], ...]
@@ -97,7 +94,7 @@ class Residual(nn.Module):
         return nn.relu(x) if self.activate else x
 
 
-class InceptionResNet(nn.Module):
+class InceptionResNet(Network):
     """Images to embeddings.
 
     Source: Szegedy et al., Inception-v4, Fig. 10-14, as FaceNet and DeepFace-EMD use
@@ -107,7 +104,6 @@ class InceptionResNet(nn.Module):
       image_size: (height, width) in pixels, at least 75.
       output_dim: D, size of the embedding.
       repeats: blocks of the three kinds, without the last one.
-      input_scale, input_shift: images * scale + shift enters the network; see VARIANTS.
       dropout_rate: before the last linear layer.
       dtype: compute type. Parameters, norm statistics and output are float32.
     """
@@ -115,10 +111,11 @@ class InceptionResNet(nn.Module):
     image_size: tuple[int, int] = (160, 160)
     output_dim: int = 512
     repeats: tuple[int, int, int] = (5, 10, 5)
-    input_scale: float = VARIANTS["facenet_pytorch"]["input_scale"]
-    input_shift: float = VARIANTS["facenet_pytorch"]["input_shift"]
     dropout_rate: float = 0.6
     dtype: DTypeLike = jnp.float32
+
+    patch_map = "patches"
+    style_maps = ("block35", "block17")
 
     def setup(self) -> None:
         """Declare all parts."""
@@ -141,19 +138,14 @@ class InceptionResNet(nn.Module):
         self.head = nn.Dense(self.output_dim, use_bias=False, dtype=self.dtype)
         self.head_norm = BatchNorm(epsilon=EPSILON)
 
-    def __call__(self, images: Array, *, train: bool = False) -> Array:
-        """Embed.
+    @property
+    def grid(self) -> tuple[int, int]:
+        """(rows, columns) of patches."""
+        return tuple(_patch_side(side) for side in self.image_size)
 
-        Args:
-          images: [B, H, W, 3] in [-1, 1].
-          train: batch statistics and dropout are on; needs the rng stream `dropout`.
-        Returns: float32 [B, output_dim], not normalized.
-        Raises: ValueError: image size or channels do not fit the model.
-        """
-        features = self.features(images, train=train)
-        return self.embed_features(features["patches"], train=train)
-
-    def features(self, images: Array, *, train: bool = False) -> dict[str, Array]:
+    def feature_maps(
+        self, images: Array, keypoints: Array | None = None, *, train: bool = False
+    ) -> dict[str, Array]:
         """Feature maps; of 160 x 160 pixels they are 17, 8 and 3 wide.
 
         Args: as `__call__`.
@@ -168,7 +160,7 @@ class InceptionResNet(nn.Module):
                 f"sides of at least 75; got {images.shape}; resize them or change "
                 "model.image_size."
             )
-        x = (images * self.input_scale + self.input_shift).astype(self.dtype)
+        x = images.astype(self.dtype)
         for conv, (*_, pooled) in zip(self.stem, STEM, strict=True):
             x = conv(x, train)
             x = _max_pool(x) if pooled else x
@@ -185,7 +177,7 @@ class InceptionResNet(nn.Module):
             x = block(x, train)
         return {**maps, "patches": x}
 
-    def embed_features(self, patches: Array, *, train: bool = False) -> Array:
+    def embed_map(self, patches: Array, *, train: bool = False) -> Array:
         """Last feature map to embeddings: float32 [B, output_dim]."""
         x = patches.astype(jnp.float32).mean((1, 2))
         x = self.head(self.dropout(x, deterministic=not train))
@@ -210,3 +202,14 @@ def _branches(
 
 def _max_pool(x: Array) -> Array:
     return nn.max_pool(x, (3, 3), strides=(2, 2))
+
+
+def _patch_side(side: int) -> int:
+    """Cells of the last map along an image side of `side` pixels."""
+    for _, kernel, stride, padding, pooled in STEM:
+        same = padding == "SAME"
+        side = -(-side // stride) if same else (side - kernel) // stride + 1
+        side = (side - 3) // 2 + 1 if pooled else side
+    for _ in range(2):  # two reductions
+        side = (side - 3) // 2 + 1
+    return side

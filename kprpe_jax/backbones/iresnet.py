@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import DTypeLike
 
+from kprpe_jax.backbones.network import Network
 from kprpe_jax.layers.batch_norm import BatchNorm
 
 WIDTHS = (64, 128, 256, 512)
@@ -80,7 +81,7 @@ class Unit(nn.Module):
         return branch + x[:, :: self.stride, :: self.stride]
 
 
-class IResNet(nn.Module):
+class IResNet(Network):
     """Images to embeddings.
 
     Attributes:
@@ -105,6 +106,9 @@ class IResNet(nn.Module):
     dropout_rate: float = 0.4
     squeeze_excite: bool = False
     dtype: DTypeLike = jnp.float32
+
+    patch_map = "stage4"
+    style_maps = ("stage2", "stage3")  # the paper's blocks 3 and 4
 
     def setup(self) -> None:
         """Check the options, then declare all parts."""
@@ -138,20 +142,16 @@ class IResNet(nn.Module):
         self.head = nn.Dense(self.output_dim, dtype=self.dtype)
         self.head_norm = BatchNorm(affine=self.head_affine)
 
-    def __call__(self, images: Array, *, train: bool = False) -> Array:
-        """Embed.
+    @property
+    def grid(self) -> tuple[int, int]:
+        """(rows, columns) of patches."""
+        # Each stage halves the map, rounded up.
+        height, width = self.image_size
+        return -(-height // 16), -(-width // 16)
 
-        Args:
-          images: [B, H, W, 3] in [-1, 1].
-          train: batch statistics and dropout are on; needs the rng stream `dropout`
-            where there is any.
-        Returns: float32 [B, output_dim], not normalized.
-        Raises: ValueError: image size or channels do not fit the model.
-        """
-        features = self.features(images, train=train)
-        return self.embed_features(features["stage4"], train=train)
-
-    def features(self, images: Array, *, train: bool = False) -> dict[str, Array]:
+    def feature_maps(
+        self, images: Array, keypoints: Array | None = None, *, train: bool = False
+    ) -> dict[str, Array]:
         """Feature maps after each stage, as set fusion uses them.
 
         Args: as `__call__`.
@@ -173,7 +173,7 @@ class IResNet(nn.Module):
             maps[f"stage{index}"] = x
         return maps
 
-    def embed_features(self, stage4: Array, *, train: bool = False) -> Array:
+    def embed_map(self, stage4: Array, *, train: bool = False) -> Array:
         """Last feature map to embeddings: float32 [B, output_dim]."""
         x = self.norm(stage4, train=train)
         x = self.dropout(x, deterministic=not train)

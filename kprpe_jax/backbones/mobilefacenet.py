@@ -6,6 +6,7 @@ from jax import Array
 from jax.typing import DTypeLike
 
 from kprpe_jax.backbones.iresnet import PRelu
+from kprpe_jax.backbones.network import Network
 from kprpe_jax.layers.batch_norm import BatchNorm
 from kprpe_jax.layers.depthwise import DepthwiseConv
 
@@ -86,7 +87,7 @@ class Bottleneck(nn.Module):
         return x + branch if same else branch
 
 
-class MobileFaceNet(nn.Module):
+class MobileFaceNet(Network):
     """Images to embeddings.
 
     Source: MobileFaceNets (Chen et al., 2018), Table 1: a global depthwise convolution
@@ -96,15 +97,15 @@ class MobileFaceNet(nn.Module):
       image_size: (height, width) in pixels, multiples of 16; 112 x 96 are columns 8 to
         103 of an aligned 112 x 112 face.
       output_dim: D, size of the embedding.
-      input_scale: multiplies the images; 127.5 / 128 for weights that were trained on
-        (x - 127.5) / 128.
       dtype: compute type. Parameters, norm statistics and output are float32.
     """
 
     image_size: tuple[int, int] = (112, 112)
     output_dim: int = 128
-    input_scale: float = 1.0
     dtype: DTypeLike = jnp.float32
+
+    patch_map = "conv3"
+    style_maps = ("stage1", "stage2", "stage3")
 
     def setup(self) -> None:
         """Declare all parts."""
@@ -122,19 +123,15 @@ class MobileFaceNet(nn.Module):
         self.pool = ConvNorm(512, size, depthwise=True, **fields)
         self.head = ConvNorm(self.output_dim, (1, 1), **fields)
 
-    def __call__(self, images: Array, *, train: bool = False) -> Array:
-        """Embed.
+    @property
+    def grid(self) -> tuple[int, int]:
+        """(rows, columns) of patches."""
+        height, width = self.image_size
+        return height // 16, width // 16
 
-        Args:
-          images: [B, H, W, 3] in [-1, 1].
-          train: batch statistics are on.
-        Returns: float32 [B, output_dim], not normalized.
-        Raises: ValueError: image size or channels do not fit the model.
-        """
-        features = self.features(images, train=train)
-        return self.embed_features(features["conv3"], train=train)
-
-    def features(self, images: Array, *, train: bool = False) -> dict[str, Array]:
+    def feature_maps(
+        self, images: Array, keypoints: Array | None = None, *, train: bool = False
+    ) -> dict[str, Array]:
         """Feature maps where their size changes, and the last one.
 
         Args: as `__call__`.
@@ -150,7 +147,7 @@ class MobileFaceNet(nn.Module):
                 f"{self.image_size[1]}, 3] with sides that are multiples of 16; got "
                 f"{images.shape}; resize them or change model.image_size."
             )
-        x = (images * self.input_scale).astype(self.dtype)
+        x = images.astype(self.dtype)
         x = self.conv2(self.conv1(x, train), train)
         outputs = []
         for block in self.blocks:
@@ -160,7 +157,7 @@ class MobileFaceNet(nn.Module):
         maps = {name: outputs[index] for name, index in last.items()}
         return {**maps, "conv3": self.conv3(x, train)}
 
-    def embed_features(self, conv3: Array, *, train: bool = False) -> Array:
+    def embed_map(self, conv3: Array, *, train: bool = False) -> Array:
         """Last feature map to embeddings: float32 [B, output_dim]."""
         x = self.head(self.pool(conv3, train), train)
         return x.reshape(x.shape[0], -1).astype(jnp.float32)

@@ -6,6 +6,7 @@ from jax import Array
 from jax.typing import DTypeLike
 
 from kprpe_jax.backbones.iresnet import PRelu
+from kprpe_jax.backbones.network import Network
 
 WIDTHS = (64, 128, 256, 512)
 
@@ -25,7 +26,7 @@ class SphereUnit(nn.Module):
         return x + branch
 
 
-class SphereFace(nn.Module):
+class SphereFace(Network):
     """Images to embeddings.
 
     Source: SphereFace (Liu et al., 2017), Table 2, as CosFace and DeepFace-EMD use it.
@@ -42,6 +43,9 @@ class SphereFace(nn.Module):
     output_dim: int = 512
     dtype: DTypeLike = jnp.float32
 
+    patch_map = "patches"
+    style_maps = ("stage2", "stage3")
+
     def setup(self) -> None:
         """Declare all parts."""
         self.reductions = [_conv(width, 2, self.dtype, bias=True) for width in WIDTHS]
@@ -51,19 +55,15 @@ class SphereFace(nn.Module):
         ]
         self.head = nn.Dense(self.output_dim, dtype=self.dtype)
 
-    def __call__(self, images: Array, *, train: bool = False) -> Array:
-        """Embed.
+    @property
+    def grid(self) -> tuple[int, int]:
+        """(rows, columns) of patches."""
+        height, width = self.image_size
+        return height // 16, width // 16
 
-        Args:
-          images: [B, H, W, 3] in [-1, 1].
-          train: changes nothing; all backbones take it.
-        Returns: float32 [B, output_dim], not normalized.
-        Raises: ValueError: image size or channels do not fit the model.
-        """
-        features = self.features(images, train=train)
-        return self.embed_features(features["patches"], train=train)
-
-    def features(self, images: Array, *, train: bool = False) -> dict[str, Array]:
+    def feature_maps(
+        self, images: Array, keypoints: Array | None = None, *, train: bool = False
+    ) -> dict[str, Array]:
         """Feature maps.
 
         Args: as `__call__`.
@@ -87,7 +87,7 @@ class SphereFace(nn.Module):
             maps[f"stage{index}"] = x
         return {**maps, "patches": x}
 
-    def embed_features(self, patches: Array, *, train: bool = False) -> Array:
+    def embed_map(self, patches: Array, *, train: bool = False) -> Array:
         """Last feature map to embeddings: float32 [B, output_dim]."""
         # Channels first, as the official weights count their inputs.
         x = patches.transpose(0, 3, 1, 2).reshape(patches.shape[0], -1)

@@ -9,6 +9,7 @@ import numpy as np
 from jax import Array
 from jax.typing import DTypeLike
 
+from kprpe_jax.backbones.network import Network
 from kprpe_jax.layers.embedding_head import POOLS, EmbeddingHead
 from kprpe_jax.layers.window_attention import WindowBlock
 from kprpe_jax.layers.windows import Windows, plan_windows, token_places
@@ -56,7 +57,7 @@ class PatchMerging(nn.Module):
         return nn.LayerNorm(epsilon=1e-5, dtype=self.dtype, name="norm")(x)
 
 
-class Swin(nn.Module):
+class Swin(Network):
     """Images, and with `kprpe` keypoints, to embeddings.
 
     Source: Liu et al., Swin Transformer V2, 2022; KP-RPE, Sec. 3.2 and 5. Pixels beyond
@@ -105,9 +106,32 @@ class Swin(nn.Module):
         return grids
 
     @property
+    def grid(self) -> tuple[int, int]:
+        """(rows, columns) of patches, those of the last stage."""
+        return self.grids[-1]
+
+    @property
+    def patch_map(self) -> str:
+        """The output of the last block."""
+        return f"block{sum(self.depths)}"
+
+    @property
+    def style_maps(self) -> tuple[str, ...]:
+        """The last blocks of the second and the third of four stages; of fewer, all."""
+        ends = np.cumsum(self.depths)
+        return tuple(f"block{end}" for end in (ends[1:3] if len(ends) > 2 else ends))
+
+    @property
     def uses_keypoints(self) -> bool:
-        """Whether `__call__` needs keypoints."""
+        """Whether the network reads keypoints."""
         return self.position == "kprpe"
+
+    @property
+    def num_keypoints(self) -> int:
+        """K, how many keypoints the network reads; 0 = none."""
+        options = self.position_options or {}
+        given = options.get("num_keypoints", WindowKeypointBias.num_keypoints)
+        return given if self.uses_keypoints else 0
 
     def plans(self, stage: int) -> list[Windows]:
         """How each block of a stage cuts its map."""
@@ -163,23 +187,6 @@ class Swin(nn.Module):
             for stage, (depth, heads, grid) in enumerate(stages)
         ]
 
-    def __call__(
-        self, images: Array, keypoints: Array | None = None, *, train: bool = False
-    ) -> Array:
-        """Embed.
-
-        Args:
-          images: [B, H, W, channels] in [-1, 1].
-          keypoints: float32 [B, K, 2], fractions of the image; for `kprpe` only.
-          train: batch statistics and stochastic depth are on; the latter needs the rng
-            stream `dropout`.
-        Returns: float32 [B, output_dim], not normalized.
-        Raises: ValueError: image size, channels or keypoints do not fit the model.
-        """
-        return self.embed_map(
-            self.feature_maps(images, keypoints, train=train)[-1], train=train
-        )
-
     def embed_map(self, maps: Array, *, train: bool = False) -> Array:
         """The last feature map [B, h, w, C] to embeddings, float32 [B, output_dim]."""
         tokens = self.norm(maps)
@@ -187,14 +194,16 @@ class Swin(nn.Module):
 
     def feature_maps(
         self, images: Array, keypoints: Array | None = None, *, train: bool = False
-    ) -> list[Array]:
+    ) -> dict[str, Array]:
         """Outputs of the patch embedding and of every block and merging.
 
         Args: as `__call__`.
-        Returns: arrays [B, h, w, C], h, w and C those of the stage.
+        Returns: `embed`, `block1` on, and `merge1` on between the stages, in their
+          order: [B, h, w, C], h, w and C those of the stage.
         """
         self._check_inputs(images, keypoints)
-        maps = [self.patch_norm(self.patch_embed(images.astype(self.dtype)))]
+        x = self.patch_norm(self.patch_embed(images.astype(self.dtype)))
+        maps, merged = {"embed": x}, 0
         depth = sum(self.depths)
         biases = [None] * depth
         if self.uses_keypoints:
@@ -206,11 +215,12 @@ class Swin(nn.Module):
         block = 0
         for layer in self.layers:
             if isinstance(layer, PatchMerging):
-                maps.append(layer(maps[-1]))
+                x, merged = layer(x), merged + 1
+                maps[f"merge{merged}"] = x
             else:
-                options = plans[block], biases[block], float(rates[block])
-                maps.append(layer(maps[-1], *options))
+                x = layer(x, plans[block], biases[block], float(rates[block]))
                 block += 1
+                maps[f"block{block}"] = x
         return maps
 
     def bias(self, keypoints: Array) -> list[list[Array]]:

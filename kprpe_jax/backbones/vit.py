@@ -10,7 +10,9 @@ from jax import Array
 from jax.sharding import NamedSharding
 from jax.typing import DTypeLike
 
+from kprpe_jax.backbones.network import Network
 from kprpe_jax.core.constraints import constrain
+from kprpe_jax.geometry.marks import draw_keypoints
 from kprpe_jax.layers.attention import IMPLEMENTATIONS
 from kprpe_jax.layers.embedding_head import POOLS, EmbeddingHead
 from kprpe_jax.layers.mlp import ACTIVATIONS
@@ -50,7 +52,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-class ViT(nn.Module):
+class ViT(Network):
     """Images and keypoints to embeddings.
 
     Source: KP-RPE, Fig. 4 and Supp. 1; sizes of the presets in PRESETS.
@@ -61,8 +63,8 @@ class ViT(nn.Module):
       width, depth, num_heads, mlp_ratio: of the transformer.
       output_dim: D, size of the embedding.
       position: one of POSITIONS. `absolute` learns an embedding per token;
-        `absolute_drawn` is the same network, whose images have the keypoints drawn in
-        by whoever prepares them; the others add a bias on the logits.
+        `absolute_drawn` is the same network, which draws the keypoints into its images
+        as discs; the others add a bias on the logits.
       absolute: learned embedding per token in the bias encodings, too, as in the
         official code; `none` never has one.
       position_options: further fields of `PositionBias`, such as `per_layer`,
@@ -102,6 +104,18 @@ class ViT(nn.Module):
     dtype: DTypeLike = jnp.float32
     sharding: NamedSharding | None = None
 
+    patch_map = "tokens"
+
+    @property
+    def style_maps(self) -> tuple[str, ...]:
+        """The blocks at a half and three quarters of the depth.
+
+        Cluster and Aggregate taps the third and fourth of five blocks of a ResNet; the
+        papers say nothing of transformers, so these places are our choice.
+        """
+        places = (self.depth // 2, 3 * self.depth // 4)
+        return tuple(f"block{max(place, 1)}" for place in dict.fromkeys(places))
+
     @property
     def grid(self) -> tuple[int, int]:
         """(rows, columns) of tokens."""
@@ -110,13 +124,20 @@ class ViT(nn.Module):
 
     @property
     def uses_keypoints(self) -> bool:
-        """Whether `__call__` needs keypoints."""
-        return self.position in KEYPOINT_FORMS
+        """Whether keypoints reach the network, as numbers or drawn into the image."""
+        return self.position in (*KEYPOINT_FORMS, "absolute_drawn")
+
+    @property
+    def num_keypoints(self) -> int:
+        """K, how many keypoints the network reads; 0 = none."""
+        options = self.position_options or {}
+        given = options.get("num_keypoints", PositionBias.num_keypoints)
+        return given if self.uses_keypoints else 0
 
     @property
     def has_bias(self) -> bool:
         """Whether `bias` has anything to give."""
-        return self.position == "rpe" or self.uses_keypoints
+        return self.position in ("rpe", *KEYPOINT_FORMS)
 
     def setup(self) -> None:
         """Check the sizes, then declare all parts."""
@@ -178,25 +199,22 @@ class ViT(nn.Module):
             **(self.position_options or {}),
         )
 
-    def __call__(
+    def feature_maps(
         self, images: Array, keypoints: Array | None = None, *, train: bool = False
-    ) -> Array:
-        """Embed.
+    ) -> dict[str, Array]:
+        """Outputs of all blocks, `block1` on, and `tokens`, which the head reads.
 
-        Args:
-          images: [B, H, W, 3] in [-1, 1].
-          keypoints: float32 [B, K, 2], fractions of the image; needed by KP-RPE only.
-          train: batch statistics, stochastic depth and token masking are on; needs the
-            rng stream `dropout` where the last two are used.
-        Returns: float32 [B, output_dim], not normalized.
-        Raises: ValueError: image size, channels or keypoints do not fit the model.
+        Args: as `__call__`.
+        Returns: name -> [B, *grid, width].
         """
-        return self.embed_tokens(
-            self.tokens(images, keypoints, train=train)[-1], train=train
-        )
+        *blocks, last = self.tokens(images, keypoints, train=train)
+        maps = {f"block{number}": x for number, x in enumerate(blocks, 1)}
+        shape = (len(last), *self.grid, self.width)
+        return {name: x.reshape(shape) for name, x in (*maps.items(), ("tokens", last))}
 
-    def embed_tokens(self, tokens: Array, *, train: bool = False) -> Array:
-        """Final tokens to embeddings: float32 [B, output_dim]."""
+    def embed_map(self, patch_map: Array, *, train: bool = False) -> Array:
+        """Final tokens [B, *grid, width] to embeddings, float32 [B, output_dim]."""
+        tokens = patch_map.reshape(len(patch_map), -1, self.width)
         return self.head(tokens, train=train)
 
     def tokens(
@@ -208,6 +226,8 @@ class ViT(nn.Module):
         Returns: depth + 1 arrays [B, N, width].
         """
         self._check_inputs(images, keypoints)
+        if self.position == "absolute_drawn":
+            images = draw_keypoints(images, keypoints)
         x = self.patch_embed(images.astype(self.dtype))
         x = x.reshape(x.shape[0], -1, self.width)
         if self.position != "none" and self.absolute:
@@ -297,7 +317,7 @@ class ViT(nn.Module):
             )
         if not self.uses_keypoints:
             return
-        expected = (images.shape[0], self.bias_tables.num_keypoints, 2)
+        expected = (images.shape[0], self.num_keypoints, 2)
         got = None if keypoints is None else keypoints.shape
         if got != expected:
             raise ValueError(

@@ -192,7 +192,7 @@ class ResidualSelfAttention(nn.Module):
           maps: [B, N, h, w, C]; embeddings are maps [B, N, 1, 1, D].
           mask: bool [B, N].
         Returns: float32 [B, h, w, C], a map for the head of the backbone, such as
-          `IResNet.embed_features`; 0 for a set without images.
+          `IResNet.embed_map`; 0 for a set without images.
         """
         refined = self.refine(maps, mask)
         flat = _mean(refined.reshape(*mask.shape, -1), mask)

@@ -1,7 +1,5 @@
 """Image style: what an image looks like, whoever it shows."""
 
-from collections.abc import Sequence
-
 import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
@@ -10,39 +8,6 @@ from kprpe_jax.layers.batch_norm import BatchNorm
 
 POOLS = ("mean", "sum")
 ACTIVATIONS = ("relu", "prelu")
-
-
-def style_statistics(maps: Sequence[Array]) -> Array:
-    """Spatial mean and standard deviation of every channel, Gamma of Eq. 4.
-
-    Source: Cluster and Aggregate, Eq. 4; the deviation is the unbiased one (divisor
-    h w - 1), as in the official code, the paper does not say.
-
-    Args:
-      maps: feature maps [..., h, w, C] of the same images, such as `stage2` and
-        `stage3` of an iResNet; h, w and C may differ from map to map.
-    Returns: float32 [..., sum of C, 2], mean first; the deviation is 0 on a map of one
-      pixel.
-    Raises: ValueError: no maps, or of different images.
-    """
-    leading = {features.shape[:-3] for features in maps}
-    if len(leading) != 1:
-        raise ValueError(
-            "style_statistics: there must be maps [..., h, w, C] of the same images; "
-            f"got {[features.shape for features in maps]}; tap one network, once."
-        )
-
-    def statistics(features: Array) -> Array:
-        features = features.astype(jnp.float32)
-        pixels = features.shape[-3] * features.shape[-2]
-        mean = features.mean((-3, -2))
-        squares = jnp.square(features - mean[..., None, None, :]).sum((-3, -2))
-        variance = squares / max(pixels - 1, 1)
-        # A flat map has deviation 0, and so no gradient.
-        std = jnp.where(variance > 0, jnp.sqrt(jnp.where(variance > 0, variance, 1)), 0)
-        return jnp.stack([mean, std], axis=-1)
-
-    return jnp.concatenate([statistics(features) for features in maps], axis=-2)
 
 
 class StyleInputMaker(nn.Module):

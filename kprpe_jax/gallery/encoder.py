@@ -11,11 +11,10 @@ import numpy as np
 from jax import Array
 from ml_collections import ConfigDict
 
-from kprpe_jax.backbones.iresnet import IResNet
-from kprpe_jax.backbones.mobilefacenet import MobileFaceNet
+from kprpe_jax import registry
 from kprpe_jax.gallery.trained_run import one_device, restore_run
 from kprpe_jax.matching.patch_weights import Faces
-from kprpe_jax.tasks import face_recognition
+from kprpe_jax.tasks import networks
 from kprpe_jax.tasks.recognition import backbone_collections
 from kprpe_jax.tasks.recognition import init as recognition_init
 from kprpe_jax.training.sharding import flatten_with_paths
@@ -57,8 +56,9 @@ def mobilefacenet_encoder(weights: str | os.PathLike) -> Encoder:
 
     def embed(images: Array, keypoints: Array) -> Faces:
         del keypoints
-        maps = model.apply(variables, images, method="features")["conv3"]
-        embeddings = model.apply(variables, maps, method="embed_features")
+        images, _ = registry.network("mobilefacenet").input_spec.apply(images)
+        maps = model.apply(variables, images, method="feature_maps")["conv3"]
+        embeddings = model.apply(variables, maps, method="embed_map")
         return Faces(embeddings, _patches(maps))
 
     size = model.image_size
@@ -89,34 +89,25 @@ def run_encoder(
             "run_encoder: config.task must be face_recognition; got "
             f"{config.task!r}; give the config of a run on faces."
         )
-    model, read = face_recognition.make_backbone(config, one_device())
-    size = tuple(config.model.image_size)
-    examples = read(
-        jnp.zeros((1, *size, 3)), jnp.zeros((1, config.data.num_keypoints, 2))
-    )
+    model = networks.make_network(config, one_device())
+    spec = networks.input_spec(config, model)
+    read, size = spec.arguments, spec.image_size
+    examples = networks.example_inputs(spec, 1)
     init = partial(recognition_init, config, one_device(), model, examples)
     state = restore_run(config, workdir, init, checkpoint=checkpoint)
     own = backbone_collections(state.collections)
     variables = {"params": state.params["backbone"], **own}
 
-    last_map = {IResNet: "stage4", MobileFaceNet: "conv3"}.get(type(model))
-
     def embed(images: Array, keypoints: Array) -> Faces:
         inputs = read(images, keypoints)
-        if last_map:
-            maps = model.apply(variables, *inputs, method="features")[last_map]
-            embeddings = model.apply(variables, maps, method="embed_features")
-            return Faces(embeddings, _patches(maps))
-        tokens = model.apply(variables, *inputs, method="tokens")[-1]
-        embeddings = model.apply(variables, tokens, method="embed_tokens")
-        return Faces(embeddings, tokens.astype(jnp.float32))
+        features = model.apply(variables, *inputs, method="features")
+        return Faces(features.embeddings, features.patches)
 
-    side = 16 if last_map else config.model.patch_size
     return Encoder(
         f"{config.backbone} of {os.path.basename(os.path.abspath(workdir))}",
         fingerprint(f"{config.backbone} {config.model.to_json()}", variables),
         size,
-        (size[0] // side, size[1] // side),
+        model.grid,
         embed,
     )
 

@@ -92,6 +92,10 @@ def position_bias(
     return bias
 
 
+# Options of `PositionBias` to follow the paper's equations to the letter.
+PAPER = dict(scale_bias=True)
+
+
 def of_images(table: Array, num_images: int | None) -> Array:
     """What groups have [G, ...], for each image [B, ...]; of one group it stays so.
 
@@ -129,8 +133,8 @@ class PositionBias(nn.Module):
         (the released `_v2` forms); not linear, so never factorized.
       stop_keypoint_gradient: no gradient to the keypoints, as in the official code.
       scale_bias: Eq. 5 divides the bias, too, by sqrt(head_dim); the official code
-        adds it undivided, and so do all configs of this library: parameters of a run
-        need its own value, the shapes do not tell.
+        adds it undivided, which is the default, as for official weights. PAPER is the
+        paper's form: parameters need their own value, the shapes do not tell.
       anchor_width: > 0 starts every head at its own keypoint-anchored location
         (`anchored_init`): width of the Gaussian in fractions of the image; 0 = zero
         initialization, as published.
@@ -154,7 +158,7 @@ class PositionBias(nn.Module):
     factorized: bool = True
     hidden_dim: int = 0
     stop_keypoint_gradient: bool = False
-    scale_bias: bool = True
+    scale_bias: bool = False
     anchor_width: float = 0.0
     anchor_template: Sequence[Sequence[float]] = ()
 

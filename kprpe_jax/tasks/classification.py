@@ -13,8 +13,8 @@ from jax import Array
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from kprpe_jax.backbones.vit import ViT
-from kprpe_jax.tasks import digits, inputs
+from kprpe_jax.backbones.network import Network
+from kprpe_jax.tasks import digits, inputs, networks
 from kprpe_jax.tasks.task import Task
 
 
@@ -26,7 +26,7 @@ class Classifier(nn.Module):
       num_classes: C.
     """
 
-    backbone: ViT
+    backbone: Network
     num_classes: int
 
     @nn.compact
@@ -43,10 +43,11 @@ def build(config: ConfigDict, mesh: Mesh) -> Task:
 
     Raises: ValueError: the model does not fit the canvas; no such data set.
     """
-    inputs.check_model(config)
+    network = networks.make_network(config, mesh)
+    spec = networks.check_canvas(config, network)
     num_classes = config.data.num_classes
-    model = Classifier(inputs.make_vit(config.model, mesh), num_classes)
-    model_inputs = inputs.example_inputs(config, mesh)
+    model = Classifier(network, num_classes)
+    model_inputs = networks.example_inputs(spec, mesh.size)
 
     def init(rng: Array) -> dict:
         params_rng, dropout_rng = jax.random.split(rng)
@@ -57,7 +58,7 @@ def build(config: ConfigDict, mesh: Mesh) -> Task:
         place_rng, dropout_rng = jax.random.split(rng)
         scores, collections = model.apply(
             {"params": params, **collections},
-            *inputs.training_inputs(batch, place_rng, config),
+            *spec.arguments(*inputs.training_inputs(batch, place_rng, config)),
             train=train,
             mutable=list(collections),
             rngs={"dropout": dropout_rng},
@@ -70,12 +71,13 @@ def build(config: ConfigDict, mesh: Mesh) -> Task:
         return value, (collections, {"accuracy": accuracy})
 
     def predict(params, collections, images, keypoints):
-        return model.apply({"params": params, **collections}, images, keypoints)
+        read = spec.arguments(images, keypoints)
+        return model.apply({"params": params, **collections}, *read)
 
     return Task(
         init=init,
         loss=loss,
         open_training=partial(digits.open_training, config),
         check_batch=digits.batch_check(config),
-        evaluators=digits.evaluators(predict, config),
+        evaluators=digits.evaluators(predict, config, spec.uses_keypoints),
     )

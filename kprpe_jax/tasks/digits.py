@@ -37,16 +37,19 @@ def batch_check(config: ConfigDict) -> Callable[[dict], None]:
     )
 
 
-def evaluators(predict: Predict, config: ConfigDict) -> dict[str, Evaluator]:
+def evaluators(
+    predict: Predict, config: ConfigDict, uses_keypoints: bool
+) -> dict[str, Evaluator]:
     """Evaluators of `standard_conditions` on the test split, and `affnist`.
 
-    A network that does not read keypoints has none of KEYPOINT_EVALUATORS. `affnist`
-    reads the official file that `data.affnist_file` names, if it does; its
-    images are distorted already, and their keypoints are those of the upright box.
+    A network that reads no keypoints (`uses_keypoints`) has none of
+    KEYPOINT_EVALUATORS. `affnist` reads the official file that `data.affnist_file`
+    names, if it does; its images are distorted already, and their keypoints are
+    those of the upright box.
     """
     data, evals = config.data, config.evals
     conditions = standard_conditions(evals.severities, evals.alphas)
-    if not inputs.reads_keypoints(config):
+    if not uses_keypoints:
         for name in KEYPOINT_EVALUATORS:
             del conditions[name]
     built = make_evaluators(

@@ -26,7 +26,7 @@ from kprpe_jax.evaluation.embedding import Embed
 from kprpe_jax.evaluation.misaligned import face_conditions, make_evaluators
 from kprpe_jax.evaluation.pair_verification import pair_evaluator
 from kprpe_jax.evaluation.pairs import Pairs, draw_pairs
-from kprpe_jax.tasks import inputs
+from kprpe_jax.tasks import networks
 from kprpe_jax.tasks.task import TrainingRows
 
 # Number of keypoints -> the points of a mirrored face, for those that are known.
@@ -118,11 +118,7 @@ def check_unseen(config: ConfigDict, tested: str) -> None:
 
 def needs_keypoints(config: ConfigDict) -> bool:
     """Whether the config's network reads the keypoints that come with an image."""
-    return (
-        config.task == "face_recognition"
-        and config.backbone == "vit"
-        and inputs.reads_keypoints(config)
-    )
+    return "backbone" in config and networks.make_network(config).uses_keypoints
 
 
 def batch_check(config: ConfigDict) -> Callable[[dict[str, np.ndarray]], None]:

@@ -19,14 +19,13 @@ from kprpe_jax.alignment.aligned_backbone import AlignedBackbone
 from kprpe_jax.alignment.template import frontal_template, read_template
 from kprpe_jax.augmentation.recipe import make_recipe
 from kprpe_jax.augmentation.sharded import augment_sharded
-from kprpe_jax.backbones.vit import ViT
 from kprpe_jax.data import order
 from kprpe_jax.data.store import open_split
 from kprpe_jax.evaluation.aligned_recognition import make_evaluators
 from kprpe_jax.evaluation.conditions import Evaluator
 from kprpe_jax.evaluation.pairs import draw_pairs
 from kprpe_jax.losses.alignment import alignment_loss
-from kprpe_jax.tasks import face_recognition, faces, recognition
+from kprpe_jax.tasks import faces, networks, recognition
 from kprpe_jax.tasks.task import Task, TrainingRows
 
 _FIRST_LOGIT = 2.2  # of the weights of the landmarks, which start at 0.9
@@ -80,7 +79,8 @@ def make_model(
     """The network, and a function from images and landmarks to what it reads."""
     options = config.alignment
     template = make_template(config)
-    backbone, read = face_recognition.make_backbone(config, mesh)
+    backbone = networks.make_network(config, mesh)
+    spec = networks.check_data(config, backbone)
     model = AlignedBackbone(
         backbone,
         method=options.method,
@@ -89,12 +89,12 @@ def make_model(
         template=tuple(map(tuple, template.tolist())),
         points=tuple(options.points),
         localization=options.localization.to_dict(),
-        carry=isinstance(backbone, ViT) and backbone.uses_keypoints,
+        carry=backbone.uses_keypoints,
     )
     five = np.array(options.points)
 
     def model_inputs(images: Array, landmarks: Array) -> tuple[Array, ...]:
-        images, *keypoints = read(images, landmarks[:, five])
+        images, *keypoints = spec.arguments(images, landmarks[:, five])
         return images, landmarks, *keypoints
 
     return model, model_inputs

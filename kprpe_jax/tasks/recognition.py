@@ -20,7 +20,7 @@ from kprpe_jax.losses.adaface import image_quality, initial_statistics
 from kprpe_jax.losses.class_centers import margin_softmax, padded_classes
 from kprpe_jax.losses.class_sampling import SAMPLED, ClassSample, sample_classes
 from kprpe_jax.losses.margin import make_margin
-from kprpe_jax.tasks import digits, inputs
+from kprpe_jax.tasks import digits, inputs, networks
 from kprpe_jax.tasks.task import Task
 
 SHARDING_RULES = ((r"class_centers", PartitionSpec("class")),)
@@ -33,22 +33,25 @@ def build(config: ConfigDict, mesh: Mesh) -> Task:
     Raises: ValueError: the model does not fit the canvas; unknown loss; no such data
       set.
     """
-    inputs.check_model(config)
-    model = inputs.make_vit(config.model, mesh)
+    model = networks.make_network(config, mesh)
+    spec = networks.check_canvas(config, model)
     num_classes = config.data.num_classes
 
+    def training_inputs(batch, rng):
+        return spec.arguments(*inputs.training_inputs(batch, rng, config))
+
     def predict(params, collections, images, keypoints):
-        embeddings = embed(model, params, collections, images, keypoints)
+        read = spec.arguments(images, keypoints)
+        embeddings = embed(model, params, collections, *read)
         return unit(embeddings) @ unit(params["class_centers"][:num_classes]).T
 
+    examples = networks.example_inputs(spec, mesh.size)
     return Task(
-        init=partial(init, config, mesh, model, inputs.example_inputs(config, mesh)),
-        loss=make_loss(
-            config, mesh, model, partial(inputs.training_inputs, config=config)
-        ),
+        init=partial(init, config, mesh, model, examples),
+        loss=make_loss(config, mesh, model, training_inputs),
         open_training=partial(digits.open_training, config),
         check_batch=digits.batch_check(config),
-        evaluators=digits.evaluators(predict, config),
+        evaluators=digits.evaluators(predict, config, spec.uses_keypoints),
         sharding_rules=SHARDING_RULES,
         sample_classes=make_sampler(config, mesh),
     )

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from kprpe_jax.fusion.style import style_statistics
+from kprpe_jax import registry
+from kprpe_jax.core.features import style_statistics
 from kprpe_jax.weights import iresnet, mobilefacenet
 
 MOBILEFACENET_TAPS = ("stage1", "stage2", "stage3")
@@ -84,17 +85,18 @@ def open_extractor(
         variables = iresnet.import_weights(model, weights)
         taps = tuple(taps) or IRESNET_TAPS
     height, width = model.image_size
+    spec = registry.network(kind).input_spec
 
     def extract(variables: Any, images: Array) -> Features:
-        images = images[:, :, margin : margin + width]
-        maps = model.apply(variables, images, method="features")
+        images, _ = spec.apply(images)
+        maps = model.apply(variables, images, method="feature_maps")
         unknown = [tap for tap in taps if tap not in maps]
         if unknown:
             raise ValueError(
                 f"open_extractor: {kind} has no tap {unknown[0]!r}; use some of "
                 f"{', '.join(maps)}."
             )
-        embeddings = model.apply(variables, maps[last], method="embed_features")
+        embeddings = model.apply(variables, maps[last], method="embed_map")
         return Features(embeddings, style_statistics([maps[tap] for tap in taps]))
 
     extractor = Extractor(

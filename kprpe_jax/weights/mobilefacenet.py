@@ -23,9 +23,7 @@ def published_mobilefacenet(**fields: Any) -> MobileFaceNet:
     Args:
       fields: further fields of MobileFaceNet, such as `dtype`.
     """
-    return MobileFaceNet(
-        **{**dict(image_size=(112, 96), input_scale=127.5 / 128), **fields}
-    )
+    return MobileFaceNet(**{**dict(image_size=(112, 96)), **fields})
 
 
 def import_weights(

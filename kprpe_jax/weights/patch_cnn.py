@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from kprpe_jax import registry
 from kprpe_jax.backbones.arcface_resnet import ArcFaceResNet
 from kprpe_jax.backbones.mobilefacenet import MobileFaceNet
 from kprpe_jax.weights import mobilefacenet, patch_backbones
@@ -92,28 +93,30 @@ def _bind(
     height, width = model.image_size
 
     def cut(images: Array) -> Array:
-        return images[:, :, margin : margin + width]
+        if margin:
+            return registry.network("mobilefacenet").input_spec.apply(images)[0]
+        return images
 
     def init(rng: Array) -> dict[str, Any]:
         if variables is not None:
             return jax.tree.map(jnp.asarray, dict(variables))
         images = jnp.zeros((1, height, width, 3))
-        return dict(model.init(rng, images, method="features"))
+        return dict(model.init(rng, images, method="feature_maps"))
 
     def patches(variables, images, rng, *, train):
         maps, changed = model.apply(
             variables,
             cut(images),
             train=train,
-            method="features",
+            method="feature_maps",
             mutable=["batch_stats"],
             rngs={"dropout": rng},
         )
         return _flat(maps[name]), dict(changed)
 
     def embed(variables, images):
-        maps = model.apply(variables, cut(images), method="features")[name]
-        return _flat(maps), model.apply(variables, maps, method="embed_features")
+        maps = model.apply(variables, cut(images), method="feature_maps")[name]
+        return _flat(maps), model.apply(variables, maps, method="embed_map")
 
     return PatchCnn(
         (height, width + 2 * margin),

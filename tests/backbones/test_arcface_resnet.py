@@ -31,10 +31,11 @@ def drawn(model, rng, *args):
 def test_taps_and_statistics(images):
     model = small()
     variables = jax.eval_shape(model.init, jax.random.key(0), images)
-    run = lambda v: model.apply(v, images, method="features")  # noqa: E731
+    run = lambda v: model.apply(v, images, method="feature_maps")  # noqa: E731
     maps = jax.eval_shape(run, variables)
     shapes = {name: value.shape[1:] for name, value in maps.items()}
-    assert shapes == {"stage3": (4, 2, 256), "patches": (2, 1, 512)}
+    want = {"stage2": (8, 4, 128), "stage3": (4, 2, 256), "patches": (2, 1, 512)}
+    assert shapes == want
 
     def train(variables):
         rngs = {"dropout": jax.random.key(0)}
@@ -52,7 +53,7 @@ def test_colors_count_as_their_luma(images, rng):
     model = small(stage_sizes=(0, 0, 1, 0))
     variables = drawn(model, rng, images)
     gray = 0.299 * images[..., :1] + 0.587 * images[..., 1:2] + 0.114 * images[..., 2:]
-    call = quick_jit(lambda v, x: model.apply(v, x, method="features")["stage3"])
+    call = quick_jit(lambda v, x: model.apply(v, x, method="feature_maps")["stage3"])
     assert_close = np.testing.assert_allclose
     assert_close(call(variables, images), call(variables, gray), rtol=1e-4)
 

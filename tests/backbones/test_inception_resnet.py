@@ -4,11 +4,9 @@ import numpy as np
 import pytest
 
 from kprpe_jax.backbones.inception_resnet import (
-    VARIANTS,
     Branches,
     InceptionResNet,
     Reduction,
-    Residual,
 )
 from tests.quick import quick_jit
 
@@ -29,7 +27,7 @@ def drawn(module, rng, x):
 def test_taps_and_statistics():
     model, images = small(), jnp.zeros((2, 160, 160, 3))
     variables = jax.eval_shape(model.init, jax.random.key(0), images)
-    run = lambda v: model.apply(v, images, method="features")  # noqa: E731
+    run = lambda v: model.apply(v, images, method="feature_maps")  # noqa: E731
     maps = jax.eval_shape(run, variables)
     assert {name: value.shape[1:] for name, value in maps.items()} == {
         "block35": (17, 17, 256), "block17": (8, 8, 896), "patches": (3, 3, 1792),
@@ -44,37 +42,6 @@ def test_taps_and_statistics():
     embedding, after = jax.eval_shape(train, variables)
     assert (embedding.shape, embedding.dtype) == ((2, 8), jnp.float32)
     assert after["batch_stats"] == variables["batch_stats"]
-
-
-def test_variants_scale_the_images():
-    """What 0 and 255 become: facenet-pytorch standardizes, DeepFace-EMD divides."""
-    ends = np.array([-1.0, 1.0])
-    for name, want in (
-        ("facenet_pytorch", (np.array([0, 255]) - 127.5) / 128),
-        ("deepface_emd", [0, 1]),
-    ):
-        fields = VARIANTS[name]
-        got = ends * fields["input_scale"] + fields["input_shift"]
-        np.testing.assert_allclose(got, want)
-        assert InceptionResNet(**fields).input_scale == fields["input_scale"]
-
-
-@pytest.mark.parametrize("activate", [False, True])
-def test_residual_adds_a_share_of_its_branches(rng, activate):
-    x = jnp.asarray(rng.normal(size=(1, 4, 4, 6)), jnp.float32)
-    parts = {}
-    variables = drawn(Residual(TINY, 1.0, False, jnp.float32), rng, x)
-    for scale in (0.0, 0.5, 1.0):
-        block = Residual(TINY, scale, activate, jnp.float32)
-        call = quick_jit(lambda v, x, b=block: b.apply(v, x, False))
-        parts[scale] = np.asarray(call(variables, x))
-    if activate:
-        np.testing.assert_array_equal(parts[0.0], np.maximum(x, 0))
-    else:
-        np.testing.assert_array_equal(parts[0.0], x)
-        middle = (parts[0.0] + parts[1.0]) / 2
-        np.testing.assert_allclose(parts[0.5], middle, rtol=1e-5, atol=1e-6)
-        assert np.abs(parts[1.0] - x).max() > 0.1
 
 
 def test_reduction_ends_with_the_largest_of_each_window(rng):

@@ -51,7 +51,7 @@ def test_training(variant, images):
 def test_taps(images, dtype):
     model = small(dtype=dtype, squeeze_excite=True)
     variables = jax.eval_shape(model.init, jax.random.key(0), images)
-    run = lambda v: model.apply(v, images, method="features")  # noqa: E731
+    run = lambda v: model.apply(v, images, method="feature_maps")  # noqa: E731
     maps = jax.eval_shape(run, variables)
     shapes = {name: value.shape[1:] for name, value in maps.items()}
     assert shapes == {

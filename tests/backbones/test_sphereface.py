@@ -25,7 +25,7 @@ def test_taps(images):
     model = small()
     variables = jax.eval_shape(model.init, jax.random.key(0), images)
     assert set(variables) == {"params"}  # no norms
-    run = lambda v: model.apply(v, images, method="features")  # noqa: E731
+    run = lambda v: model.apply(v, images, method="feature_maps")  # noqa: E731
     maps = jax.eval_shape(run, variables)
     assert {name: value.shape[1:] for name, value in maps.items()} == {
         "stage1": (16, 8, 64), "stage2": (8, 4, 128), "stage3": (4, 2, 256),

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from kprpe_jax.data import keypoints as kp
+from kprpe_jax.geometry.marks import draw_keypoints
 
 
 def slow_box(image, threshold):
@@ -54,7 +55,7 @@ def test_drawn_discs_equal_the_loop(rng):
         for x, y in points[b] * [14, 10]:
             if (col + 0.5 - x) ** 2 + (row + 0.5 - y) ** 2 <= 1.7**2:
                 want[b, row, col] = 0.75
-    draw = jax.jit(kp.draw_keypoints, static_argnames=("radius", "value"))
+    draw = jax.jit(draw_keypoints, static_argnames=("radius", "value"))
     got = draw(images, points, radius=1.7, value=0.75)
     np.testing.assert_allclose(got, want)
     assert (want == 0.75).any()
@@ -63,7 +64,7 @@ def test_drawn_discs_equal_the_loop(rng):
 def test_drawing_keeps_the_type_and_ignores_points_far_outside():
     images = jnp.zeros((1, 6, 6, 1), jnp.bfloat16)
     far = jnp.full((1, 5, 2), 3.0)
-    drawn = kp.draw_keypoints(images, far, radius=2.0)
+    drawn = draw_keypoints(images, far, radius=2.0)
     assert drawn.dtype == jnp.bfloat16
     assert not drawn.any()
 

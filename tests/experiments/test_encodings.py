@@ -3,7 +3,7 @@ import json
 import pytest
 
 from configs import lfw
-from kprpe_jax.tasks.face_recognition import make_backbone
+from kprpe_jax.tasks import networks
 from tests.tasks import tiny
 from tests.test_commands import RUN, start
 
@@ -139,10 +139,10 @@ def test_an_iresnet_stands_beside_the_encodings_on_faces():
     config = lfw.get_config()
     chosen = encodings.choose_network(config, "ir18", seed=3, widths=(2, 4, 4, 8))
     assert (chosen.backbone, chosen.seed) == ("iresnet", 3)
-    model, read = make_backbone(chosen, tiny.one_device())
+    model = networks.make_network(chosen, tiny.one_device())
     assert (model.stage_sizes, model.widths) == ((2, 2, 2, 2), (2, 4, 4, 8))
     assert (model.image_size, model.output_dim) == ((112, 112), 128)
-    assert read("images", "keypoints") == ("images",)
+    assert not model.uses_keypoints
     assert config.backbone == "vit"  # the given config is as it was
     other = encodings.choose_network(config, "irpe", seed=0)
     assert (other.backbone, other.model.position) == ("vit", "irpe")

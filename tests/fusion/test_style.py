@@ -3,7 +3,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kprpe_jax.fusion.style import StyleInputMaker, style_statistics
+from kprpe_jax.core.features import style_statistics
+from kprpe_jax.fusion.style import StyleInputMaker
 from tests.quick import quick_jit
 
 

@@ -25,6 +25,7 @@ from kprpe_jax.gallery.photos import (
     embed_faces,
     read_photo,
 )
+from kprpe_jax.tasks import networks
 from kprpe_jax.training import loop
 from kprpe_jax.training.checkpoint import restore_for_eval
 from kprpe_jax.training.state import abstract_state
@@ -138,7 +139,8 @@ def test_a_run_is_an_encoder(tmp_path, backbone, fields):
     state = restore_for_eval(
         tmp_path, "last", abstract_state(tasks.build(config, mesh), mesh), config
     )
-    model, read = tasks.face_recognition.make_backbone(config, mesh)
+    model = networks.make_network(config, mesh)
+    read = networks.input_spec(config, model).arguments
     variables = {"params": state.params["backbone"], **state.collections}
     variables.pop("embedding_norms", None)
     want = model.apply(variables, *read(images, keypoints))

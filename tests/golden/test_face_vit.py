@@ -155,8 +155,8 @@ def test_with_its_cnn(case):
     weights = import_weights(model, draw_weights(loaded.meta))
     backbone, want = ArcFaceResNet(), loaded.arrays["out"]
     images = loaded.arrays["in"]["image"].transpose(0, 2, 3, 1)
-    maps = quick_jit(lambda v, x: backbone.apply(v, x, method="features")["patches"])
-    maps = np.asarray(maps(weights.cnn, images)).transpose(0, 3, 1, 2)
+    maps = quick_jit(lambda v, x: backbone.apply(v, x, method="feature_maps"))
+    maps = np.asarray(maps(weights.cnn, images)["patches"]).transpose(0, 3, 1, 2)
     patches = as_patches(maps)
     if loaded.meta["kind"] == "h1":
         got = {"emb": quick_jit(model.apply)(weights.variables, patches)}

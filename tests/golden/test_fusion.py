@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from kprpe_jax.core.features import style_statistics
 from kprpe_jax.core.unit import unit
 from kprpe_jax.fusion.aggregate import image_weights
 from kprpe_jax.fusion.cluster_aggregate import VARIANTS, ClusterAggregate, ImageSets
@@ -17,7 +18,6 @@ from kprpe_jax.fusion.norm_embedding import (
     NormEmbedding,
     sinusoid_table,
 )
-from kprpe_jax.fusion.style import style_statistics
 from kprpe_jax.losses.set_fusion import (
     cosine_distance,
     permutation_loss,

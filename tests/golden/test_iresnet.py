@@ -75,8 +75,8 @@ def test_embedding_and_taps(case):
     images = jnp.asarray(loaded.arrays["in"]["x"].transpose(0, 2, 3, 1))
 
     def both(model, images):
-        maps = model.features(images)
-        return {**maps, "embedding": model.embed_features(maps["stage4"])}
+        maps = model.feature_maps(images)
+        return {**maps, "embedding": model.embed_map(maps["stage4"])}
 
     outputs = quick_jit(lambda v, x: model.apply(v, x, method=both))(variables, images)
     for name, want in loaded.arrays["out"].items():

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from kprpe_jax.backbones.arcface_resnet import ArcFaceResNet
-from kprpe_jax.backbones.inception_resnet import VARIANTS, InceptionResNet
+from kprpe_jax.backbones.inception_resnet import InceptionResNet
 from kprpe_jax.backbones.sphereface import SphereFace
 from kprpe_jax.core.unit import unit
 from kprpe_jax.weights.patch_backbones import import_weights
@@ -29,8 +29,8 @@ def run(model, loaded, images):
     images = jnp.asarray(images.transpose(0, 2, 3, 1))
 
     def both(model, images):
-        maps = model.features(images)
-        return maps, model.embed_features(maps["patches"])
+        maps = model.feature_maps(images)
+        return maps, model.embed_map(maps["patches"])
 
     call = quick_jit(lambda v, x: model.apply(v, x, method=both))
     maps, embeddings = call(variables, images)
@@ -88,8 +88,8 @@ def test_facenet(case):
     resized = jax.image.resize(small, shape, "bilinear").transpose(0, 3, 1, 2)
     np.testing.assert_allclose(resized, given["image"][: len(small)], atol=1e-5)
 
-    model = InceptionResNet(**VARIANTS["deepface_emd"])
-    patches, _, embeddings = run(model, loaded, 2 * given["image"] - 1)
+    model = InceptionResNet()
+    patches, _, embeddings = run(model, loaded, given["image"])
     got = {
         "fea": unit(embeddings),
         "embedding": patches,

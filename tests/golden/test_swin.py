@@ -58,7 +58,7 @@ def test_outputs(case):
 
     def forward(variables, images, keypoints):
         def run(model, images, keypoints):
-            maps = model.feature_maps(images, keypoints)
+            maps = list(model.feature_maps(images, keypoints).values())
             bias = model.bias(keypoints) if model.uses_keypoints else []
             return maps, model.embed_map(maps[-1]), [b for s in bias for b in s]
 

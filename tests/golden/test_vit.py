@@ -57,7 +57,7 @@ class Pass:
 
             def both(model, images, keypoints):
                 tokens = model.tokens(images, keypoints, train=self.train)
-                return tokens[:-1], model.embed_tokens(tokens[-1], train=self.train)
+                return tokens[:-1], model.head(tokens[-1], train=self.train)
 
             (blocks, embedding), after = self.model.apply(
                 variables, images, self.keypoints, method=both, mutable=["batch_stats"]

@@ -198,7 +198,7 @@ def test_irpe_has_the_tables_it_names(context):
 
 
 def test_scale_divides_by_root_of_head_dim():
-    module, params, keypoints = make()
+    module, params, keypoints = make(**PAPER)
     plain = biases(module.clone(scale_bias=False), params, keypoints)
     np.testing.assert_allclose(
         biases(module, params, keypoints), plain / np.sqrt(HEAD_DIM), rtol=1e-5

@@ -2,10 +2,11 @@ import jax
 import numpy as np
 import pytest
 
-from kprpe_jax.data.keypoints import box_keypoints, draw_keypoints
+from kprpe_jax.data.keypoints import box_keypoints
 from kprpe_jax.data.store import open_split
 from kprpe_jax.evaluation.conditions import Condition
-from kprpe_jax.tasks import inputs
+from kprpe_jax.geometry.marks import RADIUS, draw_keypoints
+from kprpe_jax.tasks import inputs, networks
 from tests.quick import quick_jit
 from tests.tasks import tiny
 
@@ -127,7 +128,7 @@ def test_absolute_drawn_shows_the_keypoints(batch):
 
     (images, points), (marked, same_points) = jax.device_get(run())
     np.testing.assert_array_equal(points, same_points)
-    expected = draw_keypoints(images, points, radius=inputs.DRAWN_RADIUS)
+    expected = draw_keypoints(images, points, radius=RADIUS)
     np.testing.assert_array_equal(marked, expected)
     for index, (x, y) in enumerate(points[:, 2] * 40):  # the center: always inside
         assert (marked[index, int(y), int(x)] == 1).all()
@@ -140,22 +141,24 @@ def test_fewer_keypoints_are_the_first_of_the_data(batch, number):
     config = tiny.make_config(**{"model.position_options.num_keypoints": number})
     points = box_keypoints(batch["image"])
     images = np.zeros((12, 40, 40, 3), np.float32)
-    _, kept = inputs.finish(images, points, config)
+    spec = networks.check_canvas(config, networks.make_network(config))
+    _, kept = spec.arguments(images, points)
     np.testing.assert_array_equal(kept, points[:, :number])
-    assert inputs.example_inputs(config, tiny.one_device())[1].shape == (1, number, 2)
+    assert networks.example_inputs(spec, 1)[1].shape == (1, number, 2)
 
 
 def test_canvas_and_model_must_agree():
-    inputs.check_model(tiny.make_config())
+    config = tiny.make_config()
+    networks.check_canvas(config, networks.make_network(config))
     config = tiny.make_config(**{"model.image_size": (40, 48)})
     with pytest.raises(
         ValueError, match=r"must be the canvas \(40, 40\); got \(40, 48\); change it or"
     ):
-        inputs.check_model(config)
+        networks.check_canvas(config, networks.make_network(config))
 
 
 @pytest.mark.parametrize("number", [0, 6])
 def test_a_model_cannot_use_more_keypoints_than_the_data_has(number):
     config = tiny.make_config(**{"model.position_options.num_keypoints": number})
     with pytest.raises(ValueError, match=rf"1 \.\. .*num_keypoints = 5; got {number}"):
-        inputs.check_model(config)
+        networks.check_canvas(config, networks.make_network(config))

@@ -214,7 +214,7 @@ def open_tiny(kind, weights, *, image_size):
     model, variables = TinyCnn(image_size), None
     if weights:
         images = np.zeros((1, *image_size, 3), np.float32)
-        variables = model.init(jax.random.key(9), images, method="features")
+        variables = model.init(jax.random.key(9), images, method="feature_maps")
     return patch_cnn._bind(model, "maps", variables, 0)
 
 

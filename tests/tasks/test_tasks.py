@@ -14,7 +14,7 @@ from kprpe_jax.data.store import open_split
 from kprpe_jax.evaluation.conditions import KEYPOINT_EVALUATORS
 from kprpe_jax.losses.class_centers import padded_classes
 from kprpe_jax.position.encoding import KEYPOINT_FORMS, POSITIONS
-from kprpe_jax.tasks import inputs
+from kprpe_jax.tasks import networks
 from kprpe_jax.tasks.classification import Classifier
 from kprpe_jax.training import loop
 from kprpe_jax.training.state import abstract_state
@@ -220,7 +220,7 @@ def test_an_official_affnist_file_adds_an_evaluator(tmp_path, rng):
     state = untrained_state(build())
     images = rng.integers(0, 256, (5, 40, 40)).astype(np.uint8)
     config = tiny.make_config("classification")
-    model = Classifier(inputs.make_vit(config.model), 10)
+    model = Classifier(networks.make_network(config), 10)
     scores = model.apply(
         {"params": state.params, **state.collections},
         np.repeat(images[..., None] / 127.5 - 1, 3, axis=-1).astype(np.float32),

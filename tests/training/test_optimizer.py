@@ -12,7 +12,7 @@ from configs.base import vit_fields
 from kprpe_jax.backbones.swin import Swin
 from kprpe_jax.backbones.vit import PRESETS, ViT
 from kprpe_jax.tasks import landmarks
-from kprpe_jax.tasks.inputs import make_vit
+from kprpe_jax.tasks.networks import network_fields
 from kprpe_jax.tasks.pair_matching import make_model
 from kprpe_jax.training.optimizer import (
     decay_mask,
@@ -111,7 +111,7 @@ def vit_params(position, **fields):
     config.update(dict(mask_ratio=0.5, scan=True, **fields))
     keypoints = jax.ShapeDtypeStruct((1, 5, 2), "float32")
     rngs = {"params": jax.random.key(0), "dropout": jax.random.key(1)}
-    init = partial(make_vit(config).init, train=True)
+    init = partial(ViT(**network_fields(ViT, config)).init, train=True)
     return jax.eval_shape(init, rngs, IMAGE, keypoints)["params"]
 
 

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from kprpe_jax.fusion.style import style_statistics
+from kprpe_jax.core.features import style_statistics
 from kprpe_jax.weights.extractor import open_extractor
 from kprpe_jax.weights.mobilefacenet import export_weights, published_mobilefacenet
 from tests.quick import quick_jit
@@ -48,7 +48,7 @@ def test_features_are_those_of_the_middle_columns(weights, rng):
 
     @quick_jit
     def directly(images):
-        maps = model.apply(extractor.variables, images, method="features")
+        maps = model.apply(extractor.variables, images, method="feature_maps")
         stages = style_statistics([maps[f"stage{n}"] for n in (1, 2, 3)])
         return model.apply(extractor.variables, images), stages
 

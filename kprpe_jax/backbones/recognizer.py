@@ -1,0 +1,98 @@
+"""A network with its weights and its input contract: what all stages share."""
+
+import hashlib
+from typing import Any
+
+import flax.linen as nn
+import flax.struct
+import jax
+import numpy as np
+from jax import Array
+
+from kprpe_jax.core.features import Features
+from kprpe_jax.core.input_spec import InputSpec
+
+
+@flax.struct.dataclass
+class Recognizer:
+    """Images to features.
+
+    A pytree whose leaves are the variables, so that it is passed through `jax.jit` like
+    an array: states of one run share one compiled program.
+
+    Attributes:
+      variables: of `module`, {"params": tree, other collections}.
+      module: a `Network`, or a Flax module with its methods.
+      input_spec: what the network was trained to read; applied by `features`.
+      name: in words, for messages and files.
+      license: one line about the weights; "" = unknown.
+      style_maps: feature maps of the style statistics; () = the network's own.
+    """
+
+    variables: Any
+    module: nn.Module = flax.struct.field(pytree_node=False)
+    input_spec: InputSpec = flax.struct.field(pytree_node=False)
+    name: str = flax.struct.field(pytree_node=False)
+    license: str = flax.struct.field(pytree_node=False, default="")
+    style_maps: tuple[str, ...] = flax.struct.field(pytree_node=False, default=())
+
+    @property
+    def uses_keypoints(self) -> bool:
+        """Whether the network reads keypoints."""
+        return self.input_spec.uses_keypoints
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(height, width) of the images in pixels."""
+        return self.input_spec.image_size
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """(rows, columns) of patches."""
+        return self.module.grid
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of architecture, contract and every weight, in hexadecimal.
+
+        Features may be compared only where it is the same. Reads all weights to the
+        host.
+        """
+        about = repr((self.module, tuple(self.input_spec), self.style_maps))
+        digest = hashlib.sha256(about.encode())
+        leaves, _ = jax.tree_util.tree_flatten_with_path(self.variables)
+        named = {jax.tree_util.keystr(path): leaf for path, leaf in leaves}
+        for path, leaf in sorted(named.items()):
+            leaf = np.ascontiguousarray(leaf)
+            digest.update(f"{path} {leaf.dtype} {leaf.shape}".encode())
+            digest.update(leaf.tobytes())
+        return digest.hexdigest()
+
+    def features(self, images: Array, keypoints: Array | None = None) -> Features:
+        """Embeddings, patches and style of images; compiled by the caller.
+
+        Args:
+          images: [B, h, w, 3], RGB in [-1, 1], as `InputSpec.apply` takes them.
+          keypoints: float32 [B, K, 2], (x, y) in fractions of the image.
+        Returns: float32 features, their keypoints in fractions of the network's image.
+        Raises: ValueError: images of another size, or keypoints missing.
+        """
+        result = self.module.apply(
+            self.variables,
+            *self.input_spec.arguments(images, keypoints),
+            style_maps=self.style_maps,
+            method="features",
+        )
+        return result._replace(keypoints=self.input_spec.apply(images, keypoints)[1])
+
+    def embed(self, images: Array, keypoints: Array | None = None) -> Array:
+        """Embeddings float32 [B, D], not normalized; arguments as `features`."""
+        inputs = self.input_spec.arguments(images, keypoints)
+        return self.module.apply(self.variables, *inputs)
+
+    def shapes(self) -> Features:
+        """Shapes of the features of one image; nothing is computed."""
+        count = max(self.input_spec.num_keypoints, 5)
+        images = jax.ShapeDtypeStruct((1, *self.image_size, 3), np.float32)
+        keypoints = jax.ShapeDtypeStruct((1, count, 2), np.float32)
+        return jax.eval_shape(Recognizer.features, self, images, keypoints)

@@ -1,0 +1,135 @@
+"""The network that a config names, and its input contract."""
+
+import dataclasses
+from typing import Any, get_args
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from kprpe_jax import registry
+from kprpe_jax.backbones.network import Network
+from kprpe_jax.core.input_spec import InputSpec
+from kprpe_jax.core.mesh import batch_sharding
+
+COMPUTE_TYPES = ("float32", "bfloat16", "float16")
+
+
+def make_network(config: ConfigDict, mesh: Mesh | None = None) -> Network:
+    """Build the network that `config.backbone` names from the section `model`.
+
+    With a mesh, the tokens of a ViT stay spread over all devices by rows, as the batch
+    is.
+
+    Raises: ValueError: unknown backbone, or fields of another one (`network_fields`).
+    """
+    name = registry.find(config.backbone, registry.BACKBONES, "config.backbone")
+    network = registry.resolve(registry.BACKBONES[name])
+    fields = network_fields(network, config.model)
+    if mesh is not None and "sharding" in {f.name for f in dataclasses.fields(network)}:
+        fields["sharding"] = batch_sharding(mesh)
+    return network(**fields)
+
+
+def input_spec(config: ConfigDict, network: Network) -> InputSpec:
+    """The input contract of a network that is trained or evaluated by a config.
+
+    Reads the section `input`, where there is one: color, mean, scale, framing of
+    `InputSpec`; without, faces are RGB in [-1, 1].
+    """
+    fields = config.input.to_dict() if "input" in config else {}
+    return InputSpec(
+        tuple(network.image_size), num_keypoints=network.num_keypoints, **fields
+    )
+
+
+def check_data(config: ConfigDict, network: Network) -> InputSpec:
+    """Check that the config's data are what the network reads.
+
+    Returns: its input contract.
+    Raises: ValueError: images of another size, or more keypoints than the data have.
+    """
+    spec = input_spec(config, network)
+    size = tuple(config.data.image_shape[:2])
+    margin = size[1] - spec.image_size[1]
+    if size[0] != spec.image_size[0] or margin < 0 or margin % 2:
+        raise ValueError(
+            f"config.model.image_size must be that of config.data.image_shape, {size}; "
+            f"got {spec.image_size}; change one of them."
+        )
+    _check_keypoints(config, network)
+    return spec
+
+
+def check_canvas(config: ConfigDict, network: Network) -> InputSpec:
+    """Check that the network reads what canvas and data give.
+
+    Returns: its input contract.
+    Raises: ValueError: its images are not the canvas, or it wants more keypoints than
+      the data have.
+    """
+    spec = input_spec(config, network)
+    size = config.canvas.size
+    if spec.image_size != (size, size):
+        raise ValueError(
+            f"config.model.image_size must be the canvas ({size}, {size}); got "
+            f"{spec.image_size}; change it or config.canvas.size."
+        )
+    _check_keypoints(config, network)
+    return spec
+
+
+def _check_keypoints(config: ConfigDict, network: Network) -> None:
+    used, given = network.num_keypoints, config.data.num_keypoints
+    if network.uses_keypoints and not 1 <= used <= given:
+        raise ValueError(
+            "config.model.position_options.num_keypoints must lie in 1 .. "
+            f"config.data.num_keypoints = {given}; got {used}."
+        )
+
+
+def example_inputs(spec: InputSpec, rows: int) -> tuple[jax.Array, ...]:
+    """Zeros of the shapes that the network reads, for `init`."""
+    images = jnp.zeros((rows, *spec.image_size, 3))
+    if not spec.uses_keypoints:
+        return (images,)
+    return images, jnp.zeros((rows, spec.num_keypoints, 2))
+
+
+def network_fields(network: type[nn.Module], model: ConfigDict) -> dict[str, Any]:
+    """The fields of a network from the config's section `model`.
+
+    Args:
+      network: class of a backbone; its fields and those of the section are the same,
+        but for fields with a default value.
+      model: the section.
+    Returns: the fields; lists, as JSON gives them back, have become tuples.
+    Raises: ValueError: a field that the network lacks, or that the section lacks; a
+      type that nothing is computed in; a size below 1.
+    """
+    given: dict[str, Any] = model.to_dict()
+    own = {f.name: f for f in dataclasses.fields(network)}
+    needed = {name for name, f in own.items() if f.default is dataclasses.MISSING}
+    other, missing = sorted(given.keys() - own), sorted(needed - given.keys())
+    if other or missing:
+        raise ValueError(
+            f"config.model must have the fields of {network.__name__}; got others: "
+            f"{', '.join(other) or '(none)'}; and without: "
+            f"{', '.join(missing) or '(none)'}; take a config of this backbone."
+        )
+    fields = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
+    if "dtype" in fields:
+        if fields["dtype"] not in COMPUTE_TYPES:
+            raise ValueError(
+                f"config.model.dtype must be one of {', '.join(COMPUTE_TYPES)}; got "
+                f"{fields['dtype']!r}."
+            )
+        fields["dtype"] = jnp.dtype(fields["dtype"])
+    for name, value in fields.items():
+        kind = own[name].type
+        sizes = value if isinstance(value, tuple) else (value,)
+        if int in (kind, *get_args(kind)) and min(sizes, default=1) < 1:
+            raise ValueError(f"config.model.{name} must be at least 1; got {value}.")
+    return fields
