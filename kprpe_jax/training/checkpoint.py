@@ -8,12 +8,13 @@ versions, place in the data, and the shape and dtype of every array).
 import math
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 from orbax.checkpoint import checkpoint_managers as policies
@@ -160,6 +161,87 @@ class Checkpoints:
             self._manager.close()
 
 
+def choose_step(
+    checkpoints: Checkpoints, checkpoint: int | str, config: ConfigDict
+) -> int:
+    """The step that "best", "last" or a number means.
+
+    "best" is by checkpoint.best_metric and best_mode; the last where the config names
+    no such metric.
+
+    Raises: ValueError: no checkpoint, not this one, or none with the metric.
+    """
+    workdir, metric = checkpoints.folder.parent, config.checkpoint.best_metric
+    steps = checkpoints.steps
+    if not steps:
+        raise ValueError(
+            f"checkpoint: {workdir} holds none; train first, or name the folder "
+            "that train.py --workdir wrote"
+        )
+    if checkpoint == "best" and metric:
+        step = checkpoints.best_step(metric, config.checkpoint.best_mode)
+        if step is None:
+            raise ValueError(
+                f"checkpoint: none in {workdir} was evaluated by {metric!r}; ask "
+                f"for last or one of {steps}"
+            )
+        return step
+    if checkpoint in ("best", "last"):
+        return steps[-1]
+    if str(checkpoint).isdecimal() and int(checkpoint) in steps:
+        return int(checkpoint)
+    raise ValueError(
+        f"checkpoint: {workdir} has no {checkpoint!r}; ask for best, last or "
+        f"one of {steps}"
+    )
+
+
+def restore_arrays(
+    workdir: str | os.PathLike,
+    checkpoint: int | str,
+    config: ConfigDict,
+    wanted: Callable[[str], bool],
+) -> tuple[int, dict[str, Any], dict[str, Any]]:
+    """Read some arrays of a run onto the first device; no task is built for it.
+
+    Args:
+      workdir: the run's folder; nothing in it is changed.
+      checkpoint: as `choose_step`.
+      config: of the run.
+      wanted: path of an array, such as "params/backbone/head/kernel" -> whether to
+        read it.
+    Returns: the step; the trees `params` and `collections` of what was wanted.
+    Raises: ValueError: as `choose_step`.
+    """
+    checkpoints = Checkpoints(workdir)
+    try:
+        step = choose_step(checkpoints, checkpoint, config)
+        folder = checkpoints.folder / str(step) / "model"
+    finally:
+        checkpoints.close()
+    reader = ocp.PyTreeCheckpointer()
+    stored = reader.metadata(folder).item_metadata.tree
+    flat = flatten_dict(
+        {name: stored.get(name) or {} for name in ("params", "collections")}, sep="/"
+    )
+    chosen = {path: leaf for path, leaf in flat.items() if wanted(path)}
+    place = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    shapes = {p: jax.ShapeDtypeStruct(x.shape, x.dtype) for p, x in chosen.items()}
+    how = {
+        path: ocp.ArrayRestoreArgs(sharding=place, dtype=x.dtype, global_shape=x.shape)
+        for path, x in chosen.items()
+    }
+    trees: dict[str, Any] = {"params": {}, "collections": {}}
+    if chosen:
+        arguments = ocp.args.PyTreeRestore(
+            item=unflatten_dict(shapes, sep="/"),
+            restore_args=unflatten_dict(how, sep="/"),
+            partial_restore=True,
+        )
+        trees |= reader.restore(folder, args=arguments)
+    return step, trees["params"], trees["collections"]
+
+
 def restore_for_eval(
     workdir: str | os.PathLike,
     checkpoint: int | str,
@@ -170,39 +252,16 @@ def restore_for_eval(
 
     Args:
       workdir: the run's folder; nothing in it is changed.
-      checkpoint: a step, "last", or "best" by checkpoint.best_metric and best_mode; it
-        is the last where the config names no such metric.
+      checkpoint: as `choose_step`.
       abstract_state: from `state.abstract_state`; its opt_state is not looked at.
       config: says the same of the network as the run's own (`config.NETWORK`).
     Returns: a TrainState whose opt_state, rng and nonfinite_step are None.
     Raises: ValueError: no checkpoint, not this one, none with the metric, or one of
       another model (the first fields or arrays that differ are named).
     """
-    metric = config.checkpoint.best_metric
     checkpoints = Checkpoints(workdir)
     try:
-        steps = checkpoints.steps
-        if not steps:
-            raise ValueError(
-                f"checkpoint: {workdir} holds none; train first, or name the folder "
-                "that train.py --workdir wrote"
-            )
-        if checkpoint == "best" and metric:
-            step = checkpoints.best_step(metric, config.checkpoint.best_mode)
-            if step is None:
-                raise ValueError(
-                    f"checkpoint: none in {workdir} was evaluated by {metric!r}; ask "
-                    f"for last or one of {steps}"
-                )
-        elif checkpoint in ("best", "last"):
-            step = steps[-1]
-        elif str(checkpoint).isdecimal() and int(checkpoint) in steps:
-            step = int(checkpoint)
-        else:
-            raise ValueError(
-                f"checkpoint: {workdir} has no {checkpoint!r}; ask for best, last or "
-                f"one of {steps}"
-            )
+        step = choose_step(checkpoints, checkpoint, config)
         changes = network_changes(checkpoints.meta(step)["config"], config)
         if changes:
             told = "; ".join(changes[:5])

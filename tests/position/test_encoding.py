@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from kprpe_jax.position.buckets import compute_buckets, patch_centers
-from kprpe_jax.position.encoding import BiasTables, PositionBias, position_bias
+from kprpe_jax.position.encoding import PAPER, BiasTables, PositionBias, position_bias
 from kprpe_jax.position.keypoint_bias import (
     direct_table,
     keypoint_bias,
