@@ -11,7 +11,7 @@ from kprpe_jax.training.checkpoint import Checkpoints
 from kprpe_jax.training.state import TrainState
 
 
-class NonFiniteError(RuntimeError):
+class NonFiniteError(FloatingPointError):
     """Loss, gradient or parameters became NaN or infinite; the run has stopped."""
 
 

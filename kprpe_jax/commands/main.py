@@ -1,0 +1,119 @@
+"""Run a verb: parse its options, run it, and turn errors into one sentence."""
+
+import argparse
+import difflib
+import importlib
+import re
+import sys
+from collections.abc import Sequence
+from types import ModuleType
+from typing import NoReturn
+
+from kprpe_jax.commands import VERBS
+
+
+class RunError(Exception):
+    """What the command was asked for failed, though nothing was wrong with the asking.
+
+    Its sentence goes to stderr, the exit status is 1.
+    """
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one sentence that names the nearest option."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong with the options; exit status 2."""
+        found = re.search(r"unrecognized arguments: (\S+)", message)
+        if found:
+            given = found[1].partition("=")[0]
+            known = [o for action in self._actions for o in action.option_strings]
+            near = difflib.get_close_matches(given, known, n=1, cutoff=0.0)
+            told = f"; did you mean {near[0]}?" if near else ""
+            message = f"unknown option {given}{told}"
+        sys.stderr.write(f"error: {message} (see {self.prog} --help)\n")
+        sys.exit(2)
+
+
+def make_parser(verb: str, module: ModuleType) -> Parser:
+    """The parser of a verb: its module's docstring is the help text."""
+    parser = Parser(
+        prog=f"kprpe-jax {verb}",
+        description=(module.__doc__ or "").strip(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    module.add_options(parser)
+    parser.add_argument(
+        "--debug", action="store_true", help="show an error's traceback"
+    )
+    return parser
+
+
+def split_overrides(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Take the `--config.field=value` arguments out of a command line.
+
+    Returns: the other arguments, in order; the overrides as "field=value".
+    """
+    others, overrides = [], []
+    for argument in arguments:
+        if re.match(r"--?config\.", argument):
+            overrides.append(argument.lstrip("-").removeprefix("config."))
+        else:
+            others.append(argument)
+    return others, overrides
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run `kprpe-jax VERB ...`.
+
+    A ValueError is the user's mistake: its sentence goes to stderr, exit status 2. A
+    `RunError`, or a FloatingPointError of training, is a run that failed: status 1.
+
+    Args:
+      arguments: of the command line, `sys.argv[1:]` by default.
+    """
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        lines = [f"  {verb:<11}{text}" for verb, text in VERBS.items()]
+        sys.stdout.write(
+            "usage: kprpe-jax VERB [options]\n\nRecognize people in bad pictures.\n\n"
+            + "\n".join(lines)
+            + "\n\nkprpe-jax VERB --help tells the options of each.\n"
+        )
+        return
+    verb, *rest = arguments
+    if verb not in VERBS:
+        near = difflib.get_close_matches(verb, VERBS, n=1, cutoff=0.0)[0]
+        sys.stderr.write(f"error: unknown verb {verb!r}; did you mean {near}?\n")
+        sys.exit(2)
+    name = "import_" if verb == "import" else verb  # `import` is a keyword
+    module = importlib.import_module(f"kprpe_jax.commands.{name}")
+    takes_config = getattr(module, "TAKES_CONFIG", False)
+    rest, overrides = split_overrides(rest) if takes_config else (rest, [])
+    options = make_parser(verb, module).parse_args(rest)
+    options.overrides = overrides
+    try:
+        _prepare()
+        module.run(options)
+    except (ValueError, RunError, FloatingPointError) as error:
+        if options.debug:
+            raise
+        sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
+        sys.exit(2 if isinstance(error, ValueError) else 1)
+    except BrokenPipeError:  # `| head` has seen enough
+        sys.stderr.close()
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _prepare() -> None:
+    """What every command needs before its heavy imports."""
+    from absl import flags, logging
+
+    from kprpe_jax.core.compile_cache import use_compile_cache
+
+    logging.set_verbosity(logging.WARNING)  # Orbax tells every file that it writes
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS.mark_as_parsed()  # grain reads flags of its own
+    use_compile_cache()

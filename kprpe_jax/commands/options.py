@@ -1,0 +1,118 @@
+"""Options that several verbs share: one meaning each."""
+
+import argparse
+import re
+
+ON_ERROR = ("fail", "skip")
+FACES = ("center", "largest", "all")
+
+
+def add_model(parser: argparse._ActionsContainer, *, required: bool = True) -> None:
+    """--model SPEC."""
+    parser.add_argument(
+        "--model",
+        metavar="SPEC",
+        required=required,
+        help="recognizer: NAME:FILE, a published network (`kprpe-jax models`) with its "
+        "weights; or a run, FOLDER[@best|@last|@STEP]",
+    )
+
+
+def add_detector(parser: argparse._ActionsContainer) -> None:
+    """--detector SPEC, --min-score, --faces."""
+    parser.add_argument(
+        "--detector",
+        metavar="SPEC",
+        help="finds faces: NAME:FILE or the folder of a landmark run; without, photos "
+        "must be aligned already",
+    )
+    parser.add_argument(
+        "--min-score", type=float, default=0.5, help="of a face, 0..1 (0.5)"
+    )
+
+
+def add_faces(parser: argparse._ActionsContainer) -> None:
+    """--faces center|largest|all."""
+    parser.add_argument(
+        "--faces",
+        choices=FACES,
+        default="center",
+        help="of a photo: the one nearest to its center (the default), the largest, or "
+        "all",
+    )
+
+
+def add_photos(parser: argparse._ActionsContainer, *, required: bool = True) -> None:
+    """--photos PATH."""
+    parser.add_argument(
+        "--photos",
+        metavar="PATH",
+        required=required,
+        help="a photo, a folder, a folder of folders (people), or a video",
+    )
+
+
+def add_gallery(parser: argparse._ActionsContainer) -> None:
+    """--gallery FILE."""
+    parser.add_argument("--gallery", metavar="FILE", required=True, help="the gallery")
+
+
+def add_output(
+    parser: argparse._ActionsContainer, text: str, *, required: bool = False
+) -> None:
+    """--output PATH; `text` says of what."""
+    parser.add_argument("--output", metavar="PATH", required=required, help=text)
+
+
+def add_data_dir(parser: argparse._ActionsContainer) -> None:
+    """--data-dir DIR."""
+    parser.add_argument(
+        "--data-dir", metavar="DIR", default="data", help="of all data sets (data)"
+    )
+
+
+def add_batch_size(parser: argparse._ActionsContainer, default: int = 32) -> None:
+    """--batch-size N."""
+    parser.add_argument(
+        "--batch-size",
+        type=positive,
+        default=default,
+        help=f"images at once ({default})",
+    )
+
+
+def add_on_error(parser: argparse._ActionsContainer, default: str = "fail") -> None:
+    """--on-error fail|skip."""
+    parser.add_argument(
+        "--on-error",
+        choices=ON_ERROR,
+        default=default,
+        help=f"at a bad photo or entry: fail, or skip and count it ({default})",
+    )
+
+
+def positive(text: str) -> int:
+    """A whole number of at least 1."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1; got {text}")
+    return int(text)
+
+
+def image_size(text: str) -> tuple[int, int]:
+    """HEIGHTxWIDTH or HEIGHT,WIDTH, at least 8 pixels each."""
+    found = re.fullmatch(r"(\d+)[x,](\d+)", text)
+    if not found or min(map(int, found.groups())) < 8:
+        raise argparse.ArgumentTypeError(
+            f"must be HEIGHTxWIDTH of at least 8 pixels, such as 112x112; got {text}"
+        )
+    return int(found[1]), int(found[2])
+
+
+def identity_range(text: str) -> tuple[int, int]:
+    """A:B, from A up to but without B."""
+    found = re.fullmatch(r"(\d+):(\d+)", text)
+    if not found or int(found[1]) >= int(found[2]):
+        raise argparse.ArgumentTypeError(
+            f"must be FIRST:END with FIRST below END, such as 0:100; got {text}"
+        )
+    return int(found[1]), int(found[2])
