@@ -8,9 +8,9 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from configs import kprpe_faces
 from kprpe_jax import tasks
 from kprpe_jax.backbones.vit import PRESETS
+from kprpe_jax.configs import kprpe_faces
 from kprpe_jax.core import mesh as mesh_lib
 from kprpe_jax.training.optimizer import make_optimizer
 from kprpe_jax.training.state import abstract_state

@@ -6,7 +6,7 @@ python -m experiments encodings --config configs/faces_demo.py \\
 
 from ml_collections import ConfigDict
 
-from configs import synthetic_faces
+from kprpe_jax.configs import synthetic_faces
 
 
 def get_config(position: str = "kprpe_multihead") -> ConfigDict:

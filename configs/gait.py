@@ -10,8 +10,8 @@ the two compare: docs/gait.md.
 
 from ml_collections import ConfigDict
 
-from configs import gait3d
 from kprpe_jax.backbones.swin_gait import PRESETS
+from kprpe_jax.configs import gait3d
 
 NUM_TRAINED = 100
 

@@ -15,9 +15,9 @@ the learning rate every 1,000 iterations only. Nobody has run this here: Gait3D 
 out on request.
 """
 
+from kprpe_jax.configs.base import check_argument, make_base
 from ml_collections import ConfigDict
 
-from configs.base import check_argument, make_base
 from kprpe_jax.backbones.swin_gait import POSITIONS
 
 

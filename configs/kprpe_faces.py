@@ -14,11 +14,11 @@ run these here: the data cannot be had freely, and the hardware was not at hand.
 
 from typing import NamedTuple
 
+from kprpe_jax.configs.base import check_argument
 from ml_collections import ConfigDict
 
-from configs import lfw
-from configs.base import check_argument
 from kprpe_jax.backbones.vit import PRESETS
+from kprpe_jax.configs import lfw
 
 
 class TrainingSet(NamedTuple):

@@ -29,9 +29,9 @@ has labeled.
         --config.data.image_shape="(150, 150, 3)"
 """
 
+from kprpe_jax.configs.base import check_argument, make_base
 from ml_collections import ConfigDict
 
-from configs.base import check_argument, make_base
 from kprpe_jax.data.synthetic.landmarks import KEYPOINTS
 
 SIZES = ("full", "small", "wider_face", "lfw")

@@ -10,9 +10,9 @@ python train.py --config configs/lfw.py --workdir runs/lfw
 python train.py --config configs/lfw.py:rpe --workdir runs/lfw-rpe
 """
 
+from kprpe_jax.configs.base import make_base, margin_loss_fields, vit_fields
 from ml_collections import ConfigDict
 
-from configs.base import make_base, margin_loss_fields, vit_fields
 from kprpe_jax.geometry.template import FACE_POINTS
 
 NUM_TRAINED = 2166  # of 4,333 people

@@ -15,7 +15,7 @@ python eval.py --config configs/lfw_mobilefacenet.py --workdir reports/lfw \\
 
 from ml_collections import ConfigDict
 
-from configs import lfw
+from kprpe_jax.configs import lfw
 
 
 def get_config() -> ConfigDict:

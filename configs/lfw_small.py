@@ -9,8 +9,8 @@ the level that papers report; the recipe, KP-RPE's augmentation, is theirs.
 
 from ml_collections import ConfigDict
 
-from configs import lfw
 from kprpe_jax.backbones.vit import PRESETS
+from kprpe_jax.configs import lfw
 
 
 def get_config(position: str = "kprpe_multihead") -> ConfigDict:

@@ -8,7 +8,7 @@ python train.py --config configs/mnist.py:absolute --workdir runs/mnist-absolute
 
 from ml_collections import ConfigDict
 
-from configs import digits
+from kprpe_jax.configs import digits
 
 
 def get_config(position: str = "kprpe_multihead") -> ConfigDict:

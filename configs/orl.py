@@ -13,7 +13,7 @@ python -m experiments encodings --config configs/orl.py \\
 
 from ml_collections import ConfigDict
 
-from configs import lfw_small
+from kprpe_jax.configs import lfw_small
 
 NUM_TRAINED = 30  # of 40 people
 

@@ -12,9 +12,8 @@ python train.py --config configs/pair_matching.py:v --workdir runs/v  # from the
 python eval.py --config configs/pair_matching.py --workdir runs/h2l
 """
 
+from kprpe_jax.configs.base import check_argument, make_base
 from ml_collections import ConfigDict
-
-from configs.base import check_argument, make_base
 
 NUM_TRAINED = 2166  # of 4,333 people
 NETWORKS = {  # Face-ViT, Table 4.1

@@ -8,10 +8,10 @@ python train.py --config configs/pair_matching_casia.py --workdir runs/casia_h2l
     --config.backbone.weights=WEIGHTS
 """
 
+from kprpe_jax.configs.base import check_argument
 from ml_collections import ConfigDict
 
-from configs import pair_matching
-from configs.base import check_argument
+from kprpe_jax.configs import pair_matching
 
 PAIRS, BATCH, EPOCHS = 2_000_000, 320, 50
 

@@ -12,9 +12,9 @@ python train.py --config configs/set_fusion.py --workdir runs/set_fusion
 python train.py --config configs/set_fusion.py:cfan --workdir runs/cfan
 """
 
+from kprpe_jax.configs.base import check_argument, make_base
 from ml_collections import ConfigDict
 
-from configs.base import check_argument, make_base
 from kprpe_jax.data.feature_rows import DEGRADATION
 from kprpe_jax.fusion.weighted import METHODS
 

@@ -6,7 +6,7 @@ python train.py --config configs/set_fusion_sequences.py --workdir runs/sequence
 
 from ml_collections import ConfigDict
 
-from configs import set_fusion
+from kprpe_jax.configs import set_fusion
 
 
 def get_config(method: str = "cluster_aggregate") -> ConfigDict:

@@ -11,7 +11,7 @@ python train.py --config configs/set_fusion_webface4m.py --workdir runs/caface
 
 from ml_collections import ConfigDict
 
-from configs import set_fusion
+from kprpe_jax.configs import set_fusion
 
 EPOCH = 813_482 // 512  # steps: every image is the first of a set once
 

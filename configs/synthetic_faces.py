@@ -10,8 +10,8 @@ it is: docs/data.md.
 
 from ml_collections import ConfigDict
 
-from configs import lfw
 from kprpe_jax.backbones.vit import PRESETS
+from kprpe_jax.configs import lfw
 
 NUM_TRAINED = 500
 

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from benchmarks import startup
-from configs import digits
+from kprpe_jax.configs import digits
 
 COSTLY = ("ott", "matplotlib", "jax.experimental.pallas", "scipy.io")
 

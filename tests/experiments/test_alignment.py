@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from configs import balanced_alignment
 from experiments.balanced_alignment import alignment
 from kprpe_jax.alignment.aligned_backbone import METHODS
+from kprpe_jax.configs import balanced_alignment
 from kprpe_jax.training.config import save_config
 
 

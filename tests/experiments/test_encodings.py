@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from configs import lfw
+from kprpe_jax.configs import lfw
 from kprpe_jax.tasks import networks
 from tests.tasks import tiny
 from tests.test_commands import RUN, start

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from configs import pair_matching
+from kprpe_jax.configs import pair_matching
 from kprpe_jax.data.face_patches import write_patches
 from kprpe_jax.gallery import enroll, explain, identify, second_stage
 from kprpe_jax.gallery.encoder import mobilefacenet_encoder

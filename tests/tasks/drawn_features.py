@@ -6,7 +6,7 @@ import tempfile
 import numpy as np
 from ml_collections import ConfigDict
 
-from configs import set_fusion
+from kprpe_jax.configs import set_fusion
 from kprpe_jax.data.face_features import write_features
 
 PEOPLE, PHOTOS, COPIES, D, CHANNELS = 10, 4, 4, 8, 3

@@ -6,7 +6,7 @@ import tempfile
 import numpy as np
 from ml_collections import ConfigDict
 
-from configs import pair_matching
+from kprpe_jax.configs import pair_matching
 from kprpe_jax.data.face_patches import write_patches
 
 PEOPLE, PHOTOS, COUNT, WIDTH, D = 12, 4, 6, 8, 5

@@ -9,7 +9,7 @@ import numpy as np
 from ml_collections import ConfigDict
 from PIL import Image
 
-from configs import lfw
+from kprpe_jax.configs import lfw
 from kprpe_jax.data.importers.dataset import write_dataset
 from kprpe_jax.data.importers.image_folder import open_image_folder
 from kprpe_jax.data.importers.landmarks import read_landmarks

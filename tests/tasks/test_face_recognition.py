@@ -8,8 +8,8 @@ import jax
 import numpy as np
 import pytest
 
-from configs import lfw_iresnet
 from kprpe_jax import tasks
+from kprpe_jax.configs import lfw_iresnet
 from kprpe_jax.core.mesh import make_mesh
 from kprpe_jax.data.importers.dataset import write_dataset
 from kprpe_jax.data.importers.image_folder import open_image_folder

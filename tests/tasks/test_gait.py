@@ -11,8 +11,8 @@ import optax
 import pytest
 from ml_collections import ConfigDict
 
-from configs import gait as gait_config
 from kprpe_jax import tasks
+from kprpe_jax.configs import gait as gait_config
 from kprpe_jax.data import store
 from kprpe_jax.data.loader import train_batches
 from kprpe_jax.tasks import gait

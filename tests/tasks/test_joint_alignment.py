@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from configs import balanced_alignment
 from kprpe_jax import tasks
+from kprpe_jax.configs import balanced_alignment
 from kprpe_jax.evaluation.misaligned import misalign
 from kprpe_jax.losses.alignment import alignment_loss
 from kprpe_jax.losses.class_sampling import SAMPLED

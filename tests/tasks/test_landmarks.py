@@ -9,8 +9,8 @@ import optax
 import pytest
 from ml_collections import ConfigDict
 
-from configs import landmarks as landmarks_config
 from kprpe_jax import tasks
+from kprpe_jax.configs import landmarks as landmarks_config
 from kprpe_jax.losses.multibox import smooth_l1
 from kprpe_jax.tasks import landmarks
 from tests.quick import quick_jit

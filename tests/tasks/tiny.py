@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from configs import digits, digits_recognition
+from kprpe_jax.configs import digits, digits_recognition
 from kprpe_jax.core import mesh as mesh_lib
 from kprpe_jax.data import store
 
