@@ -12,8 +12,8 @@ import jax
 import numpy as np
 from jax.typing import ArrayLike
 
+from kprpe_jax.core.checks import finite
 from kprpe_jax.core.unit import unit
-from kprpe_jax.evaluation.scores import finite
 from kprpe_jax.evaluation.templates import Templates
 from kprpe_jax.fusion.cluster_aggregate import ImageSets
 

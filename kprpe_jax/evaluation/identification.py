@@ -11,7 +11,8 @@ from typing import NamedTuple
 import numpy as np
 from jax.typing import ArrayLike
 
-from kprpe_jax.evaluation.scores import finite, genuine
+from kprpe_jax.core.checks import finite
+from kprpe_jax.evaluation.scores import genuine
 from kprpe_jax.evaluation.search import Found
 
 RULES = ("within", "rounded")

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from kprpe_jax.core.checks import finite
 from kprpe_jax.data.pair_sets import PairSet
 from kprpe_jax.evaluation.conditions import Evaluator
 from kprpe_jax.evaluation.confidence import Interval, bootstrap_interval
@@ -22,7 +23,7 @@ from kprpe_jax.evaluation.roc import (
     roc_curve,
     tar_at_far,
 )
-from kprpe_jax.evaluation.scores import finite, genuine, pair_distance
+from kprpe_jax.evaluation.scores import genuine, pair_distance
 from kprpe_jax.evaluation.verification import (
     FoldAccuracy,
     centered_distances,

@@ -12,6 +12,7 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
+from kprpe_jax.core.checks import finite
 from kprpe_jax.core.unit import direction
 
 
@@ -131,24 +132,3 @@ def genuine(name: str, same: ArrayLike) -> np.ndarray:
             f"{same[as_bool != same].flat[0]}; leave out pairs that are neither."
         )
     return as_bool
-
-
-def finite(name: str, values: ArrayLike, *, start: int = 0) -> np.ndarray:
-    """The values on the host.
-
-    Args:
-      name: of the caller, for the message.
-      values: [N, ...].
-      start: number of the first row, where the values are a part of more.
-    Raises: ValueError: some of them are NaN or infinite.
-    """
-    values = np.asarray(values)
-    rows = np.isfinite(values).all(axis=tuple(range(1, values.ndim)))
-    bad = np.flatnonzero(~rows)
-    if bad.size:
-        raise ValueError(
-            f"{name}: values must be finite; got {bad.size} of {len(values)} rows with "
-            f"NaN or infinity, the first is row {start + bad[0]}; find out which image "
-            "made it."
-        )
-    return values

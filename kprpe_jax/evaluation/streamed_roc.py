@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
+from kprpe_jax.core.checks import finite
 from kprpe_jax.evaluation.roc import TarAtFar
-from kprpe_jax.evaluation.scores import finite, genuine
+from kprpe_jax.evaluation.scores import genuine
 
 _BINS = 1 << 16
 

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from kprpe_jax.core.checks import finite
 from kprpe_jax.core.unit import direction
-from kprpe_jax.evaluation.scores import finite
 
 WEIGHTS = ("norm", "equal")
 

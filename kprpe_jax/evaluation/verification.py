@@ -9,7 +9,8 @@ from typing import NamedTuple
 import numpy as np
 from jax.typing import ArrayLike
 
-from kprpe_jax.evaluation.scores import checked_scores, finite, pair_distance
+from kprpe_jax.core.checks import finite
+from kprpe_jax.evaluation.scores import checked_scores, pair_distance
 
 THRESHOLDS = ("grid", "exact")
 

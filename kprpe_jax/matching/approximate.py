@@ -3,7 +3,7 @@
 import numpy as np
 from jax.typing import ArrayLike
 
-from kprpe_jax.evaluation.scores import finite
+from kprpe_jax.core.checks import finite
 from kprpe_jax.matching.nearest import Ranking, check_search
 
 KINDS = ("hnsw", "ivf")

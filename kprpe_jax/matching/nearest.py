@@ -10,9 +10,9 @@ from jax import Array
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.typing import ArrayLike
 
+from kprpe_jax.core.checks import finite
 from kprpe_jax.core.constraints import auto_axes
 from kprpe_jax.core.unit import direction
-from kprpe_jax.evaluation.scores import finite
 
 
 class Ranking(NamedTuple):
