@@ -21,6 +21,7 @@ import numpy as np
 from absl import app, flags
 
 from benchmarks import harness
+from kprpe_jax.core.features import Features
 from kprpe_jax.fusion.cluster_aggregate import ImageSets
 from kprpe_jax.fusion.weighted import WeightedFusion
 from kprpe_jax.weights.caface import STYLE_CHANNELS, official_caface
@@ -52,11 +53,11 @@ def make_model(method: str) -> nn.Module:
 def draw_sets(images: int) -> ImageSets:
     """One set of random features."""
     rng = np.random.default_rng(0)
-    return ImageSets(
+    features = Features(
         rng.normal(size=(1, images, EMBED_DIM)).astype(np.float32),
-        rng.normal(size=(1, images, STYLE_CHANNELS, 2)).astype(np.float32),
-        np.ones((1, images), bool),
+        style=rng.normal(size=(1, images, STYLE_CHANNELS, 2)).astype(np.float32),
     )
+    return ImageSets(features, np.ones((1, images), bool))
 
 
 def compare(
@@ -154,11 +155,11 @@ def stream(images: int, *, batch: int) -> dict[str, Any]:
 
     def sets(number: int) -> ImageSets:
         rows = pool[number % 101 :][:batch]  # other features in every batch
-        return ImageSets(
+        features = Features(
             rows[None, :, :EMBED_DIM].copy(),
-            rows.reshape(1, batch, STYLE_CHANNELS, 2).copy(),
-            mask,
+            style=rows.reshape(1, batch, STYLE_CHANNELS, 2).copy(),
         )
+        return ImageSets(features, mask)
 
     jax.block_until_ready(update(state, sets(0)))  # compiles
     state, peaks = model.init_state(1), []

@@ -23,6 +23,7 @@ from flax.errors import ScopeParamShapeError
 from safetensors.numpy import save_file
 
 from kprpe_jax.core.compile_cache import use_compile_cache
+from kprpe_jax.core.features import Features
 from kprpe_jax.core.unit import unit
 from kprpe_jax.data.read_photos import PHOTOS, VIDEOS, read_photos
 from kprpe_jax.fusion.cluster_aggregate import ImageSets
@@ -94,7 +95,10 @@ def make_step(extractor: Extractor, file: FusionFile) -> Step:
     @jax.jit
     def step(backbone, fusion, state, images, mask):
         features = extractor.extract(backbone, images.astype(jnp.float32) / 127.5 - 1)
-        sets = ImageSets(*(x[None] for x in features), mask[None])
+        sets = ImageSets(
+            Features(features.embeddings[None], style=features.statistics[None]),
+            mask[None],
+        )
         return file.model.apply(fusion, state, sets, method="update")
 
     image = jax.ShapeDtypeStruct((1, *extractor.image_size, 3), jnp.uint8)

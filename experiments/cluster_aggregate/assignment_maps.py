@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import app, flags, logging
 
+from kprpe_jax.core.features import Features
 from kprpe_jax.data.read_photos import read_photos
 from kprpe_jax.data.synthetic.nuisance import Severity
 from kprpe_jax.data.synthetic.sequences import draw_sequence
@@ -66,7 +67,10 @@ def look(extractor: Extractor, file: FusionFile, images: np.ndarray) -> Looked:
     @jax.jit
     def run(backbone: Any, variables: Any, images: jax.Array):
         features = extractor.extract(backbone, images.astype(jnp.float32) / 127.5 - 1)
-        sets = ImageSets(*(x[None] for x in features), jnp.ones((1, len(images)), bool))
+        sets = ImageSets(
+            Features(features.embeddings[None], style=features.statistics[None]),
+            jnp.ones((1, len(images)), bool),
+        )
         assignment = file.model.apply(variables, sets, method="assignment").map
         fused = file.model.apply(variables, sets)
         weights = image_weights(assignment, fused.importance, rows="normalized")

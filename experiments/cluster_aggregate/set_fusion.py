@@ -30,6 +30,7 @@ from experiments.whole_run import (
 )
 from kprpe_jax import tasks
 from kprpe_jax.core import mesh as mesh_lib
+from kprpe_jax.core.features import Features
 from kprpe_jax.data.face_features import FeatureRows, read_features
 from kprpe_jax.evaluation.probe_sizes import ProbeResult, draw_probes, probe_results
 from kprpe_jax.fusion.weighted import WeightedFusion
@@ -101,8 +102,7 @@ class Trial:
         return probe_results(
             model,
             variables,
-            self.images.embeddings,
-            self.images.statistics,
+            Features(self.images.embeddings, style=self.images.statistics),
             self.probes,
             self.gallery,
             self.labels,

@@ -13,6 +13,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from kprpe_jax.core.checks import finite
+from kprpe_jax.core.features import Features, take
 from kprpe_jax.core.unit import unit
 from kprpe_jax.evaluation.templates import Templates
 from kprpe_jax.fusion.cluster_aggregate import ImageSets
@@ -21,8 +22,7 @@ from kprpe_jax.fusion.cluster_aggregate import ImageSets
 def fuse_templates(
     model: nn.Module,
     variables: Any,
-    embeddings: ArrayLike,
-    statistics: ArrayLike,
+    features: Features,
     templates: ArrayLike,
     *,
     batch_images: int = 256,
@@ -36,8 +36,7 @@ def fuse_templates(
     Args:
       model: `ClusterAggregate`, `WeightedFusion`, or another with their functions.
       variables: of the model, in evaluation.
-      embeddings: [N, D], of images; not normalized.
-      statistics: [N, C, 2], of the same images.
+      features: of N images: embeddings [N, D], not normalized; style [N, C, 2] or None.
       templates: int [N], template of each image.
       batch_images: N', images of a template that see each other at once.
       batch_sets: templates at once.
@@ -45,14 +44,15 @@ def fuse_templates(
     Raises: ValueError: lengths differ, no images, values that are not finite; sizes
       that do not fit the model.
     """
-    embeddings = finite("fuse_templates", embeddings)
-    statistics = finite("fuse_templates", statistics)
+    features = jax.tree.map(
+        partial(finite, "fuse_templates"), Features(features[0], style=features.style)
+    )
     templates = np.asarray(templates)
-    lengths = [len(x) for x in (embeddings, statistics, templates)]
+    lengths = [len(x) for x in (*jax.tree.leaves(features), templates)]
     if not len(templates) or len(set(lengths)) > 1 or templates.ndim != 1:
         raise ValueError(
-            "fuse_templates: embeddings, statistics and templates must give one row "
-            f"per image and there must be images; got {lengths}."
+            "fuse_templates: embeddings, style and templates must give one row per "
+            f"image and there must be images; got {lengths}."
         )
     order = np.arange(len(templates))
     if order_seed is not None:
@@ -61,7 +61,7 @@ def fuse_templates(
     ids, starts, counts = np.unique(
         templates[order], return_index=True, return_counts=True
     )
-    fused = np.empty((len(ids), embeddings.shape[1]), np.float32)
+    fused = np.empty((len(ids), features.embeddings.shape[1]), np.float32)
     by_size = np.argsort(counts, kind="stable")  # sets of like size share a batch
     for begin in range(0, len(ids), batch_sets):
         chosen = by_size[begin : begin + batch_sets]
@@ -74,7 +74,7 @@ def fuse_templates(
             place = done + np.arange(width)
             mask = place < count[:, None]
             rows = order[np.where(mask, first[:, None] + place, 0)]
-            sets = ImageSets(embeddings[rows], statistics[rows], mask)
+            sets = ImageSets(take(features, rows), mask)
             state = _update(model, variables, state, sets)
         fused[chosen] = _finalize(model, variables, state)[: len(chosen)]
     return Templates(ids, fused)

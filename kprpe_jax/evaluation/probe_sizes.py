@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import numpy as np
 
+from kprpe_jax.core.features import Features, take
 from kprpe_jax.evaluation.fused_templates import fuse_templates
 from kprpe_jax.evaluation.roc import roc_curve, tar_at_far
 
@@ -65,8 +66,7 @@ class ProbeResult(NamedTuple):
 def probe_results(
     model: nn.Module,
     variables: Any,
-    embeddings: np.ndarray,
-    statistics: np.ndarray,
+    features: Features,
     probes: Probes,
     gallery: np.ndarray,
     gallery_labels: np.ndarray,
@@ -80,7 +80,7 @@ def probe_results(
 
     Args:
       model, variables, batch_images, order_seed: of `fuse_templates`.
-      embeddings, statistics: [N, D] and [N, C, 2], of the images.
+      features: of the N images; their embeddings and style are read.
       probes: of these images.
       gallery: [G, D], one row per person, compared by cosine.
       gallery_labels: int [G], all different.
@@ -109,8 +109,7 @@ def probe_results(
         fused = fuse_templates(
             model,
             variables,
-            embeddings[rows.ravel()],
-            statistics[rows.ravel()],
+            take(features, rows.ravel()),
             np.repeat(np.arange(len(rows)), size),
             batch_images=batch_images,
             order_seed=order_seed,

@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
 
+from kprpe_jax.core.features import Features
 from kprpe_jax.core.unit import soft_unit
 from kprpe_jax.fusion import state as sums
 from kprpe_jax.fusion.aggregate import AggregationNetwork
@@ -33,18 +34,16 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 
 class ImageSets(NamedTuple):
-    """Images of B persons, what fusion needs of them.
+    """Images of B persons.
 
     Attributes:
-      features: [B, N, D], embeddings, not normalized; one of norm 0 counts as an image
-        like any other.
-      statistics: [B, N, C, 2] of `style_statistics`; where there are no feature maps,
-        zeros [B, N, 1, 2]: images then differ in style by the norms of `features`.
-      mask: bool [B, N]; what the others hold does not matter.
+      features: embeddings [B, N, D], not normalized, where one of norm 0 counts as an
+        image like any other; style [B, N, C, 2], or None: images then differ in style
+        by the norms of their embeddings alone. The other fields are not read.
+      mask: bool [B, N]; False = padding, whose features do not matter.
     """
 
-    features: Array
-    statistics: Array
+    features: Features
     mask: Array
 
 
@@ -61,17 +60,22 @@ class Assignment(NamedTuple):
 
 
 class Fused(NamedTuple):
-    """One embedding per set, and how it came about.
+    """One embedding per set, with the clusters that it was made of.
 
     Attributes:
       embeddings: f, float32 [B, D], not normalized; 0 for a set without images.
-      importance: P, float32 [B, M, D or 1].
-      clusters: F' and S'.
+      importance: P, float32 [B, M, D or 1]; None where the model has no clusters.
+      clusters: F' and S'; None where the model has no clusters.
     """
 
     embeddings: Array
-    importance: Array
-    clusters: Clusters
+    importance: Array | None = None
+    clusters: Clusters | None = None
+
+    @property
+    def features(self) -> Features:
+        """The fused sets as galleries and protocols take them."""
+        return Features(self.embeddings)
 
 
 class ClusterAggregate(nn.Module):
@@ -89,7 +93,7 @@ class ClusterAggregate(nn.Module):
     the official code differs from the paper; see VARIANTS.
 
     Attributes:
-      embed_dim: D, the width of `ImageSets.features`; the number C of statistics is
+      embed_dim: D, the width of the embeddings; the number C of style channels is
         taken from the first sets.
       num_clusters: M.
       style_dim, norm_dim: lengths of the two parts of a key; d is their sum.
@@ -189,41 +193,45 @@ class ClusterAggregate(nn.Module):
         Args and Raises: as `__call__`.
         """
         style = self.style(sets, train=train)
-        return self.update_styled(state, sets.features, style, sets.mask, train=train)
+        embeddings = sets.features.embeddings
+        return self.update_styled(state, embeddings, style, sets.mask, train=train)
 
     def style(self, sets: ImageSets, *, train: bool = False) -> Array:
         """Style vectors gamma of Eq. 4, float32 [B, N, style_dim].
 
         Raises: ValueError: shapes of the sets that do not fit each other.
         """
-        shapes = [x.shape for x in sets]
+        embeddings, style = sets.features.embeddings, sets.features.style
+        if style is None:
+            style = jnp.zeros((*embeddings.shape[:2], 1, 2))
+        shapes = [x.shape for x in (embeddings, style, sets.mask)]
         pairs = {shape[:2] for shape in shapes}
         if len(pairs) > 1 or [len(shape) for shape in shapes] != [3, 4, 2]:
             raise ValueError(
-                "ClusterAggregate: sets must be features [B, N, D], statistics "
+                "ClusterAggregate: sets must be embeddings [B, N, D], style "
                 f"[B, N, C, 2] and mask [B, N]; got {shapes}; pad all sets to one N."
             )
-        statistics = _no_padding(sets.statistics, sets.mask)
-        return self.style_maker(statistics, sets.mask, train=train)
+        style = _no_padding(style, sets.mask)
+        return self.style_maker(style, sets.mask, train=train)
 
     def update_styled(
         self,
         state: FusionState,
-        features: Array,
+        embeddings: Array,
         style: Array,
         mask: Array,
         *,
         train: bool = False,
     ) -> FusionState:
-        """As `update`, with the style vectors at hand.
+        """As `update`, with given style vectors.
 
         Args:
-          features: [B, N, embed_dim].
+          embeddings: [B, N, embed_dim].
           style: [B, N, style_dim].
           mask: bool [B, N].
         """
-        assignment = self.assign(features, style, mask, train=train)
-        values = _no_padding(features, mask)
+        assignment = self.assign(embeddings, style, mask, train=train)
+        values = _no_padding(embeddings, mask)
         if self.values == "unit":
             values = soft_unit(values)
         return sums.update(
@@ -231,19 +239,19 @@ class ClusterAggregate(nn.Module):
         )
 
     def assign(
-        self, features: Array, style: Array, mask: Array, *, train: bool = False
+        self, embeddings: Array, style: Array, mask: Array, *, train: bool = False
     ) -> Assignment:
         """Assignment of images that see each other; arguments as `update_styled`.
 
         Raises: ValueError: embeddings of another width than embed_dim.
         """
-        if features.shape[-1] != self.embed_dim:
+        if embeddings.shape[-1] != self.embed_dim:
             raise ValueError(
                 f"ClusterAggregate: embeddings must have {self.embed_dim} channels; "
-                f"got {features.shape[-1]}; fuse embeddings of one backbone and set "
+                f"got {embeddings.shape[-1]}; fuse embeddings of one backbone and set "
                 "embed_dim to their size."
             )
-        norms = self.norm_embedding(_no_padding(features, mask), mask, train=train)
+        norms = self.norm_embedding(_no_padding(embeddings, mask), mask, train=train)
         keys = _no_padding(jnp.concatenate([style, norms], axis=-1), mask)
         map_, transformed = self.cluster(keys, self.centers, mask, train=train)
         if self.style_values == "keys":
@@ -252,7 +260,7 @@ class ClusterAggregate(nn.Module):
 
     def assignment(self, sets: ImageSets) -> Assignment:
         """Assignment of images that see each other, for pictures and statistics."""
-        return self.assign(sets.features, self.style(sets), sets.mask)
+        return self.assign(sets.features.embeddings, self.style(sets), sets.mask)
 
     def finalize(self, state: FusionState) -> Fused:
         """Divide and aggregate.

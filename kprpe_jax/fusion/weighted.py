@@ -1,7 +1,5 @@
 """The baselines as models of the same form as `ClusterAggregate`, for streams, too."""
 
-from typing import NamedTuple
-
 import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
@@ -13,20 +11,10 @@ from kprpe_jax.fusion.baselines import (
     ResidualSelfAttention,
     UncertaintyHead,
 )
-from kprpe_jax.fusion.cluster_aggregate import ImageSets
+from kprpe_jax.fusion.cluster_aggregate import Fused, ImageSets
 from kprpe_jax.fusion.weighted_state import WeightedState
 
 METHODS = ("average", "norm_weighted", "pfe", "cfan", "rsa")
-
-
-class Weighted(NamedTuple):
-    """One embedding per set.
-
-    Attributes:
-      embeddings: float32 [B, D], not normalized; 0 for a set without images.
-    """
-
-    embeddings: Array
 
 
 class WeightedFusion(nn.Module):
@@ -60,7 +48,7 @@ class WeightedFusion(nn.Module):
         elif self.method == "rsa":
             self.head = ResidualSelfAttention(self.embed_dim // 2)
 
-    def __call__(self, sets: ImageSets, *, train: bool = False) -> Weighted:
+    def __call__(self, sets: ImageSets, *, train: bool = False) -> Fused:
         """Fuse all images of each set at once; see `ClusterAggregate`."""
         state = self.init_state(len(sets.mask))
         return self.finalize(self.update(state, sets, train=train))
@@ -88,33 +76,43 @@ class WeightedFusion(nn.Module):
         """State of both streams' images."""
         return sums.merge(first, second)
 
-    def finalize(self, state: WeightedState) -> Weighted:
+    def finalize(self, state: WeightedState) -> Fused:
         """Divide."""
-        return Weighted(sums.finalize(state))
+        return Fused(sums.finalize(state))
 
     def weigh(self, sets: ImageSets, *, train: bool = False) -> tuple[Array, Array]:
         """What is averaged, float32 [B, N, D], and log weights [B, N, D or 1].
 
-        Raises: ValueError: embeddings of another width than embed_dim.
+        Raises: ValueError: embeddings of another width than embed_dim; no style where
+          the weights are estimated from it.
         """
-        features, mask = sets.features, sets.mask
-        if features.shape[-1] != self.embed_dim:
+        embeddings, style, mask = (
+            sets.features.embeddings,
+            sets.features.style,
+            sets.mask,
+        )
+        if embeddings.shape[-1] != self.embed_dim:
             raise ValueError(
                 f"WeightedFusion: embeddings must have {self.embed_dim} channels; "
-                f"got {features.shape[-1]}; fuse embeddings of one backbone and set "
+                f"got {embeddings.shape[-1]}; fuse embeddings of one backbone and set "
                 "embed_dim to their size."
             )
-        features = jnp.where(mask[..., None], features, 0).astype(jnp.float32)
+        embeddings = jnp.where(mask[..., None], embeddings, 0).astype(jnp.float32)
         equal = jnp.zeros((*mask.shape, 1))
         if self.method == "norm_weighted":
-            return features, equal
+            return embeddings, equal
         if self.method == "average":
-            return unit(features), equal
+            return unit(embeddings), equal
         if self.method == "rsa":
-            refined = self.head.refine(unit(features)[:, :, None, None], mask)
+            refined = self.head.refine(unit(embeddings)[:, :, None, None], mask)
             return refined[:, :, 0, 0], equal
-        flat = sets.statistics.reshape(*mask.shape, 1, 1, -1)
+        if style is None:
+            raise ValueError(
+                f"WeightedFusion: {self.method} estimates weights from style; got "
+                "features without; compute them with style, or take another method."
+            )
+        flat = style.reshape(*mask.shape, 1, 1, -1)
         estimate = self.head(flat, mask, train=train)
         if self.method == "pfe":
-            return unit(features), -estimate
-        return features, estimate
+            return unit(embeddings), -estimate
+        return embeddings, estimate

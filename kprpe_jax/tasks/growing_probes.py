@@ -10,6 +10,7 @@ from jax import Array
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from kprpe_jax.core.features import Features
 from kprpe_jax.data.face_features import FeatureRows, collect, read_features
 from kprpe_jax.data.faces import open_faces
 from kprpe_jax.data.feature_rows import feature_rows
@@ -66,8 +67,7 @@ def evaluators(
         results = probe_results(
             model,
             variables,
-            images.embeddings,
-            images.statistics,
+            Features(images.embeddings, style=images.statistics),
             drawn,
             gallery.embeddings,
             gallery.labels,
@@ -80,8 +80,7 @@ def evaluators(
         if isinstance(model, ClusterAggregate):
             chosen = drawn.rows[: evals.entropy_sets]
             sets = ImageSets(
-                images.embeddings[chosen],
-                images.statistics[chosen],
+                Features(images.embeddings[chosen], style=images.statistics[chosen]),
                 np.ones(chosen.shape, bool),
             )
             metrics["entropy"] = float(entropy(variables, sets))

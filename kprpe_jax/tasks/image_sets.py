@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 from kprpe_jax.augmentation.recipe import make_recipe
 from kprpe_jax.augmentation.sharded import augment_sharded
+from kprpe_jax.core.features import Features
 from kprpe_jax.data import order
 from kprpe_jax.data.face_features import (
     FeatureRows,
@@ -22,7 +23,7 @@ from kprpe_jax.data.faces import open_faces
 from kprpe_jax.data.store import open_split, read_all
 from kprpe_jax.losses.set_fusion import class_means
 from kprpe_jax.tasks.task import TrainingRows
-from kprpe_jax.weights.extractor import Extractor, Features, open_extractor
+from kprpe_jax.weights.extractor import Extractor, open_extractor
 from kprpe_jax.weights.state_dict import load_state_dict
 
 INPUTS = ("features", "pixels")
@@ -155,7 +156,7 @@ def _open_backbone(config: ConfigDict, sizes: tuple[int, int]) -> Extractor:
 
 def _stored_features(params: Any, collections: Any, rows: dict, rng: Array) -> Features:
     del params, collections, rng
-    return Features(rows["embedding"], rows["statistics"])
+    return Features(rows["embedding"], style=rows["statistics"])
 
 
 def _computed_features(
@@ -170,6 +171,7 @@ def _computed_features(
         images, _ = augment_sharded(rng, images, nothing, recipe, mesh=mesh)
         variables = backbone_variables(params, collections)
         features = extractor.extract(variables, images)
+        features = Features(features.embeddings, style=features.statistics)
         if config.backbone.trained:
             return features
         return jax.lax.stop_gradient(features)

@@ -14,12 +14,12 @@ from jax import Array
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from kprpe_jax.core.features import Features
 from kprpe_jax.fusion.cluster_aggregate import VARIANTS, ClusterAggregate, ImageSets
 from kprpe_jax.fusion.weighted import METHODS, WeightedFusion
 from kprpe_jax.losses.set_fusion import permutation_loss, template_loss
 from kprpe_jax.tasks import growing_probes, image_sets
 from kprpe_jax.tasks.task import Task
-from kprpe_jax.weights.extractor import Features
 
 BACKBONE = "backbone"  # the collection, or the parameters, of the backbone
 SETS = 2  # of each person
@@ -37,11 +37,10 @@ def build(config: ConfigDict, mesh: Mesh) -> Task:
     frozen = config.data.input == "features" or not config.backbone.trained
 
     def init(rng: Array) -> dict[str, Any]:
-        sets = ImageSets(
-            jnp.zeros((1, 2, data.sizes[0])),
-            jnp.zeros((1, 2, data.sizes[1], 2)),
-            jnp.ones((1, 2), bool),
+        features = Features(
+            jnp.zeros((1, 2, data.sizes[0])), style=jnp.zeros((1, 2, data.sizes[1], 2))
         )
+        sets = ImageSets(features, jnp.ones((1, 2), bool))
         variables = dict(model.init(rng, sets))
         params = {"fusion": variables.pop("params", {})}
         if data.extractor is None:
@@ -114,9 +113,10 @@ def make_loss(
         flat = {name: x.reshape(-1, *x.shape[3:]) for name, x in rows.items()}
         features = features_of(params, collections, flat, feature_rng)
         mask = jnp.broadcast_to(jnp.arange(size) < number, (persons, SETS, size))
-        sets = ImageSets(
-            *(x.reshape(*mask.shape, *x.shape[1:]) for x in features), mask
+        features = jax.tree.map(
+            lambda x: x.reshape(*mask.shape, *x.shape[1:]), features
         )
+        sets = ImageSets(features, mask)
         own = {n: c for n, c in collections.items() if n != BACKBONE}
         fused, own = fuse_pairs(
             model, {"params": params["fusion"], **own}, sets, dropout_rng, train=train
@@ -173,10 +173,10 @@ def fuse_pairs(
         )
 
     first_rng, second_rng = jax.random.split(rng)
-    alone = ImageSets(*(x.reshape(-1, *x.shape[2:]) for x in sets))
+    alone = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), sets)
     states, own = update(own, alone, first_rng)
-    joined = ImageSets(
-        *(x.reshape(persons, count * images, *x.shape[3:]) for x in sets)
+    joined = jax.tree.map(
+        lambda x: x.reshape(persons, count * images, *x.shape[3:]), sets
     )
     at_once, own = update(own, joined, second_rng)
     first, second = (jax.tree.map(lambda x, n=n: x[n::count], states) for n in (0, 1))

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from kprpe_jax.core.features import Features
 from kprpe_jax.fusion.cluster_aggregate import VARIANTS, ClusterAggregate, ImageSets
 from kprpe_jax.fusion.norm_embedding import CLIP, STEPS, sinusoid_table
 from kprpe_jax.weights import rules as table
@@ -160,10 +161,9 @@ def _plan(model: ClusterAggregate | str, style_channels: int) -> dict[str, Any]:
             f"got norm_scale={model.norm_scale} and style_activation="
             f"{model.style_activation!r}; take VARIANTS['official']."
         )
-    sets = ImageSets(
-        jnp.zeros((1, 1, model.embed_dim)),
-        jnp.zeros((1, 1, style_channels, 2)),
-        jnp.ones((1, 1), bool),
+    features = Features(
+        jnp.zeros((1, 1, model.embed_dim)), style=jnp.zeros((1, 1, style_channels, 2))
     )
+    sets = ImageSets(features, jnp.ones((1, 1), bool))
     shapes = table.flat_shapes(jax.eval_shape(model.init, jax.random.key(0), sets))
     return dict(rules=caface_rules(model), shapes=shapes, network=network)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from kprpe_jax.core.features import Features, take
 from kprpe_jax.evaluation.fused_templates import fuse_templates
 from kprpe_jax.evaluation.probe_sizes import draw_probes, probe_results
 from kprpe_jax.evaluation.protocols import template_verification
@@ -20,17 +21,15 @@ def images(rng):
     templates = rng.permutation(np.repeat(IDS, COUNTS))
     number = len(templates)
     embeddings = rng.normal(size=(number, D)) * rng.uniform(1, 9, (number, 1))
-    statistics = rng.normal(size=(number, CHANNELS, 2))
-    return embeddings.astype(np.float32), statistics.astype(np.float32), templates
+    style = rng.normal(size=(number, CHANNELS, 2)).astype(np.float32)
+    return Features(embeddings.astype(np.float32), style=style), templates
 
 
 def test_average_is_what_pooling_gives(images):
-    embeddings, statistics, templates = images
-    want = pool_templates(embeddings, templates, weights="equal")
+    features, templates = images
+    want = pool_templates(features.embeddings, templates, weights="equal")
     for options in ({}, dict(batch_images=2, batch_sets=3), dict(order_seed=1)):
-        got = fuse_templates(
-            WeightedFusion(D), {}, embeddings, statistics, templates, **options
-        )
+        got = fuse_templates(WeightedFusion(D), {}, *images, **options)
         np.testing.assert_array_equal(got.ids, np.sort(IDS))
         np.testing.assert_allclose(got.unit_embeddings, want.unit_embeddings, atol=1e-5)
 
@@ -40,7 +39,7 @@ def test_batches_are_those_of_a_stream(images):
     """CAFace with N' = 4: the first four images of a template see each other."""
     model = tiny_model()
     variables = draw_variables(model, np.random.default_rng(1))
-    embeddings, statistics, templates = images
+    features, templates = images
     options = dict(batch_images=4, batch_sets=2)
     got = fuse_templates(model, variables, *images, **options).unit_embeddings
     update = updater(model, variables)
@@ -48,8 +47,7 @@ def test_batches_are_those_of_a_stream(images):
     for start in range(0, len(rows), 4):
         mask = np.arange(4) < len(rows) - start
         part = np.resize(rows[start : start + 4], 4)
-        sets = embeddings[part][None], statistics[part][None], mask[None]
-        state = update(state, ImageSets(*sets))
+        state = update(state, ImageSets(take(features, part[None]), mask[None]))
     fused = np.asarray(model.apply(variables, state, method="finalize").embeddings[0])
     place = np.flatnonzero(np.sort(IDS) == IDS[1])[0]
     np.testing.assert_allclose(got[place], fused / np.linalg.norm(fused), atol=1e-4)
@@ -66,18 +64,23 @@ def test_fused_templates_enter_the_protocols(images):
 
 
 def test_bad_input_is_described(images):
-    embeddings, statistics, templates = images
+    features, templates = images
+    embeddings, style = features.embeddings, features.style
     model = WeightedFusion(D)
+
+    def fuse(embeddings, style=style, templates=templates):
+        return fuse_templates(model, {}, Features(embeddings, style=style), templates)
+
     with pytest.raises(ValueError, match="must give one row per image and there must"):
-        fuse_templates(model, {}, embeddings, statistics[:-1], templates)
+        fuse(embeddings, style[:-1])
     with pytest.raises(ValueError, match="must give one row per image and there must"):
-        fuse_templates(model, {}, embeddings[:0], statistics[:0], templates[:0])
+        fuse(embeddings[:0], style[:0], templates[:0])
     bad = embeddings.copy()
     bad[3] = np.nan
     with pytest.raises(ValueError, match="finite"):
-        fuse_templates(model, {}, bad, statistics, templates)
+        fuse(bad)
     with pytest.raises(ValueError, match="embeddings must have 6 channels; got 5"):
-        fuse_templates(model, {}, embeddings[:, :5], statistics, templates)
+        fuse(embeddings[:, :5])
 
 
 def test_probes_are_nested_and_found(rng):
@@ -86,14 +89,14 @@ def test_probes_are_nested_and_found(rng):
     centers = np.eye(people, D)
     labels = np.repeat(np.arange(people), each)
     embeddings = centers[labels] + rng.normal(0, 0.6, (people * each, D))
-    statistics = np.zeros((people * each, CHANNELS, 2), np.float32)
+    features = Features(embeddings.astype(np.float32))
     probes = draw_probes(labels, size=8, repeats=3, seed=0)
     assert probes.rows.shape == (18, 8)
     for rows, label in zip(*probes, strict=True):
         assert len(set(rows)) == 8
         assert (labels[rows] == label).all()
     results = probe_results(
-        WeightedFusion(D), {}, embeddings.astype(np.float32), statistics, probes,
+        WeightedFusion(D), {}, features, probes,
         centers, np.arange(people), sizes=(1, 8), fars=(0.1,),
     )  # fmt: skip
     unit = embeddings / np.linalg.norm(embeddings, axis=-1, keepdims=True)
@@ -108,7 +111,7 @@ def test_probes_are_nested_and_found(rng):
     ):
         draw_probes(labels, size=9, repeats=1, seed=0)
     options = dict(sizes=(1,))
-    given = WeightedFusion(D), {}, embeddings, statistics, probes
+    given = WeightedFusion(D), {}, features, probes
     with pytest.raises(
         ValueError, match=r"must have a gallery row; got none for \[5\]"
     ):

@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 
+from kprpe_jax.core.features import Features
 from kprpe_jax.fusion.cluster_aggregate import ImageSets
 from kprpe_jax.fusion.state import finalize, merge
 from tests.fusion.tiny import (
@@ -13,9 +14,11 @@ from tests.fusion.tiny import (
     draw_sets,
     draw_variables,
     fuser,
+    pad_images,
     select,
     tiny_model,
     updater,
+    with_embeddings,
 )
 from tests.quick import quick_jit
 
@@ -27,20 +30,6 @@ def assert_same(one, other):
         np.testing.assert_allclose(a, b, **TOLERANCE)
 
 
-def with_padding(sets, rubbish, width):
-    """The same images followed by others that hold rubbish."""
-    extra = width - sets.mask.shape[1]
-
-    def pad(x, value):
-        return np.pad(
-            x, [(0, 0), (0, extra)] + [(0, 0)] * (x.ndim - 2), constant_values=value
-        )
-
-    return ImageSets(
-        pad(sets.features, rubbish), pad(sets.statistics, rubbish), pad(sets.mask, 0)
-    )
-
-
 @cache
 def compiled(variant, train):
     """Variables, and a function from sets to (gradients, (fused, statistics))."""
@@ -48,17 +37,19 @@ def compiled(variant, train):
     variables = draw_variables(model, np.random.default_rng(1))
     weights = np.random.default_rng(2).normal(size=(2, D))
 
-    def run(params, features, sets):
+    def run(params, embeddings, sets):
         fused, after = model.apply(
-            {**variables, "params": params}, sets._replace(features=features),
+            {**variables, "params": params}, with_embeddings(sets, embeddings),
             train=train, mutable=["batch_stats"],
         )  # fmt: skip
         return (fused.embeddings * weights).sum(), (fused, after)
 
     gradient = quick_jit(jax.grad(run, (0, 1), has_aux=True))
     return (
-        lambda sets: gradient(variables["params"], sets.features, sets),
-        lambda sets: quick_jit(run)(variables["params"], sets.features, sets)[1],
+        lambda sets: gradient(variables["params"], sets.features.embeddings, sets),
+        lambda sets: quick_jit(run)(
+            variables["params"], sets.features.embeddings, sets
+        )[1],
     )
 
 
@@ -70,10 +61,10 @@ MODES = [("paper", False), ("official", True)]
 def test_padding_never_changes_a_result(rng, variant, train):
     """Nor the running statistics, nor the gradients, even if it is not finite."""
     sets, (run, forward) = draw_sets(rng, 4), compiled(variant, train)
-    want = run(with_padding(sets, 0.0, 7))
+    want = run(pad_images(sets, 0.0, 7))
     assert_same(want[1], forward(sets))
     for rubbish in (1e3, np.nan):
-        assert_same(run(with_padding(sets, rubbish, 7)), want)
+        assert_same(run(pad_images(sets, rubbish, 7)), want)
 
 
 def test_order_within_a_set_does_not_matter(rng):
@@ -93,7 +84,7 @@ def test_streams_equal_all_at_once_without_transformer(rng):
         parts = np.split(rng.permutation(12), splits)
         streamed, merged = model.init_state(2), model.init_state(2)
         for part in parts:
-            batch = with_padding(select(sets, part), np.nan, 12)
+            batch = pad_images(select(sets, part), np.nan, 12)
             streamed = update(streamed, batch)
             merged = merge(update(model.init_state(2), batch), merged)
         assert_same(streamed, merged)
@@ -114,12 +105,12 @@ def test_what_the_transformer_makes_of_batches(rng):
     @quick_jit
     def assign(sets):
         def assigned(model, sets):
-            return model.assign(sets.features, model.style(sets), sets.mask).map
+            return model.assignment(sets).map
 
         return model.apply(variables, sets, method=assigned)
 
     def shares(parts):
-        batches = [with_padding(select(sets, part), np.nan, 12) for part in parts]
+        batches = [pad_images(select(sets, part), np.nan, 12) for part in parts]
         state = model.init_state(2)
         for batch in batches:
             state = update(state, batch)
@@ -129,7 +120,7 @@ def test_what_the_transformer_makes_of_batches(rng):
 
     order = np.arange(12)
     weights, whole = shares([order])
-    longest = np.linalg.norm(sets.features, axis=-1).max(-1)[:, None]
+    longest = np.linalg.norm(sets.features.embeddings, axis=-1).max(-1)[:, None]
     for count in (2, 3, 12):
         split_weights, split = shares(np.split(order, count))
         difference = np.linalg.norm(split - whole, axis=-1)
@@ -143,10 +134,12 @@ def test_one_image_is_itself(rng):
     model = tiny_model()
     variables, sets = draw_variables(model, rng), draw_sets(rng, 1)
     fused = fuser(model, variables)(sets)
-    np.testing.assert_allclose(fused.embeddings, sets.features[:, 0], **TOLERANCE)
+    alone = sets.features.embeddings[:, 0]
+    np.testing.assert_allclose(fused.embeddings, alone, **TOLERANCE)
+    np.testing.assert_array_equal(fused.features.embeddings, fused.embeddings)
     official = fuser(model.clone(row_sums="at_least_one"), variables)(sets).embeddings
     norms = np.linalg.norm(official, axis=-1)
-    assert (norms < np.linalg.norm(sets.features[:, 0], axis=-1)).all()
+    assert (norms < np.linalg.norm(alone, axis=-1)).all()
 
 
 @pytest.mark.slow
@@ -154,16 +147,17 @@ def test_a_thousand_identical_images_are_one(rng):
     """At once, and as a stream of a thousand batches of one."""
     model = tiny_model()
     variables, sets = draw_variables(model, rng), draw_sets(rng, 1)
-    thousand = ImageSets(*(np.repeat(x, 1000, axis=1) for x in sets))
+    thousand = jax.tree.map(lambda x: np.repeat(x, 1000, axis=1), sets)
+    alone = sets.features.embeddings[:, 0]
     fused = fuser(model, variables)(thousand)
-    np.testing.assert_allclose(fused.embeddings, sets.features[:, 0], rtol=1e-4)
+    np.testing.assert_allclose(fused.embeddings, alone, rtol=1e-4)
     update, state = updater(model, variables), model.init_state(2)
     for _ in range(1000):
         state = update(state, sets)
     # A thousand sums in float32 are off by at most 1000 x 2^-24 = 6e-5 of the whole.
     np.testing.assert_allclose(state.mass.sum(-1), 1000, rtol=6e-5)
     streamed = model.apply(variables, state, method="finalize").embeddings
-    np.testing.assert_allclose(streamed, sets.features[:, 0], rtol=1e-4)
+    np.testing.assert_allclose(streamed, alone, rtol=1e-4)
 
 
 @pytest.mark.slow
@@ -171,18 +165,35 @@ def test_a_thousand_identical_images_are_one(rng):
 def test_degenerate_sets_are_finite(rng, variant, train):
     """A set without images becomes 0; zero and identical embeddings stay finite."""
     sets, (run, _) = draw_sets(rng, 7), compiled(variant, train)
-    features = np.stack([sets.features[0], np.zeros_like(sets.features[1])])
+    embeddings, style, mask = (
+        sets.features.embeddings,
+        sets.features.style,
+        sets.mask,
+    )
+    nothing = np.stack([embeddings[0], np.zeros_like(embeddings[1])])
     cases = [
         sets._replace(mask=np.array([[True] * 7, [False] * 7])),
         sets._replace(mask=np.zeros((2, 7), bool)),
-        sets._replace(features=features),
-        ImageSets(np.ones_like(features), np.zeros_like(sets.statistics), sets.mask),
+        with_embeddings(sets, nothing),
+        ImageSets(Features(np.ones_like(embeddings), style=np.zeros_like(style)), mask),
     ]
     for case in cases:
         leaves = jax.tree.leaves(run(case))
         assert all(np.isfinite(leaf).all() for leaf in leaves)
         embeddings = np.asarray(run(case)[1][0].embeddings)
         assert (embeddings[~case.mask.any(1)] == 0).all()
+
+
+def test_without_style_the_norms_tell(rng):
+    """No style is a style that all images share."""
+    model, sets = tiny_model(), draw_sets(rng, 4)
+    bare = sets._replace(features=Features(sets.features.embeddings))
+    flat = sets._replace(
+        features=Features(sets.features.embeddings, style=np.zeros((2, 4, 1, 2)))
+    )
+    variables = quick_jit(model.init)(jax.random.key(0), bare)
+    fuse = fuser(model, variables)
+    assert_same(fuse(bare), fuse(flat))
 
 
 def test_drop_paths_need_a_key_and_do_something(rng):
@@ -211,10 +222,10 @@ def test_bad_input_is_described(rng):
 
         return jax.eval_shape(update, shapes)
 
-    with pytest.raises(ValueError, match=r"statistics \[B, N, C, 2\] and mask"):
+    with pytest.raises(ValueError, match=r"style \[B, N, C, 2\] and mask"):
         run(model, sets._replace(mask=sets.mask[:, :2]))
     with pytest.raises(ValueError, match="embeddings must have 6 channels; got 9"):
-        run(model, sets._replace(features=np.zeros((2, 3, 9), np.float32)))
+        run(model, with_embeddings(sets, np.zeros((2, 3, 9), np.float32)))
     with pytest.raises(ValueError, match="continue a stream with the model"):
         run(model, sets, tiny_model(num_clusters=2).init_state(2))
     with pytest.raises(ValueError, match=r"needs \[\(2, 3, 6\), .* that began it"):

@@ -4,7 +4,6 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from kprpe_jax.core.mesh import AXES, make_mesh
-from kprpe_jax.fusion.cluster_aggregate import ImageSets
 from kprpe_jax.fusion.sharded import fuse_sharded
 from tests.fusion.tiny import (
     draw_sets,
@@ -28,7 +27,7 @@ def test_eight_devices_equal_a_stream_of_eight_batches(rng, depth):
     mask[0, 17:], mask[1, :2] = False, False
     variables, sets = draw_variables(model, rng), draw_sets(rng, 24, mask)
     place = NamedSharding(mesh, PartitionSpec(None, AXES))
-    spread = ImageSets(*(jax.device_put(x, place) for x in sets))
+    spread = jax.device_put(sets, place)
     run = quick_jit(
         lambda variables, sets: fuse_sharded(
             model, variables, sets, mesh=mesh, axes=AXES
@@ -56,7 +55,7 @@ def test_a_mesh_of_explicit_axes(rng):
     assert mesh.axis_types == (AxisType.Explicit,)
     variables, sets = draw_variables(model, rng), draw_sets(rng, 4)
     place = NamedSharding(mesh, PartitionSpec(None, "data"))
-    placed = ImageSets(*(jax.device_put(x, place) for x in sets))
+    placed = jax.device_put(sets, place)
     want = fuser(model, variables)(sets)
     for images in (sets, placed):
         got = fuse_sharded(model, variables, images, mesh=mesh, axes="data")

@@ -5,9 +5,8 @@ import numpy as np
 import pytest
 
 from kprpe_jax.fusion import weighted_state
-from kprpe_jax.fusion.cluster_aggregate import ImageSets
 from kprpe_jax.fusion.weighted import METHODS, WeightedFusion
-from tests.fusion.tiny import B, D, draw_sets, select
+from tests.fusion.tiny import B, D, draw_sets, pad_images, select
 from tests.quick import quick_jit
 
 N = 8
@@ -22,19 +21,6 @@ def draw_variables(model, rng):
     stats = variables.get("batch_stats", {})
     stats = jax.tree.map(np.square, stats)  # a variance is not negative
     return {**variables, "batch_stats": stats}
-
-
-def padded(sets, rubbish):
-    """The same images and more up to N that hold rubbish."""
-    extra = N - sets.mask.shape[1]
-
-    def pad(x, value):
-        widths = [(0, 0), (0, extra)] + [(0, 0)] * (x.ndim - 2)
-        return np.pad(x, widths, constant_values=value)
-
-    return ImageSets(
-        pad(sets.features, rubbish), pad(sets.statistics, rubbish), pad(sets.mask, 0)
-    )
 
 
 def oracle(values, logs):
@@ -63,10 +49,12 @@ def test_streams_give_what_all_images_give(rng, method):
         return
     assert np.ptp(logs) > 0.1 or method in ("average", "norm_weighted")
     parts = np.split(rng.permutation(N), [2, 5])
-    states = [update(empty, padded(select(sets, part), np.nan)) for part in parts]
+    states = [
+        update(empty, pad_images(select(sets, part), np.nan, N)) for part in parts
+    ]
     streamed = empty
     for part in parts[::-1]:
-        streamed = update(streamed, padded(select(sets, part), np.inf))
+        streamed = update(streamed, pad_images(select(sets, part), np.inf, N))
     merged = model.merge(model.merge(states[0], states[1]), states[2])
     for state in (streamed, merged):
         np.testing.assert_allclose(fused(state), want, rtol=1e-4, atol=1e-5)
@@ -107,6 +95,9 @@ def test_wrong_sizes_are_described(rng):
         WeightedFusion(D, "best").init(jax.random.key(0), sets)
     with pytest.raises(ValueError, match=f"must have 99 channels; got {D}; fuse emb"):
         WeightedFusion(99).apply({}, sets)
+    bare = sets._replace(features=sets.features._replace(style=None))
+    with pytest.raises(ValueError, match="pfe estimates weights from style; got feat"):
+        WeightedFusion(D, "pfe").init(jax.random.key(0), bare)
     other = WeightedFusion(D).init_state(B + 1)
     with pytest.raises(ValueError, match="continue a stream with the model and the"):
         WeightedFusion(D).apply({}, other, sets, method="update")

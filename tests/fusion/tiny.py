@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 
+from kprpe_jax.core.features import Features
 from kprpe_jax.fusion.cluster_aggregate import VARIANTS, ClusterAggregate, ImageSets
 from tests.quick import quick_jit
 
@@ -16,10 +17,10 @@ def tiny_model(variant="paper", **fields):
 
 
 def draw_sets(rng, images, mask=None):
-    features = rng.normal(size=(B, images, D)) * rng.uniform(1, 9, (B, images, 1))
+    embeddings = rng.normal(size=(B, images, D)) * rng.uniform(1, 9, (B, images, 1))
+    style = rng.normal(size=(B, images, CHANNELS, 2)).astype(np.float32)
     return ImageSets(
-        features.astype(np.float32),
-        rng.normal(size=(B, images, CHANNELS, 2)).astype(np.float32),
+        Features(embeddings.astype(np.float32), style=style),
         np.ones((B, images), bool) if mask is None else mask,
     )
 
@@ -48,4 +49,20 @@ def updater(model, variables):
 
 
 def select(sets, images):
-    return ImageSets(*(x[:, images] for x in sets))
+    return jax.tree.map(lambda x: x[:, images], sets)
+
+
+def pad_images(sets, rubbish, width):
+    """The same images followed by others that hold rubbish."""
+    extra = width - sets.mask.shape[1]
+
+    def pad(x, value=rubbish):
+        widths = [(0, 0), (0, extra)] + [(0, 0)] * (x.ndim - 2)
+        return np.pad(x, widths, constant_values=value)
+
+    return ImageSets(jax.tree.map(pad, sets.features), pad(sets.mask, 0))
+
+
+def with_embeddings(sets, embeddings):
+    """The same images with other embeddings."""
+    return sets._replace(features=sets.features._replace(embeddings=embeddings))

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kprpe_jax.core.features import style_statistics
+from kprpe_jax.core.features import Features, style_statistics
 from kprpe_jax.core.unit import unit
 from kprpe_jax.fusion.aggregate import image_weights
 from kprpe_jax.fusion.cluster_aggregate import VARIANTS, ClusterAggregate, ImageSets
@@ -128,7 +128,8 @@ def test_one_call(case):
     assert_close(statistics, stored, BOUND, "style_stats")
 
     def run(params, features, maps, mask):
-        batch = ImageSets(features, tapped(maps, sets, images), mask)
+        style = tapped(maps, sets, images)
+        batch = ImageSets(Features(features, style=style), mask)
         fused, after = model.apply(
             {**variables, "params": params}, batch, train=train,
             mutable=["batch_stats"], capture_intermediates=watched,
@@ -299,9 +300,8 @@ def test_sizes_of_the_paper(clusters, per_channel, count):
     model = official_caface(
         "caface_g4_conf512", num_clusters=clusters, per_channel=per_channel
     )
-    sets = ImageSets(
-        jnp.zeros((1, 2, 512)), jnp.zeros((1, 2, 384, 2)), jnp.ones((1, 2), bool)
-    )
+    features = Features(jnp.zeros((1, 2, 512)), style=jnp.zeros((1, 2, 384, 2)))
+    sets = ImageSets(features, jnp.ones((1, 2), bool))
     params = jax.eval_shape(model.init, jax.random.key(0), sets)["params"]
     assert sum(leaf.size for leaf in jax.tree.leaves(params)) == count
 
@@ -313,7 +313,7 @@ def training_step(model, groups):
     for rows in groups:
         features = rows[..., : model.embed_dim]
         statistics = rows[..., model.embed_dim :].reshape(sets, half, -1, 2)
-        batch = ImageSets(features, statistics, mask)
+        batch = ImageSets(Features(features, style=statistics), mask)
         parts.append((features, model.style(batch, train=True)))
 
     def fuse(state, features, style):

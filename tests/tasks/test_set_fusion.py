@@ -6,7 +6,6 @@ import pytest
 
 from kprpe_jax import tasks
 from kprpe_jax.data.face_features import read_features
-from kprpe_jax.fusion.cluster_aggregate import ImageSets
 from kprpe_jax.losses.set_fusion import class_means
 from kprpe_jax.tasks import set_fusion
 from kprpe_jax.training import loop
@@ -32,7 +31,7 @@ def test_pairs_are_streams_and_unions(rng):
     variables = draw_variables(model, rng)
     one, other = draw_sets(rng, 3), draw_sets(rng, 3)
     other = other._replace(mask=np.array([[1, 1, 0], [1, 0, 0]], bool))
-    pairs = ImageSets(*(np.stack(x, 1) for x in zip(one, other, strict=True)))
+    pairs = jax.tree.map(lambda *x: np.stack(x, 1), one, other)
     fused, _ = quick_jit(
         lambda pairs: set_fusion.fuse_pairs(
             model, variables, pairs, jax.random.key(0), train=False
@@ -46,7 +45,7 @@ def test_pairs_are_streams_and_unions(rng):
             state = model.apply(variables, state, part, method="update")
         return model.apply(variables, state, method="finalize").embeddings
 
-    union = ImageSets(*(np.concatenate(x, 1) for x in zip(one, other, strict=True)))
+    union = jax.tree.map(lambda *x: np.concatenate(x, 1), one, other)
     want = {
         "first": stream(one),
         "second": stream(other),
