@@ -24,7 +24,7 @@ from absl import app, flags, logging
 from PIL import Image
 
 from benchmarks import harness
-from kprpe_jax.data.faces import Faces, open_faces
+from kprpe_jax.data.faces import FaceRows, open_faces
 from kprpe_jax.data.importers.dataset import write_dataset
 from kprpe_jax.data.importers.tar_images import open_tar_images
 from kprpe_jax.data.loader import train_batches
@@ -120,7 +120,11 @@ def load(
 
 
 def _read_until(
-    end: float, batches: Iterator, source: Faces, batch_size: int, memory: list[float]
+    end: float,
+    batches: Iterator,
+    source: FaceRows,
+    batch_size: int,
+    memory: list[float],
 ) -> int:
     """Read epochs until the time is over, and note the memory after each."""
     count = 0

@@ -18,7 +18,7 @@ from absl import app, flags, logging
 from kprpe_jax.core.features import Features
 from kprpe_jax.data.read_photos import read_photos
 from kprpe_jax.data.synthetic.nuisance import Severity
-from kprpe_jax.data.synthetic.sequences import draw_sequence
+from kprpe_jax.data.synthetic.sequences import render_sequence
 from kprpe_jax.fusion.aggregate import image_weights
 from kprpe_jax.fusion.cluster_aggregate import ClusterAggregate, ImageSets
 from kprpe_jax.fusion.files import FusionFile, load_model
@@ -89,7 +89,7 @@ def drawn_person(person: int, *, frames: int = 5) -> np.ndarray:
     @jax.jit
     def draw(index: jax.Array, difficulty: jax.Array) -> jax.Array:
         severity = Severity(*[difficulty] * len(Severity._fields))
-        return draw_sequence(
+        return render_sequence(
             0, person, index, num_frames=frames, severity=severity
         ).images
 

@@ -17,9 +17,9 @@ import numpy as np
 from absl import app, flags, logging
 
 from kprpe_jax.data.face_features import write_features
-from kprpe_jax.data.synthetic.faces import draw_faces
+from kprpe_jax.data.synthetic.faces import render_faces
 from kprpe_jax.data.synthetic.nuisance import Severity
-from kprpe_jax.data.synthetic.sequences import draw_sequence
+from kprpe_jax.data.synthetic.sequences import render_sequence
 from kprpe_jax.weights.extractor import KINDS, Extractor, open_extractor
 
 CLEAN_DIFFICULTY = 0.2
@@ -50,7 +50,7 @@ def sequence_rows(
     def clean(person):
         people, index = jnp.full(2, person), jnp.arange(2)
         severity = severity_of(CLEAN_DIFFICULTY)
-        images = draw_faces(seed, people, index, severity=severity).images
+        images = render_faces(seed, people, index, severity=severity).images
         images = images.astype(jnp.float32) / 127.5 - 1
         features = extractor.extract(variables, images)
         mirrored = extractor.extract(variables, images[:, :, ::-1])
@@ -59,7 +59,7 @@ def sequence_rows(
     @jax.jit
     def sequence(person, index, difficulty):
         severity = severity_of(difficulty)
-        frames = draw_sequence(
+        frames = render_sequence(
             seed, person, index, num_frames=FRAMES, severity=severity
         )
         return extractor.extract(variables, frames.images / 127.5 - 1)

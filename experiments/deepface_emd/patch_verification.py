@@ -25,7 +25,7 @@ from experiments.deepface_emd.reranking_features import (
 )
 from experiments.deepface_emd.reranking_photos import SIDE
 from experiments.deepface_emd.reranking_scores import WEIGHTINGS, pair_scores
-from kprpe_jax.data.faces import Faces
+from kprpe_jax.data.faces import FaceRows
 from kprpe_jax.data.pair_sets import PairSet, open_pair_set
 from kprpe_jax.evaluation.roc import roc_curve, tar_at_far
 from kprpe_jax.evaluation.scores import pair_similarity
@@ -38,7 +38,7 @@ FAR = 1e-3
 
 
 def embed_all(
-    faces: Faces, network: Network, *, batch_size: int = 32
+    faces: FaceRows, network: Network, *, batch_size: int = 32
 ) -> tuple[Features, bool]:
     """Features of all rows, in memory, and whether all of them have keypoints."""
 

@@ -15,7 +15,7 @@ from absl import app, flags, logging
 
 from kprpe_jax.augmentation.photometric import OPERATIONS
 from kprpe_jax.augmentation.recipe import PRESETS, Recipe, augment, make_recipe
-from kprpe_jax.data.synthetic.faces import draw_faces
+from kprpe_jax.data.synthetic.faces import render_faces
 from kprpe_jax.data.synthetic.nuisance import Severity
 from kprpe_jax.report.contact_sheet import plot_contact_sheet
 
@@ -64,7 +64,7 @@ def draw_sheet(path: str | pathlib.Path, *, num_identities: int, seed: int) -> N
     """
     people = np.arange(num_identities, dtype=np.int32)
     easy = Severity(*[0.5] * len(Severity._fields))
-    draw = jax.jit(draw_faces, static_argnames="severity", compiler_options=_QUICK)
+    draw = jax.jit(render_faces, static_argnames="severity", compiler_options=_QUICK)
     faces = draw(seed, people, np.zeros_like(people), severity=easy)
     run = jax.jit(augment, static_argnames="recipe", compiler_options=_QUICK)
     images, points = [], []

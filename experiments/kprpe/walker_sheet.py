@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from absl import app, flags, logging
 
-from kprpe_jax.data.synthetic.walker_frames import WalkSeverity, draw_walk
+from kprpe_jax.data.synthetic.walker_frames import WalkSeverity, render_walk
 from kprpe_jax.report.contact_sheet import plot_contact_sheet
 from kprpe_jax.report.gait import with_joints
 
@@ -44,7 +44,7 @@ def draw_sheet(path: str | pathlib.Path, *, num_identities: int, seed: int) -> N
       num_identities: rows.
       seed: of the people.
     """
-    draw = jax.jit(functools.partial(draw_walk, num_frames=_FRAMES, size=_SIZE))
+    draw = jax.jit(functools.partial(render_walk, num_frames=_FRAMES, size=_SIZE))
     images = []
     for identity in range(num_identities):
         for severity, sequence, frame in _COLUMNS.values():

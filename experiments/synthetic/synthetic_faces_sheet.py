@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from absl import app, flags, logging
 
-from kprpe_jax.data.synthetic.faces import draw_shots, render
+from kprpe_jax.data.synthetic.faces import render, sample_shots
 from kprpe_jax.data.synthetic.nuisance import Severity
 from kprpe_jax.report.contact_sheet import plot_contact_sheet
 
@@ -51,7 +51,7 @@ def draw_sheet(path: str | pathlib.Path, *, num_identities: int, seed: int) -> N
       seed: of the people.
     """
     people = np.arange(num_identities, dtype=np.int32)
-    shots = jax.jit(draw_shots, static_argnames="layout")
+    shots = jax.jit(sample_shots, static_argnames="layout")
     draw = jax.jit(render)
     columns = []
     for place, kind in enumerate(_COLUMNS.values()):

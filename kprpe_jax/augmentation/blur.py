@@ -18,7 +18,7 @@ class Blur(NamedTuple):
       a whole number from 1 there, and follows the image's size.
     sigma: largest deviation of the Gaussian, in the same pixels, uniform from 0.
     side: (low, high), the small image's share of the side, uniform; how it is shrunk
-      and how enlarged are drawn, each for itself, from INTERPOLATIONS.
+      and how enlarged are sampled, each for itself, from INTERPOLATIONS.
     """
 
     prob: float = 0.0
@@ -28,8 +28,8 @@ class Blur(NamedTuple):
     side: tuple[float, float] = (0.2, 1.0)
 
 
-class Drawn(NamedTuple):
-    """What `draw` drew for one image: int32 and float32 scalars.
+class BlurSample(NamedTuple):
+    """The blur of one image: int32 and float32 scalars.
 
     kind: 0 none, 1 box, 2 Gaussian, 3 shrinking and enlarging.
     """
@@ -42,13 +42,13 @@ class Drawn(NamedTuple):
     enlarge: jax.Array
 
 
-def draw(rng: jax.Array, settings: Blur) -> Drawn:
-    """Draw one image's blur.
+def sample(rng: jax.Array, settings: Blur) -> BlurSample:
+    """Sample one image's blur.
 
     Args:
       rng: random key.
       settings: see `Blur`.
-    Returns: see `Drawn`.
+    Returns: see `BlurSample`.
     """
     numbers = jax.random.uniform(rng, (7,))  # one generator for all
     blurs = numbers[0] < settings.prob
@@ -56,7 +56,7 @@ def draw(rng: jax.Array, settings: Blur) -> Drawn:
     kind = 1 + (numbers[1] >= shares[:2].astype(np.float32)).sum()
     low, high = settings.side
     how = jnp.floor(numbers[2:4] * len(INTERPOLATIONS)).astype(jnp.int32)
-    return Drawn(
+    return BlurSample(
         kind=jnp.where(blurs, kind, 0),
         box_width=1 + jnp.floor(numbers[4] * settings.box_width),
         sigma=numbers[5] * settings.sigma,
@@ -66,12 +66,12 @@ def draw(rng: jax.Array, settings: Blur) -> Drawn:
     )
 
 
-def apply(image: jax.Array, drawn: Drawn) -> jax.Array:
+def apply(image: jax.Array, sampled: BlurSample) -> jax.Array:
     """Blur one image; the same along both axes.
 
     Args:
       image: float32 [H, W, 3] in [-1, 1].
-      drawn: from `draw`.
+      sampled: from `sample`.
     Returns: float32 [H, W, 3]; kind 0 is exact.
     """
     height, width = image.shape[:2]
@@ -79,15 +79,15 @@ def apply(image: jax.Array, drawn: Drawn) -> jax.Array:
 
     def matrix(size: int) -> jax.Array:
         return jax.lax.switch(
-            drawn.kind - 1,
+            sampled.kind - 1,
             [
-                lambda: box_matrix(size, drawn.box_width * scale),
-                lambda: gaussian_matrix(size, drawn.sigma * scale),
+                lambda: box_matrix(size, sampled.box_width * scale),
+                lambda: gaussian_matrix(size, sampled.sigma * scale),
                 lambda: resize_matrix(
                     size,
-                    jnp.maximum(jnp.floor(drawn.side * size), 1),
-                    shrink=drawn.shrink,
-                    enlarge=drawn.enlarge,
+                    jnp.maximum(jnp.floor(sampled.side * size), 1),
+                    shrink=sampled.shrink,
+                    enlarge=sampled.enlarge,
                 ),
             ],
         )
@@ -97,7 +97,7 @@ def apply(image: jax.Array, drawn: Drawn) -> jax.Array:
         columns = rows if width == height else matrix(width)
         return jnp.clip(blur_with(image, rows, columns), -1, 1)
 
-    return jax.lax.cond(drawn.kind > 0, blur, lambda: image)
+    return jax.lax.cond(sampled.kind > 0, blur, lambda: image)
 
 
 def blur_with(image: jax.Array, rows: jax.Array, columns: jax.Array) -> jax.Array:

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-_TRIES = 10  # crops drawn, of which the first that fits is taken
+_TRIES = 10  # crops sampled, of which the first that fits is taken
 _RATIOS = (3 / 4, 4 / 3)  # width / height of a crop
 
 
@@ -27,8 +27,8 @@ class Occlusion(NamedTuple):
     hole_side: float = 1 / 7
 
 
-class Drawn(NamedTuple):
-    """What `draw` drew for one image, in pixels.
+class OcclusionSample(NamedTuple):
+    """The sampled occlusion of one image, in pixels.
 
     crops: bool, whether there is a crop.
     crop: float32 [2, 2], its (top, left) and its (bottom, right).
@@ -42,14 +42,16 @@ class Drawn(NamedTuple):
     holes: jax.Array
 
 
-def draw(rng: jax.Array, settings: Occlusion, *, size: tuple[int, int]) -> Drawn:
-    """Draw what covers one image.
+def sample(
+    rng: jax.Array, settings: Occlusion, *, size: tuple[int, int]
+) -> OcclusionSample:
+    """Sample what covers one image.
 
     Args:
       rng: random key.
       settings: see `Occlusion`.
       size: (height, width) of the image.
-    Returns: see `Drawn`.
+    Returns: see `OcclusionSample`.
     """
     fewest, most = settings.holes
     numbers = jax.random.uniform(rng, (5 + 2 * _TRIES + 2 * most,))  # one generator
@@ -57,7 +59,7 @@ def draw(rng: jax.Array, settings: Occlusion, *, size: tuple[int, int]) -> Drawn
     tries, corners = jnp.split(numbers[5:], [2 * _TRIES])
     number = fewest + jnp.floor(number * (most - fewest + 1)).astype(jnp.int32)
     free = np.array(size) - _hole_pixels(settings, size)
-    return Drawn(
+    return OcclusionSample(
         crops=crops < settings.crop_prob,
         crop=_crop(tries, jnp.stack([top, left]), settings.crop_area, size),
         num_holes=jnp.where(holes < settings.hole_prob, number, 0),
@@ -65,26 +67,28 @@ def draw(rng: jax.Array, settings: Occlusion, *, size: tuple[int, int]) -> Drawn
     )
 
 
-def apply(image: jax.Array, drawn: Drawn, settings: Occlusion) -> jax.Array:
+def apply(image: jax.Array, sampled: OcclusionSample, settings: Occlusion) -> jax.Array:
     """Paint what is covered black.
 
     Args:
       image: float32 [H, W, 3] in [-1, 1].
-      drawn: from `draw`.
-      settings: the ones that `draw` had.
+      sampled: from `sample`.
+      settings: the ones that `sample` had.
     Returns: float32 [H, W, 3].
     """
     size = image.shape[:2]
     side = _hole_pixels(settings, size)
 
     def cover() -> jax.Array:
-        visible = _box(size, *drawn.crop) | ~drawn.crops
-        holes = jax.vmap(lambda corner: _box(size, corner, corner + side))(drawn.holes)
-        there = jnp.arange(len(holes)) < drawn.num_holes
+        visible = _box(size, *sampled.crop) | ~sampled.crops
+        holes = jax.vmap(lambda corner: _box(size, corner, corner + side))(
+            sampled.holes
+        )
+        there = jnp.arange(len(holes)) < sampled.num_holes
         visible &= ~(holes & there[:, None, None]).any(axis=0)
         return jnp.where(visible[..., None], image, -1.0)
 
-    return jax.lax.cond(drawn.crops | (drawn.num_holes > 0), cover, lambda: image)
+    return jax.lax.cond(sampled.crops | (sampled.num_holes > 0), cover, lambda: image)
 
 
 def _crop(

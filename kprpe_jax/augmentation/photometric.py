@@ -44,16 +44,16 @@ class Photometric(NamedTuple):
     """Which color operations, how often and how strong.
 
     prob: of any operation at all.
-    kind: "randaugment" draws `num_ops` operations with replacement; "jitter" applies
+    kind: "randaugment" samples `num_ops` operations with replacement; "jitter" applies
       each of `ops` once, in random order.
     ops: names of OPERATIONS.
-    weights: how often "randaugment" draws each of `ops`, in any unit.
+    weights: how often "randaugment" samples each of `ops`, in any unit.
     num_ops: operations of "randaugment" in a row.
     magnitude: of "randaugment", of `bins` - 1; the sign is a coin toss.
-    spread: the magnitude is a whole number drawn from magnitude - spread ..
+    spread: the magnitude is a whole number sampled from magnitude - spread ..
       magnitude + spread - 1; 0 takes `magnitude` itself.
     bins: as RandAugment counts magnitudes.
-    jitter: "jitter" draws factors from 1 - jitter .. 1 + jitter.
+    jitter: "jitter" samples factors from 1 - jitter .. 1 + jitter.
     """
 
     prob: float = 0.0
@@ -67,8 +67,8 @@ class Photometric(NamedTuple):
     jitter: float = 0.5
 
 
-class Drawn(NamedTuple):
-    """What `draw` drew for one image: n operations, from first to last.
+class PhotometricSample(NamedTuple):
+    """The sampled operations of one image: n operations, from first to last.
 
     ops: int32 [n], 0 is none, i the (i - 1)th of the settings' `ops`.
     strength: float32 [n], 0..1.
@@ -80,13 +80,13 @@ class Drawn(NamedTuple):
     sign: jax.Array
 
 
-def draw(rng: jax.Array, settings: Photometric) -> Drawn:
-    """Draw one image's operations.
+def sample(rng: jax.Array, settings: Photometric) -> PhotometricSample:
+    """Sample one image's operations.
 
     Args:
       rng: random key.
       settings: see `Photometric`.
-    Returns: see `Drawn`.
+    Returns: see `PhotometricSample`.
     """
     jitter = settings.kind == "jitter"
     count = len(settings.ops) if jitter else settings.num_ops
@@ -103,20 +103,22 @@ def draw(rng: jax.Array, settings: Photometric) -> Drawn:
         bin_index = low + jnp.floor(strength * bins)
         strength = jnp.clip(bin_index / (settings.bins - 1), 0, 1)
     applied = numbers[0] < settings.prob
-    return Drawn(
+    return PhotometricSample(
         ops=jnp.where(applied, ops + 1, 0),
         strength=strength,
         sign=jnp.where(sign < 0.5, -1.0, 1.0),
     )
 
 
-def apply(image: jax.Array, drawn: Drawn, settings: Photometric) -> jax.Array:
-    """Apply drawn operations, from first to last.
+def apply(
+    image: jax.Array, sampled: PhotometricSample, settings: Photometric
+) -> jax.Array:
+    """Apply sampled operations, from first to last.
 
     Args:
       image: float32 [H, W, 3] in [-1, 1].
-      drawn: from `draw`.
-      settings: the ones that `draw` had.
+      sampled: from `sample`.
+      settings: the ones that `sample` had.
     Returns: float32 [H, W, 3].
     """
     branches = [OPERATIONS[name] for name in ("identity", *settings.ops)]
@@ -125,7 +127,7 @@ def apply(image: jax.Array, drawn: Drawn, settings: Photometric) -> jax.Array:
         op, strength, sign = one
         return jax.lax.switch(op, branches, image, strength, sign), None
 
-    return jax.lax.scan(step, image, drawn)[0]
+    return jax.lax.scan(step, image, sampled)[0]
 
 
 def _factor(strength: jax.Array, sign: jax.Array) -> jax.Array:

@@ -25,8 +25,8 @@ class Recipe(NamedTuple):
 PRESETS = {
     "none": Recipe(),
     # Source: KP-RPE, Sec. 4.1 and Tab. 6; what these leave open is as the authors'
-    # released training configuration has it. It draws RandAugment's equalize and gray
-    # anew up to two times: weights 4 and 67. Its cut-out is one draw of 0.2, a crop
+    # released training configuration has it. It samples RandAugment's equalize and gray
+    # anew up to two times: weights 4 and 67. Its cut-out is one sample of 0.2, a crop
     # in 95 % of the cases.
     "kprpe": Recipe(
         spatial=Spatial(
@@ -94,10 +94,10 @@ def augment(
     *,
     mirror: Sequence[int] = FACE_MIRROR,
 ) -> tuple[jax.Array, jax.Array]:
-    """Augment a batch, each image by its own random draws.
+    """Augment a batch, each image by its own random numbers.
 
     What becomes of an image depends on its own key alone, never on the rest of the
-    batch. An image that draws nothing comes back bit for bit.
+    batch. An image for which no operation is sampled comes back bit for bit.
 
     Args:
       rng: a random key, from which image i gets `fold_in(rng, i)`, or one key [B] for
@@ -124,57 +124,57 @@ def augment(
         images = images / 127.5 - 1
 
     size = images.shape[1:3]
-    drawn = jax.vmap(lambda rng: _draw(rng, recipe, size))(rng)
+    sampled = jax.vmap(lambda rng: _sample(rng, recipe, size))(rng)
 
-    def one(image, keypoints, drawn):
-        return _apply(image, keypoints, drawn, recipe, mirror)
+    def one(image, keypoints, sampled):
+        return _apply(image, keypoints, sampled, recipe, mirror)
 
     # Rare operations cost nothing where images take turns, which suits a CPU; side by
     # side, which suits accelerators, every image pays for all of them.
     return jax.lax.platform_dependent(
         images,
         keypoints.astype(jnp.float32),
-        drawn,
+        sampled,
         cpu=lambda *batch: jax.lax.map(lambda args: one(*args), batch),
         default=jax.vmap(one),
     )
 
 
-class _Drawn(NamedTuple):
-    """What was drawn for one image, part by part."""
+class _Samples(NamedTuple):
+    """The samples of one image, part by part."""
 
     spatial: spatial.Motion
-    occlusion: occlusion.Drawn
-    blur: blur.Drawn
-    photometric: photometric.Drawn
+    occlusion: occlusion.OcclusionSample
+    blur: blur.BlurSample
+    photometric: photometric.PhotometricSample
 
 
-def _draw(rng: jax.Array, recipe: Recipe, size: tuple[int, int]) -> _Drawn:
+def _sample(rng: jax.Array, recipe: Recipe, size: tuple[int, int]) -> _Samples:
     rngs = jax.random.split(rng, len(recipe))
-    return _Drawn(
-        spatial.draw(rngs[0], recipe.spatial, size=size),
-        occlusion.draw(rngs[1], recipe.occlusion, size=size),
-        blur.draw(rngs[2], recipe.blur),
-        photometric.draw(rngs[3], recipe.photometric),
+    return _Samples(
+        spatial.sample(rngs[0], recipe.spatial, size=size),
+        occlusion.sample(rngs[1], recipe.occlusion, size=size),
+        blur.sample(rngs[2], recipe.blur),
+        photometric.sample(rngs[3], recipe.photometric),
     )
 
 
 def _apply(
     image: jax.Array,
     keypoints: jax.Array,
-    drawn: _Drawn,
+    sampled: _Samples,
     recipe: Recipe,
     mirror: Sequence[int],
 ) -> tuple[jax.Array, jax.Array]:
     """Augment one image [H, W, 3]; what can never happen is not compiled."""
     keypoints = spatial.move_keypoints(
-        keypoints, drawn.spatial, size=image.shape[:2], mirror=mirror
+        keypoints, sampled.spatial, size=image.shape[:2], mirror=mirror
     )
-    image = spatial.warp(image, drawn.spatial, recipe.spatial)
+    image = spatial.warp(image, sampled.spatial, recipe.spatial)
     if recipe.occlusion.crop_prob > 0 or recipe.occlusion.hole_prob > 0:
-        image = occlusion.apply(image, drawn.occlusion, recipe.occlusion)
+        image = occlusion.apply(image, sampled.occlusion, recipe.occlusion)
     if recipe.blur.prob > 0:
-        image = blur.apply(image, drawn.blur)
+        image = blur.apply(image, sampled.blur)
     if recipe.photometric.prob > 0:
-        image = photometric.apply(image, drawn.photometric, recipe.photometric)
+        image = photometric.apply(image, sampled.photometric, recipe.photometric)
     return image, keypoints

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from kprpe_jax.augmentation.spatial import Spatial, draw, move_keypoints, warp
+from kprpe_jax.augmentation.spatial import Spatial, move_keypoints, sample, warp
 from kprpe_jax.data.synthetic.walker import JOINT_MIRROR
 
 
@@ -16,7 +16,7 @@ def move_sequences(
     joint_mask: Array,
     settings: Spatial,
 ) -> tuple[Array, Array, Array]:
-    """Flip, turn, scale and shift each sequence by its own draw.
+    """Flip, turn, scale and shift each sequence by its own sample.
 
     Args:
       rng: key.
@@ -30,7 +30,7 @@ def move_sequences(
     rngs = jax.vmap(jax.random.fold_in, (None, 0))(rng, jnp.arange(len(silhouettes)))
 
     def one(rng, frames, points, known):
-        motion = draw(rng, settings, size=size)
+        motion = sample(rng, settings, size=size)
         # Frames stand as channels, and black is -1, as in `warp`.
         image = warp(2 * jnp.moveaxis(frames, 0, -1) - 1, motion, settings)
         moved = jax.vmap(

@@ -50,7 +50,7 @@ class Spatial(NamedTuple):
 
 
 class Motion(NamedTuple):
-    """What `draw` drew for one image.
+    """The sampled motion of one image.
 
     matrix: float32 [2, 3], where content goes, in the pixels of `affine`.
     flip: bool, whether the matrix mirrors.
@@ -62,8 +62,8 @@ class Motion(NamedTuple):
     moves: jax.Array
 
 
-def draw(rng: jax.Array, settings: Spatial, *, size: tuple[int, int]) -> Motion:
-    """Draw one image's motion.
+def sample(rng: jax.Array, settings: Spatial, *, size: tuple[int, int]) -> Motion:
+    """Sample one image's motion.
 
     Rotation, then shear, then translation, then scaling, all about the image's center,
     then the flip.
@@ -111,8 +111,8 @@ def warp(image: jax.Array, motion: Motion, settings: Spatial) -> jax.Array:
 
     Args:
       image: float32 [H, W, 3] in [-1, 1].
-      motion: from `draw`.
-      settings: the ones that `draw` had.
+      motion: from `sample`.
+      settings: the ones that `sample` had.
     Returns: float32 [H, W, 3]; a motion that is none, or only a flip, is exact.
     """
     if settings.flip_prob > 0:
@@ -141,7 +141,7 @@ def move_keypoints(
 
     Args:
       keypoints: [K, 2], (x, y) in 0..1.
-      motion: from `draw`.
+      motion: from `sample`.
       size: (height, width) of the image.
       mirror: K indices; in a flipped image point k is the old point mirror[k].
     Returns: float32 [K, 2], may leave 0..1; untouched where nothing moved.

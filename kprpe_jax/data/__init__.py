@@ -1,1 +1,1 @@
-"""Importers, TFDS builders, drawn faces, augmentation, and the loader."""
+"""Importers, TFDS builders, synthetic data and the loader."""

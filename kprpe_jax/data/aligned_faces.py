@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-from kprpe_jax.data.faces import Faces
+from kprpe_jax.data.faces import FaceRows
 from kprpe_jax.data.importers.decode import decode_rgb
 from kprpe_jax.geometry.template import face_template
 
@@ -54,15 +54,15 @@ def alignment_matrix(points: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return np.array([[a, -b, offset.real], [b, a, offset.imag]])
 
 
-class AlignedFaces(Faces):
-    """Rows as `Faces` gives them, from photos of any size that have keypoints.
+class AlignedFaces(FaceRows):
+    """Rows as `FaceRows` gives them, from photos of any size that have keypoints.
 
     Args:
       source: rows of an imported data set (`store.open_split`).
       image_size: (H, W) of the rows.
       share: of the way from the crop of the detection (0) to the alignment (1); the
         map between is the mean of the two, so weighted. Bilinear, black outside.
-      rows, first_label: of `Faces`.
+      rows, first_label: of `FaceRows`.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class AlignedFaces(Faces):
         self._share = share
 
     @classmethod
-    def of(cls, faces: Faces, share: float = 1.0) -> "AlignedFaces":
+    def of(cls, faces: FaceRows, share: float = 1.0) -> "AlignedFaces":
         """The same rows, cut."""
         return cls(
             faces._source,

@@ -18,7 +18,7 @@ class AffineRanges(NamedTuple):
 
     rotation_degrees: angle, uniform in -r .. r.
     shear: coefficient, uniform in -s .. s.
-    scale: expansion, uniform in (low, high), drawn for x and for y.
+    scale: expansion, uniform in (low, high), sampled for x and for y.
     """
 
     rotation_degrees: float = 20.0
@@ -41,7 +41,7 @@ def place_on_canvas(
       images: [B, h, w, 1 or 3], 0..255.
       keypoints: [B, K, 2], (x, y) in 0..1 of the images; their box holds the ink.
       canvas_size: S, side of the canvas in pixels.
-      mode: "random" draws the offset uniformly among those that keep the
+      mode: "random" samples the offset uniformly among those that keep the
         keypoints' box inside the canvas (a box larger than the canvas is centered);
         "center" centers the image's frame, as affNIST's untransformed digits.
     Returns: images float32 [B, S, S, 3] in [-1, 1] and keypoints float32 [B, K, 2]
@@ -83,7 +83,7 @@ def distort_on_canvas(
     Around the center of the keypoints' box: independent expansion along x and y,
     then shear, then rotation. Then a whole-pixel offset, uniform among those that
     keep all ink inside the canvas (ink that does not fit is centered). Bilinear.
-    Severity 0 is `place_on_canvas`, up to the random draw.
+    Severity 0 is `place_on_canvas`, up to the sampled offset.
 
     Args:
       rng: random key.
@@ -130,7 +130,7 @@ def _ink_extent(images: jax.Array, matrix: jax.Array) -> tuple[jax.Array, jax.Ar
     """Lowest and highest (x, y) [B, 2] in pixels that the mapped ink reaches."""
     batch, height, width, _ = images.shape
     ink = (images > INK_THRESHOLD).any(axis=-1)
-    ink |= ~ink.any(axis=(1, 2), keepdims=True)  # nothing drawn: the whole frame
+    ink |= ~ink.any(axis=(1, 2), keepdims=True)  # no ink: the whole frame
     y, x = jnp.meshgrid(
         jnp.arange(height) + 0.5, jnp.arange(width) + 0.5, indexing="ij"
     )
@@ -150,8 +150,8 @@ def _random_offset(
     """Whole-pixel offsets int32 [B, 2] that keep [low, high] inside the canvas."""
     first = jnp.ceil(-low).astype(jnp.int32)
     last = jnp.floor(canvas_size - high).astype(jnp.int32)
-    drawn = jax.random.randint(rng, first.shape, first, jnp.maximum(first, last) + 1)
-    return jnp.where(first <= last, drawn, (first + last) // 2)
+    sampled = jax.random.randint(rng, first.shape, first, jnp.maximum(first, last) + 1)
+    return jnp.where(first <= last, sampled, (first + last) // 2)
 
 
 def _shift(images: jax.Array, offset: jax.Array, canvas_size: int) -> jax.Array:

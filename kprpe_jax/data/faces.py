@@ -19,7 +19,7 @@ def open_faces(
     identities: tuple[int, int] | None = None,
     points: str = "keypoints",
     needs_keypoints: bool = False,
-) -> "Faces":
+) -> "FaceRows":
     """Open a split of an imported data set, or some of its people.
 
     Args:
@@ -29,7 +29,7 @@ def open_faces(
         counted from 0 then; None = all rows. Every row is read once for it.
       points: field of the rows that is read as their keypoints: "landmarks" gives the
         84 of synthetic faces instead of five.
-      needs_keypoints: of `Faces`.
+      needs_keypoints: of `FaceRows`.
     Raises: ValueError: as `open_split`; a data set without encoded faces, or without
       such points; nobody there.
     """
@@ -48,7 +48,7 @@ def open_faces(
         image_size=image_size, points=points, needs_keypoints=needs_keypoints
     )
     if identities is None:
-        return Faces(source, **options)
+        return FaceRows(source, **options)
     first, last = identities
     labels = read_labels(source)
     rows = np.flatnonzero((labels >= first) & (labels < last))
@@ -57,10 +57,10 @@ def open_faces(
             f"open_faces: some labels of {name} must lie in {first} .. {last - 1}; got "
             f"{labels.min()} .. {labels.max()}; change the identities"
         )
-    return Faces(source, rows=rows, first_label=first, **options)
+    return FaceRows(source, rows=rows, first_label=first, **options)
 
 
-class Faces(Sequence):
+class FaceRows(Sequence):
     """Decoded rows with random access, for `loader.train_batches` and `eval_batches`.
 
     A row is image uint8 [H, W, 3], label int32, keypoints float32 [5, 2] (zeros where
@@ -95,7 +95,7 @@ class Faces(Sequence):
     def __len__(self) -> int:
         return len(self._rows)
 
-    def select(self, rows: np.ndarray) -> "Faces":
+    def select(self, rows: np.ndarray) -> "FaceRows":
         """Some of these rows, int [M], in the given order."""
         chosen = copy.copy(self)
         chosen._rows = self._rows[rows]
@@ -134,7 +134,7 @@ class Faces(Sequence):
         image = decode_rgb(encoded["image"].item())
         if image.shape != self._shape:
             raise ValueError(
-                f"Faces: images must be {self._shape[0]} x {self._shape[1]} pixels; "
+                f"FaceRows: images must be {self._shape[0]} x {self._shape[1]} pixels; "
                 f"got {image.shape[0]} x {image.shape[1]} in row {row} (key "
                 f"{encoded['key'].item().decode(errors='replace')!r}); align the data "
                 "set or change data.image_shape"
@@ -151,8 +151,8 @@ class Faces(Sequence):
     def _check_keypoints(self, row: int, encoded: dict[str, np.ndarray]) -> None:
         if self._needs_keypoints and not encoded["has_keypoints"]:
             raise ValueError(
-                "Faces: every image must have keypoints where a network reads them or "
-                f"images are aligned by them; got none in row {row} (key "
+                "FaceRows: every image must have keypoints where a network reads them "
+                f"or images are aligned by them; got none in row {row} (key "
                 f"{encoded['key'].item().decode(errors='replace')!r}); import the data "
                 "set with --landmarks or --detector"
             )

@@ -58,7 +58,7 @@ def open_gait(
         raise ValueError(
             f"open_gait: silhouettes of {name} must be {size[0]} x {size[1]} pixels; "
             f"got {stored[0]} x {stored[1]}; change model.image_size, or import or "
-            "draw the data set in this size"
+            "synthesize the data set in this size"
         )
     return GaitSplit(
         source,

@@ -30,7 +30,7 @@ from kprpe_jax.data.importers.image_list import open_image_list
 from kprpe_jax.data.importers.landmarks import UNITS, Landmarks, read_landmarks
 from kprpe_jax.data.importers.pair_list import read_lfw_pairs, tables
 from kprpe_jax.data.importers.prepared import open_prepared
-from kprpe_jax.data.importers.record import Record, Source, file_state
+from kprpe_jax.data.importers.record import Record, RecordSource, file_state
 from kprpe_jax.data.importers.record_io import open_record_io
 from kprpe_jax.data.importers.tar_images import open_tar_images
 from kprpe_jax.data.importers.tinyface import open_tinyface
@@ -38,7 +38,7 @@ from kprpe_jax.data.importers.verification_bin import open_verification_bin
 from kprpe_jax.data.importers.video_templates import open_video_templates
 from kprpe_jax.data.importers.wider_face import open_wider_face
 
-KINDS: dict[str, Callable[..., Source]] = {
+KINDS: dict[str, Callable[..., RecordSource]] = {
     "insightface_rec": open_record_io,
     "insightface_bin": open_verification_bin,
     "folder": open_image_folder,
@@ -154,7 +154,7 @@ def _import() -> dict:
     )
 
 
-def _detected(source: Source, landmarks: Landmarks | None) -> Source:
+def _detected(source: RecordSource, landmarks: Landmarks | None) -> RecordSource:
     """Let the detector that the flags name find keypoints."""
     if _DETECTOR_WEIGHTS.value is None or not os.path.isfile(_DETECTOR_WEIGHTS.value):
         raise ValueError(

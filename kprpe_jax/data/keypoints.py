@@ -52,7 +52,7 @@ def perturb_keypoints(
 
     Source: kprpe, Eq. 12, L_pert = L + alpha * L. Taken literally ("scale") this
     moves all points away from the image's top-left corner by the same factor.
-    "uniform" draws alpha anew for each coordinate from U(-alpha, alpha), which is
+    "uniform" samples alpha anew for each coordinate from U(-alpha, alpha), which is
     noise in the usual sense.
 
     Args:
@@ -66,8 +66,8 @@ def perturb_keypoints(
     if noise == "scale":
         return keypoints + alpha * keypoints
     if noise == "uniform":
-        draw = jax.random.uniform(rng, keypoints.shape, keypoints.dtype, -1.0, 1.0)
-        return keypoints + alpha * draw * keypoints
+        sampled = jax.random.uniform(rng, keypoints.shape, keypoints.dtype, -1.0, 1.0)
+        return keypoints + alpha * sampled * keypoints
     raise ValueError(
         f"perturb_keypoints: noise must be 'scale' or 'uniform'; got {noise!r}; "
         "choose one of the two"

@@ -29,8 +29,9 @@ def balanced(
 ) -> grain.MapDataset:
     """P identities x K images: K rows of a person, then K of the next.
 
-    Every identity comes once per epoch, in a new order each; its K rows are drawn anew,
-    without repetition where it has that many. A batch of P * K rows has P identities.
+    Every identity comes once per epoch, in a new order each; its K rows are sampled
+    anew, without repetition where it has that many. A batch of P * K rows has P
+    identities.
 
     Args:
       labels: int [N] of all rows; rows with a label < 0 are left out.
@@ -74,7 +75,7 @@ def repeated(
 def numbered(rows: grain.MapDataset, *, num_rows: int) -> grain.MapDataset:
     """Tell visits apart: row r at place t becomes r + num_rows * t.
 
-    For sources that draw anew at every visit, such as `gait.Clips`.
+    For sources that sample anew at every visit, such as `gait.Clips`.
 
     Args:
       rows: stream of row numbers.
@@ -124,8 +125,8 @@ class _Repeated(_Endless):
     def __getitem__(self, place: int) -> int:
         pair, second = divmod(int(place), 2)
         if second:
-            draw = np.random.default_rng([self._seed, 2, pair]).random()
-            second = draw >= self._probability
+            sampled = np.random.default_rng([self._seed, 2, pair]).random()
+            second = sampled >= self._probability
         return self._rows[2 * pair + int(second)]
 
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow_datasets as tfds
 
-from kprpe_jax.data.faces import Faces, check_keypoints, open_faces
+from kprpe_jax.data.faces import FaceRows, check_keypoints, open_faces
 from kprpe_jax.data.importers.dataset import TABLES
 from kprpe_jax.data.store import newest_version
 
@@ -21,7 +21,7 @@ class PairSet(NamedTuple):
       num_folds: F.
     """
 
-    faces: Faces
+    faces: FaceRows
     first: np.ndarray
     second: np.ndarray
     same: np.ndarray
@@ -40,7 +40,7 @@ def open_pair_set(
     Args:
       data_dir, name: of the data set, which has one split.
       image_size: (height, width) that every image must have.
-      needs_keypoints: of `Faces`.
+      needs_keypoints: of `FaceRows`.
     Raises: ValueError: no such data set; one without pairs; pairs that name images
       which the import does not hold, or has no keypoints of where they are needed;
       pairs of both kinds in fewer than two folds, or in more folds than pairs.

@@ -16,7 +16,7 @@ def paired(labels: np.ndarray, *, seed: int) -> grain.MapDataset:
 
     Every person with two images comes once per epoch of genuine pairs, everybody once
     per epoch of impostor pairs, in a new order each; the images, and who the other
-    person is, are drawn anew. Place t depends on the seed and t alone.
+    person is, are sampled anew. Place t depends on the seed and t alone.
 
     Source: Face-ViT, Sec. 4.3: half positives, half negatives, of all identities.
     Args:

@@ -116,7 +116,7 @@ def _check_same(path: str, wanted: dict[str, object]) -> None:
         )
 
 
-class Source(Sequence):
+class StoredRows(Sequence):
     """Rows of one split with random access; errors name the shard.
 
     Args:
@@ -169,7 +169,7 @@ class Source(Sequence):
         return error
 
 
-def open_split(data_dir: str | os.PathLike, name: str, split: str) -> Source:
+def open_split(data_dir: str | os.PathLike, name: str, split: str) -> StoredRows:
     """Open one split of a prepared data set.
 
     Args:
@@ -198,7 +198,7 @@ def open_split(data_dir: str | os.PathLike, name: str, split: str) -> Source:
         )
     for shard in shards:
         _check_shard(os.fspath(shard.filename), shard.examples_in_shard)
-    return Source(builder.as_data_source(split=split), shards)
+    return StoredRows(builder.as_data_source(split=split), shards)
 
 
 def open_builder(data_dir: str | os.PathLike, name: str) -> tfds.core.DatasetBuilder:
@@ -283,7 +283,7 @@ def _first_line(error: Exception) -> str:
 
 
 class Rows(Sequence):
-    """Rows in memory, with the same access as a `Source`.
+    """Rows in memory, with the same access as a `StoredRows`.
 
     Args:
       arrays: name -> array [N, ...]; the same N for all.

@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from kprpe_jax.data.aligned_faces import AlignedFaces
-from kprpe_jax.data.faces import Faces, check_keypoints, read_fields
+from kprpe_jax.data.faces import FaceRows, check_keypoints, read_fields
 from kprpe_jax.data.importers.ijb import DETECTION_SCORE
 from kprpe_jax.data.pair_sets import read_tables
 from kprpe_jax.data.store import newest_version, open_split
@@ -50,7 +50,7 @@ class TemplateSet(NamedTuple):
       lists: of IJB-B and IJB-C; empty elsewhere.
     """
 
-    faces: Faces
+    faces: FaceRows
     template: np.ndarray
     media: np.ndarray
     identity: np.ndarray
@@ -74,7 +74,7 @@ def open_template_set(
       image_size: (height, width) of the images.
       align: bring photos of any size to the template by their keypoints; else every
         image must have `image_size`.
-      needs_keypoints: of `Faces`.
+      needs_keypoints: of `FaceRows`.
     Raises: ValueError: no such data set; its lists, or the CSV of videos, name
       templates without images; an image of nobody where there are no lists; a probe
       of TinyFace that was not imported, or none of whose matches was; images without
@@ -114,7 +114,7 @@ def open_template_set(
     _check_probes(name, template, part, tables)
     if align or needs_keypoints:
         check_keypoints(name, np.array(fields["has_keypoints"], bool)[rows])
-    faces = Faces(
+    faces = FaceRows(
         source, image_size=image_size, rows=rows, needs_keypoints=needs_keypoints
     )
     if align:

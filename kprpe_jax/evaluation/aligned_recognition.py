@@ -14,7 +14,7 @@ from jax import Array
 from jax.sharding import Mesh
 
 from kprpe_jax.core.unit import direction
-from kprpe_jax.data.faces import Faces
+from kprpe_jax.data.faces import FaceRows
 from kprpe_jax.evaluation.alignment_strength import alignment_nme
 from kprpe_jax.evaluation.conditions import Evaluator
 from kprpe_jax.evaluation.embedding import embed_rows
@@ -30,7 +30,7 @@ Forward = Callable[[Any, Any, Array, Array], tuple[Array, Array]]
 
 def make_evaluators(
     forward: Forward,
-    source: Faces,
+    source: FaceRows,
     pairs: Pairs,
     severities: Sequence[float],
     *,

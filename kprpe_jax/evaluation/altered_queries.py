@@ -13,7 +13,7 @@ import numpy as np
 from jax import Array
 from jax.sharding import Mesh
 
-from kprpe_jax.data.faces import Faces as Rows
+from kprpe_jax.data.faces import FaceRows
 from kprpe_jax.evaluation.adversarial import attack_embeddings
 from kprpe_jax.evaluation.altered import ALTERATIONS
 from kprpe_jax.evaluation.conditions import Evaluator
@@ -27,7 +27,7 @@ KINDS = ("plain", *ALTERATIONS, "adversarial")
 
 def make_evaluators(
     embed: Embed,
-    source: Rows,
+    source: FaceRows,
     kinds: Sequence[str] = KINDS,
     *,
     batch_size: int,

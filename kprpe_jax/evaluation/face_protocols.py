@@ -18,7 +18,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from kprpe_jax.data.faces import Faces
+from kprpe_jax.data.faces import FaceRows
 from kprpe_jax.data.template_sets import TemplateSet
 from kprpe_jax.evaluation.conditions import Evaluator, merge_evaluators
 from kprpe_jax.evaluation.embedding import Embed, embed_rows, with_mirror
@@ -57,7 +57,7 @@ class Images(NamedTuple):
 
 
 # (state, mesh, faces) -> Images
-EmbedFaces = Callable[[Any, Mesh, Faces], Images]
+EmbedFaces = Callable[[Any, Mesh, FaceRows], Images]
 
 
 def protocol_evaluators(
@@ -257,7 +257,7 @@ def _embed_faces(embed: Embed, batch_size: int, mirror: str) -> EmbedFaces:
             landmark_score(batch["keypoints"], canonical),
         )
 
-    def embed_faces(state: Any, mesh: Mesh, faces: Faces) -> Images:
+    def embed_faces(state: Any, mesh: Mesh, faces: FaceRows) -> Images:
         return embed_rows(
             lambda batch, _: embed_batch(state.params, state.collections, batch),
             faces,

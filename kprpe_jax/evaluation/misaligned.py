@@ -14,7 +14,7 @@ import numpy as np
 from jax import Array
 from jax.sharding import Mesh
 
-from kprpe_jax.data.faces import Faces
+from kprpe_jax.data.faces import FaceRows
 from kprpe_jax.data.keypoints import perturb_keypoints
 from kprpe_jax.evaluation.conditions import Condition, Evaluator, check_swapping
 from kprpe_jax.evaluation.embedding import Embed, embed_rows, with_mirror
@@ -110,7 +110,7 @@ def face_conditions(
 
 def make_evaluators(
     embed: Embed,
-    source: Faces,
+    source: FaceRows,
     pairs: Pairs,
     conditions: dict[str, dict[str, Condition]],
     *,

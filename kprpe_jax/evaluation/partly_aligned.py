@@ -11,7 +11,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from kprpe_jax.data.aligned_faces import AlignedFaces
-from kprpe_jax.data.faces import Faces
+from kprpe_jax.data.faces import FaceRows
 from kprpe_jax.evaluation.conditions import Evaluator
 from kprpe_jax.evaluation.embedding import Embed, embed_rows, with_mirror
 from kprpe_jax.evaluation.pairs import Pairs
@@ -21,7 +21,7 @@ from kprpe_jax.evaluation.verification import fold_accuracy
 
 def make_evaluator(
     embed: Embed,
-    faces: Faces,
+    faces: FaceRows,
     pairs: Pairs,
     shares: Sequence[float],
     *,

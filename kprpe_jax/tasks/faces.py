@@ -15,7 +15,7 @@ from kprpe_jax.augmentation.sharded import augment_sharded
 from kprpe_jax.augmentation.spatial import FACE_MIRROR
 from kprpe_jax.data import order
 from kprpe_jax.data.check import check_batch
-from kprpe_jax.data.faces import Faces, check_keypoints, open_faces
+from kprpe_jax.data.faces import FaceRows, check_keypoints, open_faces
 from kprpe_jax.data.pair_sets import PairSet, open_pair_set, read_tables
 from kprpe_jax.data.store import newest_version
 from kprpe_jax.data.synthetic.landmarks import MIRROR
@@ -54,7 +54,7 @@ def open_training(config: ConfigDict, seed: int) -> TrainingRows:
 
 def open_people(
     config: ConfigDict, split: str, identities: Sequence[int] = ()
-) -> Faces:
+) -> FaceRows:
     """The rows of a split of the config's data set.
 
     Reads data: dir, name, image_shape, points (field that the keypoints come from).
@@ -78,7 +78,7 @@ def open_people(
     )
 
 
-def open_unseen(config: ConfigDict) -> Faces:
+def open_unseen(config: ConfigDict) -> FaceRows:
     """The people of the config's data set that evaluators test, none of training's.
 
     Reads evals: split, identities.
@@ -249,7 +249,7 @@ def unaligned_evaluators(embed: Embed, config: ConfigDict) -> dict[str, Evaluato
     }
 
 
-def _open_unaligned(config: ConfigDict) -> tuple[Faces, Pairs]:
+def _open_unaligned(config: ConfigDict) -> tuple[FaceRows, Pairs]:
     evals, data = config.evals, config.data
     folder = newest_version(data.dir, evals.unaligned)
     if "pair_same" in read_tables(folder):

@@ -89,7 +89,7 @@ def test_rows_of_all_matrices_sum_to_one():
 
 def test_kind_chooses_the_blur_and_zero_is_none(rng):
     image = to_float(picture(rng, (SIZE, SIZE + 4)))  # one matrix for each axis
-    drawn = blur.Drawn(0, 9, 3.0, 0.5, 1, 2)
+    drawn = blur.BlurSample(0, 9, 3.0, 0.5, 1, 2)
     scale = SIZE / 112
     run = quick_jit(blur.apply)
     np.testing.assert_array_equal(run(image, drawn), image)
@@ -110,7 +110,7 @@ def test_kind_chooses_the_blur_and_zero_is_none(rng):
 def test_draws_follow_the_settings():
     settings = blur.Blur(prob=0.6, weights=(1, 2, 1), box_width=5, side=(0.3, 0.7))
     keys = jax.random.split(jax.random.key(0), 4000)
-    drawn = quick_jit(jax.vmap(lambda key: blur.draw(key, settings)))(keys)
+    drawn = quick_jit(jax.vmap(lambda key: blur.sample(key, settings)))(keys)
     share = np.bincount(drawn.kind, minlength=4) / 4000
     np.testing.assert_allclose(share, [0.4, 0.15, 0.3, 0.15], atol=0.03)
     assert set(np.unique(drawn.box_width)) == {1, 2, 3, 4, 5}

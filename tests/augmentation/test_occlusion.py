@@ -16,7 +16,7 @@ def visible(settings: Occlusion, count: int) -> np.ndarray:
     """Which pixels [count, H, W] stay; checks that the rest is black."""
 
     def one(key):
-        drawn = occlusion.draw(key, settings, size=SIZE)
+        drawn = occlusion.sample(key, settings, size=SIZE)
         return occlusion.apply(IMAGE, drawn, settings)
 
     keys = jax.random.split(jax.random.key(0), count)
@@ -58,7 +58,7 @@ def test_a_crop_is_one_box_of_the_area_and_shape_that_torchvision_draws():
 def test_a_crop_that_never_fits_is_the_whole_image():
     # All of the area in a box of ratio 3/4 .. 4/3 is higher or wider than 10 x 40.
     settings = Occlusion(crop_prob=1.0, crop_area=(1.0, 1.0))
-    draw = quick_jit(lambda key: occlusion.draw(key, settings, size=(10, 40)))
+    draw = quick_jit(lambda key: occlusion.sample(key, settings, size=(10, 40)))
     np.testing.assert_array_equal(draw(jax.random.key(0)).crop, [[0, 0], [10, 40]])
 
 
@@ -75,7 +75,7 @@ def test_cut_out_makes_square_holes_inside_the_image_in_every_place():
 def test_the_number_of_holes_lies_between_fewest_and_most():
     settings = Occlusion(hole_prob=1.0, holes=(2, 4))
     keys = jax.random.split(jax.random.key(0), 600)
-    draw = jax.vmap(lambda key: occlusion.draw(key, settings, size=SIZE).num_holes)
+    draw = jax.vmap(lambda key: occlusion.sample(key, settings, size=SIZE).num_holes)
     count = np.bincount(quick_jit(draw)(keys))
     assert list(count[:2]) == [0, 0]
     assert len(count) == 5

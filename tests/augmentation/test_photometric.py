@@ -6,7 +6,11 @@ import pytest
 from PIL import ImageEnhance, ImageOps
 
 from kprpe_jax.augmentation import photometric
-from kprpe_jax.augmentation.photometric import OPERATIONS, Drawn, Photometric
+from kprpe_jax.augmentation.photometric import (
+    OPERATIONS,
+    Photometric,
+    PhotometricSample,
+)
 from kprpe_jax.augmentation.recipe import PRESETS
 from tests.augmentation.pictures import picture, to_float, to_levels
 from tests.quick import quick_jit
@@ -17,15 +21,15 @@ EVERYTHING = Photometric(ops=NAMES, weights=(1,) * len(NAMES))
 apply = quick_jit(photometric.apply, static_argnames="settings")
 
 
-def draws(settings: Photometric, count: int) -> Drawn:
+def draws(settings: Photometric, count: int) -> PhotometricSample:
     keys = jax.random.split(jax.random.key(0), count)
-    return quick_jit(jax.vmap(lambda key: photometric.draw(key, settings)))(keys)
+    return quick_jit(jax.vmap(lambda key: photometric.sample(key, settings)))(keys)
 
 
-def drawn(*operations: tuple[str, float, float]) -> Drawn:
+def drawn(*operations: tuple[str, float, float]) -> PhotometricSample:
     names, strength, sign = zip(*operations, strict=True)
     ops = [NAMES.index(name) + 1 for name in names]
-    return Drawn(np.array(ops), np.float32(strength), np.float32(sign))
+    return PhotometricSample(np.array(ops), np.float32(strength), np.float32(sign))
 
 
 # At strength 1/2: factors 1 +- 0.45, 6 bits, threshold 127.5.

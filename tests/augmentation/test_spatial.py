@@ -21,7 +21,7 @@ ALL = Spatial(
     translation_prob=1.0,
 )
 
-draw = quick_jit(spatial.draw, static_argnames=("settings", "size"))
+draw = quick_jit(spatial.sample, static_argnames=("settings", "size"))
 warp = quick_jit(spatial.warp, static_argnames="settings")
 move = quick_jit(spatial.move_keypoints, static_argnames=("size", "mirror"))
 
@@ -100,7 +100,7 @@ def test_both_kinds_of_seeds_are_among_the_dots():
 def test_draws_follow_the_settings():
     settings = Spatial(rotation_prob=0.3, scale_prob=1.0, translation_prob=1.0)
     keys = jax.random.split(jax.random.key(1), 4000)
-    many = quick_jit(jax.vmap(lambda key: spatial.draw(key, settings, size=SIZE)))
+    many = quick_jit(jax.vmap(lambda key: spatial.sample(key, settings, size=SIZE)))
     motion = many(keys)
     linear = np.asarray(motion.matrix[..., :2])
     angle = np.degrees(np.arctan2(linear[:, 1, 0], linear[:, 0, 0]))

@@ -9,7 +9,7 @@ from kprpe_jax.data.aligned_faces import (
     alignment_matrix,
     detection_matrix,
 )
-from kprpe_jax.data.faces import Faces
+from kprpe_jax.data.faces import FaceRows
 from kprpe_jax.geometry.point_fits import fit_similarity
 from kprpe_jax.geometry.template import face_template
 from tests.data.importers.sources import encode
@@ -67,7 +67,7 @@ def test_the_aligned_end_is_what_the_compiled_aligner_gives(points):
     photo = row(150, 140, points)
     faces = AlignedFaces(Rows([photo]), image_size=SIZE, first_label=1)
     got = faces[0]
-    pixels = np.float32(Faces(Rows([photo]), image_size=(150, 140))[0]["image"])
+    pixels = np.float32(FaceRows(Rows([photo]), image_size=(150, 140))[0]["image"])
     want = align_faces(pixels[None] / 127.5 - 1, photo["keypoints"][None], size=SIZE)
     assert got["image"].dtype == np.uint8
     inside = np.s_[4:-4, 4:-4]  # at the photo's end the two fade differently
@@ -82,7 +82,9 @@ def test_steps_between_move_the_points_evenly(points):
     """The map is the mean of its ends, so that points move on straight lines."""
     rows = Rows([row(150, 140, points), row(90, 200, points * 0.5)])
     ends = [AlignedFaces(rows, image_size=SIZE, share=s) for s in (0.0, 1.0)]
-    part = AlignedFaces.of(Faces(rows, image_size=SIZE), 0.25).select(np.array([1, 0]))
+    part = AlignedFaces.of(FaceRows(rows, image_size=SIZE), 0.25).select(
+        np.array([1, 0])
+    )
     assert len(part) == 2
     for place, number in enumerate((1, 0)):
         low, high = (end[number]["keypoints"] for end in ends)

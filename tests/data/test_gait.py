@@ -17,7 +17,7 @@ from kprpe_jax.data.loader import train_batches
 
 
 class Rows(list):
-    """Rows with the access of `store.Source`."""
+    """Rows with the access of `store.StoredRows`."""
 
     def __getitems__(self, rows):
         return [self[row] for row in rows]

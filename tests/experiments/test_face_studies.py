@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from kprpe_jax.data.importers.dataset import write_dataset
-from kprpe_jax.data.importers.record import Record, Source
+from kprpe_jax.data.importers.record import Record, RecordSource
 from tests.data.importers.sources import face
 
 pytestmark = pytest.mark.slow
@@ -33,7 +33,7 @@ def test_agreement_in_eye_distances(tmp_path):
             )
             for i, y in enumerate(rows)
         ]
-        source = Source(lambda start, entries=entries: iter(entries), state="s")
+        source = RecordSource(lambda start, entries=entries: iter(entries), state="s")
         write_dataset(source, name=name, data_dir=tmp_path, origin={})
     flags = "--data_dir", str(tmp_path), "--first", "a", "--second"
     out = run("keypoint_agreement", *flags, "b").stdout

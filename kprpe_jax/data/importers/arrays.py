@@ -8,12 +8,12 @@ from collections.abc import Iterator
 import numpy as np
 from PIL import Image
 
-from kprpe_jax.data.importers.record import Record, Source, file_state
+from kprpe_jax.data.importers.record import Record, RecordSource, file_state
 
 
 def open_arrays(
     path: str | os.PathLike, *, images: str = "images", labels: str = "labels"
-) -> Source:
+) -> RecordSource:
     """Open an archive of arrays; they are stored without loss, as PNG.
 
     Args:
@@ -54,4 +54,4 @@ def open_arrays(
             yield Record(f"{row:07d}", png.getvalue(), int(people[row]))
 
     state = f"{images} {labels} {file_state(path)}"
-    return Source(read, state=state, count=len(pixels))
+    return RecordSource(read, state=state, count=len(pixels))

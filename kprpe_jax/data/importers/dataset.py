@@ -23,7 +23,7 @@ from tensorflow_datasets.core import example_serializer
 from kprpe_jax.data.importers import progress
 from kprpe_jax.data.importers.check import Checked, check_all
 from kprpe_jax.data.importers.landmarks import Landmarks
-from kprpe_jax.data.importers.record import NO_IDENTITY, Source
+from kprpe_jax.data.importers.record import NO_IDENTITY, RecordSource
 from kprpe_jax.data.importers.report import Shard, make_report
 
 VERSION = "1.0.0"
@@ -62,7 +62,7 @@ def features(extra: Mapping[str, Any]) -> tfds.features.FeaturesDict:
 
 
 def write_dataset(
-    source: Source,
+    source: RecordSource,
     *,
     name: str,
     data_dir: str | os.PathLike,
@@ -135,7 +135,7 @@ def write_dataset(
 
 
 def _write_shards(
-    source: Source,
+    source: RecordSource,
     landmarks: Landmarks | None,
     work: str,
     template: tfds.core.ShardedFileTemplate,
@@ -234,7 +234,7 @@ def _write_shard(
 
 
 def _write_metadata(
-    source: Source,
+    source: RecordSource,
     template: tfds.core.ShardedFileTemplate,
     shards: list[Shard],
     report: dict[str, Any],

@@ -8,18 +8,18 @@ import numpy as np
 
 from kprpe_jax.alignment.photos import Finder, find_in_photos
 from kprpe_jax.data.importers.decode import decode_rgb
-from kprpe_jax.data.importers.record import Record, RejectedRecord, Source
+from kprpe_jax.data.importers.record import Record, RecordSource, RejectedRecord
 
 _CHUNK = 128  # entries looked at together: batches mix sizes
 
 
 def with_detected(
-    source: Source,
+    source: RecordSource,
     finder: Finder,
     *,
     wanted: Callable[[Record], bool],
     batch_size: int = 32,
-) -> Source:
+) -> RecordSource:
     """Let a network find the keypoints of a source's images.
 
     Of several faces in an image the largest counts. An image in which none is found

@@ -17,8 +17,8 @@ from kprpe_jax.data.importers.landmarks import read_landmarks
 from kprpe_jax.data.importers.record import (
     NO_IDENTITY,
     Record,
+    RecordSource,
     RejectedRecord,
-    Source,
     file_state,
     read_image,
 )
@@ -32,7 +32,7 @@ from kprpe_jax.data.importers.tables import (
 DETECTION_SCORE = "detection_score"
 
 
-def open_ijb(folder: str | os.PathLike) -> Source:
+def open_ijb(folder: str | os.PathLike) -> RecordSource:
     """Open IJB-B or IJB-C.
 
     Args:
@@ -79,7 +79,7 @@ def open_ijb(folder: str | os.PathLike) -> Source:
             else:
                 yield image
 
-    return Source(
+    return RecordSource(
         read,
         state=file_state(media_path, landmark_path, pair_path, *lists),
         count=len(names),

@@ -5,14 +5,14 @@ from collections.abc import Iterator
 
 from kprpe_jax.data.importers.record import (
     Record,
+    RecordSource,
     RejectedRecord,
-    Source,
     names_state,
     read_image,
 )
 
 
-def open_image_folder(folder: str | os.PathLike) -> Source:
+def open_image_folder(folder: str | os.PathLike) -> RecordSource:
     """Open a folder of identities.
 
     Identities and images come in the order of their names; hidden files are passed
@@ -49,7 +49,7 @@ def open_image_folder(folder: str | os.PathLike) -> Source:
                     yield _entry(folder, name, file)
             start = max(0, start - size)
 
-    return Source(read, state=state, count=sum(sizes))
+    return RecordSource(read, state=state, count=sum(sizes))
 
 
 def visible_names(folder: str) -> list[str]:

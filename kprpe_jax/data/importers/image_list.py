@@ -5,8 +5,8 @@ from collections.abc import Iterator
 
 from kprpe_jax.data.importers.record import (
     Record,
+    RecordSource,
     RejectedRecord,
-    Source,
     file_state,
     read_image,
 )
@@ -15,7 +15,7 @@ from kprpe_jax.data.importers.tables import is_number
 
 def open_image_list(
     path: str | os.PathLike, *, root: str | os.PathLike | None = None
-) -> Source:
+) -> RecordSource:
     """Open an image list.
 
     Path and label are separated by a tab, else a comma, else spaces; blank lines are
@@ -57,7 +57,7 @@ def open_image_list(
             if row >= start:
                 yield _entry(root, name, label, numbers=numbers, twice=twice)
 
-    return Source(read, state=file_state(path), count=count)
+    return RecordSource(read, state=file_state(path), count=count)
 
 
 def _entry(

@@ -1,4 +1,4 @@
-"""A data set of faces that was imported or drawn before, to be written anew.
+"""A data set of faces that was imported or synthesized before, to be written anew.
 
 So a landmark table or a detector fills its keypoints, and nothing else changes.
 """
@@ -10,13 +10,18 @@ from typing import Any
 import numpy as np
 
 from kprpe_jax.data.importers.dataset import TABLES, features
-from kprpe_jax.data.importers.record import NO_IDENTITY, Record, Source, file_state
+from kprpe_jax.data.importers.record import (
+    NO_IDENTITY,
+    Record,
+    RecordSource,
+    file_state,
+)
 from kprpe_jax.data.store import open_builder, open_split
 
 _READ_AT_ONCE = 64
 
 
-def open_prepared(path: str | os.PathLike) -> Source:
+def open_prepared(path: str | os.PathLike) -> RecordSource:
     """Open a split of a prepared data set of faces.
 
     Args:
@@ -53,7 +58,7 @@ def open_prepared(path: str | os.PathLike) -> Source:
 
     folder = os.fspath(builder.data_dir)
     tables = os.path.join(folder, TABLES)
-    return Source(
+    return RecordSource(
         read,
         state=f"{split} {file_state(os.path.join(folder, 'dataset_info.json'))}",
         count=len(rows),

@@ -54,7 +54,7 @@ class RejectedRecord(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Source:
+class RecordSource:
     """Images of one origin in a fixed order.
 
     Attributes:
@@ -77,13 +77,13 @@ class Source:
 
 
 def file_state(*paths: str | os.PathLike) -> str:
-    """Sizes and times of files, for `Source.state`."""
+    """Sizes and times of files, for `RecordSource.state`."""
     stats = [os.stat(path) for path in paths]
     return " ".join(f"{stat.st_size}:{stat.st_mtime_ns}" for stat in stats)
 
 
 def names_state(names: Iterable[str]) -> str:
-    """Digest of file names, for `Source.state`."""
+    """Digest of file names, for `RecordSource.state`."""
     digest = hashlib.sha256()
     for name in names:
         digest.update(name.encode(errors="surrogateescape") + b"\0")

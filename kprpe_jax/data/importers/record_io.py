@@ -19,7 +19,12 @@ from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
-from kprpe_jax.data.importers.record import Record, RejectedRecord, Source, file_state
+from kprpe_jax.data.importers.record import (
+    Record,
+    RecordSource,
+    RejectedRecord,
+    file_state,
+)
 from kprpe_jax.data.importers.tables import is_number, read_numbers
 
 _MAGIC = 0xCED7230A
@@ -35,7 +40,7 @@ class Packed(NamedTuple):
     data: bytes
 
 
-def open_record_io(rec: str | os.PathLike) -> Source:
+def open_record_io(rec: str | os.PathLike) -> RecordSource:
     """Open a .rec file with its .idx; `property`, if there, bounds the labels.
 
     Args:
@@ -75,7 +80,7 @@ def open_record_io(rec: str | os.PathLike) -> Source:
                 else:
                     yield _entry(file, int(offsets[row]), rec, key, num_classes)
 
-    return Source(read, state=file_state(rec, idx), count=len(indices))
+    return RecordSource(read, state=file_state(rec, idx), count=len(indices))
 
 
 def _images_only(

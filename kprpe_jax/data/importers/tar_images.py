@@ -11,8 +11,8 @@ from kprpe_jax.data.importers.record import (
     MAX_IMAGE_BYTES,
     NO_IDENTITY,
     Record,
+    RecordSource,
     RejectedRecord,
-    Source,
     file_state,
 )
 
@@ -32,7 +32,7 @@ class _StrictHeader(tarfile.TarInfo):
             raise tarfile.ReadError(str(e)) from e
 
 
-def open_tar_images(path: str | os.PathLike) -> Source:
+def open_tar_images(path: str | os.PathLike) -> RecordSource:
     """Open an archive of images.
 
     Keys are the members' names, the identity is the folder that holds the image;
@@ -69,7 +69,7 @@ def open_tar_images(path: str | os.PathLike) -> Source:
             reason = f"ends after {number} entries ({_first_line(e)})"
             yield RejectedRecord(os.path.basename(path), "truncated archive", reason)
 
-    return Source(read, state=file_state(path))
+    return RecordSource(read, state=file_state(path))
 
 
 def read_images(path: str | os.PathLike, names: Sequence[str]) -> list[bytes]:

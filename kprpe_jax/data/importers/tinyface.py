@@ -9,8 +9,8 @@ from kprpe_jax.data.importers.image_folder import visible_names
 from kprpe_jax.data.importers.record import (
     NO_IDENTITY,
     Record,
+    RecordSource,
     RejectedRecord,
-    Source,
     names_state,
     read_image,
 )
@@ -19,7 +19,7 @@ from kprpe_jax.data.importers.tables import is_number
 PARTS = {"Probe": "probe", "Gallery_Match": "match", "Gallery_Distractor": "distractor"}
 
 
-def open_tinyface(folder: str | os.PathLike) -> Source:
+def open_tinyface(folder: str | os.PathLike) -> RecordSource:
     """Open TinyFace.
 
     Args:
@@ -51,7 +51,7 @@ def open_tinyface(folder: str | os.PathLike) -> Source:
         for name, file in entries[start:]:
             yield _entry(folder, name, file)
 
-    return Source(
+    return RecordSource(
         read,
         state=names_state(f"{name}/{file}" for name, file in entries),
         count=len(entries),

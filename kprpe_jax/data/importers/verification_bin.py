@@ -12,14 +12,14 @@ import numpy as np
 from kprpe_jax.data.importers.record import (
     NO_IDENTITY,
     Record,
+    RecordSource,
     RejectedRecord,
-    Source,
     file_state,
 )
 from kprpe_jax.data.importers.safe_pickle import PickledArray, read_pickle
 
 
-def open_verification_bin(path: str | os.PathLike) -> Source:
+def open_verification_bin(path: str | os.PathLike) -> RecordSource:
     """Open a verification set.
 
     Args:
@@ -35,7 +35,7 @@ def open_verification_bin(path: str | os.PathLike) -> Source:
         for i in range(start, len(images)):
             yield Record(f"{i:07d}", bytes(images[i]), NO_IDENTITY, {"pair": i // 2})
 
-    return Source(
+    return RecordSource(
         read,
         state=file_state(path),
         count=len(images),

@@ -14,8 +14,8 @@ import numpy as np
 
 from kprpe_jax.data.importers.record import (
     Record,
+    RecordSource,
     RejectedRecord,
-    Source,
     file_state,
     read_image,
 )
@@ -42,7 +42,7 @@ class VideoTemplates(NamedTuple):
 
 def open_video_templates(
     path: str | os.PathLike, *, root: str | os.PathLike | None = None
-) -> Source:
+) -> RecordSource:
     """Open the frames of video templates.
 
     Args:
@@ -82,7 +82,7 @@ def open_video_templates(
             fields = {"template": int(place[0]), "media": media, "frame": int(place[2])}
             yield Record(key, image, int(rows.subject[row]), fields)
 
-    return Source(
+    return RecordSource(
         read,
         state=file_state(path),
         count=len(rows.media),

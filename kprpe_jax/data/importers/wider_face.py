@@ -11,8 +11,8 @@ from PIL import Image
 from kprpe_jax.data.importers.decode import decode_rgb
 from kprpe_jax.data.importers.record import (
     Record,
+    RecordSource,
     RejectedRecord,
-    Source,
     file_state,
     read_image,
 )
@@ -38,7 +38,7 @@ class Face(NamedTuple):
     points: np.ndarray | None
 
 
-def open_wider_face(path: str | os.PathLike) -> Source:
+def open_wider_face(path: str | os.PathLike) -> RecordSource:
     """Open a label file: `# photo`, then a line for each of its faces.
 
     A line is `left top width height`, then five times `x y flag`, all -1 where the face
@@ -78,7 +78,7 @@ def open_wider_face(path: str | os.PathLike) -> Source:
                 photos[face.photo] = _read_photo(root, face.photo)
             yield _record(face, photos[face.photo])
 
-    return Source(read, state=file_state(path), count=len(faces))
+    return RecordSource(read, state=file_state(path), count=len(faces))
 
 
 def _wanted(path: str) -> Iterator[Face | RejectedRecord]:

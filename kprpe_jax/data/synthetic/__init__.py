@@ -1,1 +1,1 @@
-"""Drawn faces: an embedded data set that needs no download."""
+"""Synthetic faces and walkers: data sets of people that do not exist."""

@@ -1,4 +1,4 @@
-"""The TFDS data set of drawn faces, with rows as those of imported faces."""
+"""The TFDS data set of synthetic faces, with rows as those of imported faces."""
 
 import io
 
@@ -19,7 +19,7 @@ _READ_AT_ONCE = 256
 
 
 class SyntheticFaces(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """Drawn faces, stored as JPEG: people to train on, and others to test on.
+    """Synthetic faces, stored as JPEG: people to train on, and others to test on.
 
     Rows have the fields of `importers.dataset.features`, with the landmarks float32
     [84, 2] and the quality float32 in addition; they stand in order of identity. Labels
@@ -50,7 +50,7 @@ class SyntheticFaces(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         layout: str = "aligned",
         **kwargs,
     ):
-        drawn = {
+        settings = {
             "images_per_identity": images_per_identity,
             "seed": seed,
             "difficulty": difficulty,
@@ -61,14 +61,14 @@ class SyntheticFaces(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         first = {"train": 0, "test": num_identities}
         self._sources = {
             split: FaceSource(
-                num_identities=count, first_identity=first[split], **drawn
+                num_identities=count, first_identity=first[split], **settings
             )
             for split, count in people.items()
         }
         self._arguments = {
             "num_identities": num_identities,
             "num_test_identities": num_test_identities,
-            **drawn,
+            **settings,
         }
         super().__init__(**kwargs)
 
@@ -77,7 +77,7 @@ class SyntheticFaces(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         more = {"landmarks": points, "quality": np.float32}
         return tfds.core.DatasetInfo(
             builder=self,
-            description="Drawn faces of people that do not exist.",
+            description="Synthetic faces of people that do not exist.",
             features=tfds.features.FeaturesDict({**features({}), **more}),
             metadata=tfds.core.MetadataDict(self._arguments),
             disable_shuffling=True,  # the loader shuffles

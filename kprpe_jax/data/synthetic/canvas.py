@@ -11,7 +11,7 @@ class View(NamedTuple):
     """What the pixels of a picture look at.
 
     x, y: float32 [S, S], face coordinates of the pixel centers.
-    ax: |x|: symmetric parts are drawn once.
+    ax: |x|: symmetric parts are rendered once.
     pixel: float32 scalar, size of a pixel in face coordinates.
     shade: float32 [S, S], light that skin throws back, about 1.
     """
@@ -35,7 +35,7 @@ def cover(view: View, distance: jax.Array, *, soft: float = 0.0) -> jax.Array:
     return jnp.clip(0.5 - distance / (1.2 * view.pixel + soft), 0, 1)
 
 
-class Layer(NamedTuple):
+class Paint(NamedTuple):
     """One coat of paint.
 
     color: float32 [3], RGB in 0..1.
@@ -48,7 +48,7 @@ class Layer(NamedTuple):
     tone: jax.Array | float = 1.0
 
 
-def flatten(layers: Sequence[Layer]) -> jax.Array:
+def flatten(layers: Sequence[Paint]) -> jax.Array:
     """Lay all layers over one another, and pack each pixel into one word.
 
     A compiler that fuses the layers into one loop evaluates them once per number that

@@ -11,14 +11,14 @@ def degrade(packed: jax.Array, shot: Shot) -> jax.Array:
     """Blur, sample down and up, add noise, crop.
 
     Args:
-      packed: int32 [S, S], from `draw`.
+      packed: int32 [S, S], from `render_face`.
       shot: scalars.
     Returns: float32 [3, S, S] in 0..1; the lost part is black.
     """
     size = packed.shape[-1]
     soft = (shot.blur > 0) | (shot.resolution < 1)
     # The compiler fuses nothing across a condition. Unpacked outside, each pixel would
-    # be drawn again for all that reads it.
+    # be rendered again for all that reads it.
     image = jax.lax.cond(
         soft,
         lambda packed: _soften(unpack(packed), shot),

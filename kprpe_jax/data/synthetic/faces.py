@@ -1,6 +1,6 @@
 """Pictures of people that do not exist, as many as wanted, with all that is known.
 
-    faces = draw_faces(0, identities, indices)
+    faces = render_faces(0, identities, indices)
     faces.images, faces.keypoints, faces.quality
 
 Everything depends on (seed, identity, index) alone. Pure JAX: it runs inside a compiled
@@ -14,19 +14,19 @@ import jax.numpy as jnp
 
 from kprpe_jax.data.synthetic import anatomy, nuisance
 from kprpe_jax.data.synthetic.degrade import degrade
-from kprpe_jax.data.synthetic.draw import draw
 from kprpe_jax.data.synthetic.identity import (
     Identity,
-    draw_identity,
     person_key,
+    sample_identity,
 )
 from kprpe_jax.data.synthetic.landmarks import KEYPOINTS, landmarks
 from kprpe_jax.data.synthetic.nuisance import Severity, Shot
 from kprpe_jax.data.synthetic.pose import Pose, make_pose, to_frame
+from kprpe_jax.data.synthetic.rendering import render_face
 
 
-class Faces(NamedTuple):
-    """Drawn faces and what is known about them.
+class RenderedFaces(NamedTuple):
+    """Rendered faces and what is known about them.
 
     images: uint8 [B, S, S, 3], RGB.
     keypoints: float32 [B, 5, 2], fractions of width and height.
@@ -44,7 +44,7 @@ class Faces(NamedTuple):
     shot: Shot
 
 
-def draw_faces(
+def render_faces(
     seed: int | jax.Array,
     identity: jax.Array,
     index: jax.Array,
@@ -52,8 +52,8 @@ def draw_faces(
     severity: Severity = Severity(),  # noqa: B008 (a tuple of numbers)
     size: int = 112,
     layout: str = "aligned",
-) -> Faces:
-    """Draw pictures of people.
+) -> RenderedFaces:
+    """Render images of people.
 
     Args:
       seed: of all people and pictures.
@@ -66,11 +66,11 @@ def draw_faces(
     Raises: ValueError: shapes that differ, a size below 8, an unknown layout.
     """
     _check(identity, index, size, layout)
-    shot = draw_shots(seed, identity, index, severity=severity, layout=layout)
+    shot = sample_shots(seed, identity, index, severity=severity, layout=layout)
     return render(seed, identity, shot, size=size)
 
 
-def draw_shots(
+def sample_shots(
     seed: int | jax.Array,
     identity: jax.Array,
     index: jax.Array,
@@ -78,11 +78,11 @@ def draw_shots(
     severity: Severity,
     layout: str,
 ) -> Shot:
-    """Draw the nuisances alone; arguments as `draw_faces`, results [B]."""
+    """Sample the nuisances alone; arguments as `render_faces`, results [B]."""
 
     def one(identity: jax.Array, index: jax.Array) -> Shot:
         key = jax.random.fold_in(person_key(seed, identity), index + 1)
-        shot = nuisance.draw_shot(key, severity, layout=layout)
+        shot = nuisance.sample_shot(key, severity, layout=layout)
         return jax.tree.map(jnp.asarray, shot)
 
     return jax.vmap(one)(jnp.asarray(identity), jnp.asarray(index))
@@ -90,13 +90,13 @@ def draw_shots(
 
 def render(
     seed: int | jax.Array, identity: jax.Array, shot: Shot, *, size: int = 112
-) -> Faces:
-    """Draw people under given nuisances.
+) -> RenderedFaces:
+    """Render people under given nuisances.
 
     Args:
       seed: of the people.
       identity: int32 [B].
-      shot: nuisances [B], from `draw_shots`, changed at will.
+      shot: nuisances [B], from `sample_shots`, changed at will.
       size: S, pixels.
     """
 
@@ -106,11 +106,11 @@ def render(
         return pose, to_frame(pose, landmarks(face)) / 112
 
     def picture(pose: Pose, shot: Shot) -> jax.Array:
-        image = degrade(draw(pose, shot, size=size), shot)
+        image = degrade(render_face(pose, shot, size=size), shot)
         return jnp.round(image * 255).astype(jnp.uint8).transpose(1, 2, 0)
 
     identity = jnp.asarray(identity, jnp.int32)
-    people = jax.vmap(lambda i: draw_identity(seed, i))(identity)
+    people = jax.vmap(lambda i: sample_identity(seed, i))(identity)
     poses, points = jax.vmap(pose_and_points)(people, shot)
     # In turn, a face stays in a CPU's cache, and a sharp one is not softened.
     images = jax.lax.platform_dependent(
@@ -119,7 +119,7 @@ def render(
         cpu=lambda *batch: jax.lax.map(lambda args: picture(*args), batch),
         default=jax.vmap(picture),
     )
-    return Faces(
+    return RenderedFaces(
         *(images, points[:, KEYPOINTS], points),
         *(identity, nuisance.quality(shot), shot),
     )
@@ -129,15 +129,15 @@ def _check(identity: jax.Array, index: jax.Array, size: int, layout: str) -> Non
     shapes = jnp.shape(identity), jnp.shape(index)
     if shapes[0] != shapes[1] or len(shapes[0]) != 1:
         raise ValueError(
-            "draw_faces: identity and index must both be [B]; got "
+            "render_faces: identity and index must both be [B]; got "
             f"{shapes[0]} and {shapes[1]}; give a number of each for every picture"
         )
     if size < 8:
         raise ValueError(
-            f"draw_faces: size must be at least 8 pixels; got {size}; 112 is usual"
+            f"render_faces: size must be at least 8 pixels; got {size}; 112 is usual"
         )
     if layout not in nuisance.LAYOUTS:
         raise ValueError(
-            f"draw_faces: layout must be one of {nuisance.LAYOUTS}; got {layout!r}; "
+            f"render_faces: layout must be one of {nuisance.LAYOUTS}; got {layout!r}; "
             "choose one of these"
         )

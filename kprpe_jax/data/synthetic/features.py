@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from kprpe_jax.data.synthetic import anatomy
-from kprpe_jax.data.synthetic.canvas import Layer, View, cover
+from kprpe_jax.data.synthetic.canvas import Paint, View, cover
 from kprpe_jax.data.synthetic.identity import Identity
 from kprpe_jax.data.synthetic.landmarks import IRIS_Y
 from kprpe_jax.data.synthetic.nuisance import Shot
@@ -22,17 +22,17 @@ def shadows(face: Identity, view: View) -> jax.Array:
     return (1 - fold) * (1 - 0.3 * below)
 
 
-def nose(face: Identity, colors: Palette, view: View) -> list[Layer]:
-    """Draw the nostrils."""
+def nose(face: Identity, colors: Palette, view: View) -> list[Paint]:
+    """Render the nostrils."""
     across = (view.ax - 0.48 * face.nose_width) / (0.27 * face.nose_width)
     down = (view.y - face.nose_y - 4.2 + 0.6 * across) / 1.3
     distance = (jnp.sqrt(across * across + down * down) - 1) * 1.5
     dark = colors.skin * jnp.array([0.3, 0.2, 0.2])
-    return [Layer(dark, 0.85 * cover(view, distance, soft=0.5))]
+    return [Paint(dark, 0.85 * cover(view, distance, soft=0.5))]
 
 
-def mouth(face: Identity, colors: Palette, view: View) -> list[Layer]:
-    """Draw lips, and between them teeth and darkness when they are open."""
+def mouth(face: Identity, colors: Palette, view: View) -> list[Paint]:
+    """Render lips, and between them teeth and darkness when they are open."""
     q = view.x / face.mouth_width
     top, upper, lower, bottom = anatomy.lips(face, q)
     within = cover(view, view.ax - face.mouth_width)
@@ -45,14 +45,14 @@ def mouth(face: Identity, colors: Palette, view: View) -> list[Layer]:
     edge = upper + 0.4 * face.mouth_open * (1 - q * q)
     teeth = cover(view, view.y - edge) * cover(view, view.ax - 0.75 * face.mouth_width)
     return [
-        Layer(colors.lips, 0.9 * lips, tone),
-        Layer(jnp.array([0.22, 0.07, 0.07]), 0.9 * cavity),
-        Layer(jnp.array([0.93, 0.9, 0.85]), parted * teeth * cavity),
+        Paint(colors.lips, 0.9 * lips, tone),
+        Paint(jnp.array([0.22, 0.07, 0.07]), 0.9 * cavity),
+        Paint(jnp.array([0.93, 0.9, 0.85]), parted * teeth * cavity),
     ]
 
 
-def eyes(face: Identity, shot: Shot, colors: Palette, view: View) -> list[Layer]:
-    """Draw both eyes: white, iris, pupil, highlight, lids and lashes."""
+def eyes(face: Identity, shot: Shot, colors: Palette, view: View) -> list[Paint]:
+    """Render both eyes: white, iris, pupil, highlight, lids and lashes."""
     x, y = view.ax - face.eye_x, view.y
     q = x / face.eye_width
     upper, lower = anatomy.lids(face, q)
@@ -75,29 +75,29 @@ def eyes(face: Identity, shot: Shot, colors: Palette, view: View) -> list[Layer]
     under = cover(view, jnp.abs(y - lower) - 0.2) * within
     white = (0.6 + 0.4 * view.shade) * (0.7 + 0.3 * below_lid)
     return [
-        Layer(jnp.array([0.93, 0.90, 0.88]), opening, white),
-        Layer(
+        Paint(jnp.array([0.93, 0.90, 0.88]), opening, white),
+        Paint(
             colors.iris,
             opening * cover(view, radius - face.iris),
             ring * (0.6 + 0.4 * below_lid),
         ),
-        Layer(jnp.array([0.03, 0.02, 0.02]), pupil),
-        Layer(jnp.ones(3), 0.9 * opening * spot),
-        Layer(colors.skin * 0.5, 0.5 * jnp.maximum(crease, under)),
-        Layer(colors.brows * 0.35, 0.85 * lash),
+        Paint(jnp.array([0.03, 0.02, 0.02]), pupil),
+        Paint(jnp.ones(3), 0.9 * opening * spot),
+        Paint(colors.skin * 0.5, 0.5 * jnp.maximum(crease, under)),
+        Paint(colors.brows * 0.35, 0.85 * lash),
     ]
 
 
-def brows(face: Identity, colors: Palette, view: View) -> list[Layer]:
-    """Draw the brows."""
+def brows(face: Identity, colors: Palette, view: View) -> list[Paint]:
+    """Render the brows."""
     x = view.ax - face.eye_x
     middle, thick = anatomy.brow(face, x / face.brow_width)
     within = cover(view, jnp.abs(x) - face.brow_width, soft=1.5)
     hair = cover(view, jnp.abs(view.y - middle) - thick, soft=1.2) * within
-    return [Layer(colors.brows, 0.85 * hair, view.shade)]
+    return [Paint(colors.brows, 0.85 * hair, view.shade)]
 
 
-def mask(face: Identity, shot: Shot, view: View, outline: jax.Array) -> list[Layer]:
+def mask(face: Identity, shot: Shot, view: View, outline: jax.Array) -> list[Paint]:
     """Cover nose, mouth and chin with a mask.
 
     Args:
@@ -115,10 +115,10 @@ def mask(face: Identity, shot: Shot, view: View, outline: jax.Array) -> list[Lay
     color = jnp.where(tone < 1, color, blue + (tone - 1) * (white - blue))
     pleats = 1 - 0.1 * jnp.abs(jnp.mod(0.12 * (view.y - top), 2) - 1)
     fabric = pleats * (0.35 + 0.65 * view.shade)
-    return [Layer(color, shot.mask * cover(view, cloth), fabric)]
+    return [Paint(color, shot.mask * cover(view, cloth), fabric)]
 
 
-def sunglasses(face: Identity, shot: Shot, view: View) -> list[Layer]:
+def sunglasses(face: Identity, shot: Shot, view: View) -> list[Paint]:
     """Cover the eyes with sunglasses."""
     x, y = view.ax - face.eye_x, view.y - face.eye_y - 1
     width, height = 13 + 1.5 * shot.glasses_size, 10 + 1.5 * shot.glasses_size
@@ -128,4 +128,4 @@ def sunglasses(face: Identity, shot: Shot, view: View) -> list[Layer]:
     arm = jnp.maximum(jnp.abs(y + 4) - 1.2, view.ax - face.face_width - 3)
     shape = jnp.minimum(lens, jnp.minimum(bridge, jnp.maximum(arm, -x)))
     alpha = 0.97 * shot.sunglasses * cover(view, shape)
-    return [Layer(jnp.array([0.07, 0.07, 0.08]), alpha, 1.2 - y / 12)]
+    return [Paint(jnp.array([0.07, 0.07, 0.08]), alpha, 1.2 - y / 12)]

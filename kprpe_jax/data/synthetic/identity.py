@@ -81,7 +81,7 @@ class Identity(NamedTuple):
     texture: jax.Array | int = 0  # uint32, where freckles and streaks lie
 
 
-# Standard deviations, in the order of the fields; `texture` is drawn apart.
+# Standard deviations, in the order of the fields; `texture` is sampled apart.
 SPREAD = Identity(
     *(2.6, 2.5, 4.0, 0.2, 0.08, 4.0, 1.4, 2.5),
     *(1.3, 1.2, 0.8, 0.6, 0.4, 0.9, 0.3, 0.8),
@@ -95,8 +95,8 @@ SPREAD = Identity(
 )
 
 
-def draw_identity(seed: int | jax.Array, identity: jax.Array) -> Identity:
-    """Draw the parameters of a person; the same for the same numbers, anywhere.
+def sample_identity(seed: int | jax.Array, identity: jax.Array) -> Identity:
+    """Sample the parameters of a person; the same for the same numbers, anywhere.
 
     Every parameter is normal around the average face and cut at 2.2 standard
     deviations, so that there is no gap between people and some look alike.

@@ -1,4 +1,4 @@
-"""Where the 84 landmarks of a drawn face lie, and what they are called.
+"""Where the 84 landmarks of a synthetic face lie, and what they are called.
 
   0..16   jaw, from the left cheek over the chin (8) to the right cheek
   17..21  left brow, 22..26 right brow, each from left to right

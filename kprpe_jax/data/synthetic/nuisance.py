@@ -73,8 +73,8 @@ CONSTANT = (
 )
 
 
-def draw_shot(key: jax.Array, severity: Severity, *, layout: str = "aligned") -> Shot:
-    """Draw the nuisances of a picture.
+def sample_shot(key: jax.Array, severity: Severity, *, layout: str = "aligned") -> Shot:
+    """Sample the nuisances of an image.
 
     Most are normal, cut at 2.2 standard deviations; a mask, sunglasses and a crop come
     with probability 0.1 times their severity.

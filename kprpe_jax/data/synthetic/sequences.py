@@ -3,14 +3,14 @@
 import jax
 import jax.numpy as jnp
 
-from kprpe_jax.data.synthetic.faces import Faces, draw_shots, render
+from kprpe_jax.data.synthetic.faces import RenderedFaces, render, sample_shots
 from kprpe_jax.data.synthetic.nuisance import CONSTANT, Severity, Shot
 
 _FIRST_INDEX = 1 << 24  # pictures from here on belong to sequences
 _NUM_KEYFRAMES = 4
 
 
-def draw_sequence(
+def render_sequence(
     seed: int | jax.Array,
     identity: int | jax.Array,
     index: int | jax.Array,
@@ -18,10 +18,10 @@ def draw_sequence(
     num_frames: int,
     severity: Severity = Severity(),  # noqa: B008 (a tuple of numbers)
     size: int = 112,
-) -> Faces:
-    """Draw a sequence of one person; it depends on (seed, identity, index) alone.
+) -> RenderedFaces:
+    """Render a sequence of one person; it depends on (seed, identity, index) alone.
 
-    Four pictures are drawn as for a data set, and all between them is in motion: pose,
+    Four images are rendered as for a data set, and all between them is in motion: pose,
     expression, light, blur, noise and resolution. Background, crop and what covers the
     face stay; the noise is new in each frame.
 
@@ -37,12 +37,12 @@ def draw_sequence(
     """
     if num_frames < 2:
         raise ValueError(
-            f"draw_sequence: num_frames must be at least 2; got {num_frames}; "
-            "draw_faces draws single pictures"
+            f"render_sequence: num_frames must be at least 2; got {num_frames}; "
+            "render_faces renders single images"
         )
     people = jnp.full(_NUM_KEYFRAMES, identity, jnp.int32)
     indices = _FIRST_INDEX + index * _NUM_KEYFRAMES + jnp.arange(_NUM_KEYFRAMES)
-    key_shots = draw_shots(seed, people, indices, severity=severity, layout="aligned")
+    key_shots = sample_shots(seed, people, indices, severity=severity, layout="aligned")
     shots = _between(key_shots, num_frames)
     return render(seed, jnp.full(num_frames, identity, jnp.int32), shots, size=size)
 

@@ -1,4 +1,4 @@
-"""Rows of drawn faces by number, for the loader: nothing is stored."""
+"""Rows of synthetic faces by number, for the loader: nothing is stored."""
 
 import functools
 from collections.abc import Sequence
@@ -6,14 +6,14 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 
-from kprpe_jax.data.synthetic.faces import draw_faces
+from kprpe_jax.data.synthetic.faces import render_faces
 from kprpe_jax.data.synthetic.nuisance import LAYOUTS, Severity
 
-_CHUNK = 32  # faces drawn at once; one program, whatever is asked for
+_CHUNK = 32  # faces rendered at once; one program, whatever is asked for
 
 
 class FaceSource(Sequence):
-    """Faces drawn when they are read, with the access of `store.Source`.
+    """Faces rendered when they are read, with the access of `store.StoredRows`.
 
     Row i is picture i % images_per_identity of person first_identity + i //
     images_per_identity. Its fields: image uint8 [S, S, 3]; label int32, the person's
@@ -74,9 +74,9 @@ class FaceSource(Sequence):
         if ids.size and not (0 <= ids.min() and ids.max() < len(self)):
             raise IndexError(f"rows {ids.min()} .. {ids.max()} of {len(self)}")
         chunks = range(0, len(ids), _CHUNK)
-        return [row for at in chunks for row in self._draw(ids[at : at + _CHUNK])]
+        return [row for at in chunks for row in self._render(ids[at : at + _CHUNK])]
 
-    def _draw(self, ids: np.ndarray) -> list[dict[str, np.ndarray]]:
+    def _render(self, ids: np.ndarray) -> list[dict[str, np.ndarray]]:
         # Always the same number of faces: another would be another program.
         padded = np.resize(ids, _CHUNK)
         place, index = (
@@ -84,7 +84,7 @@ class FaceSource(Sequence):
         )
         label = np.int32(self._first_identity) + place
         faces = jax.device_get(
-            _drawer(**self._form)(
+            _renderer(**self._form)(
                 np.uint32(self._seed),
                 label,
                 index,
@@ -105,11 +105,11 @@ class FaceSource(Sequence):
 
 
 @functools.cache
-def _drawer(size: int, layout: str):
+def _renderer(size: int, layout: str):
     """The compiled renderer of a form, on the CPU: this is the host's work."""
     cpu = jax.local_devices(backend="cpu")[0]
-    draw = jax.jit(
-        lambda seed, identity, index, severity: draw_faces(
+    render = jax.jit(
+        lambda seed, identity, index, severity: render_faces(
             seed, identity, index, severity=severity, size=size, layout=layout
         ),
         # Quicker by a tenth where the processor has such registers.
@@ -118,6 +118,6 @@ def _drawer(size: int, layout: str):
 
     def on_cpu(*args):
         with jax.default_device(cpu):
-            return draw(*args)
+            return render(*args)
 
     return on_cpu

@@ -88,8 +88,8 @@ class Body(NamedTuple):
     end_radii: jax.Array
 
 
-def draw_walker(seed: int | jax.Array, identity: int | jax.Array) -> Walker:
-    """Draw the parameters of a person; the same for the same numbers, anywhere.
+def sample_walker(seed: int | jax.Array, identity: int | jax.Array) -> Walker:
+    """Sample the parameters of a person; the same for the same numbers, anywhere.
 
     Every parameter is normal around the average person, cut at 2.2 standard deviations.
 

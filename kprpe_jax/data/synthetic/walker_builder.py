@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from kprpe_jax.data.gait_rows import GaitRows, GaitSequence
-from kprpe_jax.data.synthetic.walker_frames import WalkFrames, WalkSeverity, draw_walk
+from kprpe_jax.data.synthetic.walker_frames import WalkFrames, WalkSeverity, render_walk
 
 ARGUMENTS = (
     *("num_identities", "num_test_identities", "sequences_per_identity"),
@@ -56,7 +56,7 @@ class SyntheticWalkers(GaitRows, skip_registration=True):
                 f"{num_frames}, {difficulty}, {size}; change them"
             )
         shape = (size, round(_ASPECT * size))
-        drawn = {
+        settings = {
             "sequences_per_identity": sequences_per_identity,
             "num_frames": num_frames,
             "seed": seed,
@@ -65,11 +65,11 @@ class SyntheticWalkers(GaitRows, skip_registration=True):
         }
 
         def people(first: int, count: int) -> Iterator[GaitSequence]:
-            draw = _drawer(num_frames, shape)
+            render = _renderer(num_frames, shape)
             severity = WalkSeverity(*[np.float32(difficulty)] * 6)
             for identity in range(first, first + count):
                 for number in range(sequences_per_identity):
-                    walk = draw(np.uint32(seed), identity, number, severity)
+                    walk = render(np.uint32(seed), identity, number, severity)
                     is_probe = number < sequences_per_identity // 2
                     yield _sequence(walk, f"{identity}/{number}", is_probe)
 
@@ -79,11 +79,11 @@ class SyntheticWalkers(GaitRows, skip_registration=True):
                 "train": lambda: people(0, num_identities),
                 "test": lambda: people(num_identities, num_test_identities),
             },
-            description="Drawn silhouettes of people who walk and do not exist.",
+            description="Synthetic silhouettes of walking people.",
             metadata={
                 "num_identities": num_identities,
                 "num_test_identities": num_test_identities,
-                **drawn,
+                **settings,
             },
             **kwargs,
         )
@@ -103,13 +103,13 @@ def _sequence(walk: WalkFrames, key: str, is_probe: bool) -> GaitSequence:
 
 
 @functools.cache
-def _drawer(num_frames: int, size: tuple[int, int]):
+def _renderer(num_frames: int, size: tuple[int, int]):
     """The compiled renderer of a form, on the CPU: this is the host's work."""
     cpu = jax.local_devices(backend="cpu")[0]
-    draw = jax.jit(functools.partial(draw_walk, num_frames=num_frames, size=size))
+    render = jax.jit(functools.partial(render_walk, num_frames=num_frames, size=size))
 
     def on_cpu(seed, identity, number, severity) -> WalkFrames:
         with jax.default_device(cpu):
-            return jax.device_get(draw(seed, identity, number, severity=severity))
+            return jax.device_get(render(seed, identity, number, severity=severity))
 
     return on_cpu

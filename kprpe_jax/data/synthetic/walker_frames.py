@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from kprpe_jax.data.synthetic.identity import person_key, to_normal, to_uniform
-from kprpe_jax.data.synthetic.walker import Walker, draw_walker, pose
+from kprpe_jax.data.synthetic.walker import Walker, pose, sample_walker
 
 _MARGIN = 0.04  # of the frame's height, above and below a person who fills it
 
@@ -69,7 +69,7 @@ class WalkFrames(NamedTuple):
     kept: jax.Array
 
 
-def draw_walk(
+def render_walk(
     seed: int | jax.Array,
     identity: int | jax.Array,
     sequence: int | jax.Array,
@@ -78,7 +78,7 @@ def draw_walk(
     size: tuple[int, int] = (64, 44),
     severity: WalkSeverity = WalkSeverity(),  # noqa: B008 (a tuple of numbers)
 ) -> WalkFrames:
-    """Draw one sequence of one person.
+    """Render one sequence of one person.
 
     At severity 1 the camera stands up to 60 degrees away from the side view, on either
     side, and up to 15 degrees above; the person is a tenth larger or smaller than the
@@ -97,18 +97,18 @@ def draw_walk(
     """
     key = jax.random.fold_in(person_key(seed, identity), sequence + 1)
     walk_key, habit_key, frame_key = jax.random.split(key, 3)
-    walk = _draw_nuisances(walk_key, severity)
-    walker = _with_habit(draw_walker(seed, identity), habit_key, severity.habit)
+    walk = _sample_nuisances(walk_key, severity)
+    walker = _with_habit(sample_walker(seed, identity), habit_key, severity.habit)
 
     def one(frame: jax.Array) -> WalkFrames:
-        return _draw_frame(
+        return _render_frame(
             walker, walk, frame, jax.random.fold_in(frame_key, frame), size, severity
         )
 
     return jax.vmap(one)(jnp.arange(num_frames))
 
 
-def _draw_nuisances(key: jax.Array, severity: WalkSeverity) -> Walk:
+def _sample_nuisances(key: jax.Array, severity: WalkSeverity) -> Walk:
     u = to_uniform(jax.random.bits(key, (10,)))
     turned = jnp.where(u[0] < 0.5, 0.0, jnp.pi)  # walks to the right or to the left
     hidden = u[3] < severity.occlusion / 3
@@ -137,7 +137,7 @@ def _with_habit(walker: Walker, key: jax.Array, strength: jax.Array | float) -> 
     )
 
 
-def _draw_frame(
+def _render_frame(
     walker: Walker,
     walk: Walk,
     frame: jax.Array,

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kprpe_jax.data.importers.record import Record, RejectedRecord, Source
+from kprpe_jax.data.importers.record import Record, RecordSource, RejectedRecord
 
 SHARED = Path(__file__).resolve().parents[4] / "shared" / "data"
 needs_shared = pytest.mark.skipif(
@@ -31,7 +31,7 @@ def face(number: int, height: int = 12, width: int = 10) -> bytes:
 
 
 def read_all(
-    source: Source, start: int = 0
+    source: RecordSource, start: int = 0
 ) -> tuple[list[Record], list[RejectedRecord]]:
     entries = list(source.read(start))
     records = [entry for entry in entries if isinstance(entry, Record)]

@@ -12,7 +12,12 @@ from kprpe_jax.data import store
 from kprpe_jax.data.importers import progress
 from kprpe_jax.data.importers.dataset import write_dataset
 from kprpe_jax.data.importers.landmarks import Landmarks
-from kprpe_jax.data.importers.record import NO_IDENTITY, Record, RejectedRecord, Source
+from kprpe_jax.data.importers.record import (
+    NO_IDENTITY,
+    Record,
+    RecordSource,
+    RejectedRecord,
+)
 from tests.data.importers.sources import encode, face
 
 PEOPLE = ["bob", "ann", "bob", "cid", "dan", "ann", "eve"]
@@ -23,7 +28,7 @@ BROKEN = Record("broken.jpg", face(0)[:-40], "zoe")
 MISSING = RejectedRecord("gone.jpg", "missing image", "it is not there")
 
 
-def source_of(entries, stop=None, **fields) -> Source:
+def source_of(entries, stop=None, **fields) -> RecordSource:
     """A source that ends, or breaks off with an error at an entry's number."""
 
     def read(start):
@@ -32,7 +37,7 @@ def source_of(entries, stop=None, **fields) -> Source:
                 raise KeyboardInterrupt
             yield entries[number]
 
-    return Source(read, state="s", **fields)
+    return RecordSource(read, state="s", **fields)
 
 
 def write(entries, data_dir, **options):
@@ -200,7 +205,7 @@ def test_going_on_does_not_read_finished_shards_again(tmp_path):
         return source.read(start)
 
     options = {"name": "faces", "origin": {"kind": "test"}, "shard_rows": 2}
-    report = write_dataset(Source(read, state="s"), data_dir=tmp_path, **options)
+    report = write_dataset(RecordSource(read, state="s"), data_dir=tmp_path, **options)
     assert starts == [4]
     assert report["rows"] == 7
 

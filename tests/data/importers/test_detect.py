@@ -9,7 +9,7 @@ from kprpe_jax.alignment.photos import Finder
 from kprpe_jax.data import store
 from kprpe_jax.data.importers.dataset import write_dataset
 from kprpe_jax.data.importers.detect import with_detected
-from kprpe_jax.data.importers.record import Record, RejectedRecord, Source
+from kprpe_jax.data.importers.record import Record, RecordSource, RejectedRecord
 from kprpe_jax.detection.detections import Faces
 from kprpe_jax.geometry.template import ARCFACE_112
 from tests.data.importers.sources import SHARED, encode, needs_shared
@@ -65,7 +65,9 @@ def detect(data_dir, *, wanted=lambda record: record.keypoints is None, stop=Non
                 raise KeyboardInterrupt
             yield entry
 
-    source = with_detected(Source(read, state="s"), FINDER, wanted=wanted, batch_size=2)
+    source = with_detected(
+        RecordSource(read, state="s"), FINDER, wanted=wanted, batch_size=2
+    )
     report = write_dataset(
         source,
         name="faces",

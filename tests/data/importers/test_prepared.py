@@ -8,7 +8,7 @@ from kprpe_jax.data import store
 from kprpe_jax.data.importers.dataset import write_dataset
 from kprpe_jax.data.importers.landmarks import Landmarks
 from kprpe_jax.data.importers.prepared import open_prepared
-from kprpe_jax.data.importers.record import NO_IDENTITY, Record, Source
+from kprpe_jax.data.importers.record import NO_IDENTITY, Record, RecordSource
 from tests.data.importers.sources import face
 
 POINTS = np.random.default_rng(0).random((5, 2), np.float32)
@@ -29,7 +29,7 @@ def data_dir(tmp_path):
         )
         for i, name in enumerate(IDENTITIES)
     ]
-    source = Source(
+    source = RecordSource(
         lambda start: iter(entries[start:]),
         state="s",
         extra={"pair": int, "part": str, "shape": SHAPE},
@@ -64,7 +64,7 @@ def test_everything_comes_back(data_dir):
 def test_numbers_stay_labels(tmp_path):
     numbers = [5, 2, NO_IDENTITY]
     entries = [Record(str(i), face(i), n) for i, n in enumerate(numbers)]
-    source = Source(lambda start: iter(entries[start:]), state="s")
+    source = RecordSource(lambda start: iter(entries[start:]), state="s")
     write_dataset(source, name="old", data_dir=tmp_path, origin={})
     rows, report = rewrite(tmp_path)
     assert [int(row["label"]) for row in rows] == numbers

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from kprpe_jax.data.synthetic.faces import draw_shots, render
+from kprpe_jax.data.synthetic.faces import render, sample_shots
 from kprpe_jax.data.synthetic.nuisance import Severity
 
 B = 16  # every call draws as many, so that there is one program
@@ -13,7 +13,7 @@ B = 16  # every call draws as many, so that there is one program
 @pytest.fixture(scope="session")
 def draw():
     """Draw 16 faces with some nuisances; `change` sets fields of the shots."""
-    shots = jax.jit(draw_shots, static_argnames="layout")
+    shots = jax.jit(sample_shots, static_argnames="layout")
     program = jax.jit(render, static_argnames="size")
 
     def run(identity, index, severity=None, *, layout="aligned", seed=0, **change):

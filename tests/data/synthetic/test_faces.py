@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kprpe_jax.data.synthetic.faces import draw_faces
+from kprpe_jax.data.synthetic.faces import render_faces
 from kprpe_jax.data.synthetic.nuisance import Severity, Shot, quality
-from kprpe_jax.data.synthetic.sequences import draw_sequence
+from kprpe_jax.data.synthetic.sequences import render_sequence
 
 PEOPLE = np.arange(16)
 
@@ -126,7 +126,7 @@ def test_free_faces_lie_anywhere_within_the_frame(draw):
 
 @pytest.mark.slow
 def test_sequences_are_smooth_and_vary_in_quality(ordinary):
-    film = jax.jit(draw_sequence, static_argnames=("num_frames", "size"))
+    film = jax.jit(render_sequence, static_argnames=("num_frames", "size"))
     faces = jax.device_get(
         film(0, 3, 0, num_frames=24, severity=Severity(*ordinary), size=32)
     )
@@ -137,7 +137,7 @@ def test_sequences_are_smooth_and_vary_in_quality(ordinary):
     for name in ("mask", "background_light", "sunglasses"):
         assert len(np.unique(getattr(faces.shot, name))) == 1
     with pytest.raises(ValueError, match="num_frames must be at least 2; got 1"):
-        draw_sequence(0, 3, 0, num_frames=1)
+        render_sequence(0, 3, 0, num_frames=1)
 
 
 @pytest.mark.parametrize(
@@ -150,8 +150,8 @@ def test_sequences_are_smooth_and_vary_in_quality(ordinary):
 )
 def test_bad_arguments(change, match):
     good = {"identity": jnp.zeros(2, int), "index": jnp.zeros(2, int)}
-    with pytest.raises(ValueError, match=f"^draw_faces: .*{match}"):
-        draw_faces(0, **{**good, **change})
+    with pytest.raises(ValueError, match=f"^render_faces: .*{match}"):
+        render_faces(0, **{**good, **change})
 
 
 PROGRAM = """

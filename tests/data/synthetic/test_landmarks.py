@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from kprpe_jax.data.synthetic.anatomy import express
-from kprpe_jax.data.synthetic.identity import Identity, draw_identity
+from kprpe_jax.data.synthetic.identity import Identity, sample_identity
 from kprpe_jax.data.synthetic.landmarks import KEYPOINTS, MIRROR, landmarks
 from kprpe_jax.data.synthetic.nuisance import Shot
 from kprpe_jax.data.synthetic.pose import make_pose, to_face, to_frame
@@ -51,7 +51,7 @@ def test_lips_are_red_and_an_open_mouth_is_dark_inside(draw):
     lip = faces.images[range(16), y, x].astype(int)
     x, y = (faces.landmarks[:, 8] * 112 - [0, 6]).clip(0, 111).astype(int).T
     chin = faces.images[range(16), y, x].astype(int)
-    smooth = jax.vmap(lambda i: draw_identity(0, i))(PEOPLE).beard < 0
+    smooth = jax.vmap(lambda i: sample_identity(0, i))(PEOPLE).beard < 0
     redness = (lip[:, 0] / lip[:, 1]) / (chin[:, 0] / chin[:, 1])
     assert (redness[smooth] > 1.08).all()
     opened = draw(PEOPLE, 0, mouth_open=1.0)

@@ -15,10 +15,10 @@ from kprpe_jax.data.synthetic.walker import (
     JOINTS,
     SPREAD,
     Walker,
-    draw_walker,
     pose,
+    sample_walker,
 )
-from kprpe_jax.data.synthetic.walker_frames import WalkSeverity, draw_walk
+from kprpe_jax.data.synthetic.walker_frames import WalkSeverity, render_walk
 from tests.quick import quick_jit
 
 SIZE = (32, 22)
@@ -29,16 +29,16 @@ AT = {name: place for place, name in enumerate(JOINTS)}
 
 @pytest.fixture(scope="module")
 def draw():
-    return quick_jit(functools.partial(draw_walk, num_frames=6, size=SIZE))
+    return quick_jit(functools.partial(render_walk, num_frames=6, size=SIZE))
 
 
 @pytest.fixture(scope="module")
 def posed():
-    return quick_jit(lambda i, phase: pose(draw_walker(0, i), phase))
+    return quick_jit(lambda i, phase: pose(sample_walker(0, i), phase))
 
 
 def test_limbs_keep_their_length_and_the_gait_is_periodic_and_symmetric(posed):
-    walker = draw_walker(0, 3)
+    walker = sample_walker(0, 3)
     for phase in (0.0, 1.0, 2.5):
         joints = posed(3, phase).joints
         for side in ("left", "right"):
@@ -69,20 +69,20 @@ def test_a_leg_bends_backwards_and_arms_swing_against_legs(posed):
 
 
 def test_people_differ_within_bounds():
-    walkers = np.array([draw_walker(5, i) for i in range(30)])
+    walkers = np.array([sample_walker(5, i) for i in range(30)])
     mean, spread = np.float32(Walker()), np.float32(SPREAD)
     apart = (walkers - mean) / spread
     assert np.abs(apart).max() <= 2.2 + 1e-3
     assert 0.7 < apart.std() < 1.1
     assert np.abs(np.corrcoef(apart)[~np.eye(30, dtype=bool)]).max() < 0.7
-    np.testing.assert_array_equal(draw_walker(5, 4), walkers[4])
-    assert (np.array(draw_walker(6, 4)) != walkers[4]).any()
+    np.testing.assert_array_equal(sample_walker(5, 4), walkers[4])
+    assert (np.array(sample_walker(6, 4)) != walkers[4]).any()
 
 
 @pytest.mark.slow
 def test_a_frame_depends_on_its_numbers_alone(draw):
     walk = draw(0, 1, 2, severity=ON)
-    longer = quick_jit(functools.partial(draw_walk, num_frames=8, size=SIZE))
+    longer = quick_jit(functools.partial(render_walk, num_frames=8, size=SIZE))
     for got, want in zip(longer(0, 1, 2, severity=ON), walk, strict=True):
         np.testing.assert_array_equal(got[:6], want)
     for other in (draw(1, 1, 2, severity=ON), draw(0, 2, 2, severity=ON)):

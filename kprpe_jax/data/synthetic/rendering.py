@@ -1,7 +1,7 @@
-"""Draw a face: layers from the back of the head to glasses, each a soft-edged shape.
+"""Render a face: layers from the back of the head to glasses, each a soft-edged shape.
 
 Every layer is a formula of the pixel's place on the face, so a picture of any size and
-pose is drawn directly, without a texture or a warp.
+pose is rendered directly, without a texture or a warp.
 """
 
 import functools
@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from kprpe_jax.data.synthetic import anatomy, features
 from kprpe_jax.data.synthetic.canvas import (
-    Layer,
+    Paint,
     View,
     byte,
     cover,
@@ -25,8 +25,8 @@ from kprpe_jax.data.synthetic.palette import Palette, make_palette
 from kprpe_jax.data.synthetic.pose import Pose, to_face
 
 
-def draw(pose: Pose, shot: Shot, *, size: int) -> jax.Array:
-    """Draw one face.
+def render_face(pose: Pose, shot: Shot, *, size: int) -> jax.Array:
+    """Render one face.
 
     Args:
       pose: of the face, which it holds with its expression.
@@ -55,7 +55,7 @@ def draw(pose: Pose, shot: Shot, *, size: int) -> jax.Array:
         *features.mouth(face, colors, view),
         *features.eyes(face, shot, colors, view),
         *features.brows(face, colors, view),
-        Layer(colors.hair, hair, tone),
+        Paint(colors.hair, hair, tone),
         *features.mask(face, shot, view, outline),
         *features.sunglasses(face, shot, view),
     ]
@@ -89,11 +89,11 @@ def _look(pose: Pose, shot: Shot, frame_x: jax.Array, frame_y: jax.Array) -> Vie
     return View(x, y, jnp.abs(x), pixel, shade * (1 + 0.12 * gloss))
 
 
-def _background(shot: Shot, frame_x: jax.Array, frame_y: jax.Array) -> Layer:
+def _background(shot: Shot, frame_x: jax.Array, frame_y: jax.Array) -> Paint:
     across, down = frame_x / 56 - 1, frame_y / 56 - 1
     light = shot.background_light + 0.2 * shot.background_slope * (across + 0.5 * down)
     tint = 1 + 0.25 * shot.background_hue * jnp.array([1.0, 0.0, -1.0])
-    return Layer(tint, 1.0, light)
+    return Paint(tint, 1.0, light)
 
 
 def _hair_tone(face: Identity, shot: Shot, view: View) -> jax.Array:
@@ -107,8 +107,8 @@ def _hair_tone(face: Identity, shot: Shot, view: View) -> jax.Array:
 
 def _behind(
     face: Identity, shot: Shot, colors: Palette, view: View, tone: jax.Array
-) -> list[Layer]:
-    """Draw hair behind the head, neck, clothes and ears."""
+) -> list[Paint]:
+    """Render hair behind the head, neck, clothes and ears."""
     width = face.face_width + 0.7 * face.hair_volume
     above = jnp.minimum(view.y - 45, 0) / (45 - face.skull_y + face.hair_volume)
     hair = (jnp.sqrt(jnp.square(view.x / width) + above * above) - 1) * width
@@ -128,14 +128,14 @@ def _behind(
     ear = (jnp.sqrt(across * across + down * down) - 1) * 5
     hollow = 0.8 + 0.03 * jnp.clip(ear, -4, 0)
     return [
-        Layer(colors.hair * 0.9, hair, tone),
-        Layer(colors.skin, cover(view, neck), shadow),
-        Layer(shot.clothes * jnp.array([0.8, 0.9, 1.2]), cover(view, shoulders)),
-        Layer(colors.skin, bare * cover(view, ear), hollow * view.shade),
+        Paint(colors.hair * 0.9, hair, tone),
+        Paint(colors.skin, cover(view, neck), shadow),
+        Paint(shot.clothes * jnp.array([0.8, 0.9, 1.2]), cover(view, shoulders)),
+        Paint(colors.skin, bare * cover(view, ear), hollow * view.shade),
     ]
 
 
-def _skin(face: Identity, colors: Palette, view: View, head: jax.Array) -> list[Layer]:
+def _skin(face: Identity, colors: Palette, view: View, head: jax.Array) -> list[Paint]:
     """Color the skin: blush, freckles, moles, a scar, a beard."""
     cheek = anatomy.bump((view.ax - 23) / 8, (view.y - face.nose_y) / 8)
     blush = jnp.clip(0.8 * face.blush, 0, 1) * cheek
@@ -163,11 +163,11 @@ def _skin(face: Identity, colors: Palette, view: View, head: jax.Array) -> list[
     lip = jnp.clip(2.2 - 2 * (u * u + v * v), 0, 1)
     beard = jnp.clip(1.6 * face.beard, 0, 0.85) * jnp.maximum(chin, lip)
     return [
-        Layer(colors.skin, head, view.shade),
-        Layer(colors.skin * jnp.array([1.0, 0.72, 0.68]), blush, view.shade),
-        Layer(colors.skin * jnp.array([0.62, 0.48, 0.42]), spots * head, view.shade),
-        Layer(jnp.minimum(colors.skin * 1.2 + 0.08, 1), scar * head, view.shade),
-        Layer(colors.brows, beard * head, view.shade),
+        Paint(colors.skin, head, view.shade),
+        Paint(colors.skin * jnp.array([1.0, 0.72, 0.68]), blush, view.shade),
+        Paint(colors.skin * jnp.array([0.62, 0.48, 0.42]), spots * head, view.shade),
+        Paint(jnp.minimum(colors.skin * 1.2 + 0.08, 1), scar * head, view.shade),
+        Paint(colors.brows, beard * head, view.shade),
     ]
 
 
