@@ -47,7 +47,7 @@ def test_snippets_run(heading, shapes):
 
 def test_the_stream_of_the_page_on_fusion_runs():
     names = {}
-    heading = "Many images of a person, one embedding"
+    heading = "Fuse a stream in Python"
     exec(compile(snippet("fusion.md", heading), heading, "exec"), names)
     assert names["embedding"].shape == (1, 512)
 
@@ -58,7 +58,7 @@ def test_what_the_snippet_of_a_run_imports_exists():
     code.body = [x for x in code.body if isinstance(x, ast.Import | ast.ImportFrom)]
     names = {}
     exec(compile(code, "imports", "exec"), names)
-    assert {"run_encoder", "load_config"} <= set(names)
+    assert {"Recognizer", "load_recognizer"} <= set(names)
 
 
 def test_every_snippet_is_tested():
