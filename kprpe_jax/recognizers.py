@@ -1,10 +1,21 @@
-"""Load a recognizer: a published network with its file, or a run with a checkpoint."""
+"""Load recognizers and detectors: published networks with their files, or runs."""
 
 import os
+from typing import Any
+
+import flax.linen as nn
 
 from kprpe_jax import registry
 from kprpe_jax.backbones.recognizer import Recognizer
-from kprpe_jax.tasks import networks
+from kprpe_jax.detection.detector import (
+    CANVASES,
+    MAX_FACES,
+    Detector,
+    aligner_detector,
+    retinaface_detector,
+)
+from kprpe_jax.detection.differentiable_aligner import DifferentiableAligner
+from kprpe_jax.tasks import landmarks, networks
 from kprpe_jax.tasks.recognition import backbone_collections
 from kprpe_jax.training.checkpoint import restore_arrays
 from kprpe_jax.training.runs import RunSpec, parse_run, read_config
@@ -27,24 +38,87 @@ def load_recognizer(spec: str, *, style_maps: tuple[str, ...] = ()) -> Recognize
     run = parse_run(spec)
     if run is not None:
         return read_run(run).replace(style_maps=tuple(style_maps))
-    name, colon, path = spec.partition(":")
-    if not colon:
-        raise ValueError(
-            f"--model {spec}: must be NAME:FILE, a published network with its weights, "
-            "or the folder of a run, FOLDER[@CHECKPOINT]; got neither."
-        )
-    published = registry.network(name, "recognizer")
-    if not os.path.exists(path):
-        raise ValueError(f"--model {spec}: there is no file {path}; check the path.")
-    module = published.make()
-    import_weights = registry.resolve(f"{published.weights}:import_weights")
+    name, published, module, variables = _read_published("--model", spec, "recognizer")
     return Recognizer(
-        import_weights(module, path),
+        variables,
         module,
         published.input_spec,
         name,
         published.license,
         tuple(style_maps),
+    )
+
+
+def load_detector(
+    spec: str,
+    *,
+    min_score: float = 0.5,
+    max_side: int = CANVASES[-1],
+    max_faces: int = MAX_FACES,
+) -> Detector:
+    """Load a face detector with its weights.
+
+    A differentiable aligner gives one face per photo and fits every photo to its own
+    size: the photos must be crops around a face.
+
+    Args:
+      spec: NAME:FILE, a published detector (`registry.NETWORKS`) with its weights; or
+        FOLDER[@CHECKPOINT], a run of the task `landmarks`, as `load_recognizer` takes
+        it.
+      min_score: faces must score more, 0..1.
+      max_side: RetinaFace shrinks larger photos to it, in pixels.
+      max_faces: of a photo, that RetinaFace gives at each of two scales.
+    Raises: ValueError: as `load_recognizer`; a side below 32 pixels.
+    """
+    run = parse_run(spec)
+    if run is not None:
+        return _read_aligner(run, min_score)
+    name, published, module, variables = _read_published("--detector", spec, "detector")
+    options = dict(min_score=min_score, name=name, license=published.license)
+    if isinstance(module, DifferentiableAligner):
+        return aligner_detector(module, variables, **options)
+    return retinaface_detector(
+        module, variables, max_side=max_side, max_faces=max_faces, **options
+    )
+
+
+def _read_published(
+    option: str, spec: str, kind: str
+) -> tuple[str, registry.PublishedNetwork, nn.Module, Any]:
+    """Read NAME:FILE: the name, its entry, the network and its variables."""
+    name, colon, path = spec.partition(":")
+    if not colon:
+        raise ValueError(
+            f"{option} {spec}: must be NAME:FILE, a published network with its "
+            "weights, or the folder of a run, FOLDER[@CHECKPOINT]; got neither."
+        )
+    published = registry.network(name, kind)
+    if not os.path.exists(path):
+        raise ValueError(f"{option} {spec}: there is no file {path}; check the path.")
+    module = published.make()
+    import_weights = registry.resolve(f"{published.weights}:import_weights")
+    return name, published, module, import_weights(module, path)
+
+
+def _read_aligner(run: RunSpec, min_score: float) -> Detector:
+    """Read the differentiable aligner of a run of the task `landmarks`."""
+    config = read_config(run.workdir)
+    if config.task != "landmarks":
+        raise ValueError(
+            f"--detector {run}: must be a run of landmarks; got one of {config.task}; "
+            "name another run."
+        )
+    _, params, collections = restore_arrays(
+        run.workdir,
+        run.checkpoint,
+        config,
+        lambda path: path.startswith(("params/", "collections/")),
+    )
+    return aligner_detector(
+        landmarks.make_model(config.model),
+        {"params": params, **collections},
+        min_score=min_score,
+        name=f"landmarks of {run}",
     )
 
 

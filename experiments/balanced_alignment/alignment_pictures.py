@@ -19,6 +19,7 @@ from ml_collections import ConfigDict
 
 from kprpe_jax.alignment import warps
 from kprpe_jax.core import mesh
+from kprpe_jax.core.input_spec import BLACK
 from kprpe_jax.evaluation.misaligned import misalign
 from kprpe_jax.report import alignment as report
 from kprpe_jax.tasks import faces, joint_alignment, recognition
@@ -75,7 +76,7 @@ def warp_faces(config: ConfigDict, workdir: str, *, severity: float) -> Warped:
         own = recognition.backbone_collections(collections)
         variables = {"params": params["backbone"], **own}
         warp = model.apply(variables, *model_inputs(images, points)).warp
-        after = warps.warp_map(warp, images, outside=warps.BLACK)
+        after = warps.warp_map(warp, images, outside=BLACK)
         grid = (warp.to_input(2 * lines - 1) + 1) / 2
         return after, grid, warps.carry_keypoints(warp, points)
 

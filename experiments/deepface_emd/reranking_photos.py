@@ -7,7 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from kprpe_jax.alignment.photos import FoundFaces, align_found
+from kprpe_jax.alignment.photos import align
+from kprpe_jax.core.input_spec import InputSpec, to_bytes
 from kprpe_jax.data.faces import read_field
 from kprpe_jax.data.importers.decode import decode_rgb
 from kprpe_jax.data.importers.tar_images import read_images
@@ -119,8 +120,7 @@ def _aligned(row: dict[str, np.ndarray], name: str) -> tuple[bytes, np.ndarray]:
     image = decode_rgb(encoded)
     if image.shape == (SIDE, SIDE, 3):
         return encoded, points
-    found = FoundFaces(key, image, points[None], np.ones(1, np.float32))
-    images, points = align_found(found, size=(SIDE, SIDE), faces=[0])
+    face = align(image, points, InputSpec((SIDE, SIDE)))
     file = io.BytesIO()
-    Image.fromarray(images[0]).save(file, "png", compress_level=1)
-    return file.getvalue(), points[0]
+    Image.fromarray(to_bytes(face.image)).save(file, "png", compress_level=1)
+    return file.getvalue(), face.keypoints

@@ -19,11 +19,12 @@ from collections.abc import Iterator
 import numpy as np
 from absl import app, flags, logging
 
-from kprpe_jax.alignment.photos import Finder, detector_finder, find_in_photos
 from kprpe_jax.data.importers.decode import decode_rgb
 from kprpe_jax.data.importers.landmarks import Landmarks, read_landmarks
 from kprpe_jax.data.importers.record import RejectedRecord
 from kprpe_jax.data.importers.tar_images import open_tar_images
+from kprpe_jax.detection.detector import Detector, retinaface_detector
+from kprpe_jax.detection.photos import detect_photos
 from kprpe_jax.evaluation.landmarks import (
     box_size,
     eye_distance,
@@ -43,7 +44,7 @@ flags.mark_flags_as_required(["weights", "photos", "points"])
 
 
 def measure(
-    finder: Finder,
+    detector: Detector,
     photos: Iterator[tuple[str, np.ndarray]],
     labels: Landmarks,
     *,
@@ -52,7 +53,7 @@ def measure(
     """Errors of the largest face of each labeled photo.
 
     Args:
-      finder: the network.
+      detector: the network.
       photos: names and uint8 [H, W, 3].
       labels: table of points.
       batch_size: photos at once.
@@ -63,7 +64,9 @@ def measure(
     """
     labeled = ((n, p) for n, p in photos if labels.find(n, *p.shape[:2]) is not None)
     rows = []
-    for found in find_in_photos(finder, labeled, batch_size=batch_size):
+    for found in detect_photos(
+        detector, labeled, batch_size=batch_size, order="largest"
+    ):
         size = np.array(found.photo.shape[1::-1])
         want = labels.find(found.name, *found.photo.shape[:2]) * size
         ok = len(found.keypoints) > 0
@@ -113,9 +116,9 @@ def main(argv: list[str]) -> None:
         labels = read_landmarks(_POINTS.value, units="pixel", array=_ARRAY.value)
         model = official_retinaface()
         variables = import_weights(model, _WEIGHTS.value)
-        finder = detector_finder(model, variables, max_faces=8, min_score=0.02)
-        finder = finder._replace(canvases=(_SIDE.value,), enlarge=True)
-        errors = measure(finder, read_photos(pathlib.Path(_PHOTOS.value)), labels)
+        detector = retinaface_detector(model, variables, max_faces=8, min_score=0.02)
+        detector = detector._replace(canvases=(_SIDE.value,), enlarge=True)
+        errors = measure(detector, read_photos(pathlib.Path(_PHOTOS.value)), labels)
     except ValueError as e:
         sys.exit(f"error: {e}")
     output = pathlib.Path(_OUTPUT.value)

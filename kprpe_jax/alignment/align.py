@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from kprpe_jax.core.input_spec import BLACK
 from kprpe_jax.geometry import affine
 from kprpe_jax.geometry.grids import affine_grid
 from kprpe_jax.geometry.point_fits import fit_similarity
@@ -13,10 +14,8 @@ from kprpe_jax.geometry.sampling import grid_sample, resize_bilinear
 from kprpe_jax.geometry.template import face_template
 from kprpe_jax.geometry.theta import sampling_matrix
 
-BLACK = -1.0
 
-
-class Aligned(NamedTuple):
+class AlignedImages(NamedTuple):
     """Aligned faces.
 
     Attributes:
@@ -38,8 +37,8 @@ def align_faces(
     size: tuple[int, int] = (112, 112),
     align_corners: bool = False,
     stop_gradient: bool = False,
-) -> Aligned:
-    """Bring the five points of faces to the template by similarity maps.
+) -> AlignedImages:
+    """Align faces: bring their five points to the template by similarity maps.
 
     Args:
       images: [B, H, W, C], values in [-1, 1].
@@ -61,7 +60,7 @@ def align_faces(
     grid = affine_grid(theta, size, align_corners=align_corners)
     sampled = grid_sample(images - BLACK, grid, align_corners=align_corners) + BLACK
     moved = affine.apply(matrix, pixels) / np.array(size[::-1], np.float32)
-    return Aligned(sampled, moved, theta)
+    return AlignedImages(sampled, moved, theta)
 
 
 def pad_to_square(

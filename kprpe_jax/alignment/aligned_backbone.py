@@ -11,6 +11,7 @@ from jax import Array
 from kprpe_jax.alignment import warps
 from kprpe_jax.alignment.localization import LocalizationNet
 from kprpe_jax.alignment.warps import Warp
+from kprpe_jax.core.input_spec import BLACK
 
 INPUT = "input"
 METHODS = (*warps.GIVEN, *warps.LEARNED)
@@ -78,7 +79,7 @@ class AlignedBackbone(nn.Module):
         if self.method == "none":
             return AlignedEmbedding(self.backbone(images, *others, train=train), warp)
         if self.after == INPUT:
-            warped = warps.warp_map(warp, images, outside=warps.BLACK)
+            warped = warps.warp_map(warp, images, outside=BLACK)
             return AlignedEmbedding(self.backbone(warped, *others, train=train), warp)
         embeddings = _call_with_tap(
             self.backbone,

@@ -6,10 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from kprpe_jax.core.input_spec import BLACK
 from kprpe_jax.geometry import affine
 from kprpe_jax.geometry.sampling import warp_affine
-
-BLACK = -1.0
 
 
 class Crops(NamedTuple):

@@ -1,224 +1,137 @@
-"""Photos of any sizes through networks compiled for few.
+"""Aligned faces cut from photos at full resolution.
 
-Photos are fitted into square canvases of a few sizes, so that a folder of them compiles
-once per canvas. Faces are then cut from the photos at full resolution.
+The host cuts a patch around each face, so that all faces have one shape on the device
+whatever the sizes of their photos; the device samples the patches.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
-from kprpe_jax.alignment.align import Aligned, align_faces
-from kprpe_jax.detection.detections import Faces, find_faces, with_close_ups
-from kprpe_jax.detection.differentiable_aligner import DifferentiableAligner
-from kprpe_jax.detection.retinaface import RetinaFace
+from kprpe_jax.core.input_spec import BLACK, InputSpec, to_unit_range
+from kprpe_jax.geometry.point_fits import similarity_matrix
+from kprpe_jax.geometry.sampling import warp_affine
 from kprpe_jax.geometry.template import face_template
 
-CANVASES = (128, 256, 512, 1024)  # sides, pixels
-# A detector sees parts of a face that is larger than its anchors, and whole faces in a
-# picture of a quarter of the size.
-_CLOSE_UP = 200  # pixels, side of a box
-_QUARTER = 4
-_MAX_QUEUED = 1 << 26  # pixels of photos that wait for their batch
-_PATCH_MARGIN = 2  # pixels around a face, for interpolation
+_BATCH = 32  # faces at once
+_MARGIN = 2  # pixels around a face, for interpolation
+_LEAST_SPREAD = 0.5  # pixels, standard deviation of a face's keypoints
+# Least spread of aligned keypoints over the template's. Faces have 0.8 to 1, in profile
+# too; the template mirrored, which no rotation brings back, has 0.23.
+_LEAST_FIT = 0.3
 
 
-class Finder(NamedTuple):
-    """A network that finds faces.
-
-    Attributes:
-      find: float32 [B, S, S, 3] in [-1, 1] -> Faces.
-      canvases: sides S, ascending; a photo goes into the smallest that holds it and is
-        shrunk to fit the last one.
-      enlarge: whether small photos are enlarged to their canvas.
-    """
-
-    find: Callable[[jax.Array], Faces]
-    canvases: tuple[int, ...]
-    enlarge: bool
+class NoFaceError(ValueError):
+    """A photo, or a face that was detected in it, gives no aligned face."""
 
 
-class FoundFaces(NamedTuple):
-    """The faces of one photo.
+class AlignedFace(NamedTuple):
+    """An aligned face.
 
     Attributes:
-      name: of the photo.
-      photo: uint8 [H, W, 3].
-      keypoints: float32 [F, 5, 2], (x, y) as fractions of the photo, largest face
-        first; F = 0 where there is none.
-      scores: float32 [F], in 0..1.
+      image: float32 [h, w, 3], RGB in [-1, 1]; black where the photo ends.
+      keypoints: float32 [K, 2], (x, y) as fractions of the image.
     """
 
-    name: str
-    photo: np.ndarray
+    image: np.ndarray
     keypoints: np.ndarray
-    scores: np.ndarray
 
 
-def detector_finder(
-    model: RetinaFace,
-    variables: Any,
+class FacePatch(NamedTuple):
+    """The part of a photo that an aligned face will show, and how it lies in it.
+
+    Attributes:
+      pixels: uint8 [P, P, 3], P = `patch_side(image_size)`; black outside the photo.
+      matrix: float32 [2, 3], from pixels of the aligned image to pixels of the patch.
+      keypoints: float32 [K, 2], fractions of the aligned image.
+    """
+
+    pixels: np.ndarray
+    matrix: np.ndarray
+    keypoints: np.ndarray
+
+
+def align(
+    photo: np.ndarray,
+    keypoints: np.ndarray,
+    spec: InputSpec,
     *,
-    max_faces: int,
-    min_score: float,
-    max_side: int = CANVASES[-1],
-) -> Finder:
-    """Find all faces of photos, small ones and those that fill the photo.
+    box: np.ndarray | None = None,
+) -> AlignedFace:
+    """Align one face of a photo as a network reads it.
 
     Args:
-      model, variables: the detector.
-      max_faces: of a photo, at each of two sizes.
-      min_score: faces must score more.
-      max_side: larger photos are shrunk to it. Faces of less than 10 pixels after that
-        are not found.
-    Raises: ValueError: a side below 32.
+      photo: uint8 [H, W, 3], RGB.
+      keypoints: [5, 2], (x, y) as fractions of the photo.
+      spec: of the network: its size, and whether it reads faces aligned to the template
+        or the square around the detector's box.
+      box: [4], (left, top, right, bottom) as fractions of the photo; for a spec with
+        the framing "crop".
+    Raises: NoFaceError: keypoints that are not finite, lie in one place or outside the
+      photo, or that a similarity flattens.
     """
-    if max_side < 32:
-        raise ValueError(
-            f"detector_finder: max_side must be at least 32 pixels; got {max_side}; "
-            "1024 is usual"
-        )
-
-    @jax.jit
-    def find(images: jax.Array) -> Faces:
-        def at_size(images: jax.Array) -> Faces:
-            heads = model.apply(variables, images)
-            return find_faces(
-                heads, images.shape[1:3], max_faces=max_faces, min_score=min_score
-            )
-
-        faces = at_size(images)
-        batch, side, _, channels = images.shape
-        if side <= _CLOSE_UP:
-            return faces
-        shape = batch, side // _QUARTER, side // _QUARTER, channels
-        quarter = jax.image.resize(images, shape, "linear", antialias=True)
-        return with_close_ups(faces, at_size(quarter), _CLOSE_UP / side)
-
-    sides = *(side for side in CANVASES if side < max_side), max_side
-    return Finder(find, sides, enlarge=False)
+    (face,) = align_patches([cut_patch(photo, keypoints, spec, box=box)], spec)
+    return face
 
 
-def aligner_finder(
-    model: DifferentiableAligner, variables: Any, *, min_score: float
-) -> Finder:
-    """Find the one face that fills each photo.
+def align_patches(patches: Sequence[FacePatch], spec: InputSpec) -> list[AlignedFace]:
+    """Align many faces, in batches padded to a power of two.
 
     Args:
-      model, variables: the differentiable aligner.
-      min_score: photos that score less hold no face.
+      patches: from `cut_patch`, with the same spec.
+      spec: as there.
     """
-
-    @jax.jit
-    def find(images: jax.Array) -> Faces:
-        face, _ = model.apply(variables, images, method="find_face")
-        mask = face.score > min_score
-        return Faces(
-            *(x[:, None] for x in (face.box, face.keypoints, face.score, mask))
-        )
-
-    return Finder(find, (model.input_size,), enlarge=True)
-
-
-def find_in_photos(
-    finder: Finder,
-    photos: Iterable[tuple[str, np.ndarray]],
-    *,
-    batch_size: int,
-) -> Iterator[FoundFaces]:
-    """Find the faces of photos, in batches of photos with the same canvas.
-
-    Args:
-      finder: the network.
-      photos: names and uint8 [H, W, 3], RGB, any sizes.
-      batch_size: photos at once.
-    Returns: one result per photo, not in their order.
-    """
-    queues: dict[int, list[tuple[str, np.ndarray]]] = {s: [] for s in finder.canvases}
-
-    def flush(side: int) -> Iterator[FoundFaces]:
-        rows, queues[side] = queues[side], []
-        if rows:
-            yield from _find_batch(finder, rows, side, batch_size)
-
-    for name, photo in photos:
-        longest = max(photo.shape[:2])
-        side = next((s for s in finder.canvases if s >= longest), finder.canvases[-1])
-        queues[side].append((name, photo))
-        if len(queues[side]) == batch_size:
-            yield from flush(side)
-        waiting = sum(p[..., 0].size for queue in queues.values() for _, p in queue)
-        if waiting > _MAX_QUEUED:
-            for side in queues:
-                yield from flush(side)
-    for side in queues:
-        yield from flush(side)
-
-
-def _find_batch(
-    finder: Finder, rows: list[tuple[str, np.ndarray]], side: int, batch_size: int
-) -> Iterator[FoundFaces]:
-    canvases = np.full((batch_size, side, side, 3), -1, np.float32)
-    frames = []
-    for canvas, (_, photo) in zip(canvases, rows, strict=False):
-        frames.append(_place(photo, canvas, enlarge=finder.enlarge))
-    faces = jax.device_get(finder.find(jnp.asarray(canvases)))
-    for i, ((name, photo), (corner, size)) in enumerate(zip(rows, frames, strict=True)):
-        left, top, right, bottom = faces.boxes[i].T
-        order = np.argsort(-(right - left) * (bottom - top), kind="stable")
-        order = order[faces.mask[i][order]]
-        points = (faces.keypoints[i][order] * side - corner) / size
-        yield FoundFaces(name, photo, points.astype(np.float32), faces.scores[i][order])
-
-
-def _place(
-    photo: np.ndarray, canvas: np.ndarray, *, enlarge: bool
-) -> tuple[np.ndarray, np.ndarray]:
-    """Fit a photo into the middle of a canvas; give its (x, y) corner and size."""
-    side, size = len(canvas), np.array(photo.shape[1::-1])
-    scale = side / size.max()
-    if scale < 1 or enlarge:
-        size = np.maximum(np.round(size * scale).astype(int), 1)
-        shrunk = Image.fromarray(photo).resize(tuple(size), Image.Resampling.BILINEAR)
-        photo = np.asarray(shrunk)
-    left, top = corner = (side - size) // 2
-    canvas[top : top + size[1], left : left + size[0]] = photo / np.float32(127.5) - 1
-    return corner, size
+    faces = []
+    for start in range(0, len(patches), _BATCH):
+        batch = patches[start : start + _BATCH]
+        size = 1 << (len(batch) - 1).bit_length()
+        padded = [*batch, *[batch[-1]] * (size - len(batch))]
+        pixels, matrices = (np.stack([p[i] for p in padded]) for i in (0, 1))
+        images = np.asarray(_sample(pixels, matrices, size=spec.image_size))
+        faces += map(AlignedFace, images, (patch.keypoints for patch in batch))
+    return faces
 
 
 def cut_patch(
-    photo: np.ndarray, keypoints: np.ndarray, *, size: tuple[int, int]
-) -> tuple[np.ndarray, np.ndarray]:
+    photo: np.ndarray,
+    keypoints: np.ndarray,
+    spec: InputSpec,
+    *,
+    box: np.ndarray | None = None,
+) -> FacePatch:
     """Cut the square around a face that its aligned image will show.
 
     A face of few pixels is cut as it is. One of many is shrunk without aliasing, to
     somewhat more than the aligned image has.
 
-    Args:
-      photo: uint8 [H, W, 3].
-      keypoints: [5, 2], fractions of the photo.
-      size: (height, width) of the aligned image.
-    Returns: uint8 [P, P, 3], P = `patch_side(size)`, black outside of the photo; the
-      keypoints as fractions of it.
+    Args, raises: as `align`.
     """
-    side = patch_side(size)
+    size = spec.image_size
     pixels = keypoints.astype(np.float64) * photo.shape[1::-1]
-    corners = _frame_corners(pixels, size)
-    low, high = corners.min(0) - _PATCH_MARGIN, corners.max(0) + _PATCH_MARGIN
-    # Points that a similarity flattens ask for the whole plane.
+    matrix = _matrix(pixels, photo, spec, box)
+    inverse = np.linalg.inv(np.concatenate([matrix, [[0, 0, 1]]]))[:2]
+    frame = np.array([[0, 0], [size[1], 0], [0, size[0]], size[::-1]])
+    corners = frame @ inverse[:, :2].T + inverse[:, 2]
+    low, high = corners.min(0) - _MARGIN, corners.max(0) + _MARGIN
+    side = patch_side(size)
+    # Keypoints far apart ask for much that lies outside the photo.
     longest = min(max(high - low), 4 * max(photo.shape[:2]))
     extent = max(int(np.ceil(longest)), side)
     origin = np.round((low + high) / 2 - extent / 2).astype(int)
-    box = (*origin, *(origin + extent))
-    patch = Image.fromarray(photo).crop(box)
+    patch = Image.fromarray(photo).crop((*origin, *(origin + extent)))
     if extent > side:
         patch = patch.resize((side, side), Image.Resampling.BILINEAR)
-    return np.asarray(patch), ((pixels - origin) / extent).astype(np.float32)
+    inverse[:, 2] -= origin
+    aligned = pixels @ matrix[:, :2].T + matrix[:, 2]
+    return FacePatch(
+        np.asarray(patch),
+        (inverse * (side / extent)).astype(np.float32),
+        (aligned / np.array(size[::-1])).astype(np.float32),
+    )
 
 
 def patch_side(size: tuple[int, int]) -> int:
@@ -226,53 +139,44 @@ def patch_side(size: tuple[int, int]) -> int:
     return 2 * max(size) + 32
 
 
-def _frame_corners(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Where in the photo the aligned image's corners lie, float64 [4, 2]."""
+def _matrix(
+    pixels: np.ndarray, photo: np.ndarray, spec: InputSpec, box: np.ndarray | None
+) -> np.ndarray:
+    """Map [2, 3] from the photo's pixels to the aligned image's."""
+    size = spec.image_size
+    if spec.framing == "crop":
+        if box is None:
+            raise ValueError(
+                "the network reads crops by the box of a detector; got keypoints alone;"
+                " give the photo to --detector"
+            )
+        corners = np.asarray(box, np.float64).reshape(2, 2) * photo.shape[1::-1]
+        side = max(corners[1] - corners[0])
+        if not np.isfinite(corners).all() or side < 1:
+            raise NoFaceError("the box of its face is empty")
+        scale = min(size) / side
+        offset = np.array(size[::-1]) / 2 - scale * corners.mean(0)
+        return np.concatenate([scale * np.eye(2), offset[:, None]], axis=1)
+    if pixels.shape != (5, 2):
+        raise ValueError(
+            f"align: keypoints must be [5, 2] for the template; got {pixels.shape}"
+        )
+    if not np.isfinite(pixels).all():
+        raise NoFaceError("the keypoints of its face are not finite")
+    spread = np.sqrt(np.square(pixels - pixels.mean(0)).sum(-1).mean())
+    if spread < _LEAST_SPREAD:
+        raise NoFaceError("the keypoints of its face lie within one pixel")
+    if not ((pixels >= 0) & (pixels <= photo.shape[1::-1])).all(-1).any():
+        raise NoFaceError("the keypoints of its face lie outside the photo")
     template = face_template(size).astype(np.float64)
-    # `fit_similarity` in complex numbers, the photo as a function of the aligned image.
-    source, target = (p[:, 0] + 1j * p[:, 1] for p in (pixels, template))
-    means = source.mean(), target.mean()
-    source, target = source - means[0], target - means[1]
-    spread = np.square(np.abs(source)).sum()
-    turn = (source.conj() * target).sum() / spread if spread > 0 else 1.0
-    corners = np.array([0, size[1], 1j * size[0], size[1] + 1j * size[0]])
-    turn = turn if np.abs(turn) > 1e-6 else 1e-6
-    places = (corners - means[1]) / turn + means[0]
-    return np.stack([places.real, places.imag], axis=-1)
+    matrix = similarity_matrix(pixels, template)
+    wanted = np.sqrt(np.square(template - template.mean(0)).sum(-1).mean())
+    if np.hypot(*matrix[:, 0]) * spread < _LEAST_FIT * wanted:
+        raise NoFaceError("the keypoints of its face are not arranged as in a face")
+    return matrix
 
 
 @partial(jax.jit, static_argnames="size")
-def align_patches(
-    patches: jax.Array, keypoints: jax.Array, *, size: tuple[int, int]
-) -> Aligned:
-    """Align patches: `align_faces` on bytes.
-
-    Args:
-      patches: uint8 [B, P, P, 3], from `cut_patch`.
-      keypoints: float32 [B, 5, 2], fractions of the patches.
-      size: (height, width).
-    """
-    return align_faces(patches.astype(jnp.float32) / 127.5 - 1, keypoints, size=size)
-
-
-def align_found(
-    found: FoundFaces, *, size: tuple[int, int], faces: Sequence[int]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Align some faces of a photo.
-
-    Args:
-      found: the photo and its faces.
-      size: (height, width) of the results.
-      faces: which ones.
-    Returns: uint8 [N, h, w, 3]; their keypoints float32 [N, 5, 2], fractions of them.
-    """
-    if not len(faces):
-        return np.zeros((0, *size, 3), np.uint8), np.zeros((0, 5, 2), np.float32)
-    images, points = [], []
-    for index in faces:  # one at a time: one compiled shape, whatever their number
-        patch, moved = cut_patch(found.photo, found.keypoints[index], size=size)
-        aligned = align_patches(patch[None], moved[None], size=size)
-        images.append(np.asarray(aligned.images[0]))
-        points.append(np.asarray(aligned.keypoints[0]))
-    levels = np.clip(np.round((np.stack(images) + 1) * 127.5), 0, 255)
-    return levels.astype(np.uint8), np.stack(points)
+def _sample(pixels: jax.Array, matrices: jax.Array, *, size: tuple[int, int]):
+    images = to_unit_range(pixels)
+    return warp_affine(images, matrices, out_size=size, outside=BLACK)

@@ -20,7 +20,6 @@ from kprpe_jax.geometry.sampling import grid_sample
 Size = tuple[int, int]
 LEARNED = ("affine", "projective", "tps")  # by a localization network
 GIVEN = ("none", "affine2d", "full_align")  # by landmarks, or by nothing
-BLACK = -1.0
 
 
 class Warp(NamedTuple):

@@ -1,6 +1,5 @@
 """A network with its weights and its input contract: what all stages share."""
 
-import hashlib
 from typing import Any
 
 import flax.linen as nn
@@ -10,6 +9,7 @@ import numpy as np
 from jax import Array
 
 from kprpe_jax.core.features import Features
+from kprpe_jax.core.fingerprint import fingerprint_arrays
 from kprpe_jax.core.input_spec import InputSpec
 
 
@@ -58,15 +58,8 @@ class Recognizer:
         Features may be compared only where it is the same. Reads all weights to the
         host.
         """
-        about = repr((self.module, tuple(self.input_spec), self.style_maps))
-        digest = hashlib.sha256(about.encode())
-        leaves, _ = jax.tree_util.tree_flatten_with_path(self.variables)
-        named = {jax.tree_util.keystr(path): leaf for path, leaf in leaves}
-        for path, leaf in sorted(named.items()):
-            leaf = np.ascontiguousarray(leaf)
-            digest.update(f"{path} {leaf.dtype} {leaf.shape}".encode())
-            digest.update(leaf.tobytes())
-        return digest.hexdigest()
+        about = self.module, tuple(self.input_spec), self.style_maps
+        return fingerprint_arrays(about, self.variables)
 
     def features(self, images: Array, keypoints: Array | None = None) -> Features:
         """Embeddings, patches and style of images; compiled by the caller.

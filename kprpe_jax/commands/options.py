@@ -18,16 +18,27 @@ def add_model(parser: argparse._ActionsContainer, *, required: bool = True) -> N
     )
 
 
-def add_detector(parser: argparse._ActionsContainer) -> None:
-    """--detector SPEC, --min-score, --faces."""
+def add_detector(parser: argparse._ActionsContainer, *, required: bool = False) -> None:
+    """--detector SPEC, --min-score, --max-side."""
+    without = "" if required else "; without, photos must be aligned faces"
     parser.add_argument(
         "--detector",
         metavar="SPEC",
-        help="finds faces: NAME:FILE or the folder of a landmark run; without, photos "
-        "must be aligned already",
+        required=required,
+        help="detects faces: NAME:FILE, such as retinaface_mnet025:FILE, or a run of "
+        f"the task landmarks, FOLDER[@best|@last|@STEP]{without}",
     )
     parser.add_argument(
-        "--min-score", type=float, default=0.5, help="of a face, 0..1 (0.5)"
+        "--min-score",
+        type=float,
+        default=0.5,
+        help="a face must score more, 0..1 (0.5)",
+    )
+    parser.add_argument(
+        "--max-side",
+        type=positive,
+        default=1024,
+        help="larger photos are shrunk to it before detection, in pixels (1024)",
     )
 
 

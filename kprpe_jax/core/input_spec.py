@@ -7,6 +7,7 @@ import numpy as np
 
 COLORS = ("rgb", "bgr", "gray")
 FRAMINGS = ("template", "crop")
+BLACK = -1.0  # of images in [-1, 1]
 
 
 def to_unit_range(pixels: Any) -> Any:

@@ -168,29 +168,31 @@ def _detected(source: RecordSource, landmarks: Landmarks | None) -> RecordSource
             "landmark table, too; leave it out or pass --detect missing"
         )
     # JAX and the networks, for those who want them.
-    from kprpe_jax.alignment import photos
     from kprpe_jax.core.compile_cache import use_compile_cache
     from kprpe_jax.data.importers.detect import with_detected
+    from kprpe_jax.detection import detector as detectors
     from kprpe_jax.weights import retinaface
 
     use_compile_cache()
     if _DETECTOR.value == "retinaface":
         model = retinaface.official_retinaface()
         variables = retinaface.import_weights(model, _DETECTOR_WEIGHTS.value)
-        finder = photos.detector_finder(
+        detector = detectors.retinaface_detector(
             model, variables, max_faces=_MAX_FACES, min_score=_MIN_SCORE.value
         )
     else:
         model = retinaface.official_aligner()
         variables = retinaface.import_weights(model, _DETECTOR_WEIGHTS.value)
-        finder = photos.aligner_finder(model, variables, min_score=_MIN_SCORE.value)
+        detector = detectors.aligner_detector(
+            model, variables, min_score=_MIN_SCORE.value
+        )
 
     def wanted(record: Record) -> bool:
         in_table = landmarks is not None and record.key in landmarks.rows
         known = in_table or record.keypoints is not None
         return _DETECT.value == "all" or not known
 
-    return with_detected(source, finder, wanted=wanted)
+    return with_detected(source, detector, wanted=wanted)
 
 
 if __name__ == "__main__":

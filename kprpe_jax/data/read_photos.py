@@ -1,4 +1,4 @@
-"""Photos of a folder, or the frames of a video, one after the other."""
+"""Photos of a file, a folder with its folders, or the frames of a video."""
 
 import os
 import pathlib
@@ -8,38 +8,91 @@ import numpy as np
 
 from kprpe_jax.data.importers.decode import decode_rgb
 
-PHOTOS = (".jpg", ".jpeg", ".pgm", ".png")
+PHOTOS = (".jpg", ".jpeg", ".pgm", ".png", ".ppm")
+# Photos to everybody else: they are read too, and the decoder says that it cannot.
+_UNREADABLE = (".bmp", ".gif", ".heic", ".heif", ".jp2", ".tif", ".tiff", ".webp")
 VIDEOS = (".avi", ".mkv", ".mov", ".mp4", ".webm")
 
 
-def read_photos(source: pathlib.Path) -> Iterator[tuple[str, np.ndarray | str]]:
-    """Read a folder, with the folders in it, or a video.
+def find_photos(path: str | os.PathLike) -> list[pathlib.Path]:
+    """Find the photos and videos of a folder and its folders, or take one file.
 
     Args:
-      source: folder of JPEG, PGM and PNG files and videos, or one video.
-    Returns: names relative to the folder, and the photos or why they cannot be read;
-      hidden files and those of other kinds are passed over.
-    Raises: ValueError: no such folder or video; a video without OpenCV.
+      path: a photo, a video or a folder. In a folder hidden files and files of other
+        kinds are passed over; links are followed.
+    Returns: files, in the order of their names.
+    Raises: ValueError: no such file or folder, or no photo in it.
     """
-    if source.is_dir():
-        for path in sorted(source.rglob("*")):
-            name = path.relative_to(source)
-            if any(part.startswith(".") for part in name.parts) or not path.is_file():
-                continue
-            if path.suffix.lower() in PHOTOS:
-                try:
-                    yield name.as_posix(), decode_rgb(path.read_bytes())
-                except (ValueError, OSError) as error:
-                    yield name.as_posix(), str(error)
-            elif path.suffix.lower() in VIDEOS:
-                yield from _read_video(path, name.as_posix())
-    elif source.is_file() and source.suffix.lower() in VIDEOS:
-        yield from _read_video(source, source.name)
-    else:
+    path = pathlib.Path(path)
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
         raise ValueError(
-            f"read_photos: the source must be a folder or a video with one of the "
-            f"endings {', '.join(VIDEOS)}; got {source}; check its name"
+            f"{path} must be a photo, a video or a folder of them; got neither; check "
+            "the path."
         )
+    found = [file for file in _files(path, ()) if _kind(file)]
+    if not found:
+        kinds = ", ".join(PHOTOS + VIDEOS)
+        raise ValueError(f"{path} must hold photos or videos ({kinds}); got none.")
+    return found
+
+
+def read_photos(path: str | os.PathLike) -> Iterator[tuple[str, np.ndarray | str]]:
+    """Read photos and frames of videos, one after the other.
+
+    Args:
+      path: as `find_photos` takes it.
+    Returns: pairs of a name and the photo, uint8 [H, W, 3], or the reason why it cannot
+      be read. A name is relative to the folder, such as "anna/1.jpg"; that of a frame
+      is "anna/clip.mp4/000017"; that of a single file is its own.
+    Raises: ValueError: as `find_photos`; a video without OpenCV.
+    """
+    path = pathlib.Path(path)
+    for file in find_photos(path):
+        name = file.name if file == path else file.relative_to(path).as_posix()
+        if _kind(file) == "video":
+            yield from _read_video(file, name)
+            continue
+        try:
+            yield name, decode_rgb(file.read_bytes())
+        except (ValueError, OSError) as error:
+            yield name, str(error)
+
+
+def count_photos(path: str | os.PathLike) -> int | None:
+    """How many photos `read_photos` gives; None where a video is among them.
+
+    Raises: ValueError: as `find_photos`.
+    """
+    files = find_photos(path)
+    return None if any(_kind(file) == "video" for file in files) else len(files)
+
+
+def visible_names(folder: str | os.PathLike) -> list[str]:
+    """Names in a folder, sorted, without hidden ones."""
+    return sorted(name for name in os.listdir(folder) if not name.startswith("."))
+
+
+def _files(folder: pathlib.Path, above: tuple[str, ...]) -> Iterator[pathlib.Path]:
+    """All visible files; a link to a folder `above` is not followed."""
+    real = os.path.realpath(folder)
+    if real in above:
+        return
+    for name in visible_names(folder):
+        path = folder / name
+        if path.is_dir():
+            yield from _files(path, (*above, real))
+        else:
+            yield path
+
+
+def _kind(path: pathlib.Path) -> str:
+    """A file is a "photo", a "video" or something else, ""."""
+    ending = path.suffix.lower()
+    if ending in VIDEOS:
+        return "video"
+    return "photo" if ending in PHOTOS + _UNREADABLE else ""
 
 
 def _read_video(
@@ -49,8 +102,8 @@ def _read_video(
         import cv2
     except ImportError as error:
         raise ValueError(
-            f"read_photos: videos need OpenCV, which is not installed, for {path}; "
-            "pip install '.[video]'"
+            f"{path}: videos need OpenCV, which is not installed; "
+            "pip install 'kprpe-jax[video]'."
         ) from error
     video = cv2.VideoCapture(os.fspath(path))
     number = 0

@@ -1,4 +1,4 @@
-"""Faces in photos: what RetinaFace's anchors say, after suppression."""
+"""Detections: the outputs of RetinaFace, decoded and without overlaps."""
 
 from functools import partial
 from typing import NamedTuple
@@ -18,8 +18,8 @@ from kprpe_jax.detection.priors import (
 from kprpe_jax.detection.retinaface import Heads
 
 
-class Faces(NamedTuple):
-    """Up to N faces per image, best first; zeros where `mask` is False.
+class Detections(NamedTuple):
+    """Up to N faces per image, zeros where `mask` is False.
 
     Attributes:
       boxes: float32 [B, N, 4], (left, top, right, bottom) as fractions of the image.
@@ -34,7 +34,7 @@ class Faces(NamedTuple):
     mask: jax.Array
 
 
-def find_faces(
+def decode_detections(
     heads: Heads,
     size: tuple[int, int],
     *,
@@ -42,11 +42,11 @@ def find_faces(
     anchors: Anchors = RETINAFACE_ANCHORS,
     min_score: float = 0.5,
     max_overlap: float = 0.4,
-) -> Faces:
-    """Decode a network's outputs and keep one box per face.
+) -> Detections:
+    """Decode a network's outputs and keep one box per face, best score first.
 
     An image without a face has an all-False mask. A face smaller than the smallest
-    anchor (10 pixels) is found late or not at all: enlarge the image.
+    anchor (10 pixels) may be missed: enlarge the image.
 
     Args:
       heads: of a batch of images.
@@ -60,9 +60,9 @@ def find_faces(
     priors = make_priors(size, anchors)
     if heads.boxes.shape[1] != len(priors):
         raise ValueError(
-            f"find_faces: images of {size[0]} x {size[1]} have {len(priors)} anchors; "
-            f"got outputs of {heads.boxes.shape[1]}; give the size and the anchors "
-            "that the network ran with"
+            f"decode_detections: images of {size[0]} x {size[1]} have {len(priors)} "
+            f"anchors; got outputs of {heads.boxes.shape[1]}; give the size and the "
+            "anchors that the network ran with"
         )
     boxes = decode_boxes(heads.boxes, priors)
     keypoints = decode_keypoints(heads.keypoints, priors)
@@ -82,20 +82,24 @@ def find_faces(
         chosen = jax.vmap(lambda rows, at: rows[at])(values, index)
         return jnp.where(mask.reshape(mask.shape + (1,) * (values.ndim - 2)), chosen, 0)
 
-    return Faces(pick(boxes), pick(keypoints), pick(scores), mask)
+    return Detections(pick(boxes), pick(keypoints), pick(scores), mask)
 
 
-def with_close_ups(faces: Faces, coarse: Faces, side: float) -> Faces:
-    """Join what was found in images and in small copies of them.
+def merge_close_ups(
+    detections: Detections, coarse: Detections, side: float
+) -> Detections:
+    """Merge the detections in images with those in small copies of them.
 
-    A detector sees parts of a face that is larger than its anchors; in a small copy it
-    sees the whole. What lies by half within such a face is taken for a part of it.
+    In a face that is larger than its anchors a detector finds parts; in a small copy it
+    finds the whole face. A detection that lies by more than half of its area within
+    such a face is dropped as a part of it.
 
     Args:
-      faces: [B, N], found in the images.
-      coarse: [B, M], found in the copies.
-      side: fraction of the image; of the latter, faces larger than this square count.
-    Returns: [B, N + M], no longer best first.
+      detections: [B, N], of the images.
+      coarse: [B, M], of the copies.
+      side: fraction of the image; of `coarse`, only faces larger than this square are
+        used.
+    Returns: [B, N + M], not sorted.
     """
 
     def area(boxes: jax.Array) -> jax.Array:
@@ -103,22 +107,27 @@ def with_close_ups(faces: Faces, coarse: Faces, side: float) -> Faces:
         return jnp.maximum(right - left, 0) * jnp.maximum(bottom - top, 0)
 
     large = coarse.mask & (area(coarse.boxes) > side * side)
-    one, other = faces.boxes[:, :, None], coarse.boxes[:, None]  # [B, N, M, 4]
+    one, other = detections.boxes[:, :, None], coarse.boxes[:, None]  # [B, N, M, 4]
     low = jnp.maximum(one[..., :2], other[..., :2])
     high = jnp.minimum(one[..., 2:], other[..., 2:])
     inside = area(jnp.concatenate([low, high], -1)) > 0.5 * area(one)
     part = (inside & large[:, None]).any(-1)
-    both = faces._replace(mask=faces.mask & ~part), coarse._replace(mask=large)
+    both = (
+        detections._replace(mask=detections.mask & ~part),
+        coarse._replace(mask=large),
+    )
     return jax.tree.map(lambda *x: jnp.concatenate(x, 1), *both)
 
 
-def largest_face(faces: Faces) -> tuple[jax.Array, jax.Array]:
-    """The face of each image with the largest box.
+def largest_face(detections: Detections) -> tuple[jax.Array, jax.Array]:
+    """Select the face of each image with the largest box.
 
     Returns: keypoints float32 [B, K, 2] and whether there is a face, bool [B]; zeros
       where there is none.
     """
-    left, top, right, bottom = jnp.moveaxis(faces.boxes, -1, 0)
-    best = jnp.argmax(jnp.where(faces.mask, (right - left) * (bottom - top), -1), -1)
-    keypoints = jax.vmap(lambda rows, at: rows[at])(faces.keypoints, best)
-    return keypoints, faces.mask.any(-1)
+    left, top, right, bottom = jnp.moveaxis(detections.boxes, -1, 0)
+    best = jnp.argmax(
+        jnp.where(detections.mask, (right - left) * (bottom - top), -1), -1
+    )
+    keypoints = jax.vmap(lambda rows, at: rows[at])(detections.keypoints, best)
+    return keypoints, detections.mask.any(-1)

@@ -46,7 +46,7 @@ class OneFace(NamedTuple):
     weights: Array
 
 
-class AlignedFace(NamedTuple):
+class AlignerOutput(NamedTuple):
     """Landmarks of photos and the aligned faces.
 
     Attributes:
@@ -159,7 +159,7 @@ class DifferentiableAligner(nn.Module):
         )
         self.aggregator = Aggregator(self.mixer_depth, self.dtype)
 
-    def __call__(self, images: Array, *, train: bool = False) -> AlignedFace:
+    def __call__(self, images: Array, *, train: bool = False) -> AlignerOutput:
         """Align photos of one face each.
 
         Args:
@@ -188,7 +188,7 @@ class DifferentiableAligner(nn.Module):
             stop_gradient=self.stop_gradient,
         )
         box = to_photo(face.box.reshape(-1, 2, 2)).reshape(-1, 4)
-        return AlignedFace(
+        return AlignerOutput(
             aligned.images, keypoints, aligned.keypoints, box, face.score, aligned.theta
         )
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from kprpe_jax.data.read_photos import find_photos
 from kprpe_jax.gallery.command import (
     add_ranking,
     make_parser,
@@ -31,7 +32,6 @@ from kprpe_jax.gallery.identify import identify
 from kprpe_jax.gallery.photos import (
     Prepare,
     embed_faces,
-    find_photos,
     read_photo,
 )
 from kprpe_jax.gallery.second_stage import (
@@ -176,7 +176,7 @@ def _main(options: argparse.Namespace) -> None:
             f"explain: --gallery_photos must be the folder that was enrolled; got "
             f"{options.gallery_photos}"
         )
-    photos = find_photos(options.photos)
+    photos = list(map(str, find_photos(options.photos)))
     with Gallery(options.gallery) as gallery:
         encoder = read_encoder(options)
         queries = explain_photos(

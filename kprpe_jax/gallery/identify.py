@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from kprpe_jax.data.read_photos import find_photos
 from kprpe_jax.gallery.command import (
     add_ranking,
     make_parser,
@@ -28,7 +29,6 @@ from kprpe_jax.gallery.gallery import Contents, Gallery
 from kprpe_jax.gallery.photos import (
     Prepare,
     embed_faces,
-    find_photos,
     read_photo,
 )
 from kprpe_jax.gallery.second_stage import SecondStage, earth_movers_stage
@@ -169,7 +169,7 @@ def _main(options: argparse.Namespace) -> None:
             "identify needs --photos file or folder, and --ranks of at least 1; got "
             f"{options.photos} and {options.ranks}"
         )
-    photos = find_photos(options.photos)
+    photos = list(map(str, find_photos(options.photos)))
     with Gallery(options.gallery) as gallery:
         encoder = read_encoder(options)
         results = identify_photos(

@@ -6,10 +6,12 @@ from collections.abc import Callable, Sequence
 import jax
 import numpy as np
 
-from kprpe_jax.alignment.photos import align_found, detector_finder, find_in_photos
+from kprpe_jax.alignment.photos import NoFaceError, align
+from kprpe_jax.core.input_spec import InputSpec, to_unit_range
 from kprpe_jax.data.importers.decode import decode_rgb
-from kprpe_jax.data.importers.image_folder import visible_names
 from kprpe_jax.data.importers.record import RejectedRecord, read_image
+from kprpe_jax.detection.detector import retinaface_detector
+from kprpe_jax.detection.photos import detect_photos
 from kprpe_jax.gallery.encoder import Encoder
 from kprpe_jax.geometry.template import face_template
 from kprpe_jax.matching.patch_weights import Faces
@@ -41,7 +43,7 @@ def aligned_photos(encoder: Encoder) -> Prepare:
                 f"{image.shape[0]} x {image.shape[1]}; give --detector to align it"
             )
         image = image[:, margin // 2 : margin // 2 + width]
-        return image.astype(np.float32) / 127.5 - 1, keypoints
+        return to_unit_range(image), keypoints
 
     return prepare
 
@@ -61,18 +63,21 @@ def detected_photos(encoder: Encoder, weights: str | os.PathLike) -> Prepare:
         )
     model = official_retinaface()
     variables = import_weights(model, weights)
-    finder = detector_finder(model, variables, max_faces=8, min_score=_MIN_SCORE)
+    detector = retinaface_detector(model, variables, min_score=_MIN_SCORE)
+    spec = InputSpec(encoder.image_size)
 
     def prepare(encoded: bytes) -> tuple[np.ndarray, np.ndarray] | str:
         try:
             photo = decode_rgb(encoded)
         except ValueError as e:
             return str(e)
-        (found,) = find_in_photos(finder, [("", photo)], batch_size=1)
+        (found,) = detect_photos(detector, [("", photo)], batch_size=1, order="largest")
         if not len(found.keypoints):
             return "no face was found in it; give a photo that shows one"
-        images, keypoints = align_found(found, size=encoder.image_size, faces=[0])
-        return images[0].astype(np.float32) / 127.5 - 1, keypoints[0]
+        try:
+            return align(photo, found.keypoints[0], spec)
+        except NoFaceError as e:
+            return str(e)
 
     return prepare
 
@@ -95,30 +100,6 @@ def embed_faces(
         return Faces(result.embeddings[:count], result.patches[:count])
 
     return embed
-
-
-def find_photos(path: str | os.PathLike) -> list[str]:
-    """One photo, or all files of a folder and its folders, in the order of their names.
-
-    Hidden files are passed over.
-
-    Raises: ValueError: nothing there.
-    """
-    path = os.fspath(path)
-    if os.path.isfile(path):
-        return [path]
-    found = []
-    for folder, folders, _ in os.walk(path):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        names = visible_names(folder)
-        files = [os.path.join(folder, name) for name in names]
-        found += [file for file in files if os.path.isfile(file)]
-    if not found:
-        raise ValueError(
-            f"find_photos: {path} must be a photo or a folder with photos; got "
-            "neither; correct the path."
-        )
-    return found
 
 
 def read_photo(path: str) -> bytes:

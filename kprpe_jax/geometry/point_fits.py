@@ -1,7 +1,10 @@
 """Least-squares maps between two sets of points, in closed form."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 _COINCIDENT = 1e-12  # least spread, relative to the squared coordinates
 _COLLINEAR = 1e-6  # least ratio of the determinant to the squared trace
@@ -23,15 +26,12 @@ def fit_similarity(source: jax.Array, target: jax.Array) -> jax.Array:
       points that all coincide give the translation between the means.
     Raises: ValueError: shapes that differ.
     """
-    (p, q), means = _centered("fit_similarity", source, target)
-    spread = jnp.square(p).sum((-2, -1))
-    apart = spread > _COINCIDENT * jnp.square(source).sum((-2, -1))
-    spread = jnp.where(apart, spread, 1)
-    dot = (p * q).sum((-2, -1))
-    cross = (p[..., 0] * q[..., 1] - p[..., 1] * q[..., 0]).sum(-1)
-    a, b = jnp.where(apart, dot / spread, 1), cross / spread
-    linear = jnp.stack([jnp.stack([a, -b], -1), jnp.stack([b, a], -1)], -2)
-    return _with_offset(linear, *means)
+    return _similarity(jnp, *_checked("fit_similarity", source, target))
+
+
+def similarity_matrix(source: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """`fit_similarity` on the host: NumPy arrays, float64 [..., 2, 3]."""
+    return _similarity(np, np.asarray(source, float), np.asarray(target, float))
 
 
 def fit_affine(source: jax.Array, target: jax.Array) -> jax.Array:
@@ -44,7 +44,8 @@ def fit_affine(source: jax.Array, target: jax.Array) -> jax.Array:
       points on a line leave it undetermined: they give `fit_similarity`.
     Raises: ValueError: shapes that differ.
     """
-    (p, q), means = _centered("fit_affine", source, target)
+    source, target = _checked("fit_affine", source, target)
+    p, q, *means = _centered(source, target)
 
     def moments(left: jax.Array, right: jax.Array) -> jax.Array:
         # Written out: at full precision on every device, where a matmul may not be.
@@ -57,27 +58,42 @@ def fit_affine(source: jax.Array, target: jax.Array) -> jax.Array:
     determinant = jnp.where(plane, determinant, 1)[..., None, None]
     adjugate = jnp.stack([jnp.stack([yy, -xy], -1), jnp.stack([-xy, xx], -1)], -2)
     linear = (cross[..., :, :, None] * adjugate[..., None, :, :]).sum(-2) / determinant
-    fit = _with_offset(linear, *means)
+    fit = _with_offset(jnp, linear, *means)
     return jnp.where(plane[..., None, None], fit, fit_similarity(source, target))
 
 
-def _centered(
+def _checked(
     name: str, source: jax.Array, target: jax.Array
-) -> tuple[tuple[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]:
-    """Points without their means [..., 1, 2], and the means."""
+) -> tuple[jax.Array, jax.Array]:
+    """Both sets of points as float32."""
     if source.shape[-2:] != target.shape[-2:] or source.shape[-1] != 2:
         raise ValueError(
             f"{name}: source and target must both be [..., K, 2]; got {source.shape} "
             f"and {target.shape}; give the same points in the same order"
         )
-    points = [jnp.asarray(p, jnp.float32) for p in (source, target)]
-    means = tuple(p.mean(-2, keepdims=True) for p in points)
-    return tuple(p - mean for p, mean in zip(points, means, strict=True)), means
+    return jnp.asarray(source, jnp.float32), jnp.asarray(target, jnp.float32)
 
 
-def _with_offset(
-    linear: jax.Array, source_mean: jax.Array, target_mean: jax.Array
-) -> jax.Array:
+def _similarity(xp: Any, source: Any, target: Any) -> Any:
+    """`fit_similarity` in NumPy or JAX."""
+    p, q, *means = _centered(source, target)
+    spread = xp.square(p).sum((-2, -1))
+    apart = spread > _COINCIDENT * xp.square(source).sum((-2, -1))
+    spread = xp.where(apart, spread, 1)
+    dot = (p * q).sum((-2, -1))
+    cross = (p[..., 0] * q[..., 1] - p[..., 1] * q[..., 0]).sum(-1)
+    a, b = xp.where(apart, dot / spread, 1), cross / spread
+    linear = xp.stack([xp.stack([a, -b], -1), xp.stack([b, a], -1)], -2)
+    return _with_offset(xp, linear, *means)
+
+
+def _centered(source: Any, target: Any) -> tuple[Any, Any, Any, Any]:
+    """Points without their means, and the means [..., 1, 2]."""
+    means = source.mean(-2, keepdims=True), target.mean(-2, keepdims=True)
+    return source - means[0], target - means[1], *means
+
+
+def _with_offset(xp: Any, linear: Any, source_mean: Any, target_mean: Any) -> Any:
     """[linear | t] that takes one mean to the other."""
     offset = target_mean[..., 0, :] - (linear * source_mean).sum(-1)
-    return jnp.concatenate([linear, offset[..., None]], axis=-1)
+    return xp.concatenate([linear, offset[..., None]], axis=-1)

@@ -20,7 +20,7 @@ from kprpe_jax.augmentation.sharded import augment_sharded
 from kprpe_jax.core.mesh import put_batch, replicated
 from kprpe_jax.data import order
 from kprpe_jax.data.loader import eval_batches
-from kprpe_jax.detection.detections import find_faces, largest_face
+from kprpe_jax.detection.detections import decode_detections, largest_face
 from kprpe_jax.detection.differentiable_aligner import DifferentiableAligner, OneFace
 from kprpe_jax.detection.priors import CENTER_VARIANCE, Anchors, make_priors
 from kprpe_jax.detection.retinaface import Heads
@@ -223,7 +223,7 @@ def best_anchor(
     Returns: keypoints [B, K, 2], fractions of the input; bool [B], whether there is
       one.
     """
-    found = find_faces(
+    found = decode_detections(
         heads,
         (model.input_size,) * 2,
         max_faces=4,

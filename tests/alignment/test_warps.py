@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from kprpe_jax.alignment import warps
+from kprpe_jax.core.input_spec import BLACK
 from kprpe_jax.geometry import thin_plate_spline as tps
 
 KINDS = [("affine", (2, 2)), ("projective", (2, 2)), ("tps", (2, 2)), ("tps", (4, 5))]
@@ -120,7 +121,7 @@ def test_a_warped_map_shows_the_input_where_the_warp_says(rng):
     @jax.jit
     def run(theta):
         warp = warps.affine_warp(theta)
-        warped = warps.warp_map(warp, images, outside=warps.BLACK)
+        warped = warps.warp_map(warp, images, outside=BLACK)
         return warped, warps.carry_keypoints(warp, center)
 
     warped, carried = run(jnp.array([[[1.0, 0, 0.3], [0, 1.0, -0.1]]]))

@@ -1,10 +1,13 @@
-"""Frames of a real video, photos of a folder."""
+"""Frames of a video, photos of a folder."""
+
+import os
+import types
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from kprpe_jax.data.read_photos import read_photos
+from kprpe_jax.data.read_photos import count_photos, find_photos, read_photos
 
 
 def frames():
@@ -46,3 +49,55 @@ def test_a_folder_with_photos_videos_and_damage(tmp_path):
     assert read["b.avi/000005"].shape == (48, 64, 3)
     assert isinstance(read["c.jpg"], str)
     assert read["d.mp4"] == "no frame can be decoded"
+    assert count_photos(tmp_path) is None
+
+
+def test_a_video_with_a_stand_in_for_its_decoder(tmp_path, monkeypatch):
+    frames = [np.full((4, 6, 3), [1, 2, 3 + i], np.uint8) for i in range(2)]
+
+    class Video:
+        def __init__(self, path):
+            self.left = [] if "empty" in path else list(frames)
+
+        def read(self):
+            return (True, self.left.pop(0)) if self.left else (False, None)
+
+        def release(self):
+            pass
+
+    (tmp_path / "clip.mp4").write_bytes(b"")
+    (tmp_path / "empty.mov").write_bytes(b"")
+    fake = types.SimpleNamespace(VideoCapture=Video)
+    monkeypatch.setitem(__import__("sys").modules, "cv2", fake)
+    first, second, empty = read_photos(tmp_path)
+    assert first[0] == "clip.mp4/000000"
+    np.testing.assert_array_equal(second[1][0, 0], [4, 2, 1])  # RGB
+    assert empty == ("empty.mov", "no frame can be decoded")
+    monkeypatch.setitem(__import__("sys").modules, "cv2", None)
+    with pytest.raises(ValueError, match=r"clip\.mp4: videos need OpenCV"):
+        list(read_photos(tmp_path))
+
+
+def test_names_tell_the_folders_and_links_are_followed_once(tmp_path):
+    image = Image.fromarray(np.zeros((3, 5, 3), np.uint8))
+    for name in ("b/2.png", "b/1.png", "a/3.png", "c.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        image.save(tmp_path / name)
+    os.symlink(tmp_path, tmp_path / "a" / "loop")
+    os.symlink(tmp_path / "b", tmp_path / "d")
+    image.save(tmp_path / "e.bmp")
+    read = dict(read_photos(tmp_path))
+    names = ["a/3.png", "b/1.png", "b/2.png", "c.png", "d/1.png", "d/2.png", "e.bmp"]
+    assert list(read) == names
+    assert "JPEG" in read["e.bmp"]  # its kind is not read, and that is told
+    assert count_photos(tmp_path) == len(names)
+    assert find_photos(tmp_path / "c.png") == [tmp_path / "c.png"]
+    assert [name for name, _ in read_photos(tmp_path / "b" / "1.png")] == ["1.png"]
+
+
+def test_no_photos_are_one_sentence(tmp_path):
+    with pytest.raises(ValueError, match="must be a photo, a video or a folder"):
+        list(read_photos(tmp_path / "nothing"))
+    (tmp_path / "notes.txt").write_text("no photo")
+    with pytest.raises(ValueError, match="must hold photos or videos .*; got none"):
+        find_photos(tmp_path)

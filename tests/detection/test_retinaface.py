@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from kprpe_jax.detection.detections import (
-    Faces,
-    find_faces,
+    Detections,
+    decode_detections,
     largest_face,
-    with_close_ups,
+    merge_close_ups,
 )
 from kprpe_jax.detection.priors import RETINAFACE_ANCHORS, make_priors
 from kprpe_jax.detection.retinaface import (
@@ -95,8 +95,8 @@ def heads_with(scores, size=(32, 32)):
 def test_faces_of_each_image_best_first():
     # Anchor 0 (10 px) and 1 (20 px) share a cell, 30 lies far from both.
     heads = heads_with([{0: 2.0, 30: 3.0}, {}, {0: 2.0, 1: 4.0}])
-    find = partial(find_faces, size=(32, 32), max_faces=3, max_overlap=0.2)
-    faces = quick_jit(find)(heads)
+    decode = partial(decode_detections, size=(32, 32), max_faces=3, max_overlap=0.2)
+    faces = quick_jit(decode)(heads)
     assert faces.mask.sum(1).tolist() == [2, 0, 1]
     priors = make_priors((32, 32), RETINAFACE_ANCHORS)
     np.testing.assert_allclose(faces.keypoints[0, 0, 2], priors[30, :2], atol=1e-6)
@@ -117,7 +117,9 @@ def test_faces_seen_whole_in_a_small_copy():
     def faces(boxes, mask):
         boxes = jnp.asarray(boxes, jnp.float32)[None]
         points = jnp.broadcast_to(boxes[:, :, None, :2], (1, len(mask), 5, 2))
-        return Faces(boxes, points, jnp.full((1, len(mask)), 0.9), jnp.array([mask]))
+        return Detections(
+            boxes, points, jnp.full((1, len(mask)), 0.9), jnp.array([mask])
+        )
 
     fine = faces(
         [[0.2, 0.2, 0.4, 0.4], [0.5, 0.5, 0.8, 0.8], [0.7, 0, 0.9, 0.2], [0, 0, 1, 1]],
@@ -127,7 +129,7 @@ def test_faces_seen_whole_in_a_small_copy():
     coarse = faces(
         [[0.1, 0.1, 0.65, 0.7], [0.7, 0, 0.9, 0.2], [0, 0, 1, 1]], [True, True, False]
     )
-    joined = with_close_ups(fine, coarse, 0.5)
+    joined = merge_close_ups(fine, coarse, 0.5)
     assert joined.mask.tolist() == [[False, True, True, False, True, False, False]]
     np.testing.assert_array_equal(joined.boxes[0, 4], coarse.boxes[0, 0])
     keypoints, _ = largest_face(joined)
@@ -138,4 +140,4 @@ def test_outputs_of_another_size_are_named():
     with pytest.raises(
         ValueError, match="images of 64 x 64 have 168 anchors; got .*42"
     ):
-        find_faces(heads_with([{}]), (64, 64), max_faces=1)
+        decode_detections(heads_with([{}]), (64, 64), max_faces=1)

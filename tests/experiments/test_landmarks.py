@@ -9,30 +9,30 @@ import pytest
 from PIL import Image
 
 from experiments.kprpe.landmarks import measure, read_photos
-from kprpe_jax.alignment.photos import Finder
 from kprpe_jax.data.importers.landmarks import read_landmarks
-from kprpe_jax.detection.detections import Faces
+from kprpe_jax.detection.detections import Detections
+from kprpe_jax.detection.detector import Detector
 from kprpe_jax.report.landmark_errors import plot_cumulative
 
 # In pixels of photos of 40 x 40, pixel centers at whole numbers.
 POINTS = np.float32([[9.5, 9.5], [29.5, 9.5], [19.5, 19.5], [11.5, 29.5], [27.5, 29.5]])
 
 
-def finder_off_by(pixels):
+def detector_off_by(pixels):
     """Says the labeled points, moved to the right; black photos hold no face."""
 
-    def find(images):
+    def detect(images):
         points = (POINTS + 0.5 + [pixels, 0]) / 40
         bright = np.asarray(images)[:, 20, 20].max(-1) > -0.9
         batch = len(images)
-        return Faces(
+        return Detections(
             jnp.tile(np.float32([0, 0, 1, 1]), (batch, 1, 1)),
             jnp.tile(np.float32(points), (batch, 1, 1, 1)),
             jnp.ones((batch, 1)),
             jnp.asarray(bright)[:, None],
         )
 
-    return Finder(find, (40,), enlarge=True)
+    return Detector("shifted", detect, (40,), enlarge=True)
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def photos(tmp_path):
 def test_errors_are_those_made(photos):
     labels = read_landmarks(photos / "points.npz", units="pixel")
     for source in ("photos", "photos.tar"):
-        errors = measure(finder_off_by(2.0), read_photos(photos / source), labels)
+        errors = measure(detector_off_by(2.0), read_photos(photos / source), labels)
         np.testing.assert_allclose(np.sort(errors["eyes"]), [0.1, np.inf], rtol=1e-4)
         np.testing.assert_allclose(np.sort(errors["box"]), [0.1, np.inf], rtol=1e-4)
 
@@ -62,7 +62,7 @@ def test_points_of_other_photos_are_refused(photos):
     np.savez(photos / "points.npz", names=np.array([b"z.png"]), points=POINTS[None])
     labels = read_landmarks(photos / "points.npz", units="pixel")
     with pytest.raises(ValueError, match="got none for any of them, .*'z.png'"):
-        measure(finder_off_by(0.0), read_photos(photos / "photos"), labels)
+        measure(detector_off_by(0.0), read_photos(photos / "photos"), labels)
 
 
 def test_a_broken_archive_is_one_sentence(photos):

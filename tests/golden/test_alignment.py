@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from kprpe_jax.alignment.align import align_faces
-from kprpe_jax.detection.detections import find_faces
+from kprpe_jax.detection.detections import decode_detections
 from kprpe_jax.detection.nms import suppress_overlaps
 from kprpe_jax.detection.priors import (
     Anchors,
@@ -85,7 +85,9 @@ def test_detector(case):
         np.testing.assert_array_equal(index, want["nms_anchor_index"])
 
         # From pixels on: exactly in order where scores are not a matter of noise.
-        faces = find_faces(heads, size, max_faces=750, anchors=anchors, min_score=0.02)
+        faces = decode_detections(
+            heads, size, max_faces=750, anchors=anchors, min_score=0.02
+        )
         sure = want["nms_scores"] > 0.05
         for ours, theirs, unit in (
             (faces.scores, "nms_scores", 1),

@@ -1,4 +1,4 @@
-"""Keypoints by a network, for images whose source has none."""
+"""Keypoints by a detector, for images whose source has none."""
 
 import dataclasses
 import itertools
@@ -6,46 +6,50 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from kprpe_jax.alignment.photos import Finder, find_in_photos
 from kprpe_jax.data.importers.decode import decode_rgb
 from kprpe_jax.data.importers.record import Record, RecordSource, RejectedRecord
+from kprpe_jax.detection.detector import Detector
+from kprpe_jax.detection.photos import detect_photos
 
-_CHUNK = 128  # entries looked at together: batches mix sizes
+_CHUNK = 128  # entries read together: their sizes may be mixed
 
 
 def with_detected(
     source: RecordSource,
-    finder: Finder,
+    detector: Detector,
     *,
     wanted: Callable[[Record], bool],
     batch_size: int = 32,
+    faces: str = "center",
 ) -> RecordSource:
-    """Let a network find the keypoints of a source's images.
+    """Fill in the keypoints of a source's images by a detector.
 
-    Of several faces in an image the largest counts. An image in which none is found
-    gets NaN, which the import reports as missing landmarks.
+    An image without a face gets NaN, which the import reports as missing landmarks.
 
     Args:
       source: the images.
-      finder: the network.
-      wanted: whether to look at an image.
+      detector: the network.
+      wanted: whether to detect in an image.
       batch_size: images at once.
+      faces: of several faces in an image, the one at its "center", the "largest" or
+        that of the best "score".
     Returns: the same source with more keypoints.
     """
 
     def read(start: int) -> Iterator[Record | RejectedRecord]:
         entries = source.read(start)
         while chunk := list(itertools.islice(entries, _CHUNK)):
-            yield from _fill(chunk, finder, wanted, batch_size)
+            yield from _fill(chunk, detector, wanted, batch_size, faces)
 
     return dataclasses.replace(source, read=read)
 
 
 def _fill(
     chunk: list[Record | RejectedRecord],
-    finder: Finder,
+    detector: Detector,
     wanted: Callable[[Record], bool],
     batch_size: int,
+    faces: str,
 ) -> list[Record | RejectedRecord]:
     photos = []
     for place, entry in enumerate(chunk):
@@ -54,7 +58,7 @@ def _fill(
                 photos.append((str(place), decode_rgb(entry.image)))
             except ValueError:
                 continue  # the check that follows says so
-    for found in find_in_photos(finder, photos, batch_size=batch_size):
+    for found in detect_photos(detector, photos, batch_size=batch_size, order=faces):
         place = int(found.name)
         points = found.keypoints[0] if len(found.keypoints) else None
         chunk[place] = chunk[place]._replace(

@@ -18,9 +18,9 @@ from kprpe_jax.data.gait_rows import NUM_JOINTS, GaitSequence
 from kprpe_jax.data.importers.decode import decode_rgb
 from kprpe_jax.data.importers.gait_frames import fit_frames, has_person
 from kprpe_jax.data.importers.gait_joints import Joints, Lookup
-from kprpe_jax.data.importers.image_folder import visible_names
 from kprpe_jax.data.importers.record import RejectedRecord, read_image
 from kprpe_jax.data.importers.safe_pickle import PickledArray, read_pickle
+from kprpe_jax.data.read_photos import visible_names
 
 UNITS = ("pixel", "fraction")
 

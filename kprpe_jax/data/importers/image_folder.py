@@ -10,6 +10,7 @@ from kprpe_jax.data.importers.record import (
     names_state,
     read_image,
 )
+from kprpe_jax.data.read_photos import visible_names
 
 
 def open_image_folder(folder: str | os.PathLike) -> RecordSource:
@@ -50,11 +51,6 @@ def open_image_folder(folder: str | os.PathLike) -> RecordSource:
             start = max(0, start - size)
 
     return RecordSource(read, state=state, count=sum(sizes))
-
-
-def visible_names(folder: str) -> list[str]:
-    """Names in a folder, sorted, without hidden ones."""
-    return sorted(name for name in os.listdir(folder) if not name.startswith("."))
 
 
 def _entries(folder: str, name: str) -> list[str]:

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from kprpe_jax.data.importers.image_folder import visible_names
 from kprpe_jax.data.importers.record import (
     NO_IDENTITY,
     Record,
@@ -15,6 +14,7 @@ from kprpe_jax.data.importers.record import (
     read_image,
 )
 from kprpe_jax.data.importers.tables import is_number
+from kprpe_jax.data.read_photos import visible_names
 
 PARTS = {"Probe": "probe", "Gallery_Match": "match", "Gallery_Distractor": "distractor"}
 

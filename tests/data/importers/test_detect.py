@@ -5,12 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kprpe_jax.alignment.photos import Finder
 from kprpe_jax.data import store
 from kprpe_jax.data.importers.dataset import write_dataset
 from kprpe_jax.data.importers.detect import with_detected
 from kprpe_jax.data.importers.record import Record, RecordSource, RejectedRecord
-from kprpe_jax.detection.detections import Faces
+from kprpe_jax.detection.detections import Detections
+from kprpe_jax.detection.detector import Detector
 from kprpe_jax.geometry.template import ARCFACE_112
 from tests.data.importers.sources import SHARED, encode, needs_shared
 from tests.data.importers.test_import_faces import run
@@ -18,7 +18,7 @@ from tests.data.importers.test_import_faces import run
 KNOWN = np.full((5, 2), 0.125, np.float32)
 
 
-def find(images):
+def detect_spot(images):
     """A small face in a corner, and a large one at the bright pixels, if any."""
     bright = (images.mean(-1) > 0.5).astype(jnp.float32)
     total = bright.sum((1, 2))
@@ -28,7 +28,7 @@ def find(images):
     boxes = jnp.array([[0, 0, 0.1, 0.1], [0.2, 0.2, 0.9, 0.9]])
     points = jnp.stack([jnp.zeros_like(middle), middle], 1)
     batch = len(images)
-    return Faces(
+    return Detections(
         jnp.tile(boxes, (batch, 1, 1)),
         jnp.tile(points[:, :, None], (1, 1, 5, 1)),
         jnp.full((batch, 2), 0.9),
@@ -36,7 +36,7 @@ def find(images):
     )
 
 
-FINDER = Finder(jax.jit(find), (32, 64), enlarge=False)
+DETECTOR = Detector("stand-in", jax.jit(detect_spot), (32, 64), enlarge=False)
 
 
 def spot(x, y, height, width):
@@ -66,7 +66,7 @@ def detect(data_dir, *, wanted=lambda record: record.keypoints is None, stop=Non
             yield entry
 
     source = with_detected(
-        RecordSource(read, state="s"), FINDER, wanted=wanted, batch_size=2
+        RecordSource(read, state="s"), DETECTOR, wanted=wanted, batch_size=2
     )
     report = write_dataset(
         source,

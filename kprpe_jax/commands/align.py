@@ -1,0 +1,73 @@
+"""Detect and align the faces of photos or a video.
+
+    kprpe-jax align --photos FOLDER --output FOLDER \\
+        --detector retinaface_mnet025:retinaface_mnet025.npz
+
+Writes into a new folder: aligned/, the faces, that of a.jpg as a.jpg.png;
+landmarks.csv, five keypoints of each in fractions of its photo, and
+aligned_landmarks.csv, in fractions of the aligned face (`import --landmarks` reads
+both); without_face.csv, photos without a face or that cannot be read, with the reason;
+contact sheets. The frames of a video are photos, VIDEO/000000 and so on.
+"""
+
+import argparse
+import pathlib
+import sys
+
+from kprpe_jax.commands import options as shared
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    files = parser.add_argument_group("input and output")
+    shared.add_photos(files)
+    shared.add_output(files, "folder to make", required=True)
+    shared.add_on_error(files, "skip")
+    faces = parser.add_argument_group("faces")
+    shared.add_detector(faces, required=True)
+    shared.add_faces(faces)
+    faces.add_argument(
+        "--size",
+        metavar="HxW",
+        type=shared.image_size,
+        default=(112, 112),
+        help="height and width of the aligned faces (112x112)",
+    )
+    shared.add_batch_size(faces, 8)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Run the align command."""
+    from tqdm import tqdm
+
+    from kprpe_jax.core.input_spec import InputSpec
+    from kprpe_jax.data.read_photos import count_photos, read_photos
+    from kprpe_jax.detection.photo_faces import read_faces
+    from kprpe_jax.recognizers import load_detector
+    from kprpe_jax.report.aligned_folder import write_aligned_folder
+
+    total = count_photos(options.photos)
+    detector = load_detector(
+        options.detector, min_score=options.min_score, max_side=options.max_side
+    )
+    faces = read_faces(
+        read_photos(options.photos),
+        InputSpec(options.size),
+        detector,
+        faces=options.faces,
+        batch_size=options.batch_size,
+    )
+    bar = tqdm(faces, total=total, unit=" photos", disable=not sys.stderr.isatty())
+    result = write_aligned_folder(
+        bar,
+        pathlib.Path(options.output),
+        number_faces=options.faces == "all",
+        on_error=options.on_error,
+    )
+    rejected = result.rejected_faces
+    sys.stdout.write(
+        f"{result.photos} photos: {result.faces} faces aligned, {result.without_face} "
+        f"photos without a face, {result.unreadable} unreadable"
+        + (f", {rejected} further faces not aligned" if rejected else "")
+        + f"; in {options.output}\n"
+    )

@@ -1,0 +1,163 @@
+"""Detect faces in photos of any sizes, in batches.
+
+Photos are placed on square canvases of a few sizes, so that a detector compiles once
+per canvas.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from PIL import Image
+
+from kprpe_jax.core.input_spec import to_unit_range
+from kprpe_jax.detection.detector import Detector
+
+ORDERS = ("center", "largest", "score")
+_MAX_PENDING = 1 << 26  # pixels of photos that wait for their batch or their turn
+
+
+class PhotoDetections(NamedTuple):
+    """The faces of one photo.
+
+    Attributes:
+      name: of the photo.
+      photo: uint8 [H, W, 3].
+      boxes: float32 [F, 4], (left, top, right, bottom) as fractions of the photo;
+        F = 0 where there is no face.
+      keypoints: float32 [F, K, 2], (x, y) as fractions of the photo.
+      scores: float32 [F], in 0..1.
+    """
+
+    name: str
+    photo: np.ndarray
+    boxes: np.ndarray
+    keypoints: np.ndarray
+    scores: np.ndarray
+
+
+def detect_photos(
+    detector: Detector,
+    photos: Iterable[tuple[str, np.ndarray]],
+    *,
+    batch_size: int,
+    order: str = "center",
+) -> Iterator[PhotoDetections]:
+    """Detect the faces of photos, in batches of photos with the same canvas.
+
+    Args:
+      detector: the network.
+      photos: names and uint8 [H, W, 3], RGB, any sizes.
+      batch_size: photos at once, at most.
+      order: of a photo's faces: "center", the box whose center is nearest to the
+        photo's first; "largest", the largest box first; "score", the best score first.
+    Returns: one result per photo, in the order of the photos, with every face that the
+      detector gives.
+    Raises: ValueError: an unknown order.
+    """
+    if order not in ORDERS:
+        raise ValueError(
+            f"detect_photos: order must be one of {', '.join(ORDERS)}; got {order!r}"
+        )
+    queues: dict[int, list[tuple[int, str, np.ndarray]]] = {
+        side: [] for side in detector.canvases
+    }
+    batches = dict.fromkeys(detector.canvases, 1)  # compiled batch size per canvas
+    done: dict[int, PhotoDetections] = {}
+    pending = first = 0  # pixels read but not given back; the next photo to give back
+
+    def flush(side: int) -> None:
+        rows, queues[side] = queues[side], []
+        if rows:
+            # A few photos alone take a small batch, the rest of many the compiled one.
+            size = min(1 << (len(rows) - 1).bit_length(), batch_size)
+            batches[side] = max(batches[side], size)
+            found = _detect_batch(detector, rows, side, batches[side], order)
+            done.update(zip((row[0] for row in rows), found, strict=True))
+
+    for number, (name, photo) in enumerate(photos):
+        longest = max(photo.shape[:2])
+        fitting = (side for side in detector.canvases if side >= longest)
+        side = next(fitting, detector.canvases[-1])
+        queues[side].append((number, name, photo))
+        pending += longest * min(photo.shape[:2])
+        if len(queues[side]) == batch_size:
+            flush(side)
+        if pending > _MAX_PENDING:
+            for side in queues:
+                flush(side)
+        while first in done:
+            result = done.pop(first)
+            pending -= result.photo[..., 0].size
+            first += 1
+            yield result
+    for side in queues:
+        flush(side)
+    for number in sorted(done):
+        yield done.pop(number)
+
+
+def _detect_batch(
+    detector: Detector,
+    rows: list[tuple[int, str, np.ndarray]],
+    side: int,
+    batch_size: int,
+    order: str,
+) -> list[PhotoDetections]:
+    """Detect the faces of at most `batch_size` photos on one canvas."""
+    canvases = np.full((batch_size, side, side, 3), -1, np.float32)
+    frames = [
+        _place(photo, canvas, enlarge=detector.enlarge)
+        for canvas, (_, _, photo) in zip(canvases, rows, strict=False)
+    ]
+    detections = jax.device_get(detector.detect(jnp.asarray(canvases)))
+    results = []
+    for (_, name, photo), (corner, size), *fields, mask in zip(
+        rows, frames, *(x[: len(rows)] for x in detections), strict=True
+    ):
+        boxes, keypoints, scores = (x[mask] for x in fields)
+        boxes = ((boxes.reshape(-1, 2, 2) * side - corner) / size).reshape(-1, 4)
+        keypoints = (keypoints * side - corner) / size
+        index = _order(boxes * np.tile(photo.shape[1::-1], 2), scores, photo, order)
+        results.append(
+            PhotoDetections(
+                name,
+                photo,
+                boxes[index].astype(np.float32),
+                keypoints[index].astype(np.float32),
+                scores[index],
+            )
+        )
+    return results
+
+
+def _order(
+    boxes: np.ndarray, scores: np.ndarray, photo: np.ndarray, order: str
+) -> np.ndarray:
+    """Order of faces whose boxes [F, 4] are in pixels."""
+    low, high = boxes[:, :2], boxes[:, 2:]
+    if order == "score":
+        key = -scores
+    elif order == "largest":
+        key = -np.prod(high - low, axis=-1)
+    else:
+        middle = np.array(photo.shape[1::-1]) / 2
+        key = np.square((low + high) / 2 - middle).sum(-1)
+    return np.argsort(key, kind="stable")
+
+
+def _place(
+    photo: np.ndarray, canvas: np.ndarray, *, enlarge: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """Fit a photo into the middle of a canvas; give its (x, y) corner and size."""
+    side, size = len(canvas), np.array(photo.shape[1::-1])
+    scale = side / size.max()
+    if scale < 1 or enlarge:
+        size = np.maximum(np.round(size * scale).astype(int), 1)
+        resized = Image.fromarray(photo).resize(tuple(size), Image.Resampling.BILINEAR)
+        photo = np.asarray(resized)
+    left, top = corner = (side - size) // 2
+    canvas[top : top + size[1], left : left + size[0]] = to_unit_range(photo)
+    return corner, size

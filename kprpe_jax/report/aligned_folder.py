@@ -1,0 +1,143 @@
+"""A folder of aligned faces with tables of their landmarks."""
+
+import csv
+import pathlib
+import shutil
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from kprpe_jax.core.input_spec import to_bytes
+from kprpe_jax.detection.photo_faces import PhotoFaces
+from kprpe_jax.report.contact_sheet import plot_contact_sheet
+
+_SHEET = (12, 10)  # rows and columns of a contact sheet
+_HEADER = ["name", *(f"{axis}{i}" for i in range(5) for axis in "xy"), "score"]
+
+
+class AlignedFolder(NamedTuple):
+    """What a folder of aligned faces was made from.
+
+    Attributes:
+      photos: all that were given.
+      faces: written.
+      without_face: photos that can be read and give no face.
+      unreadable: photos that cannot be read.
+      rejected_faces: chosen faces that cannot be aligned, of photos with another.
+    """
+
+    photos: int
+    faces: int
+    without_face: int
+    unreadable: int
+    rejected_faces: int
+
+
+def write_aligned_folder(
+    photos: Iterable[PhotoFaces],
+    output: pathlib.Path,
+    *,
+    number_faces: bool = False,
+    on_error: str = "skip",
+) -> AlignedFolder:
+    """Write aligned faces, their landmarks and what has no face into a new folder.
+
+    The folder holds `aligned/`, the faces, that of a.jpg as a.jpg.png; `landmarks.csv`,
+    five keypoints of each in fractions of its photo, and `aligned_landmarks.csv`, in
+    fractions of the aligned face, as `import --landmarks` reads them;
+    `without_face.csv`, names and reasons; contact sheets. It is written beside its
+    place and moved there at the end.
+
+    Args:
+      photos: from `read_faces`.
+      output: the folder.
+      number_faces: faces are named a.jpg_0.png, a.jpg_1.png ...: for several of a
+        photo.
+      on_error: at a photo or face that cannot be aligned "fail", or "skip" and list it.
+    Raises: ValueError: the folder exists; no photos; a photo without a face, if they
+      are to fail.
+    """
+    if output.exists():
+        raise ValueError(
+            f"--output {output} must not exist yet; name another folder or remove it."
+        )
+    partial = output.with_name(output.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        result = _write(photos, partial, number_faces, on_error)
+        partial.rename(output)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    return result
+
+
+def _write(
+    photos: Iterable[PhotoFaces],
+    folder: pathlib.Path,
+    number_faces: bool,
+    on_error: str,
+) -> AlignedFolder:
+    rows: list[tuple] = []  # photo, keypoints, face, keypoints in it, score
+    rejected: list[tuple[str, str]] = []
+    total = without_face = unreadable = partly = 0
+    for photo in photos:
+        total += 1
+        if photo.reasons and on_error == "fail":
+            raise ValueError(
+                f"{photo.name}: {photo.reasons[0]}; remove it, or pass --on-error skip."
+            )
+        rejected += ((photo.name, reason) for reason in photo.reasons)
+        unreadable += photo.photo is None
+        without_face += photo.photo is not None and not photo.faces
+        partly += len(photo.reasons) if photo.faces else 0
+        rows += _write_faces(photo, folder / "aligned", number_faces)
+    if not total:
+        raise ValueError("there must be photos to align; got none.")
+    rows.sort(key=lambda row: row[2])
+    for file, column in (("landmarks.csv", 0), ("aligned_landmarks.csv", 2)):
+        table = [[r[column], *r[column + 1].ravel().round(6), r[4]] for r in rows]
+        _write_csv(folder / file, _HEADER, table)
+    _write_csv(folder / "without_face.csv", ["name", "reason"], sorted(rejected))
+    _draw_sheets(folder, [(row[2], row[3]) for row in rows])
+    return AlignedFolder(total, len(rows), without_face, unreadable, partly)
+
+
+def _write_faces(
+    photo: PhotoFaces, folder: pathlib.Path, number_faces: bool
+) -> Iterator[tuple]:
+    for i, face in enumerate(photo.faces):
+        # The photo's ending is kept: there may be a.jpg and a.png.
+        name = f"{photo.name}{f'_{i}' if number_faces else ''}.png"
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(to_bytes(face.image)).save(path)
+        yield photo.name, photo.keypoints[i], name, face.keypoints, photo.scores[i]
+
+
+def _write_csv(path: pathlib.Path, header: list[str], rows: Iterable) -> None:
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(header)
+        writer.writerows(rows)
+
+
+def _draw_sheets(folder: pathlib.Path, faces: list[tuple[str, np.ndarray]]) -> None:
+    """Draw the aligned faces with their keypoints, page by page."""
+    page = _SHEET[0] * _SHEET[1]
+    for number, start in enumerate(range(0, len(faces), page)):
+        shown = faces[start : start + page]
+        images = [np.asarray(Image.open(folder / "aligned" / n)) for n, _ in shown]
+        points = [p for _, p in shown]
+        empty = -len(shown) % _SHEET[1]
+        images += [np.full_like(images[0], 255)] * empty
+        points += [np.full((5, 2), np.nan)] * empty
+        grid = (-1, _SHEET[1])
+        plot_contact_sheet(
+            np.stack(images).reshape(*grid, *images[0].shape),
+            folder / f"contact_sheet_{number:03d}.png",
+            points=np.stack(points).reshape(*grid, 5, 2),
+        )
