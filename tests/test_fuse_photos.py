@@ -178,7 +178,7 @@ def test_faults_are_one_sentence(average, rng, tmp_path):
     )
     refused("of other maps than the 3 channels that bri", extractor=taps, file=caface)
     (people / "dora").mkdir()
-    refused("dora must hold images .*; got none")
+    refused("dora must hold photos .*; got none")
     Image.new("RGB", (SIZE, 40)).save(people / "dora" / "tall.png")
     refused("must be aligned, 32 x 32 pixels; got 40 x 32 in .*tall.png")
     (people / "dora" / "tall.png").write_bytes(b"not a picture")

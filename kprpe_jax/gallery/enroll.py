@@ -17,7 +17,7 @@ import numpy as np
 
 from kprpe_jax.data.importers.dataset import ON_ERROR
 from kprpe_jax.data.importers.image_folder import open_image_folder
-from kprpe_jax.data.importers.record import Record, RejectedRecord, Source
+from kprpe_jax.data.importers.record import Record, RecordSource, RejectedRecord
 from kprpe_jax.gallery.command import (
     make_parser,
     read_encoder,
@@ -63,7 +63,7 @@ def describe_model(encoder: Encoder, patches: str) -> Model:
 
 def enroll(
     gallery: Gallery,
-    source: Source,
+    source: RecordSource,
     encoder: Encoder,
     prepare: Prepare,
     *,
@@ -115,7 +115,7 @@ def enroll(
 
 
 def _faces(
-    source: Source, prepare: Prepare, gallery: Gallery
+    source: RecordSource, prepare: Prepare, gallery: Gallery
 ) -> Iterator[tuple[Record | RejectedRecord, str, tuple | str | None]]:
     """Each photo, its digest and its face; why it is left out; None: it is there."""
     taken: dict[str, str] = {}  # digest -> photo, of those that may not be stored yet

@@ -236,7 +236,7 @@ def test_bad_input(folder, capsys):
     for message, arguments in {
         "alpha must lie in [0, 1] and k in [0, 6]": (query, "--alpha=1.5"),
         "got 0.7 and 7": (query, "--k=7"),
-        "must be a photo or a folder with photos": ("--photos=nowhere",),
+        "must be a photo, a video or a folder of them": ("--photos=nowhere",),
         "identify needs --photos": (),
         "--ranks of at least 1": (query, "--ranks=0"),
     }.items():
