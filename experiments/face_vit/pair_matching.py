@@ -42,7 +42,7 @@ from experiments.face_vit.pair_networks import (
 from experiments.whole_run import check_different, whole_numbers
 from kprpe_jax.data.importers.decode import decode_rgb
 from kprpe_jax.evaluation.altered import ALTERATIONS
-from kprpe_jax.evaluation.pairs import Pairs, draw_pairs
+from kprpe_jax.evaluation.pairs import Pairs, sample_pairs
 from kprpe_jax.evaluation.retrieval import count_relevant
 from kprpe_jax.gallery.command import run
 from kprpe_jax.matching.patch_weights import Faces
@@ -121,7 +121,7 @@ def prepare(
       kinds: of KINDS.
       num_pairs, num_queries: drawn with seed 0.
     Returns: who trains, and what the others are asked.
-    Raises: ValueError: an unknown kind; too few people (`draw_pairs`).
+    Raises: ValueError: an unknown kind; too few people (`sample_pairs`).
     """
     unknown = sorted(set(kinds) - set(KINDS))
     if unknown:
@@ -133,7 +133,7 @@ def prepare(
     rows = np.flatnonzero(photos.labels >= half)
     tested, gallery = photos.select(rows), everybody.select(rows)
     gallery = gallery._replace(labels=gallery.labels - half)
-    pairs = draw_pairs(gallery.labels, count=num_pairs, seed=0)
+    pairs = sample_pairs(gallery.labels, count=num_pairs, seed=0)
     queries = np.random.default_rng(0).permutation(len(rows))[:num_queries]
 
     def altered(which: np.ndarray, kind: str, name: str) -> Images:

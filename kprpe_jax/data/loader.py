@@ -20,7 +20,11 @@ class _ReadRows:
         self._source = source
 
     def __call__(self, rows: np.ndarray) -> Batch:
-        examples = self._source.__getitems__([int(row) for row in rows])
+        wanted = [int(row) for row in rows]
+        if hasattr(self._source, "__getitems__"):
+            examples = self._source.__getitems__(wanted)
+        else:  # a list
+            examples = [self._source[row] for row in wanted]
         return {key: np.stack([e[key] for e in examples]) for key in examples[0]}
 
 

@@ -17,7 +17,7 @@ from kprpe_jax.core.unit import direction
 from kprpe_jax.data.faces import FaceRows
 from kprpe_jax.evaluation.alignment_strength import alignment_nme
 from kprpe_jax.evaluation.conditions import Evaluator
-from kprpe_jax.evaluation.embedding import embed_rows
+from kprpe_jax.evaluation.embedding import map_rows
 from kprpe_jax.evaluation.identification import outcome_of_scores, rank_accuracy
 from kprpe_jax.evaluation.misaligned import check_severities, misalign
 from kprpe_jax.evaluation.pairs import Pairs
@@ -64,7 +64,7 @@ def make_evaluators(
         return *forward(params, collections, images, landmarks), landmarks
 
     def evaluate(severity: float, state: Any, mesh: Mesh) -> dict[str, float]:
-        embeddings, after, before = embed_rows(
+        embeddings, after, before = map_rows(
             lambda batch, index: run(
                 state.params, state.collections, batch, index, jnp.float32(severity)
             ),

@@ -17,7 +17,7 @@ from kprpe_jax.data.faces import FaceRows
 from kprpe_jax.evaluation.adversarial import attack_embeddings
 from kprpe_jax.evaluation.altered import ALTERATIONS
 from kprpe_jax.evaluation.conditions import Evaluator
-from kprpe_jax.evaluation.embedding import Embed, embed_rows
+from kprpe_jax.evaluation.embedding import Embed, map_rows
 from kprpe_jax.evaluation.retrieval import count_relevant, retrieval
 from kprpe_jax.matching.patch_weights import Faces
 from kprpe_jax.matching.two_stage import first_stage
@@ -82,7 +82,7 @@ def make_evaluators(
         return embed(params, collections, images, keypoints)
 
     def embed_all(kind: str, state: Any, mesh: Mesh) -> np.ndarray:
-        return embed_rows(
+        return map_rows(
             lambda batch, index: embed_altered(
                 state.params, state.collections, batch, index, kind
             ),

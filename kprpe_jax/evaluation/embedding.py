@@ -1,7 +1,7 @@
-"""The compiled pipeline from rows of a data set to their embeddings."""
+"""The one loop from rows to features: batched, padded, spread over a mesh."""
 
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import jax
@@ -11,39 +11,195 @@ from jax import Array
 from jax.sharding import Mesh
 
 from kprpe_jax.augmentation.spatial import FACE_MIRROR
-from kprpe_jax.core.mesh import put_batch, replicated
+from kprpe_jax.backbones.recognizer import Recognizer
+from kprpe_jax.core.features import Features
+from kprpe_jax.core.input_spec import to_unit_range
+from kprpe_jax.core.mesh import AXES, check_batch_size, make_mesh, put_batch, replicated
 from kprpe_jax.data.loader import eval_batches
 
-# (params, collections, images, keypoints) -> embeddings float32 [B, D]
-Embed = Callable[[Any, Any, Array, Array], Array]
 MIRRORS = ("sum", "concatenate", "none")
+# (rng, images [B, H, W, 3] in [-1, 1], keypoints [B, K, 2], arguments) -> the first two
+Treatment = Callable[[Array, Array, Array, Any], tuple[Array, Array]]
 _IN_FLIGHT = 2  # batches
 
 
-def with_mirror(embed: Embed, mirror: str = "sum") -> Embed:
-    """Embed faces together with their mirror images.
+def embed(
+    recognizer: Recognizer,
+    rows: Sequence,
+    *,
+    batch_size: int,
+    mesh: Mesh | None = None,
+    mirror: str = "none",
+    fields: Sequence[str] = ("embeddings",),
+    treatment: Treatment | None = None,
+    arguments: Any = None,
+    seed: int = 0,
+) -> Features:
+    """Features of all rows, on the host of every process.
+
+    Rows are read while the devices work. Recognizers of one network share one compiled
+    program, whatever their variables.
 
     Args:
-      embed: the network.
-      mirror: `sum` of the two raw embeddings, as the official evaluations take it;
-        `concatenate` them, [B, 2 D]; `none`.
-    Raises: ValueError: unknown `mirror`.
+      recognizer: its variables stay where they are if they are on the mesh.
+      rows: N dicts with `image` uint8 [H, W, 3] and `keypoints` float32 [K, 2]
+        (fractions of the image); a network that reads no keypoints needs none.
+      batch_size: rows of the global batch, a multiple of the devices; the last batch is
+        padded.
+      mesh: the devices; None = all, as one data axis.
+      mirror: of the embeddings, one of MIRRORS: `sum` of the raw ones of a face and its
+        mirror image, as the official evaluations take it; `concatenate`, [N, 2 D].
+        Other fields are of the image as it is.
+      fields: which of Features are computed; the others are None.
+      treatment: changes every batch first; its key depends on the seed and the number
+        of the batch. A function of module level compiles once.
+      arguments: of the treatment, a tree of arrays (or a recognizer).
+      seed: of the treatment.
+    Raises: ValueError: no rows; a batch that does not divide over the devices; an
+      unknown mirror or field; images or keypoints that the network does not read.
     """
+    if mirror not in MIRRORS:
+        raise ValueError(f"embed: unknown mirror {mirror!r}; use one of {MIRRORS}.")
+    unknown = set(fields) - set(Features._fields)
+    if unknown:
+        raise ValueError(
+            f"embed: unknown field {min(unknown)!r}; use some of {Features._fields}."
+        )
+    mesh = make_mesh(dict.fromkeys(AXES, 1) | {"data": -1}) if mesh is None else mesh
+    recognizer = place(recognizer, mesh)
+    run = partial(
+        _embed_batch, mirror=mirror, fields=tuple(fields), treatment=treatment
+    )
+    return map_rows(
+        lambda batch, index: run(
+            recognizer,
+            {name: batch[name] for name in ("image", "keypoints") if name in batch},
+            index,
+            np.uint32(seed),
+            arguments,
+        ),
+        rows,
+        batch_size=batch_size,
+        mesh=mesh,
+    )
+
+
+@partial(jax.jit, static_argnames=("mirror", "fields", "treatment"))
+def _embed_batch(
+    recognizer: Recognizer,
+    batch: dict[str, Array],
+    index: Array,
+    seed: Array,
+    arguments: Any,
+    *,
+    mirror: str,
+    fields: tuple[str, ...],
+    treatment: Treatment | None,
+) -> Features:
+    """Features of one batch; fields that are not asked for are None."""
+    images, keypoints = to_unit_range(batch["image"]), batch.get("keypoints")
+    if treatment is not None:
+        rng = jax.random.fold_in(jax.random.key(seed), index)
+        images, keypoints = treatment(rng, images, keypoints, arguments)
+    if fields == ("embeddings",):
+        features = Features(recognizer.embed(images, keypoints))
+    else:
+        features = recognizer.features(images, keypoints)
+        features = Features(
+            *(x if n in fields else None for n, x in features._asdict().items())
+        )
+    if mirror == "none" or "embeddings" not in fields:
+        return features
+    flipped = recognizer.embed(*mirror_faces(images, keypoints))
+    plain = features.embeddings
+    return features._replace(
+        embeddings=plain + flipped
+        if mirror == "sum"
+        else jnp.concatenate([plain, flipped], axis=-1)
+    )
+
+
+def mirror_faces(images: Array, keypoints: Array | None) -> tuple[Array, Array | None]:
+    """Mirror images [B, H, W, 3] of faces, and their keypoints [B, 5, 2] or None.
+
+    Raises: ValueError: other than five keypoints, of which it is not known which change
+      sides.
+    """
+    if keypoints is None:
+        return images[:, :, ::-1], None
+    if keypoints.shape[1] != len(FACE_MIRROR):
+        raise ValueError(
+            f"mirror_faces: keypoints must be [B, {len(FACE_MIRROR)}, 2], so that it "
+            f"is known which change sides; got {keypoints.shape}."
+        )
+    mirrored = keypoints[:, np.array(FACE_MIRROR)] * jnp.array([-1, 1])
+    return images[:, :, ::-1], mirrored + jnp.array([1, 0])
+
+
+def place(tree: Any, mesh: Mesh) -> Any:
+    """Replicate the arrays of a tree that are not on all devices of a mesh."""
+    devices = set(mesh.devices.flat)
+
+    def put(leaf: Any) -> Any:
+        if isinstance(leaf, jax.Array) and leaf.sharding.device_set == devices:
+            return leaf
+        return jax.device_put(leaf, replicated(mesh))
+
+    return jax.tree.map(put, tree)
+
+
+def map_rows(
+    function: Callable[[dict[str, Array], Array], Any],
+    rows: Sequence,
+    *,
+    batch_size: int,
+    mesh: Mesh,
+) -> Any:
+    """Apply a function to all rows, each process its share; the last batch is padded.
+
+    Batches are read while the devices work on those before.
+
+    Args:
+      function: compiled; (batch on the devices, its number int32 []) -> a tree of
+        arrays [B, ...].
+      rows: N dicts of arrays.
+      batch_size: rows of the global batch.
+      mesh: the devices.
+    Returns: that tree of NumPy arrays [N, ...], in every process.
+    Raises: ValueError: as `check_batch_size`; no rows.
+    """
+    check_batch_size(batch_size, 1, mesh, field="batch_size")
+    gather = _gather(mesh)
+    batches = eval_batches(
+        rows,
+        batch_size=batch_size,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+    )
+    parts: list[Any] = []
+    for index, batch in enumerate(batches):
+        parts.append(gather(function(put_batch(batch, mesh), jnp.int32(index))))
+        if index >= _IN_FLIGHT:  # the devices stay busy, and their memory bounded
+            parts[index - _IN_FLIGHT] = jax.device_get(parts[index - _IN_FLIGHT])
+    return jax.tree.map(
+        lambda *part: np.concatenate(part)[: len(rows)], *jax.device_get(parts)
+    )
+
+
+# (params, collections, images, keypoints) -> embeddings float32 [B, D]
+Embed = Callable[[Any, Any, Array, Array], Array]
+
+
+def with_mirror(embed: Embed, mirror: str = "sum") -> Embed:
+    """Embed faces together with their mirror images, as `embed` does."""
     if mirror not in MIRRORS:
         raise ValueError(f"with_mirror: unknown {mirror!r}; use one of {MIRRORS}.")
     if mirror == "none":
         return embed
 
     def both(params: Any, collections: Any, images: Array, keypoints: Array) -> Array:
-        if keypoints.shape[1] != len(FACE_MIRROR):
-            raise ValueError(
-                f"with_mirror: keypoints must be [B, {len(FACE_MIRROR)}, 2], so that "
-                f"it is known which change sides; got {keypoints.shape}."
-            )
-        mirrored = keypoints[:, np.array(FACE_MIRROR)] * jnp.array([-1, 1])
-        mirrored += jnp.array([1, 0])
         plain = embed(params, collections, images, keypoints)
-        flipped = embed(params, collections, images[:, :, ::-1], mirrored)
+        flipped = embed(params, collections, *mirror_faces(images, keypoints))
         if mirror == "sum":
             return plain + flipped
         return jnp.concatenate([plain, flipped], axis=-1)
@@ -54,39 +210,3 @@ def with_mirror(embed: Embed, mirror: str = "sum") -> Embed:
 @cache
 def _gather(mesh: Mesh) -> Callable[[Any], Any]:
     return jax.jit(lambda x: x, out_shardings=replicated(mesh))
-
-
-def embed_rows(
-    embed_batch: Callable[[dict[str, Array], Array], Any],
-    source: Sequence,
-    *,
-    batch_size: int,
-    mesh: Mesh,
-) -> Any:
-    """Embed all rows, each process its share; the last batch is padded.
-
-    Batches are read while the devices work on those before.
-
-    Args:
-      embed_batch: compiled; (batch on the devices, its number int32 []) -> [B, D], or
-        a tree of arrays [B, ...].
-      source: N rows.
-      batch_size: rows of the global batch.
-      mesh: the devices.
-    Returns: float32 [N, D], or that tree of arrays [N, ...], in every process.
-    """
-    gather = _gather(mesh)
-    batches = eval_batches(
-        source,
-        batch_size=batch_size,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
-    )
-    parts: list[Any] = []
-    for index, batch in enumerate(batches):
-        parts.append(gather(embed_batch(put_batch(batch, mesh), jnp.int32(index))))
-        if index >= _IN_FLIGHT:  # the devices stay busy, and their memory bounded
-            parts[index - _IN_FLIGHT] = jax.device_get(parts[index - _IN_FLIGHT])
-    return jax.tree.map(
-        lambda *part: np.concatenate(part)[: len(source)], *jax.device_get(parts)
-    )

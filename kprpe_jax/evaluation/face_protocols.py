@@ -21,7 +21,7 @@ from jax.sharding import Mesh
 from kprpe_jax.data.faces import FaceRows
 from kprpe_jax.data.template_sets import TemplateSet
 from kprpe_jax.evaluation.conditions import Evaluator, merge_evaluators
-from kprpe_jax.evaluation.embedding import Embed, embed_rows, with_mirror
+from kprpe_jax.evaluation.embedding import Embed, map_rows, with_mirror
 from kprpe_jax.evaluation.protocols import (
     distractor_search,
     gallery_search,
@@ -258,7 +258,7 @@ def _embed_faces(embed: Embed, batch_size: int, mirror: str) -> EmbedFaces:
         )
 
     def embed_faces(state: Any, mesh: Mesh, faces: FaceRows) -> Images:
-        return embed_rows(
+        return map_rows(
             lambda batch, _: embed_batch(state.params, state.collections, batch),
             faces,
             batch_size=batch_size,

@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 from kprpe_jax.data.gait import GaitSplit, WholeSequences
 from kprpe_jax.data.keypoints import perturb_keypoints
 from kprpe_jax.evaluation.conditions import Evaluator
-from kprpe_jax.evaluation.embedding import embed_rows
+from kprpe_jax.evaluation.embedding import map_rows
 from kprpe_jax.evaluation.gait import gait_metrics, part_distances
 from kprpe_jax.evaluation.misaligned import check_severities, misalign
 
@@ -144,7 +144,7 @@ def make_embedder(
     def embed_all(params, collections, mesh, condition=None) -> np.ndarray:
         numbers = GaitCondition(*map(np.float32, condition or GaitCondition()))
         parts = [
-            embed_rows(
+            map_rows(
                 lambda batch, index, length=length: embed_batch(
                     params, collections, batch, index, np.int32(length), numbers
                 ),

@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 from kprpe_jax.data.faces import FaceRows
 from kprpe_jax.data.keypoints import perturb_keypoints
 from kprpe_jax.evaluation.conditions import Condition, Evaluator, check_swapping
-from kprpe_jax.evaluation.embedding import Embed, embed_rows, with_mirror
+from kprpe_jax.evaluation.embedding import Embed, map_rows, with_mirror
 from kprpe_jax.evaluation.pairs import Pairs
 from kprpe_jax.evaluation.roc import resolved_rates, roc_curve, tar_at_far
 from kprpe_jax.evaluation.scores import pair_distance
@@ -158,7 +158,7 @@ def make_evaluators(
         return embed_both(params, collections, images, keypoints)
 
     def verify(condition: Condition, state: Any, mesh: Mesh) -> dict[str, float]:
-        embeddings = embed_rows(
+        embeddings = map_rows(
             lambda batch, index: embed_batch(
                 state.params,
                 state.collections,

@@ -12,7 +12,7 @@ from kprpe_jax.core.checks import finite
 from kprpe_jax.data.pair_sets import PairSet
 from kprpe_jax.evaluation.conditions import Evaluator
 from kprpe_jax.evaluation.confidence import Interval, bootstrap_interval
-from kprpe_jax.evaluation.embedding import Embed, embed_rows, with_mirror
+from kprpe_jax.evaluation.embedding import Embed, map_rows, with_mirror
 from kprpe_jax.evaluation.roc import (
     FARS,
     Roc,
@@ -154,9 +154,9 @@ def pair_evaluator(
     def evaluate(state: Any, mesh: Mesh) -> dict[str, float]:
         options = dict(batch_size=batch_size, mesh=mesh)
         run = lambda batch, _: embed_batch(state.params, state.collections, batch)  # noqa: E731
-        embed_rows(run, pairs.faces.select(np.arange(1)), **options)  # compiles
+        map_rows(run, pairs.faces.select(np.arange(1)), **options)  # compiles
         start = time.perf_counter()
-        embeddings = embed_rows(run, pairs.faces, **options)
+        embeddings = map_rows(run, pairs.faces, **options)
         seconds = time.perf_counter() - start
         finite("pair_evaluator", embeddings)
         sides = embeddings[pairs.first], embeddings[pairs.second]

@@ -20,7 +20,7 @@ class Pairs(NamedTuple):
     num_folds: int = 10
 
 
-def draw_pairs(labels: np.ndarray, *, count: int, seed: int) -> Pairs:
+def sample_pairs(labels: np.ndarray, *, count: int, seed: int) -> Pairs:
     """Draw half genuine and half impostor pairs, every identity alike.
 
     A genuine pair: an identity with at least two images, then two of its images. An
@@ -41,7 +41,7 @@ def draw_pairs(labels: np.ndarray, *, count: int, seed: int) -> Pairs:
     several = np.flatnonzero(sizes > 1)
     if len(people) < 2 or not several.size or count < 2 or count % 2:
         raise ValueError(
-            "draw_pairs: there must be two identities, one of them with two images, "
+            "sample_pairs: there must be two identities, one of them with two images, "
             f"and an even number of pairs; got {len(people)} identities, "
             f"{several.size} with two images, and {count}; choose more rows"
         )

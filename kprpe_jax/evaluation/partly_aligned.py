@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from kprpe_jax.data.aligned_faces import AlignedFaces
 from kprpe_jax.data.faces import FaceRows
 from kprpe_jax.evaluation.conditions import Evaluator
-from kprpe_jax.evaluation.embedding import Embed, embed_rows, with_mirror
+from kprpe_jax.evaluation.embedding import Embed, map_rows, with_mirror
 from kprpe_jax.evaluation.pairs import Pairs
 from kprpe_jax.evaluation.scores import pair_distance
 from kprpe_jax.evaluation.verification import fold_accuracy
@@ -60,7 +60,7 @@ def make_evaluator(
     def evaluate(state: Any, mesh: Mesh) -> dict[str, float]:
         results: dict[str, float] = {}
         for share in shares:
-            x = embed_rows(
+            x = map_rows(
                 lambda batch, _: embed_batch(state.params, state.collections, batch),
                 AlignedFaces.of(needed, share),
                 batch_size=batch_size,

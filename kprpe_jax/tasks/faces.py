@@ -25,7 +25,7 @@ from kprpe_jax.evaluation.conditions import Evaluator, merge_evaluators
 from kprpe_jax.evaluation.embedding import Embed
 from kprpe_jax.evaluation.misaligned import face_conditions, make_evaluators
 from kprpe_jax.evaluation.pair_verification import pair_evaluator
-from kprpe_jax.evaluation.pairs import Pairs, draw_pairs
+from kprpe_jax.evaluation.pairs import Pairs, sample_pairs
 from kprpe_jax.tasks import networks
 from kprpe_jax.tasks.task import TrainingRows
 
@@ -168,7 +168,7 @@ def evaluators(embed: Embed, config: ConfigDict) -> dict[str, Evaluator]:
         source, pairs = official.faces, _of_pair_set(official)
     elif evals.pairs:
         source = open_unseen(config)
-        pairs = draw_pairs(source.labels(), count=evals.pairs, seed=0)
+        pairs = sample_pairs(source.labels(), count=evals.pairs, seed=0)
     else:
         return {}
     return make_evaluators(
@@ -269,7 +269,7 @@ def _open_unaligned(config: ConfigDict) -> tuple[FaceRows, Pairs]:
     labels = photos.labels()
     sizes = np.unique(labels[labels >= 0], return_counts=True)[1]
     genuine = int((sizes * (sizes - 1)).sum()) // 2  # that can be told apart
-    pairs = draw_pairs(labels, count=min(evals.pairs, 2 * genuine), seed=0)
+    pairs = sample_pairs(labels, count=min(evals.pairs, 2 * genuine), seed=0)
     rows = np.unique(np.concatenate([pairs.first, pairs.second]))
     check_keypoints(evals.unaligned, photos.has_keypoints()[rows])
     return photos, pairs

@@ -23,7 +23,7 @@ from kprpe_jax.data import order
 from kprpe_jax.data.store import open_split
 from kprpe_jax.evaluation.aligned_recognition import make_evaluators
 from kprpe_jax.evaluation.conditions import Evaluator
-from kprpe_jax.evaluation.pairs import draw_pairs
+from kprpe_jax.evaluation.pairs import sample_pairs
 from kprpe_jax.losses.alignment import alignment_loss
 from kprpe_jax.tasks import faces, networks, recognition
 from kprpe_jax.tasks.task import Task, TrainingRows
@@ -228,7 +228,7 @@ def _evaluators(forward, config: ConfigDict) -> dict[str, Evaluator]:
     return make_evaluators(
         forward,
         source,
-        draw_pairs(source.labels(), count=evals.pairs, seed=0),
+        sample_pairs(source.labels(), count=evals.pairs, seed=0),
         evals.severities,
         eyes=tuple(config.alignment.points[:2]),
         batch_size=evals.batch_size,

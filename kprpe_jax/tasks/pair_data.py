@@ -15,7 +15,7 @@ from kprpe_jax.data.face_patches import Patches, open_patches
 from kprpe_jax.data.faces import open_faces
 from kprpe_jax.data.pairs import PairRows, paired
 from kprpe_jax.data.store import read_all
-from kprpe_jax.evaluation.pairs import draw_pairs
+from kprpe_jax.evaluation.pairs import sample_pairs
 from kprpe_jax.tasks import faces
 from kprpe_jax.tasks.task import TrainingRows
 from kprpe_jax.weights.patch_cnn import PatchCnn, open_patch_cnn
@@ -81,7 +81,7 @@ def open_data(
         cnn = open_cnn(config)
         read = _computed(config, cnn, mesh)
     tested, people = open_rows(evals.name or data.name, evals.split, evals.identities)
-    pairs = draw_pairs(people, count=evals.pairs, seed=0)
+    pairs = sample_pairs(people, count=evals.pairs, seed=0)
     return PairData(
         open_training=lambda seed: TrainingRows(
             PairRows(source), paired(labels, seed=seed)

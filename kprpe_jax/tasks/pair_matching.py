@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 
 from kprpe_jax.core.unit import unit
 from kprpe_jax.evaluation.conditions import Evaluator
-from kprpe_jax.evaluation.embedding import embed_rows
+from kprpe_jax.evaluation.embedding import map_rows
 from kprpe_jax.evaluation.roc import (
     area_under_curve,
     resolved_rates,
@@ -239,7 +239,7 @@ def pair_evaluator(config: ConfigDict, model: nn.Module, data: PairData) -> Eval
         return scores
 
     def evaluate(state: Any, mesh: Mesh) -> dict[str, float]:
-        scores = embed_rows(
+        scores = map_rows(
             lambda batch, _: score(state.params, state.collections, batch),
             data.tested,
             batch_size=config.evals.batch_size,

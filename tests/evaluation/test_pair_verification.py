@@ -9,7 +9,7 @@ import pytest
 from kprpe_jax.core.mesh import make_mesh
 from kprpe_jax.data.pair_sets import PairSet
 from kprpe_jax.data.store import Rows
-from kprpe_jax.evaluation.embedding import embed_rows, with_mirror
+from kprpe_jax.evaluation.embedding import map_rows, with_mirror
 from kprpe_jax.evaluation.pair_verification import (
     pair_evaluator,
     summary,
@@ -93,7 +93,7 @@ def test_rows_are_embedded_in_order_padding_left_out(rng):
         seen.append(int(index))
         return batch["value"] * 2
 
-    got = embed_rows(embed, rows, batch_size=8, mesh=make_mesh(ONE))
+    got = map_rows(embed, rows, batch_size=8, mesh=make_mesh(ONE))
     np.testing.assert_array_equal(got, 2 * rows._arrays["value"])
     assert seen == [0, 1]
 

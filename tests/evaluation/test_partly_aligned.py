@@ -6,7 +6,7 @@ import numpy as np
 from kprpe_jax.core.mesh import make_mesh
 from kprpe_jax.data.aligned_faces import alignment_matrix, detection_matrix
 from kprpe_jax.data.faces import FaceRows
-from kprpe_jax.evaluation.pairs import draw_pairs
+from kprpe_jax.evaluation.pairs import sample_pairs
 from kprpe_jax.evaluation.partly_aligned import make_evaluator
 from kprpe_jax.geometry.template import face_template
 from kprpe_jax.training.state import TrainState
@@ -50,7 +50,7 @@ def embed(params, collections, images, keypoints):
 def test_accuracy_at_every_step(rng):
     rows, points = photos(rng)
     faces = FaceRows(rows, image_size=SIZE)
-    pairs = draw_pairs(faces.labels(), count=40, seed=0)
+    pairs = sample_pairs(faces.labels(), count=40, seed=0)
     shares = (0.0, 0.6, 1.0)
     evaluate = make_evaluator(embed, faces, pairs, shares, batch_size=8, mirror="none")
     state = TrainState(

@@ -8,7 +8,7 @@ from experiments.deepface_emd.reranking_features import Network
 from experiments.deepface_emd.reranking_photos import Photos
 from experiments.face_vit import pair_matching
 from experiments.face_vit.pair_networks import Images, Scorer, cnn_scorer
-from kprpe_jax.evaluation.pairs import draw_pairs
+from kprpe_jax.evaluation.pairs import sample_pairs
 from kprpe_jax.geometry.template import ARCFACE_112
 from kprpe_jax.matching.patch_weights import Faces
 from kprpe_jax.matching.two_stage import first_stage
@@ -31,7 +31,7 @@ def trial(rng):
         np.zeros((count, 1), np.uint8), points, labels, embeddings, patches
     )
     queries = rng.permutation(count)[:6]
-    pairs = draw_pairs(labels, count=20, seed=0)
+    pairs = sample_pairs(labels, count=20, seed=0)
     noise = 0.3 * rng.normal(size=(6, 4)).astype(np.float32)
     asked = gallery.select(queries)
     asked = {
