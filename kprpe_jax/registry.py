@@ -271,3 +271,26 @@ def network(name: str, kind: str | None = None) -> PublishedNetwork:
     """
     names = [n for n, x in NETWORKS.items() if kind in (None, x.kind)]
     return NETWORKS[find(name, names, kind or "network")]
+
+
+_IMPORTERS = "kprpe_jax.data.importers."
+IMPORTERS = {  # kind of `kprpe-jax import` -> function that opens its source
+    "insightface_rec": _IMPORTERS + "record_io:open_record_io",
+    "insightface_bin": _IMPORTERS + "verification_bin:open_verification_bin",
+    "folder": _IMPORTERS + "image_folder:open_image_folder",
+    "list": _IMPORTERS + "image_list:open_image_list",
+    "tar": _IMPORTERS + "tar_images:open_tar_images",
+    "ijb": _IMPORTERS + "ijb:open_ijb",
+    "tinyface": _IMPORTERS + "tinyface:open_tinyface",
+    "video": _IMPORTERS + "video_templates:open_video_templates",
+    "wider_face": _IMPORTERS + "wider_face:open_wider_face",
+    "arrays": _IMPORTERS + "arrays:open_arrays",
+    "prepared": _IMPORTERS + "prepared:open_prepared",
+    "gait": _IMPORTERS + "gait:open_gait_folder",
+    "idx": _IMPORTERS + "idx_digits:open_idx_digits",
+}
+DATA_SETS = {  # data.name -> builder of a data set that is prepared without files
+    "digits": "kprpe_jax.data.builders:Digits",
+    "synthetic_faces": "kprpe_jax.data.synthetic.builder:SyntheticFaces",
+    "synthetic_walkers": "kprpe_jax.data.synthetic.walker_builder:SyntheticWalkers",
+}

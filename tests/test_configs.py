@@ -1,14 +1,14 @@
 """The configs state what the papers state."""
 
-import inspect
 import math
 import pathlib
 
 import jax
 import pytest
 
+from kprpe_jax import registry
 from kprpe_jax.core.mesh import make_mesh
-from kprpe_jax.data.store import BUILDERS
+from kprpe_jax.data.prepare import default_arguments
 from kprpe_jax.tasks.faces import check_unseen
 from kprpe_jax.tasks.networks import make_network
 from kprpe_jax.training.config import load_config
@@ -109,7 +109,7 @@ def test_a_pod_trains_on_everybody():
 
 
 def test_drawn_sets_of_one_folder_are_the_same():
-    """What a command draws is what the next one wants, and `data.prepare` by itself."""
+    """What one config renders is what the next one wants, and `synthesize`."""
     drawn = {}
     specs = [*map(str, CONFIGS)]
     specs += ["configs/balanced_alignment.py:small", "configs/landmarks.py:small"]
@@ -117,8 +117,8 @@ def test_drawn_sets_of_one_folder_are_the_same():
         data = load_config(spec).data
         if "builder" not in data:
             continue
-        parameters = inspect.signature(BUILDERS[data.name][0]).parameters
-        given = {name: parameters[name].default for name in BUILDERS[data.name][2]}
+        builder = registry.resolve(registry.DATA_SETS[data.name])
+        given = default_arguments(builder)
         if data.dir == "data":
             assert given | data.builder.to_dict() == given, spec
         drawn.setdefault((data.dir, data.name), {})[spec] = given | {**data.builder}

@@ -20,6 +20,7 @@ from absl import app, flags, logging
 from kprpe_jax.alignment import warps
 from kprpe_jax.alignment.template import frontal_template
 from kprpe_jax.data import store
+from kprpe_jax.data.prepare import prepare
 from kprpe_jax.data.synthetic.landmarks import KEYPOINTS
 from kprpe_jax.evaluation.aligned_recognition import rank_1
 from kprpe_jax.evaluation.alignment_strength import alignment_nme
@@ -135,7 +136,7 @@ def main(argv: list[str]) -> None:
                 f"alignment_families: everything is given by flags; got {argv[1:]}; "
                 "see --help"
             )
-        store.prepare("synthetic_faces", _DATA_DIR.value, **_DRAWN)
+        prepare("synthetic_faces", _DATA_DIR.value, **_DRAWN)
         train, test = (
             store.open_split(_DATA_DIR.value, "synthetic_faces", split)
             for split in ("train", "test")

@@ -37,7 +37,7 @@ def open_faces(
     if "has_keypoints" not in source[0]:
         raise ValueError(
             f"open_faces: {name} must be a data set of imported faces; got one with "
-            f"{sorted(source[0])}; import it with python -m kprpe_jax.data.import_faces"
+            f"{sorted(source[0])}; import it with kprpe-jax import"
         )
     if points not in source[0]:
         raise ValueError(
@@ -171,8 +171,8 @@ def check_keypoints(name: str, known: np.ndarray) -> None:
             f"check_keypoints: every image that is read of {name} must have keypoints "
             "where a network or a template's weights need them or images are aligned "
             f"by them; got {(~known).sum()} of {len(known)} images without; fill them "
-            "by an import of --kind prepared with --detector aligner --min_score 0, "
-            "which finds some in every image"
+            "by `kprpe-jax import prepared` with --detector dfa_mobilenet025:FILE "
+            "--min-score 0, which detects some in every image"
         )
 
 

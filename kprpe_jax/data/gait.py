@@ -51,7 +51,7 @@ def open_gait(
         raise ValueError(
             f"open_gait: {name} must be a data set of gait sequences with the whole "
             f"split {split!r}; got one with {sorted(info.features)}; import it with "
-            "python -m kprpe_jax.data.import_gait"
+            "kprpe-jax import gait"
         )
     stored = info.features["silhouettes"].shape[1:]
     if stored != tuple(size):

@@ -1,119 +1,18 @@
-"""Prepared data sets on disk: write once, open for random access.
+"""Prepared data sets on disk, opened for random access.
 
 A data set `name` lives in `data_dir/name/<version>/` as TFDS writes it:
 ArrayRecord shards, features.json and dataset_info.json.
 """
 
 import bisect
-import contextlib
 import difflib
 import itertools
 import os
-import sys
-import tempfile
 from collections.abc import Sequence
 
 import numpy as np
 import tensorflow_datasets as tfds
 from array_record.python import array_record_module
-
-from kprpe_jax.data import builders
-from kprpe_jax.data.synthetic import walker_builder
-from kprpe_jax.data.synthetic.builder import ARGUMENTS, SyntheticFaces
-
-# Name -> (TFDS builder, the arguments that it needs, those that it can do without).
-BUILDERS = {
-    "digits": (builders.Digits, (), ()),
-    "mnist": (builders.Mnist, ("idx_dir",), ()),
-    "synthetic_faces": (SyntheticFaces, (), ARGUMENTS),
-    "synthetic_walkers": (
-        walker_builder.SyntheticWalkers,
-        (),
-        walker_builder.ARGUMENTS,
-    ),
-}
-
-
-def prepare(name: str, data_dir: str | os.PathLike, **builder_args) -> str:
-    """Write a data set to disk unless it is already there.
-
-    TFDS writes into a folder `incomplete.*` beside the final one and renames it
-    as its last act, so a process killed in the middle leaves nothing that looks
-    finished.
-
-    Args:
-      name: "digits", "mnist", "synthetic_faces" or "synthetic_walkers".
-      data_dir: the folder that holds all data sets; made if absent.
-      **builder_args: the builder's own, as `idx_dir` for "mnist" or `num_identities`
-        for what is drawn.
-    Returns: the data set's folder.
-    Raises: ValueError: unknown name, builder arguments missing or surplus (when
-      there is something to prepare), bad source files (see the builder), a drawn
-      set that is there, but from other arguments.
-    """
-    if name not in BUILDERS:
-        near = difflib.get_close_matches(name, BUILDERS, n=1)
-        raise ValueError(
-            f"prepare: the data set must be one of {sorted(BUILDERS)}; got {name!r}; "
-            + (f"did you mean {near[0]!r}?" if near else "choose one of these")
-        )
-    builder_class, needed, optional = BUILDERS[name]
-    folder = os.path.join(data_dir, name)
-    path = os.path.join(folder, str(builder_class.VERSION))
-    if _is_finished(path):
-        _check_same(path, {k: v for k, v in builder_args.items() if k in optional})
-        return path
-    if set(builder_args) - set(optional) != set(needed):
-        raise ValueError(
-            f"prepare: {name!r} is not in {os.fspath(data_dir)} yet and is prepared "
-            f"from the arguments {list(needed)}; got {sorted(builder_args)}; give "
-            "exactly these"
-        )
-    builder = builder_class(
-        data_dir=os.fspath(data_dir), file_format="array_record", **builder_args
-    )
-    write(builder)
-    return path
-
-
-def write(builder: tfds.core.DatasetBuilder) -> None:
-    """Have a builder write its data set; it is there whole or not at all."""
-    folder = os.path.dirname(builder.data_dir)
-    if not sys.stderr.isatty():
-        tfds.disable_progress_bar()
-    # Without this TFDS asks a cloud bucket for a prepared copy.
-    config = tfds.download.DownloadConfig(try_download_gcs=False)
-    try:
-        # TFDS wants a download folder and speaks of downloads; there are none.
-        with tempfile.TemporaryDirectory() as unused, contextlib.redirect_stdout(None):
-            builder.download_and_prepare(download_dir=unused, download_config=config)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.rmdir(folder)  # only if empty: bad source files leave no trace
-        raise
-
-
-def prepare_embedded(name: str, data_dir: str | os.PathLike, **builder_args) -> None:
-    """Write a data set that needs no files from the user, unless it is there.
-
-    Other data sets are left alone. Call it in one process only. The arguments are those
-    of `prepare`.
-    """
-    if name in BUILDERS and not BUILDERS[name][1]:
-        prepare(name, data_dir, **builder_args)
-
-
-def _check_same(path: str, wanted: dict[str, object]) -> None:
-    """Raise ValueError unless a data set was made from the wanted arguments."""
-    if not wanted:
-        return
-    used = tfds.builder_from_directory(path).info.metadata
-    used = {key: used.get(key) for key in wanted}
-    if used != wanted:
-        raise ValueError(
-            f"prepare: {path} must have been made from {wanted}; it was from {used}; "
-            "delete it or choose another data_dir (data.dir of a config)"
-        )
 
 
 class StoredRows(Sequence):
@@ -229,16 +128,15 @@ def newest_version(data_dir: str, name: str) -> str:
             + (
                 f"; did you mean {near[0]!r}?"
                 if near
-                else f"; run python -m kprpe_jax.data.prepare --name {name} "
-                f"--data_dir {data_dir}, or kprpe_jax.data.import_faces for faces, "
-                "kprpe_jax.data.import_gait for gait"
+                else "; make it with kprpe-jax import or kprpe-jax synthesize, "
+                f"--name {name} --data-dir {data_dir}"
             )
         )
     folder = os.path.join(data_dir, name)
     versions = [
         tfds.core.Version(v) for v in _folders(folder) if tfds.core.Version.is_valid(v)
     ]
-    finished = [v for v in versions if _is_finished(os.path.join(folder, str(v)))]
+    finished = [v for v in versions if is_finished(os.path.join(folder, str(v)))]
     if not finished:
         raise ValueError(
             f"open_split: {folder} must hold a finished version; got "
@@ -247,7 +145,8 @@ def newest_version(data_dir: str, name: str) -> str:
     return os.path.join(folder, str(max(finished)))
 
 
-def _is_finished(path: str) -> bool:
+def is_finished(path: str | os.PathLike) -> bool:
+    """Whether the folder of a version holds a whole data set."""
     return os.path.isfile(os.path.join(path, "dataset_info.json"))
 
 

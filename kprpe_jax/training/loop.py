@@ -11,10 +11,10 @@ import numpy as np
 from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
-from kprpe_jax import tasks
+from kprpe_jax import registry, tasks
 from kprpe_jax.core import mesh as mesh_lib
 from kprpe_jax.data import loader
-from kprpe_jax.data.store import prepare_embedded
+from kprpe_jax.data.prepare import prepare
 from kprpe_jax.tasks.task import Task, TrainingRows, run_evaluators
 from kprpe_jax.training import config as config_lib
 from kprpe_jax.training.checkpoint import Checkpoints
@@ -193,15 +193,16 @@ def train(
 
 
 def prepare_data(config: ConfigDict) -> None:
-    """Write an embedded data set that is not there yet; the others wait for one.
+    """Write a data set of `registry.DATA_SETS` that is not there yet, in one process.
 
-    Its arguments are the config's section data.builder, if there is one.
+    Its arguments are the config's section data.builder, if there is one; the other
+    processes wait. Other data sets are left alone.
 
-    Raises: ValueError: as `store.prepare`, such as a data set from other arguments.
+    Raises: ValueError: as `prepare`, such as a data set from other arguments.
     """
-    arguments = config.data.get("builder", {})
-    if jax.process_index() == 0:
-        prepare_embedded(config.data.name, config.data.dir, **arguments)
+    if jax.process_index() == 0 and config.data.name in registry.DATA_SETS:
+        arguments = config.data.get("builder", {})
+        prepare(config.data.name, config.data.dir, **arguments)
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices("prepare_data")
 

@@ -7,14 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kprpe_jax.data import store
+from kprpe_jax.data.prepare import prepare
 
 
 @pytest.fixture(scope="session")
 def digits_dir(tmp_path_factory) -> Path:
     """Data folder with the digits prepared in it; not to be changed."""
     path = tmp_path_factory.mktemp("data")
-    store.prepare("digits", path)
+    prepare("digits", path)
     return path
 
 

@@ -8,6 +8,8 @@ from sklearn.datasets import load_digits
 
 from kprpe_jax.data import builders, store
 from kprpe_jax.data.idx import read_idx
+from kprpe_jax.data.importers.idx_digits import open_idx_digits
+from kprpe_jax.data.prepare import prepare
 
 
 def rows_of(path, name, split):
@@ -68,13 +70,13 @@ def test_enlarge_is_bilinear_between_pixel_centers(rng):
 
 
 def test_preparing_twice_writes_the_same_bytes(digits_dir, tmp_path):
-    store.prepare("digits", tmp_path)
+    prepare("digits", tmp_path)
     name = "digits/1.0.0/digits-train.array_record-00000-of-00001"
     assert (tmp_path / name).read_bytes() == (digits_dir / name).read_bytes()
 
 
 def test_mnist_keeps_rows_in_file_order(idx_dir, tmp_path):
-    store.prepare("mnist", tmp_path, idx_dir=idx_dir)
+    open_idx_digits(idx_dir).write(name="mnist", data_dir=tmp_path)
     for split, prefix, count in (("train", "train", 23), ("test", "t10k", 7)):
         rows = rows_of(tmp_path, "mnist", split)
         assert len(rows) == count
@@ -117,5 +119,5 @@ def write_labels(path, labels):
 def test_bad_sources_are_named_and_leave_nothing(idx_dir, tmp_path, damage, match):
     damage(idx_dir)
     with pytest.raises(ValueError, match=match):
-        store.prepare("mnist", tmp_path / "data", idx_dir=idx_dir)
+        open_idx_digits(idx_dir).write(name="mnist", data_dir=tmp_path / "data")
     assert not list((tmp_path / "data").glob("*"))

@@ -4,10 +4,9 @@ from contextlib import nullcontext
 
 import numpy as np
 import pytest
-from absl.testing import flagsaver
 
-from kprpe_jax.data import import_faces
 from kprpe_jax.data.pair_sets import open_pair_set
+from tests.commands.run_import import run_import
 from tests.data.importers.sources import SHARED, face, needs_shared
 
 PAIRS = """2\t1
@@ -20,11 +19,6 @@ KEYS = ("Bob/Bob_0001.jpg", "Ann/Ann_0001.jpg", "Cid/Cid_0001.jpg", "Ann/Ann_000
         "Bob/Bob_0003.jpg")  # fmt: skip
 
 
-def run(tmp_path, **flags):
-    with flagsaver.flagsaver(data_dir=str(tmp_path / "data"), name="faces", **flags):
-        import_faces.main([""])
-
-
 def import_folder(tmp_path, keys=KEYS):
     for number, key in enumerate(keys):
         path = tmp_path / "in" / key
@@ -32,7 +26,7 @@ def import_folder(tmp_path, keys=KEYS):
         path.write_bytes(face(number))
     (tmp_path / "pairs.txt").write_text(PAIRS)
     source, pairs = str(tmp_path / "in"), str(tmp_path / "pairs.txt")
-    run(tmp_path, kind="folder", source=source, pairs=pairs)
+    run_import(tmp_path, "folder", source=source, pairs=pairs)
 
 
 def size_of(tmp_path):
@@ -64,7 +58,7 @@ def test_missing_images_and_data_sets_without_pairs_are_named(tmp_path):
     with pytest.raises(ValueError, match=match):
         open_pair_set(tmp_path / "data", "faces", image_size=(8, 8))
     (tmp_path / "other").mkdir()
-    run(tmp_path / "other", kind="folder", source=str(tmp_path / "in"))
+    run_import(tmp_path / "other", "folder", source=str(tmp_path / "in"))
     with pytest.raises(ValueError, match="faces must hold pairs; got .* without"):
         open_pair_set(tmp_path / "other" / "data", "faces", image_size=(8, 8))
 
@@ -83,7 +77,7 @@ def test_folds_that_no_threshold_can_come_from(tmp_path, folds, refused):
 @needs_shared
 def test_a_real_verification_set(tmp_path):
     path = SHARED / "insightface" / "small_lfw.bin"
-    run(tmp_path, kind="insightface_bin", source=str(path), split="test")
+    run_import(tmp_path, "insightface_bin", source=str(path), split="test")
     pairs = open_pair_set(tmp_path / "data", "faces", image_size=(112, 112))
     np.testing.assert_array_equal(pairs.first, np.arange(0, 20, 2))
     np.testing.assert_array_equal(pairs.second, np.arange(1, 20, 2))

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from kprpe_jax.data import store
+from kprpe_jax.data.prepare import prepare
 
 SHARD = "digits/1.0.0/digits-test.array_record-00000-of-00001"
 
@@ -18,35 +19,34 @@ def copied(digits_dir, tmp_path):
     return shutil.copytree(digits_dir, tmp_path / "copy")
 
 
-def test_prepare_reuses_what_is_there_without_its_sources(idx_dir, tmp_path):
-    path = store.prepare("mnist", tmp_path, idx_dir=idx_dir)
-    before = [p.stat().st_mtime_ns for p in sorted((tmp_path / "mnist").rglob("*"))]
-    shutil.rmtree(idx_dir)
-    assert store.prepare("mnist", tmp_path) == path
-    after = [p.stat().st_mtime_ns for p in sorted((tmp_path / "mnist").rglob("*"))]
+def test_prepare_reuses_what_is_there(tmp_path):
+    path = prepare("again", tmp_path, builder="digits")
+    before = [p.stat().st_mtime_ns for p in sorted((tmp_path / "again").rglob("*"))]
+    assert prepare("again", tmp_path, builder="digits") == path
+    after = [p.stat().st_mtime_ns for p in sorted((tmp_path / "again").rglob("*"))]
     assert before == after
+    assert len(store.open_split(tmp_path, "again", "test")) == 360
 
 
 @pytest.mark.parametrize(
     ("name", "builder_args", "match"),
     [
         (
-            "minst",
+            "digit",
             {},
-            r"'digits', 'mnist', .*; got 'minst'; did you mean 'mnist'",
+            r"'digits', 'synthetic_faces', .*; got 'digit'; did you mean 'digits'",
         ),
-        ("mnist", {}, r"from the arguments \['idx_dir'\]; got \[\]"),
-        ("digits", {"idx_dir": "x"}, r"the arguments \[\]; got \['idx_dir'\]"),
+        ("digits", {"idx_dir": "x"}, r"must be of \[\]; got \['idx_dir'\]"),
     ],
 )
 def test_prepare_refuses_what_it_does_not_know(tmp_path, name, builder_args, match):
     with pytest.raises(ValueError, match=match):
-        store.prepare(name, tmp_path, **builder_args)
+        prepare(name, tmp_path, **builder_args)
     assert not list(tmp_path.iterdir())
 
 
 def test_absent_sets_and_splits_are_named(digits_dir, tmp_path):
-    with pytest.raises(ValueError, match=r"is empty or does not exist; run python -m"):
+    with pytest.raises(ValueError, match=r"is empty or does not exist; make it with"):
         store.open_split(tmp_path, "digits", "train")
     with pytest.raises(ValueError, match=r"holds \['digits'\]; did you mean 'digits'"):
         store.open_split(digits_dir, "digit", "train")
@@ -123,7 +123,8 @@ def test_damaged_description_is_named(copied, file):
 
 KILLED = """
 import os, signal, sys
-from kprpe_jax.data import builders, store
+from kprpe_jax.data import builders
+from kprpe_jax.data.prepare import prepare
 
 def rows(images, labels, complete=builders._rows):
     for i, row in enumerate(complete(images, labels)):
@@ -132,7 +133,7 @@ def rows(images, labels, complete=builders._rows):
         yield row
 
 builders._rows = rows
-store.prepare("digits", sys.argv[1])
+prepare("digits", sys.argv[1])
 """
 
 
@@ -143,18 +144,5 @@ def test_killed_preparation_leaves_nothing_that_looks_finished(tmp_path):
     assert list((tmp_path / "digits").glob("incomplete*"))
     with pytest.raises(ValueError, match="must hold a finished version"):
         store.open_split(tmp_path, "digits", "train")
-    store.prepare("digits", tmp_path)
+    prepare("digits", tmp_path)
     assert len(store.open_split(tmp_path, "digits", "train")) == 1437
-
-
-@pytest.mark.slow
-def test_command_prepares_and_reports(idx_dir, tmp_path):
-    command = [sys.executable, "-m", "kprpe_jax.data.prepare", "--name=mnist"]
-    command += [f"--data_dir={tmp_path / 'data'}", f"--idx_dir={idx_dir}"]
-    run = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert run.returncode == 0
-    assert run.stdout.startswith("mnist: train 23 rows, test 7 rows; in ")
-    command[3] = "--name=minst"
-    run = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert run.returncode == 1
-    assert run.stderr.strip().splitlines()[-1].startswith("error: prepare: ")

@@ -13,8 +13,8 @@ from ml_collections import ConfigDict
 
 from kprpe_jax import tasks
 from kprpe_jax.configs import gait as gait_config
-from kprpe_jax.data import store
 from kprpe_jax.data.loader import train_batches
+from kprpe_jax.data.prepare import prepare
 from kprpe_jax.tasks import gait
 from kprpe_jax.training.config import load_config
 from kprpe_jax.training.optimizer import decay_mask, make_schedule, position_mask
@@ -58,7 +58,7 @@ SMALL = {
 @functools.cache
 def _data() -> tempfile.TemporaryDirectory:
     folder = tempfile.TemporaryDirectory(prefix="kprpe_jax_walkers_")
-    store.prepare("synthetic_walkers", folder.name, **BUILDER)
+    prepare("synthetic_walkers", folder.name, **BUILDER)
     return folder  # removed when the interpreter ends
 
 

@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from kprpe_jax.configs import digits, digits_recognition
 from kprpe_jax.core import mesh as mesh_lib
-from kprpe_jax.data import store
+from kprpe_jax.data.prepare import prepare
 
 CONFIGS = {
     "classification": digits.get_config,
@@ -51,7 +51,7 @@ SMALL = {
 @functools.cache
 def _data() -> tempfile.TemporaryDirectory:
     folder = tempfile.TemporaryDirectory(prefix="kprpe_jax_digits_")
-    store.prepare("digits", folder.name)
+    prepare("digits", folder.name)
     return folder  # removed when the interpreter ends
 
 

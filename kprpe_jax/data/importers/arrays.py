@@ -12,39 +12,39 @@ from kprpe_jax.data.importers.record import Record, RecordSource, file_state
 
 
 def open_arrays(
-    path: str | os.PathLike, *, images: str = "images", labels: str = "labels"
+    path: str | os.PathLike, *, image_array: str = "images", label_array: str = "labels"
 ) -> RecordSource:
     """Open an archive of arrays; they are stored without loss, as PNG.
 
     Args:
       path: the .npz, read into memory whole.
-      images: name of uint8 [N, H, W] or [N, H, W, 3].
-      labels: name of the identities, whole numbers >= 0 [N].
+      image_array: name of uint8 [N, H, W] or [N, H, W, 3].
+      label_array: name of the identities, whole numbers >= 0 [N].
     Returns: a source with keys "0000000", ...
     Raises: ValueError: not such an archive, or arrays of another form.
     """
     path = os.fspath(path)
     try:
         with np.load(path, allow_pickle=False) as archive:
-            pixels, people = archive[images], archive[labels]
+            pixels, people = archive[image_array], archive[label_array]
     except (KeyError, ValueError, OSError, zipfile.BadZipFile, EOFError) as e:
         raise ValueError(
-            f"open_arrays: {path} must be an .npz with the arrays {images!r} and "
-            f"{labels!r}; got {str(e).splitlines()[0]}; name others with --image_array "
-            "and --label_array"
+            f"open_arrays: {path} must be an .npz with the arrays {image_array!r} and "
+            f"{label_array!r}; got {str(e).splitlines()[0]}; name others with "
+            "--image-array and --label-array"
         ) from e
     gray = pixels.ndim == 3
     if pixels.dtype != np.uint8 or not (gray or pixels.shape[3:] == (3,)):
         raise ValueError(
-            f"open_arrays: {images!r} in {path} must be uint8 [N, H, W] or "
+            f"open_arrays: {image_array!r} in {path} must be uint8 [N, H, W] or "
             f"[N, H, W, 3]; got {pixels.dtype} {list(pixels.shape)}; convert it"
         )
     whole = people.dtype.kind in "iu" and people.shape == pixels.shape[:1]
     if not whole or (people < 0).any():
         raise ValueError(
-            f"open_arrays: {labels!r} in {path} must be whole numbers >= 0 "
+            f"open_arrays: {label_array!r} in {path} must be whole numbers >= 0 "
             f"[{len(pixels)}]; got {people.dtype} {list(people.shape)}; name another "
-            "with --label_array"
+            "with --label-array"
         )
 
     def read(start: int) -> Iterator[Record]:
@@ -53,5 +53,5 @@ def open_arrays(
             Image.fromarray(pixels[row]).save(png, "PNG")
             yield Record(f"{row:07d}", png.getvalue(), int(people[row]))
 
-    state = f"{images} {labels} {file_state(path)}"
+    state = f"{image_array} {label_array} {file_state(path)}"
     return RecordSource(read, state=state, count=len(pixels))

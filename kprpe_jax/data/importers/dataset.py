@@ -95,12 +95,12 @@ def write_dataset(
     """
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or not re.fullmatch(r"\w+", split):
         raise ValueError(
-            "import_faces: the name must be small letters, digits and _ with a letter "
+            "import: the name must be small letters, digits and _ with a letter "
             f"first, the split letters; got {name!r}, {split!r}; choose others"
         )
     if on_error not in ON_ERROR or num_workers < 1 or shard_rows < 1:
         raise ValueError(
-            f"import_faces: on_error must be one of {ON_ERROR}, num_workers and "
+            f"import: on_error must be one of {ON_ERROR}, num_workers and "
             f"shard_rows at least 1; got {on_error!r}, {num_workers}, {shard_rows}; "
             "change them"
         )
@@ -125,7 +125,7 @@ def write_dataset(
         if not any(shard.rows for shard in shards):
             faults = {bad[1] for shard in shards for bad in shard.bad}
             raise ValueError(
-                "import_faces: the source must have at least one good image; got "
+                "import: the source must have at least one good image; got "
                 f"{sorted(faults) or 'no entry'}; check its path and kind"
             )
         report = make_report(shards, origin, len(landmarks.rows) if landmarks else 0)
@@ -188,8 +188,8 @@ def _write_shard(
             if bad is not None:
                 if on_error == "fail":
                     raise ValueError(
-                        f"import_faces: every entry must be good; got {bad.key!r} with "
-                        f"{bad.kind} ({bad.reason}); repair it or pass --on_error skip"
+                        f"import: every entry must be good; got {bad.key!r} with "
+                        f"{bad.kind} ({bad.reason}); repair it or pass --on-error skip"
                     )
                 shard.bad.append(bad)
             if record is None:

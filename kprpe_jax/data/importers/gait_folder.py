@@ -52,7 +52,7 @@ def find_sequences(root: str | os.PathLike) -> dict[str, list[str]]:
     people = [name for name in names if os.path.isdir(os.path.join(root, name))]
     if not people:
         raise ValueError(
-            f"import_gait: {root} must hold a folder per person; got "
+            f"import: {root} must hold a folder per person; got "
             + (f"{names[:3]} ..." if names else "nothing")
             + "; give the folder above the people"
         )
@@ -141,7 +141,7 @@ def _read_frames(folder: str) -> np.ndarray:
 def _unpickle(path: str) -> list[np.ndarray]:
     value = read_pickle(
         path,
-        caller="import_gait",
+        caller="import",
         wanted="a pickle of silhouettes",
         dtypes=("uint8", "bool"),
     )

@@ -100,7 +100,7 @@ def _check_units(path: str, points: np.ndarray, units: str) -> None:
     if (size > 2) != (units == "pixel"):
         raise ValueError(
             f"read_landmarks: coordinates in {path} must be {units}s; got values up to "
-            f"{size:g} in a typical row, which are {other}s; pass --landmark_units "
+            f"{size:g} in a typical row, which are {other}s; pass --landmark-units "
             f"{other}"
         )
 
@@ -112,12 +112,12 @@ def _read_npz(path: str, array: str) -> tuple[list[str], np.ndarray]:
     except (KeyError, ValueError, OSError, zipfile.BadZipFile) as e:
         raise ValueError(
             f"read_landmarks: {path} must hold the arrays 'names' and {array!r}; got "
-            f"{str(e).splitlines()[0]}; name another with --landmark_array"
+            f"{str(e).splitlines()[0]}; name another with --landmark-array"
         ) from e
     if points.shape != (len(names), 5, 2):
         raise ValueError(
             f"read_landmarks: {array!r} in {path} must be [{len(names)}, 5, 2]; got "
-            f"{list(points.shape)}; name another with --landmark_array"
+            f"{list(points.shape)}; name another with --landmark-array"
         )
     text = names.astype(str) if names.dtype.kind != "S" else np.char.decode(names)
     return text.tolist(), points.astype(np.float32)

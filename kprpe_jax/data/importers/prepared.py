@@ -46,7 +46,7 @@ def open_prepared(path: str | os.PathLike) -> RecordSource:
     if not set(standard) <= set(declared):
         raise ValueError(
             f"open_prepared: {folder} must be a data set of faces; got one with "
-            f"{sorted(declared)}; import it with python -m kprpe_jax.data.import_faces"
+            f"{sorted(declared)}; import it with kprpe-jax import"
         )
     extra = {key: declared[key] for key in declared if key not in standard}
 

@@ -33,7 +33,7 @@ def locked(folder: str) -> Iterator[None]:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as e:
             raise ValueError(
-                f"import_faces: one process at a time must write {folder}; got another "
+                f"import: one process at a time must write {folder}; got another "
                 "one at work; wait for it"
             ) from e
         yield
@@ -55,7 +55,7 @@ def kept_if_useful(folder: str) -> Iterator[str]:
     except (OSError, RuntimeError) as e:  # ArrayRecord raises RuntimeError
         reason = str(e).split("\n")[0].split(";")[0]
         raise ValueError(
-            f"import_faces: the source must be readable and {work} have room; got "
+            f"import: the source must be readable and {work} have room; got "
             f"{reason!r}; free space and run the same command again"
         ) from e
     finally:
@@ -75,7 +75,7 @@ def finished_report(final: str, origin: Mapping[str, Any]) -> dict[str, Any]:
         report = _read_json(os.path.join(final, REPORT))
     if report.get("origin") != origin:
         raise ValueError(
-            f"import_faces: {final} must not exist yet or come from the same source "
+            f"import: {final} must not exist yet or come from the same source "
             f"and options; got one from {report.get('origin', 'elsewhere')}; choose "
             "another name or delete the folder"
         )
@@ -96,7 +96,7 @@ def finished_shards(work: str, origin: Mapping[str, Any]) -> list[Shard]:
     if before != origin:
         changed = sorted(k for k in before | origin if before.get(k) != origin.get(k))
         raise ValueError(
-            f"import_faces: {work} must be a stopped import of the same source with "
+            f"import: {work} must be a stopped import of the same source with "
             f"the same options; got another {', '.join(changed)}; delete that folder "
             "to begin again"
         )

@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -74,6 +74,7 @@ class RecordSource:
     extra: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     tables: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
     landmarks: Landmarks | None = None
+    noun: ClassVar[str] = "images"
 
 
 def file_state(*paths: str | os.PathLike) -> str:

@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 from kprpe_jax.data.importers.record import KEYPOINTS_FROM, NO_IDENTITY, RejectedRecord
@@ -81,3 +82,32 @@ def make_report(
 def _range(ranges: list[list[int]]) -> list[int]:
     values = [value for pair in ranges for value in pair]
     return [min(values), max(values)]
+
+
+# Kinds of bad entries whose row is kept, without what was wrong.
+KEPT = (
+    *("missing landmarks", "wrong landmarks"),
+    *("missing joints", "broken joints", "far joints", "joints of other length"),
+    *("empty frames", "missing probe"),
+)
+
+
+def summarize(report: Mapping[str, Any], noun: str) -> str:
+    """Say in one line what was imported, and what was not and why.
+
+    Args:
+      report: of `make_report` or `GaitSource.write`: rows, identities and bad.
+      noun: what a row is, such as "images".
+    Returns: "20 images, 10 identities; skipped: broken image 1; kept: ...".
+    """
+
+    def join(*, kept: bool) -> str:
+        found = report["bad"].items()
+        counts = [f"{k} {b['count']}" for k, b in found if (k in KEPT) == kept]
+        return ", ".join(counts)
+
+    text = f"{report['rows']} {noun}, {report['identities']} identities"
+    splits = [f"{s} {report[s][noun]}" for s in ("train", "test") if s in report]
+    text += f" ({', '.join(splits)})" if splits else ""
+    text += f"; skipped: {join(kept=False) or 'none'}"
+    return text + (f"; incomplete: {join(kept=True)}" if join(kept=True) else "")

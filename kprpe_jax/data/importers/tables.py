@@ -52,7 +52,7 @@ def check_file(path: str | os.PathLike) -> None:
     """Raise ValueError unless the file is there."""
     if not os.path.isfile(path):
         raise ValueError(
-            f"import_faces: {os.fspath(path)} must be a file; got no such file; fetch "
+            f"import: {os.fspath(path)} must be a file; got no such file; fetch "
             "the protocol's lists"
         )
 
@@ -62,6 +62,6 @@ def malformed(
 ) -> ValueError:
     """Error that names a line."""
     return ValueError(
-        f"import_faces: line {number} of {os.fspath(path)} must be {wanted}; got "
+        f"import: line {number} of {os.fspath(path)} must be {wanted}; got "
         f"{got[:80]!r}; repair the line"
     )

@@ -4,16 +4,13 @@ import io
 
 import numpy as np
 import tensorflow_datasets as tfds
+import tqdm
 from PIL import Image
 
 from kprpe_jax.data.importers.dataset import features
 from kprpe_jax.data.synthetic.landmarks import NUM_LANDMARKS
 from kprpe_jax.data.synthetic.source import FaceSource
 
-ARGUMENTS = (
-    *("num_identities", "num_test_identities", "images_per_identity"),
-    *("seed", "difficulty", "size", "layout"),
-)
 _JPEG = {"quality": 95, "subsampling": 0}
 _READ_AT_ONCE = 256
 
@@ -91,9 +88,11 @@ class SyntheticFaces(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         }
 
     def _generate_examples(self, source: FaceSource):
+        bar = tqdm.tqdm(total=len(source), unit=" images", disable=None)
         for start in range(0, len(source), _READ_AT_ONCE):
             rows = range(start, min(start + _READ_AT_ONCE, len(source)))
             for row in source.__getitems__(rows):
+                bar.update()
                 jpeg = io.BytesIO()
                 Image.fromarray(row["image"]).save(jpeg, "JPEG", **_JPEG)
                 number = int(row["id"])

@@ -5,14 +5,11 @@ from collections.abc import Iterator
 
 import jax
 import numpy as np
+import tqdm
 
 from kprpe_jax.data.gait_rows import GaitRows, GaitSequence
 from kprpe_jax.data.synthetic.walker_frames import WalkFrames, WalkSeverity, render_walk
 
-ARGUMENTS = (
-    *("num_identities", "num_test_identities", "sequences_per_identity"),
-    *("num_frames", "seed", "difficulty", "size"),
-)
 _ASPECT = 11 / 16  # width over height, as 44 x 64
 
 
@@ -67,7 +64,8 @@ class SyntheticWalkers(GaitRows, skip_registration=True):
         def people(first: int, count: int) -> Iterator[GaitSequence]:
             render = _renderer(num_frames, shape)
             severity = WalkSeverity(*[np.float32(difficulty)] * 6)
-            for identity in range(first, first + count):
+            people = range(first, first + count)
+            for identity in tqdm.tqdm(people, unit=" people", disable=None):
                 for number in range(sequences_per_identity):
                     walk = render(np.uint32(seed), identity, number, severity)
                     is_probe = number < sequences_per_identity // 2

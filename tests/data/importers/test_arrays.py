@@ -11,7 +11,7 @@ from tests.data.importers.sources import SHARED, needs_shared, read_all
 @needs_shared
 def test_orl_comes_back_exactly():
     path = SHARED / "orl_faces" / "orl_faces.npz"
-    source = open_arrays(path, labels="subject")
+    source = open_arrays(path, label_array="subject")
     records, bad = read_all(source, 390)
     assert (source.count, len(records), bad) == (400, 10, [])
     with np.load(path) as archive:
@@ -58,12 +58,12 @@ def test_other_arrays(tmp_path, change, match):
 def test_absent_truncated_and_unnamed(tmp_path):
     np.savez(tmp_path / "a.npz", images=np.zeros((1, 4, 4), np.uint8), subject=[1])
     with pytest.raises(
-        ValueError, match="labels is not .*--image_array and --label_ar"
+        ValueError, match="labels is not .*--image-array and --label_ar"
     ):
         open_arrays(tmp_path / "a.npz")
     content = (tmp_path / "a.npz").read_bytes()
     (tmp_path / "a.npz").write_bytes(content[:-40])
     with pytest.raises(ValueError, match="must be an .npz"):
-        open_arrays(tmp_path / "a.npz", labels="subject")
+        open_arrays(tmp_path / "a.npz", label_array="subject")
     with pytest.raises(ValueError, match="must be an .npz .*got .*No such file"):
         open_arrays(tmp_path / "no.npz")

@@ -107,7 +107,7 @@ def test_bad_entries_are_fatal_by_default_and_leave_nothing(tmp_path):
         write([ENTRIES[0], MISSING], tmp_path)
     assert not list(tmp_path.iterdir())
     with pytest.raises(
-        ValueError, match="'broken.jpg' with broken image .*on_error skip"
+        ValueError, match="'broken.jpg' with broken image .*on-error skip"
     ):
         write([*ENTRIES[:5], BROKEN], tmp_path)
     with pytest.raises(ValueError, match="must hold a finished version"):
@@ -322,7 +322,7 @@ def test_killed_and_out_of_room_and_then_the_same_data(tmp_path):
     full = run_import(tmp_path / "killed", 40_000, -1)
     assert full.returncode == 1
     last = full.stderr.strip().splitlines()[-1]
-    assert last.startswith("error: import_faces: the source must be readable and ")
+    assert last.startswith("error: import: the source must be readable and ")
     assert "File too large" in last
     assert not (tmp_path / "killed" / "faces" / "1.0.0").exists()
     assert run_import(tmp_path / "killed", 0, -1).returncode == 0

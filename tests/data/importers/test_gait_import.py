@@ -7,8 +7,8 @@ import pickle
 import numpy as np
 import pytest
 
-from kprpe_jax.data import import_gait as command
 from kprpe_jax.data.gait import open_gait
+from kprpe_jax.data.importers.gait import GaitSource, Split, make_splits
 from kprpe_jax.data.importers.gait_folder import (
     Settings,
     find_sequences,
@@ -236,19 +236,18 @@ def test_import_and_its_report(tmp_path):
         "TEST_SET": ["1", "2", "3"],
         "PROBE_SET": ["1-nm-090", "2/nm/090", "2-no-090"],
     }
-    splits, bad = command.make_splits(people, partition=partition)
+    splits, bad = make_splits(people, partition=partition)
     assert {b.kind: b.key for b in bad} == {
         "empty identity": "3", "missing identity": "9", "missing probe": "2-no-090",
     }  # fmt: skip
+    whole = GaitSource(str(source), splits, WIDE, tuple(bad))
     options = dict(name="mine", data_dir=tmp_path / "data")
     with pytest.raises(ValueError, match="got '3' with empty identity"):
-        command.import_gait(source, splits, WIDE, bad=tuple(bad), **options)
+        whole.write(**options)
     with pytest.raises(ValueError, match="got '2/zz/090' with broken sequence"):
-        command.import_gait(source, splits, WIDE, **options)
+        whole._replace(rejected=()).write(**options)
     assert not (tmp_path / "data" / "mine").exists()
-    report = command.import_gait(
-        source, splits, WIDE, on_error="skip", bad=tuple(bad), **options
-    )
+    report = whole.write(on_error="skip", **options)
     assert report["train"] == {"people": 1, "sequences": 2}
     assert report["test"] == {"people": 2, "sequences": 4}
     assert {kind: b["count"] for kind, b in report["bad"].items()} == {
@@ -262,19 +261,19 @@ def test_import_and_its_report(tmp_path):
     assert test.probes.tolist() == [False, True, False, True]
     assert test.frames.tolist() == [3, 3, 4, 4]
     with pytest.raises(ValueError, match="must not exist yet"):
-        command.import_gait(source, splits, WIDE, on_error="skip", **options)
+        whole.write(on_error="skip", **options)
 
 
 def test_splits_without_a_partition():
     people = {"a": ["a/1", "a/2"], "b": ["b/1"], "c": ["c/2", "c/3"]}
-    splits, bad = command.make_splits(people, test_identities=1)
+    splits, bad = make_splits(people, test_identities=1)
     assert bad == []
     assert splits["train"].keys == ["a/1", "a/2", "b/1"]
-    assert splits["test"] == command.Split(["c/2", "c/3"], {"c/2"})
-    assert set(command.make_splits(people)[0]) == {"train"}
+    assert splits["test"] == Split(["c/2", "c/3"], {"c/2"})
+    assert set(make_splits(people)[0]) == {"train"}
     with pytest.raises(ValueError, match=r"must lie in 0\.\.3; got 4"):
-        command.make_splits(people, test_identities=4)
+        make_splits(people, test_identities=4)
     with pytest.raises(ValueError, match="the lists TRAIN_SET and TEST_SET"):
-        command.make_splits(people, partition={"TRAIN_SET": ["a"]})
-    _, bad = command.make_splits(people, partition={"TRAIN_SET": ["a"], "TEST_SET": []})
+        make_splits(people, partition={"TRAIN_SET": ["a"]})
+    _, bad = make_splits(people, partition={"TRAIN_SET": ["a"], "TEST_SET": []})
     assert [b.kind for b in bad] == ["in no split"] * 2

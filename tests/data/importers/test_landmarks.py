@@ -62,10 +62,10 @@ def test_the_real_archive_of_lfw():
 
 def test_units_taken_for_one_another(tmp_path, points):
     (tmp_path / "t").write_text(table(points * 112))
-    with pytest.raises(ValueError, match="must be fractions.*--landmark_units pixel$"):
+    with pytest.raises(ValueError, match="must be fractions.*--landmark-units pixel$"):
         read_landmarks(tmp_path / "t", units="fraction")
     (tmp_path / "t").write_text(table(points))
-    with pytest.raises(ValueError, match="must be pixels.*--landmark_units fraction$"):
+    with pytest.raises(ValueError, match="must be pixels.*--landmark-units fraction$"):
         read_landmarks(tmp_path / "t", units="pixel")
     points[0] = 40  # one failed detection does not decide
     points[1] = np.nan
@@ -98,7 +98,7 @@ def test_archives_that_do_not_fit(tmp_path, points):
     np.testing.assert_array_equal(landmarks.find("é", 1, 1), points[3])
     with pytest.raises(ValueError, match=r"\[4, 5, 2\]; got \[3, 5, 2\]; name another"):
         read_landmarks(path, units="fraction", array="wide")
-    with pytest.raises(ValueError, match="arrays 'names' and 'p'.*--landmark_array"):
+    with pytest.raises(ValueError, match="arrays 'names' and 'p'.*--landmark-array"):
         read_landmarks(path, units="fraction", array="p")
     path.write_bytes(b"PK rubbish")
     with pytest.raises(ValueError, match=r"t\.npz must hold the arrays"):

@@ -1,8 +1,5 @@
 """Rows of drawn faces for the loader, and stored as a TFDS data set."""
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
@@ -12,6 +9,7 @@ from kprpe_jax.data.faces import open_faces
 from kprpe_jax.data.importers.decode import decode_rgb
 from kprpe_jax.data.loader import train_batches
 from kprpe_jax.data.order import shuffled
+from kprpe_jax.data.prepare import prepare
 from kprpe_jax.data.synthetic.source import FaceSource
 from kprpe_jax.training.loop import prepare_data
 
@@ -69,7 +67,7 @@ def test_bad_arguments(change, match):
 
 def test_stored_rows_are_the_drawn_ones(source, tmp_path):
     given = {"num_identities": 4, "num_test_identities": 2, **SMALL}
-    store.prepare("synthetic_faces", tmp_path, **given)
+    prepare("synthetic_faces", tmp_path, **given)
     train = store.open_split(tmp_path, "synthetic_faces", "train")
     assert len(train) == 12
     test = store.open_split(tmp_path, "synthetic_faces", "test")
@@ -83,9 +81,9 @@ def test_stored_rows_are_the_drawn_ones(source, tmp_path):
         assert bool(row["has_keypoints"])
     faces = open_faces(tmp_path, "synthetic_faces", "train", image_size=(32, 32))
     np.testing.assert_array_equal(faces[7]["keypoints"], source[7]["keypoints"])
-    store.prepare("synthetic_faces", tmp_path, **given)  # nothing to do
+    prepare("synthetic_faces", tmp_path, **given)  # nothing to do
     with pytest.raises(ValueError, match=r"made from \{'num_identities': 5\}; it was"):
-        store.prepare("synthetic_faces", tmp_path, num_identities=5)
+        prepare("synthetic_faces", tmp_path, num_identities=5)
 
 
 def test_a_config_says_what_is_drawn(tmp_path):
@@ -101,28 +99,3 @@ def test_a_config_says_what_is_drawn(tmp_path):
         ValueError, match=r"from \{.*'num_identities': 3.*; it was from"
     ):
         prepare_data(config)
-
-
-@pytest.mark.slow
-def test_the_command(tmp_path):
-    command = [sys.executable, "-m", "kprpe_jax.data.prepare", "--name"]
-    command += ["synthetic_faces", "--data_dir", str(tmp_path), "--num_identities=3"]
-
-    def run(*flags):
-        return subprocess.run([*command, *flags], capture_output=True, text=True)
-
-    first = run(
-        "--num_test_identities=1", "--images_per_identity=2", "--size=32",
-        "--difficulty=0.5", "--seed=4", "--layout=free",
-    )  # fmt: skip
-    assert first.stdout.startswith("synthetic_faces: train 6 rows, test 2 rows; in ")
-    drawn = FaceSource(
-        num_identities=3, images_per_identity=2, size=32, difficulty=0.5, seed=4,
-        layout="free",
-    )  # fmt: skip
-    stored = store.open_split(tmp_path, "synthetic_faces", "train")
-    np.testing.assert_allclose(stored[5]["landmarks"], drawn[5]["landmarks"], atol=1e-5)
-    other = run("--seed=5")
-    assert other.returncode == 1
-    assert other.stderr.startswith("error: prepare: ")
-    assert "{'num_identities': 3, 'seed': 4}; delete it or" in other.stderr

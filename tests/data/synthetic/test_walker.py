@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kprpe_jax.data import store
 from kprpe_jax.data.gait import open_gait
+from kprpe_jax.data.prepare import prepare
 from kprpe_jax.data.synthetic import walker_frames
 from kprpe_jax.data.synthetic.walker import (
     JOINT_MIRROR,
@@ -149,7 +149,7 @@ def test_data_set(tmp_path):
         num_identities=2, num_test_identities=1, sequences_per_identity=3, num_frames=5,
         size=16, difficulty=2.0,
     )  # fmt: skip
-    store.prepare("synthetic_walkers", tmp_path, **arguments)
+    prepare("synthetic_walkers", tmp_path, **arguments)
     train = open_gait(tmp_path, "synthetic_walkers", "train", size=(16, 11))
     test = open_gait(tmp_path, "synthetic_walkers", "test", size=(16, 11))
     assert train.labels.tolist() == [0, 0, 0, 1, 1, 1]
@@ -169,4 +169,4 @@ def test_data_set(tmp_path):
     with pytest.raises(ValueError, match="with the whole split"):
         open_gait(tmp_path, "synthetic_walkers", "train[:2]", size=(16, 11))
     with pytest.raises(ValueError, match="sequences and frames at least 2"):
-        store.prepare("synthetic_walkers", tmp_path / "x", num_frames=1)
+        prepare("synthetic_walkers", tmp_path / "x", num_frames=1)

@@ -1,25 +1,42 @@
-"""The command: each kind from a source on disk to rows that open."""
+"""The import command: each kind from a source on disk to rows that open."""
 
 import json
+import subprocess
+import sys
 import tarfile
 
 import numpy as np
 import pytest
-from absl.testing import flagsaver
 
-from kprpe_jax.data import import_faces, store
+from kprpe_jax import registry
+from kprpe_jax.data import store
 from kprpe_jax.data.importers.decode import decode_rgb
-from tests.data.importers.sources import SHARED, face, insightface_rec, needs_shared
+from tests.commands.run_import import run_import
+from tests.data.importers.sources import (
+    SHARED,
+    encode,
+    face,
+    insightface_rec,
+    needs_shared,
+)
 
 
-def run(tmp_path, kind, source, *, split="train", **flags):
+def run(tmp_path, kind, source, *, split="train", **options):
     """Run the command; return its rows and report."""
-    flags |= {"kind": kind, "source": str(source), "name": "faces", "split": split}
-    with flagsaver.flagsaver(data_dir=str(tmp_path / "data"), **flags):
-        import_faces.main([""])
+    run_import(tmp_path, kind, source=source, split=split, **options)
     report = tmp_path / "data" / "faces" / "1.0.0" / "import_report.json"
     rows = store.open_split(tmp_path / "data", "faces", split)
     return list(rows), json.loads(report.read_text())
+
+
+def test_every_kind_is_registered_and_listed_quickly():
+    for path in registry.IMPORTERS.values():
+        assert callable(registry.resolve(path))
+    command = [sys.executable, "-X", "importtime", "-m", "kprpe_jax", "import", "-h"]
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "  wider_face, arrays, prepared, gait, idx.\n" in run.stdout
+    for heavy in ("jax", "tensorflow_datasets", "PIL"):
+        assert f"| {heavy}\n" not in run.stderr
 
 
 @needs_shared
@@ -51,7 +68,7 @@ def test_part_of_the_real_lfw_archive_with_its_landmarks(tmp_path, capsys):
     assert report["unused_landmark_rows"] == 11817 - 150
     out = capsys.readouterr().out
     assert out.startswith(
-        f"faces: 150 images, {report['identities']} identities; bad: "
+        f"faces: 150 images, {report['identities']} identities; skipped: none; in "
     )
 
 
@@ -85,13 +102,13 @@ def test_folder_with_bad_entries(tmp_path, capsys):
         (tmp_path / "in" / name).mkdir(parents=True)
     (tmp_path / "in" / "ann" / "1.jpg").write_bytes(face(1))
     (tmp_path / "in" / "bob" / "1.jpg").write_bytes(face(1)[:-40])
-    with pytest.raises(SystemExit, match=r"error: import_faces: .*'bob/1\.jpg'"):
+    with pytest.raises(ValueError, match=r"^import: .*'bob/1\.jpg'"):
         run(tmp_path, "folder", tmp_path / "in")
     rows, report = run(tmp_path, "folder", tmp_path / "in", on_error="skip")
     assert len(rows) == 1
     assert set(report["bad"]) == {"broken image", "empty identity"}
     out = capsys.readouterr().out
-    assert "bad: broken image 1, empty identity 1; in " in out
+    assert "; skipped: broken image 1, empty identity 1; in " in out
 
 
 def test_truncated_archive(tmp_path):
@@ -101,7 +118,7 @@ def test_truncated_archive(tmp_path):
             archive.add(tmp_path / f"{i}.jpg", f"ann/{i}.jpg")
     content = (tmp_path / "t.tar").read_bytes()
     (tmp_path / "t.tar").write_bytes(content[: content.index(b"ann/2.jpg") + 700])
-    with pytest.raises(SystemExit, match=r"'t\.tar' with truncated archive \(ends aft"):
+    with pytest.raises(ValueError, match=r"'t\.tar' with truncated archive \(ends aft"):
         run(tmp_path, "tar", tmp_path / "t.tar")
     rows, report = run(tmp_path, "tar", tmp_path / "t.tar", on_error="skip")
     assert len(rows) == 2
@@ -109,13 +126,57 @@ def test_truncated_archive(tmp_path):
 
 
 def test_errors_end_the_command_and_leave_nothing(tmp_path):
-    with pytest.raises(SystemExit, match="error: open_tar_images: .* must be a tar"):
+    with pytest.raises(ValueError, match="open_tar_images: .* must be a tar"):
         run(tmp_path, "tar", tmp_path / "nowhere")
     (tmp_path / "points.csv").write_text("a.jpg" + ",50" * 10)
     (tmp_path / "list").write_text("a.jpg 1\n")
     (tmp_path / "a.jpg").write_bytes(face(1))
-    with pytest.raises(SystemExit, match="pass --landmark_units pixel"):
+    with pytest.raises(ValueError, match="pass --landmark-units pixel"):
         run(tmp_path, "list", tmp_path / "list", landmarks=str(tmp_path / "points.csv"))
-    with pytest.raises(SystemExit, match=r"given by flags; got \['extra'\]"):
-        import_faces.main(["", "extra"])
+    with pytest.raises(ValueError, match="--joints: is for gait only; got kind list"):
+        run(tmp_path, "list", tmp_path / "list", joints="joints.npz")
     assert not (tmp_path / "data").exists()
+
+
+def test_gait(tmp_path, capsys):
+    bars = np.zeros((16, 16, 3), np.uint8)
+    bars[1:-1, 6:10] = 255
+    for key in ("0/nm/090", "1/bg/090", "1/nm/090"):
+        (tmp_path / "in" / key).mkdir(parents=True)
+        (tmp_path / "in" / key / "0.png").write_bytes(encode(bars, "PNG"))
+    (tmp_path / "in" / "2").mkdir()
+    options = dict(source=tmp_path / "in", name="mine", image_size="16x11")
+    with pytest.raises(ValueError, match="got '2' with empty identity"):
+        run_import(tmp_path, "gait", test_identities=2, **options)
+    run_import(tmp_path, "gait", test_identities=2, on_error="skip", **options)
+    assert capsys.readouterr().out.startswith(
+        "mine: 3 sequences, 2 identities (train 1, test 2); skipped: empty identity 1; "
+    )
+    report = json.loads((tmp_path / "data/mine/1.0.0/import_report.json").read_text())
+    assert (report["rows"], report["bad"]["empty identity"]["count"]) == (3, 1)
+    with pytest.raises(ValueError, match="--name: .* must not exist yet"):
+        run_import(tmp_path, "gait", on_error="skip", **options)
+    with pytest.raises(ValueError, match="--pairs: is for faces only; got kind gait"):
+        run_import(tmp_path, "gait", pairs="pairs.txt", **options)
+
+
+def test_idx(tmp_path, idx_dir, capsys):
+    run_import(tmp_path, "idx", source=idx_dir, name="mnist")
+    assert capsys.readouterr().out.startswith("mnist: 30 images, 10 identities (train ")
+    assert len(store.open_split(tmp_path / "data", "mnist", "train")) == 23
+    with pytest.raises(ValueError, match="--name: must be small letters"):
+        run_import(tmp_path, "idx", source=idx_dir, name="MNIST")
+
+
+@pytest.mark.slow
+def test_the_command_says_what_it_imports(tmp_path):
+    (tmp_path / "in" / "ann").mkdir(parents=True)
+    (tmp_path / "in" / "ann" / "1.jpg").write_bytes(face(1))
+    command = [sys.executable, "-m", "kprpe_jax", "import", "folder", "--name", "mine"]
+    command += ["--source", str(tmp_path / "in"), "--data-dir", str(tmp_path)]
+    run = subprocess.run(command, capture_output=True, text=True)
+    assert (run.returncode, run.stderr) == (0, "")
+    assert run.stdout.startswith("mine: 1 images, 1 identities; skipped: none; in ")
+    run = subprocess.run([*command, "--split=test"], capture_output=True, text=True)
+    assert run.returncode == 2
+    assert run.stderr.startswith("error: import: ")
