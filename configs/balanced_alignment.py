@@ -13,12 +13,12 @@ paper's size: take `kprpe_jax.backbones.iresnet.PRESETS["ir34"]`, widths (64, 12
 `--size=32,32` and as `--name orl_aligned_32`.
 """
 
-from kprpe_jax.configs.base import check_argument, make_base, margin_loss_fields
 from ml_collections import ConfigDict
 
 from kprpe_jax.alignment.aligned_backbone import METHODS
 from kprpe_jax.backbones.vit import PRESETS
 from kprpe_jax.configs import lfw, orl
+from kprpe_jax.configs.base import check_argument, make_base, margin_loss_fields
 from kprpe_jax.data.synthetic.landmarks import KEYPOINTS
 
 # With a spline: "kprpe" in front of a keypoint transformer; "small" and "small_kprpe"

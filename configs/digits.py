@@ -10,9 +10,9 @@ sheared and scaled ones.
 About a minute and a half a run on two CPU cores; `make demo` compares encodings.
 """
 
-from kprpe_jax.configs.base import make_base, vit_fields
 from ml_collections import ConfigDict
 
+from kprpe_jax.configs.base import make_base, vit_fields
 from kprpe_jax.data.keypoints import BOX_POINTS
 
 

@@ -5,10 +5,10 @@ Small enough to test the recognition task anywhere; faces follow the same config
     python train.py --config configs/digits_recognition.py --workdir runs/recognition
 """
 
-from kprpe_jax.configs.base import margin_loss_fields
 from ml_collections import ConfigDict
 
 from kprpe_jax.configs import digits
+from kprpe_jax.configs.base import margin_loss_fields
 
 
 def get_config(position: str = "kprpe_multihead") -> ConfigDict:

@@ -27,7 +27,7 @@ def get_config(position: str = "kprpe") -> ConfigDict:
     config.data.num_frames = 6
     config.data.skip_frames = 2
     config.data.num_workers = 0
-    # What the data set is drawn from, as `--name synthetic_walkers` of data.prepare.
+    # What the data set is made of, as the options of `kprpe-jax synthesize walkers`.
     config.data.builder = ConfigDict()
     config.data.builder.num_identities = NUM_TRAINED
     config.data.builder.num_test_identities = 100

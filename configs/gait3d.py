@@ -1,6 +1,6 @@
 """SwinGait-2D with KP-RPE on Gait3D: the recipe of KP-RPE, Sec. 5, for GPUs or a pod.
 
-    python -m kprpe_jax.data.import_gait --source Gait3D-sils-64-44-pkl \\
+    kprpe-jax import gait --source Gait3D-sils-64-44-pkl \\
         --joints Gait3D-pose --partition Gait3D.json --name gait3d
     python train.py --config configs/gait3d.py --workdir runs/gait3d
     python train.py --config configs/gait3d.py:table --workdir runs/gait3d_table
@@ -15,10 +15,10 @@ the learning rate every 1,000 iterations only. Nobody has run this here: Gait3D 
 out on request.
 """
 
-from kprpe_jax.configs.base import check_argument, make_base
 from ml_collections import ConfigDict
 
 from kprpe_jax.backbones.swin_gait import POSITIONS
+from kprpe_jax.configs.base import check_argument, make_base
 
 
 def get_config(position: str = "kprpe") -> ConfigDict:

@@ -1,24 +1,24 @@
 """KP-RPE's training recipe for faces (Table 6 of the paper), for a pod or GPUs.
 
-    python -m kprpe_jax.data.import_faces --kind insightface_rec --source FOLDER \\
-        --name webface4m --data_dir data --detector retinaface --detector_weights FILE
+    kprpe-jax import insightface_rec --source FOLDER \\
+        --name webface4m --data-dir data --detector retinaface_mnet025:FILE
     python train.py --config configs/kprpe_faces.py:webface4m --workdir runs/4m \\
         --config.mesh.data=-1 --config.mesh.class=8
 
 `ms1mv2` is the ablation (ViT-S, 34 epochs); `ms1mv3`, `webface4m` and `webface12m` are
 the large-scale runs (36 epochs). The paper's ViT "Large" is its ViT-B, see
-`backbones.vit.PRESETS`. Import the five verification sets (--kind insightface_bin, with
+`backbones.vit.PRESETS`. Import the five verification sets (insightface_bin, with
 the detector) under the names below to follow the accuracy while it trains. Nobody has
 run these here: the data cannot be had freely, and the hardware was not at hand.
 """
 
 from typing import NamedTuple
 
-from kprpe_jax.configs.base import check_argument
 from ml_collections import ConfigDict
 
 from kprpe_jax.backbones.vit import PRESETS
 from kprpe_jax.configs import lfw
+from kprpe_jax.configs.base import check_argument
 
 
 class TrainingSet(NamedTuple):

@@ -10,28 +10,28 @@ detector with landmarks and the mixer of its anchors, trained together.
 "small" sees crops of 64 pixels and trains in CPU minutes. "wider_face" takes the photos
 that the paper takes; LABELS is the label file with five points for each face:
 
-    python -m kprpe_jax.data.import_faces --kind wider_face --source LABELS \\
-        --name wider_face --split train --on_error skip
+    kprpe-jax import wider_face --source LABELS \\
+        --name wider_face --split train --on-error skip
 
 "lfw" is "small" on photos that RetinaFace has labeled: ARCHIVE and POINTS are those of
 `configs/lfw.py`, without the people of the photos to test on, whose five points a hand
 has labeled.
 
-    python -m kprpe_jax.data.import_faces --kind tar --source ARCHIVE \\
-        --name lfw_others --landmarks POINTS --landmark_units pixel \\
-        --landmark_array points112
-    python -m kprpe_jax.data.import_faces --kind tar --source LABELED \\
-        --name labeled --landmarks LABELS --landmark_units pixel \\
-        --landmark_array points150
+    kprpe-jax import tar --source ARCHIVE \\
+        --name lfw_others --landmarks POINTS --landmark-units pixel \\
+        --landmark-array points112
+    kprpe-jax import tar --source LABELED \\
+        --name labeled --landmarks LABELS --landmark-units pixel \\
+        --landmark-array points150
     python train.py --config configs/landmarks.py:lfw --workdir runs/landmarks_lfw
     python eval.py --config configs/landmarks.py:lfw --workdir runs/landmarks_lfw \\
         --checkpoint last --config.data.name=labeled \\
         --config.data.image_shape="(150, 150, 3)"
 """
 
-from kprpe_jax.configs.base import check_argument, make_base
 from ml_collections import ConfigDict
 
+from kprpe_jax.configs.base import check_argument, make_base
 from kprpe_jax.data.synthetic.landmarks import KEYPOINTS
 
 SIZES = ("full", "small", "wider_face", "lfw")

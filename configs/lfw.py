@@ -4,15 +4,15 @@ Too small a data set for the level that papers report, but real: judge how encod
 compare. ARCHIVE holds aligned 112 x 112 photos as Name/Name_0001.jpg, POINTS their
 landmarks in pixels (an .npz with `names` and `points112`, or a CSV).
 
-python -m kprpe_jax.data.import_faces --kind tar --source ARCHIVE --name lfw \\
-    --data_dir data --landmarks POINTS --landmark_units pixel --landmark_array points112
+kprpe-jax import tar --source ARCHIVE --name lfw \\
+    --data-dir data --landmarks POINTS --landmark-units pixel --landmark-array points112
 python train.py --config configs/lfw.py --workdir runs/lfw
 python train.py --config configs/lfw.py:rpe --workdir runs/lfw-rpe
 """
 
-from kprpe_jax.configs.base import make_base, margin_loss_fields, vit_fields
 from ml_collections import ConfigDict
 
+from kprpe_jax.configs.base import make_base, margin_loss_fields, vit_fields
 from kprpe_jax.geometry.template import FACE_POINTS
 
 NUM_TRAINED = 2166  # of 4,333 people

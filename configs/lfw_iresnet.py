@@ -13,11 +13,11 @@ python eval.py --config configs/lfw_iresnet.py:insightface_ir101 \\
     --config.evals.pairs=0 --config.evals.pair_sets="('lfw',)"
 """
 
-from kprpe_jax.configs.base import check_argument
 from ml_collections import ConfigDict
 
 from kprpe_jax.backbones.iresnet import PRESETS, VARIANTS, WIDTHS
 from kprpe_jax.configs import lfw
+from kprpe_jax.configs.base import check_argument
 
 NETWORKS = {
     (preset if variant == "cvlface" else f"{variant}_{preset}"): (preset, variant)

@@ -7,8 +7,8 @@ python -m experiments lfw --archive ARCHIVE --pairs PAIRS --weights WEIGHTS
 
 or, step by step,
 
-python -m kprpe_jax.data.import_faces --kind tar --source ARCHIVE --name lfw \\
-    --pairs PAIRS --data_dir data
+kprpe-jax import tar --source ARCHIVE --name lfw \\
+    --pairs PAIRS --data-dir data
 python eval.py --config configs/lfw_mobilefacenet.py --workdir reports/lfw \\
     --weights WEIGHTS --evaluators lfw
 """

@@ -2,7 +2,7 @@
 
 FOLDER holds the four IDX files.
 
-python -m kprpe_jax.data.prepare --name mnist --data_dir data --idx_dir FOLDER
+kprpe-jax import idx --source FOLDER --name mnist
 python train.py --config configs/mnist.py:absolute --workdir runs/mnist-absolute
 """
 

@@ -3,7 +3,7 @@
 The first 2,166 people train, the others are verified. ARCHIVE holds aligned 112 x 112
 photos as Name/Name_0001.jpg, WEIGHTS those of MobileFaceNet:
 
-python -m kprpe_jax.data.import_faces --kind tar --source ARCHIVE --name lfw
+kprpe-jax import tar --source ARCHIVE --name lfw
 python -m kprpe_jax.data.precompute_patches --source lfw --name lfw_patches \\
     --weights WEIGHTS --min_images 2
 python train.py --config configs/pair_matching.py --workdir runs/h2l
@@ -12,8 +12,9 @@ python train.py --config configs/pair_matching.py:v --workdir runs/v  # from the
 python eval.py --config configs/pair_matching.py --workdir runs/h2l
 """
 
-from kprpe_jax.configs.base import check_argument, make_base
 from ml_collections import ConfigDict
+
+from kprpe_jax.configs.base import check_argument, make_base
 
 NUM_TRAINED = 2166  # of 4,333 people
 NETWORKS = {  # Face-ViT, Table 4.1

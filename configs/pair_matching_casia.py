@@ -3,15 +3,15 @@
 Source: Face-ViT, Sec. 4.3 and 5.3.1, and for what the thesis leaves out its code. ROOT
 is a folder per person of aligned faces of 128 x 128, WEIGHTS the gray ArcFace network:
 
-python -m kprpe_jax.data.import_faces --kind folder --source ROOT --name casia
+kprpe-jax import folder --source ROOT --name casia
 python train.py --config configs/pair_matching_casia.py --workdir runs/casia_h2l \\
     --config.backbone.weights=WEIGHTS
 """
 
-from kprpe_jax.configs.base import check_argument
 from ml_collections import ConfigDict
 
 from kprpe_jax.configs import pair_matching
+from kprpe_jax.configs.base import check_argument
 
 PAIRS, BATCH, EPOCHS = 2_000_000, 320, 50
 

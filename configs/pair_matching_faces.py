@@ -7,10 +7,10 @@ python train.py --config configs/pair_matching_faces.py:v --workdir runs/drawn_v
 python eval.py --config configs/pair_matching_faces.py --workdir runs/drawn_h2l
 """
 
-from kprpe_jax.configs.base import check_argument
 from ml_collections import ConfigDict
 
 from kprpe_jax.configs import pair_matching, synthetic_faces
+from kprpe_jax.configs.base import check_argument
 
 
 def get_config(network: str = "h2l") -> ConfigDict:

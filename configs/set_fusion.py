@@ -3,7 +3,7 @@
 ARCHIVE holds aligned 112 x 112 photos as Name/Name_0001.jpg, WEIGHTS those of
 MobileFaceNet. The two halves share nobody:
 
-python -m kprpe_jax.data.import_faces --kind tar --source ARCHIVE --name lfw
+kprpe-jax import tar --source ARCHIVE --name lfw
 python -m kprpe_jax.data.precompute --source lfw --name lfw_train --weights WEIGHTS \\
     --identities 0,2166 --min_images 2 --max_images 40 --copies 4
 python -m kprpe_jax.data.precompute --source lfw --name lfw_probes --weights WEIGHTS \\
@@ -12,9 +12,9 @@ python train.py --config configs/set_fusion.py --workdir runs/set_fusion
 python train.py --config configs/set_fusion.py:cfan --workdir runs/cfan
 """
 
-from kprpe_jax.configs.base import check_argument, make_base
 from ml_collections import ConfigDict
 
+from kprpe_jax.configs.base import check_argument, make_base
 from kprpe_jax.data.feature_rows import DEGRADATION
 from kprpe_jax.fusion.weighted import METHODS
 

@@ -25,7 +25,7 @@ def get_config(position: str = "kprpe_multihead") -> ConfigDict:
     config.data.num_classes = NUM_TRAINED
     config.data.train_identities = ()
     config.data.repeat_probability = 0.0
-    # What the data set is drawn from, as `--name synthetic_faces` of data.prepare.
+    # What the data set is made of, as the options of `kprpe-jax synthesize faces`.
     config.data.builder = ConfigDict()
     config.data.builder.num_identities = NUM_TRAINED
     config.data.builder.num_test_identities = 100

@@ -5,7 +5,7 @@ Source: DeepFace-EMD, Eq. 5.1, on the protocol of LFW.
     python -m experiments patch_verification --dataset lfw_pairs \
         --weights mobilefacenet.npz --output reports/patch_verification
 
-The data set has a list of pairs (`import_faces --pairs`, or a verification .bin).
+The data set has a list of pairs (`kprpe-jax import --pairs`, or a verification .bin).
 """
 
 import argparse

@@ -5,12 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from kprpe_jax.configs.base import vit_fields
 
 from kprpe_jax.backbones.swin import Swin
 from kprpe_jax.backbones.vit import PRESETS, ViT
 from kprpe_jax.configs import landmarks as landmarks_config
 from kprpe_jax.configs import pair_matching as pair_matching_config
+from kprpe_jax.configs.base import vit_fields
 from kprpe_jax.tasks import landmarks
 from kprpe_jax.tasks.networks import network_fields
 from kprpe_jax.tasks.pair_matching import make_model

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tests.data.importers.test_import_faces import run
 
 from kprpe_jax.data import store
 from kprpe_jax.data.importers.dataset import write_dataset
@@ -13,7 +14,6 @@ from kprpe_jax.detection.detections import Detections
 from kprpe_jax.detection.detector import Detector
 from kprpe_jax.geometry.template import ARCFACE_112
 from tests.data.importers.sources import SHARED, encode, needs_shared
-from tests.data.importers.test_import_faces import run
 
 KNOWN = np.full((5, 2), 0.125, np.float32)
 
