@@ -59,6 +59,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--landmark-array", metavar="A", default="points", help="of the .npz (points)")
     group = parser.add_argument_group("keypoints by a detector")
     shared.add_detector(group)
+    shared.add_faces(group)
     add = group.add_argument
     add("--detect", metavar="WHERE", choices=("missing", "all"), default="missing",
         help="in images with missing keypoints, or all (missing)")  # fmt: skip
@@ -173,6 +174,10 @@ def _with_detector(
             "--detect all: the detector must be alone; got a landmark table, too; "
             "leave it out or pass --detect missing"
         )
+    if options.faces == "all":
+        raise ValueError(
+            "--faces all: an imported image has one face; choose center or largest"
+        )
     from kprpe_jax.data.importers.detect import with_detected
     from kprpe_jax.recognizers import load_detector
 
@@ -189,5 +194,7 @@ def _with_detector(
         "detector": options.detector,
         "detector_fingerprint": detector.fingerprint,
         "detect": options.detect,
+        "faces": options.faces,
     }
-    return with_detected(source, detector, wanted=wanted), about
+    faces = options.faces
+    return with_detected(source, detector, wanted=wanted, faces=faces), about

@@ -11,6 +11,7 @@ import pytest
 from kprpe_jax import registry
 from kprpe_jax.data import store
 from kprpe_jax.data.importers.decode import decode_rgb
+from kprpe_jax.geometry.template import ARCFACE_112
 from tests.commands.run_import import run_import
 from tests.data.importers.sources import (
     SHARED,
@@ -166,6 +167,46 @@ def test_idx(tmp_path, idx_dir, capsys):
     assert len(store.open_split(tmp_path / "data", "mnist", "train")) == 23
     with pytest.raises(ValueError, match="--name: must be small letters"):
         run_import(tmp_path, "idx", source=idx_dir, name="MNIST")
+
+
+@needs_shared
+@pytest.mark.slow
+def test_real_detector_on_real_photos(tmp_path):
+    weights = str(SHARED / "weights" / "retinaface_mnet025.npz")
+    rows, report = run(
+        tmp_path, "folder", SHARED / "lfw_small" / "lfw-align-128",
+        detector=f"retinaface_mnet025:{weights}",
+    )  # fmt: skip
+    assert report["keypoints_from"] == {"detector": 10}
+    # Eyes and mouth are a similarity away from the template; a head that is turned
+    # moves its nose.
+    rigid = [0, 1, 3, 4]
+    for row in rows:
+        points = row["keypoints"][rigid] @ np.array([1, 1j])
+        template = ARCFACE_112[rigid] @ np.array([1, 1j])
+        points, template = points - points.mean(), template - template.mean()
+        turn = (points.conj() * template).sum() / (np.abs(points) ** 2).sum()
+        off = np.abs(turn * points - template) / np.abs(template[0] - template[1])
+        assert off.max() < 0.2
+
+
+@needs_shared
+def test_faults_of_the_detector_are_one_sentence(tmp_path):
+    folder = SHARED / "lfw_small" / "lfw-align-128"
+    with pytest.raises(ValueError, match="--detector retinaface_mnet025: must be NAME"):
+        run(tmp_path, "folder", folder, detector="retinaface_mnet025")
+    table = str(SHARED / "lfw" / "lfw_df_landmarks.npz")
+    spec = f"retinaface_mnet025:{table}"
+    with pytest.raises(ValueError, match="must be alone; got a landmark table"):
+        run(
+            tmp_path, "folder", folder, detector=spec, detect="all", landmarks=table,
+            landmark_units="pixel", landmark_array="points112",
+        )  # fmt: skip
+    with pytest.raises(ValueError, match="does not fit this RetinaFace"):
+        run(tmp_path, "folder", folder, detector=spec)
+    with pytest.raises(ValueError, match="--faces all: an imported image has one face"):
+        run(tmp_path, "folder", folder, detector=spec, faces="all")
+    assert not (tmp_path / "data").exists()
 
 
 @pytest.mark.slow

@@ -1,10 +1,9 @@
-"""Keypoints found by a network: a stand-in that sees what is drawn, and a real one."""
+"""Keypoints found by a network: a stand-in that detects bright spots."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tests.data.importers.test_import_faces import run
 
 from kprpe_jax.data import store
 from kprpe_jax.data.importers.dataset import write_dataset
@@ -12,8 +11,7 @@ from kprpe_jax.data.importers.detect import with_detected
 from kprpe_jax.data.importers.record import Record, RecordSource, RejectedRecord
 from kprpe_jax.detection.detections import Detections
 from kprpe_jax.detection.detector import Detector
-from kprpe_jax.geometry.template import ARCFACE_112
-from tests.data.importers.sources import SHARED, encode, needs_shared
+from tests.data.importers.sources import encode
 
 KNOWN = np.full((5, 2), 0.125, np.float32)
 
@@ -127,45 +125,3 @@ def test_stopped_and_gone_on(tmp_path, monkeypatch):
         assert (
             tmp_path / "b/faces/1.0.0" / path.name
         ).read_bytes() == path.read_bytes()
-
-
-@needs_shared
-@pytest.mark.slow
-def test_real_detector_on_real_photos(tmp_path):
-    weights = str(SHARED / "weights" / "retinaface_mnet025.npz")
-    rows, report = run(
-        tmp_path, "folder", SHARED / "lfw_small" / "lfw-align-128",
-        detector="retinaface", detector_weights=weights,
-    )  # fmt: skip
-    assert report["keypoints_from"] == {"detector": 10}
-    # Eyes and mouth are a similarity away from the template; a head that is turned
-    # moves its nose.
-    rigid = [0, 1, 3, 4]
-    for row in rows:
-        points = row["keypoints"][rigid] @ np.array([1, 1j])
-        template = ARCFACE_112[rigid] @ np.array([1, 1j])
-        points, template = points - points.mean(), template - template.mean()
-        turn = (points.conj() * template).sum() / (np.abs(points) ** 2).sum()
-        off = np.abs(turn * points - template) / np.abs(template[0] - template[1])
-        assert off.max() < 0.2
-
-
-@needs_shared
-def test_faults_of_the_detector_are_one_sentence(tmp_path):
-    folder = SHARED / "lfw_small" / "lfw-align-128"
-    with pytest.raises(
-        SystemExit, match="needs the file of its .*; got None; give --d"
-    ):
-        run(tmp_path, "folder", folder, detector="retinaface")
-    table = str(SHARED / "lfw" / "lfw_df_landmarks.npz")
-    with pytest.raises(
-        SystemExit, match="detector must be alone; got a landmark table"
-    ):
-        run(
-            tmp_path, "folder", folder, detector="retinaface", detect="all",
-            detector_weights=table, landmarks=table, landmark_units="pixel",
-            landmark_array="points112",
-        )  # fmt: skip
-    with pytest.raises(SystemExit, match="error: "):
-        run(tmp_path, "folder", folder, detector="retinaface", detector_weights=table)
-    assert not (tmp_path / "data").exists()
