@@ -4,8 +4,11 @@ import os
 from typing import Any
 
 import flax.linen as nn
+import numpy as np
+from ml_collections import ConfigDict
 
 from kprpe_jax import registry
+from kprpe_jax.backbones.network import Network
 from kprpe_jax.backbones.recognizer import Recognizer
 from kprpe_jax.detection.detector import (
     CANVASES,
@@ -15,12 +18,13 @@ from kprpe_jax.detection.detector import (
     retinaface_detector,
 )
 from kprpe_jax.detection.differentiable_aligner import DifferentiableAligner
-from kprpe_jax.tasks import landmarks, networks
+from kprpe_jax.tasks import joint_alignment, landmarks, networks
 from kprpe_jax.tasks.recognition import backbone_collections
 from kprpe_jax.training.checkpoint import restore_arrays
-from kprpe_jax.training.runs import RunSpec, parse_run, read_config
+from kprpe_jax.training.runs import RunSpec, parse_run, read_config, read_origin
 
-TASKS = ("recognition", "face_recognition")  # whose runs hold a recognizer
+# Whose runs hold a recognizer.
+TASKS = ("recognition", "face_recognition", "joint_alignment")
 
 
 def load_recognizer(spec: str, *, style_maps: tuple[str, ...] = ()) -> Recognizer:
@@ -134,7 +138,7 @@ def read_run(run: RunSpec) -> Recognizer:
             f"--model {run}: must be a run of {', '.join(TASKS)}; got one of "
             f"{config.task}; name another run."
         )
-    module = networks.make_network(config)
+    module = _make_network(config, run)
     _, params, collections = restore_arrays(
         run.workdir,
         run.checkpoint,
@@ -144,3 +148,13 @@ def read_run(run: RunSpec) -> Recognizer:
     variables = {"params": params["backbone"], **backbone_collections(collections)}
     spec = networks.input_spec(config, module)
     return Recognizer(variables, module, spec, f"{config.backbone} of {run}")
+
+
+def _make_network(config: ConfigDict, run: RunSpec) -> Network:
+    """The network of a run; an aligner's template was saved when training began."""
+    if config.task != "joint_alignment":
+        return networks.make_network(config)
+    template = read_origin(run.workdir).get("template")
+    if template is None:  # a run of an older version
+        template = joint_alignment.make_template(config)
+    return joint_alignment.make_network(config, np.float32(template))

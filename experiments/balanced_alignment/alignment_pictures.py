@@ -22,7 +22,7 @@ from kprpe_jax.core import mesh
 from kprpe_jax.core.input_spec import BLACK
 from kprpe_jax.evaluation.misaligned import misalign
 from kprpe_jax.report import alignment as report
-from kprpe_jax.tasks import faces, joint_alignment, recognition
+from kprpe_jax.tasks import faces, joint_alignment, networks, recognition
 from kprpe_jax.training.checkpoint import restore_for_eval
 from kprpe_jax.training.command import command, parse_flags, read_config, read_workdir
 from kprpe_jax.training.loop import prepare_data
@@ -69,13 +69,16 @@ def warp_faces(config: ConfigDict, workdir: str, *, severity: float) -> Warped:
     axis = np.linspace(0, 1, _LINES)
     lines = np.stack(np.meshgrid(axis, axis), axis=-1).reshape(1, -1, 2)
     lines = jnp.tile(jnp.float32(lines), (_FACES, 1, 1))
-    model, model_inputs = joint_alignment.make_model(config, devices)
+    template = joint_alignment.make_template(config)
+    model = joint_alignment.make_network(config, template, devices)
+    spec = networks.input_spec(config, model)
 
     @jax.jit
     def run(params: Any, collections: Any):
         own = recognition.backbone_collections(collections)
         variables = {"params": params["backbone"], **own}
-        warp = model.apply(variables, *model_inputs(images, points)).warp
+        inputs = spec.apply(images, points)
+        warp = model.apply(variables, *inputs, method="aligned").warp
         after = warps.warp_map(warp, images, outside=BLACK)
         grid = (warp.to_input(2 * lines - 1) + 1) / 2
         return after, grid, warps.carry_keypoints(warp, points)

@@ -50,11 +50,12 @@ def make_evaluators(
       batch_size: rows of the global batch; the last one is padded.
     Returns: name -> function (state, mesh) -> `accuracy` of 10-fold verification;
       `rank_1`, the first image of each person being the gallery and all others probes;
-      `anme`; `anme_before`, of the images as they come; `count` of images.
+      `anme`; `anme_before`, of the images as they come; `count` of images. The `anme`s
+      are of images with landmarks; without any there are none.
     Raises: ValueError: as `check_severities`.
     """
     check_severities(severities)
-    labels = source.labels()
+    labels, known = source.labels(), source.has_keypoints()
 
     @jax.jit
     def run(params, collections, batch, index, severity):
@@ -73,14 +74,19 @@ def make_evaluators(
             mesh=mesh,
         )
         distance = pair_distance(embeddings[pairs.first], embeddings[pairs.second])
-        height, width = source[0]["image"].shape[:2]
-        return {
+        results = {
             "accuracy": fold_accuracy(np.asarray(distance), pairs.same).mean,
             "rank_1": rank_1(embeddings, labels),
-            "anme": alignment_nme(after * (width, height), eyes=eyes),
-            "anme_before": alignment_nme(before * (width, height), eyes=eyes),
             "count": len(source),
         }
+        if known.any():
+            height, width = source[0]["image"].shape[:2]
+            points = {"anme": after[known], "anme_before": before[known]}
+            results |= {
+                name: alignment_nme(landmarks * (width, height), eyes=eyes)
+                for name, landmarks in points.items()
+            }
+        return results
 
     names = {"aligned": 0.0, **{f"misaligned_{s:g}": s for s in severities}}
     return {name: partial(evaluate, severity) for name, severity in names.items()}

@@ -30,7 +30,9 @@ class AlignmentLoss(NamedTuple):
     distance: Array
 
 
-def alignment_loss(warped: Array, landmarks: Array, weights: Array) -> AlignmentLoss:
+def alignment_loss(
+    warped: Array, landmarks: Array, weights: Array, known: Array | None = None
+) -> AlignmentLoss:
     """Distance between landmarks and the template as the warp takes it to the image.
 
     Only this loss reaches the weights. For a landmark at mean distance d, of S, it is
@@ -42,6 +44,8 @@ def alignment_loss(warped: Array, landmarks: Array, weights: Array) -> Alignment
         fractions of it.
       landmarks: [B, S, 2], where the landmarks are.
       weights: [S], alpha, in (0, 1).
+      known: bool [B], whether the landmarks of an image are known; what the others hold
+        does not matter, and without any the distances are 0. None = all.
     Raises: ValueError: shapes that differ.
     """
     if warped.shape != landmarks.shape or weights.shape != warped.shape[1:2]:
@@ -50,10 +54,15 @@ def alignment_loss(warped: Array, landmarks: Array, weights: Array) -> Alignment
             f"got {warped.shape}, {landmarks.shape} and {weights.shape}; give the "
             "landmarks that the template has"
         )
-    squares = jnp.square((warped - landmarks).astype(jnp.float32) * PIXELS).sum(-1)
+    if known is None:
+        known = jnp.ones(len(landmarks), bool)
+    # Selected before the difference: a warp that is not finite has no gradient then.
+    both = jnp.stack([warped, landmarks]).astype(jnp.float32)
+    warped, landmarks = jnp.where(known[:, None, None], both, 0.0)
+    squares = jnp.square((warped - landmarks) * PIXELS).sum(-1)
     met = squares <= 0  # a point that is met exactly has no direction to move to
     distances = jnp.where(met, 0.0, jnp.sqrt(jnp.where(met, 1.0, squares)))
-    per_landmark = distances.mean(0)
+    per_landmark = distances.sum(0) / jnp.maximum(known.sum(), 1)
     landmark_loss = (weights * per_landmark).mean()
     regularization = jnp.square(1 - weights).sum()
     return AlignmentLoss(

@@ -53,7 +53,11 @@ def open_training(config: ConfigDict, seed: int) -> TrainingRows:
 
 
 def open_people(
-    config: ConfigDict, split: str, identities: Sequence[int] = ()
+    config: ConfigDict,
+    split: str,
+    identities: Sequence[int] = (),
+    *,
+    needs: bool | None = None,
 ) -> FaceRows:
     """The rows of a split of the config's data set.
 
@@ -63,6 +67,7 @@ def open_people(
       config: of the run.
       split: name.
       identities: (first, last), () = all people.
+      needs: whether every row must have keypoints; None = as `needs_keypoints`.
     Raises: ValueError: as `open_faces`; a row that is read has no keypoints although
       the network reads them.
     """
@@ -74,19 +79,23 @@ def open_people(
         image_size=tuple(data.image_shape[:2]),
         identities=tuple(identities) or None,
         points=data.points,
-        needs_keypoints=needs_keypoints(config),
+        needs_keypoints=needs_keypoints(config) if needs is None else needs,
     )
 
 
-def open_unseen(config: ConfigDict) -> FaceRows:
+def open_unseen(config: ConfigDict, *, needs: bool | None = None) -> FaceRows:
     """The people of the config's data set that evaluators test, none of training's.
 
     Reads evals: split, identities.
 
+    Args:
+      config: of the run.
+      needs: of `open_people`.
     Raises: ValueError: as `open_people`, `check_unseen`.
     """
     check_unseen(config, config.data.name)
-    return open_people(config, config.evals.split, config.evals.identities)
+    evals = config.evals
+    return open_people(config, evals.split, evals.identities, needs=needs)
 
 
 def check_unseen(config: ConfigDict, tested: str) -> None:

@@ -1,4 +1,4 @@
-"""Recognition and alignment learned together, the alignment as strong as wished.
+"""Recognition and alignment learned together, with a tunable strength of alignment.
 
 Source: Balanced Alignment, Sec. 4 (Eq. 5) and Sec. 5.
 """
@@ -19,6 +19,7 @@ from kprpe_jax.alignment.aligned_backbone import AlignedBackbone
 from kprpe_jax.alignment.template import frontal_template, read_template
 from kprpe_jax.augmentation.recipe import make_recipe
 from kprpe_jax.augmentation.sharded import augment_sharded
+from kprpe_jax.core.input_spec import InputSpec
 from kprpe_jax.data import order
 from kprpe_jax.data.store import open_split
 from kprpe_jax.evaluation.aligned_recognition import make_evaluators
@@ -30,6 +31,7 @@ from kprpe_jax.tasks.task import Task, TrainingRows
 
 _FIRST_LOGIT = 2.2  # of the weights of the landmarks, which start at 0.9
 FRONTAL = "frontal"
+LANDMARK_METHODS = tuple(method for method in warps.GIVEN if method != "none")
 
 
 def build(config: ConfigDict, mesh: Mesh) -> Task:
@@ -49,61 +51,63 @@ def build(config: ConfigDict, mesh: Mesh) -> Task:
             f"{tuple(data.image_shape[:2])}; got {tuple(config.model.image_size)}; "
             "change one of them."
         )
-    model, model_inputs = make_model(config, mesh)
-    template = np.array(model.template, np.float32)
+    template = make_template(config)
+    model = make_network(config, template, mesh)
+    spec = networks.check_data(config, model)
+    # All landmarks, of which the network takes what it reads.
+    examples = spec.apply(
+        jnp.zeros((mesh.size, *data.image_shape)),
+        jnp.tile(template, (mesh.size, 1, 1)),
+    )
 
     def forward(params, collections, images, landmarks):
         own = recognition.backbone_collections(collections)
         variables = {"params": params["backbone"], **own}
-        result = model.apply(variables, *model_inputs(images, landmarks))
+        inputs = spec.apply(images, landmarks)
+        result = model.apply(variables, *inputs, method="aligned")
         return result.embeddings, warps.carry_keypoints(result.warp, landmarks)
 
-    examples = (
-        jnp.zeros((mesh.size, *data.image_shape)),
-        jnp.tile(template, (mesh.size, 1, 1)),
-    )
     return Task(
-        init=partial(_init, config, mesh, model, model_inputs(*examples)),
-        loss=_make_loss(config, mesh, model, model_inputs, template),
-        open_training=partial(_open_training, config),
+        init=partial(_init, config, mesh, model, examples),
+        loss=_make_loss(config, mesh, model, spec, template),
+        open_training=partial(_open_training, config, model.uses_keypoints),
         check_batch=faces.batch_check(config),
-        evaluators=_evaluators(forward, config),
+        evaluators=_evaluators(forward, config, model.uses_keypoints),
         sharding_rules=recognition.SHARDING_RULES,
         sample_classes=recognition.make_sampler(config, mesh),
+        origin={"template": template.tolist()},
     )
 
 
-def make_model(
-    config: ConfigDict, mesh: Mesh
-) -> tuple[AlignedBackbone, Callable[[Array, Array], tuple[Array, ...]]]:
-    """The network, and a function from images and landmarks to what it reads."""
+def make_network(
+    config: ConfigDict, template: np.ndarray, mesh: Mesh | None = None
+) -> AlignedBackbone:
+    """Build the backbone with its aligner.
+
+    Args:
+      config: of the run.
+      template: float32 [S, 2] of `make_template`, or of the run's `origin`.
+      mesh: of `networks.make_network`.
+    """
     options = config.alignment
-    template = make_template(config)
-    backbone = networks.make_network(config, mesh)
-    spec = networks.check_data(config, backbone)
-    model = AlignedBackbone(
-        backbone,
+    return AlignedBackbone(
+        networks.make_network(config, mesh),
         method=options.method,
         after=options.after,
         control=tuple(options.control),
-        template=tuple(map(tuple, template.tolist())),
+        template=tuple(map(tuple, np.float32(template).tolist())),
         points=tuple(options.points),
         localization=options.localization.to_dict(),
-        carry=backbone.uses_keypoints,
     )
-    five = np.array(options.points)
-
-    def model_inputs(images: Array, landmarks: Array) -> tuple[Array, ...]:
-        images, *keypoints = spec.arguments(images, landmarks[:, five])
-        return images, landmarks, *keypoints
-
-    return model, model_inputs
 
 
 def make_template(config: ConfigDict) -> np.ndarray:
     """The template that learning starts from, float32 [S, 2], fractions of the image.
 
-    Raises: ValueError: as `read_template`; data without such points.
+    Images without landmarks do not enter the mean.
+
+    Raises: ValueError: as `read_template`; data without such points; no landmarks where
+      the warp or the loss needs a template.
     """
     data, options = config.data, config.alignment
     faces.open_people(config, data.train_split)  # says what is wrong with the data
@@ -115,9 +119,17 @@ def make_template(config: ConfigDict) -> np.ndarray:
         row[data.points]
         for start in range(0, len(rows), 4096)
         for row in rows.__getitems__(range(start, min(start + 4096, len(rows))))
-        if first <= row["label"] < last
+        if first <= row["label"] < last and row["has_keypoints"]
     ]
-    return frontal_template(np.stack(shapes), tuple(options.points))
+    if shapes:
+        return frontal_template(np.stack(shapes), tuple(options.points))
+    if options.strength or options.method in LANDMARK_METHODS:
+        raise ValueError(
+            f"config.alignment.template: no training image of {data.name} has "
+            "landmarks to make the template from; name an .npz file, or import the "
+            "data with --landmarks or --detector"
+        )
+    return np.full((data.num_keypoints, 2), 0.5, np.float32)  # nothing reads it
 
 
 def learned_template(params: Any, template: np.ndarray) -> np.ndarray:
@@ -154,10 +166,13 @@ def _make_loss(
     config: ConfigDict,
     mesh: Mesh,
     model: AlignedBackbone,
-    model_inputs: Callable[..., tuple[Array, ...]],
+    spec: InputSpec,
     template: np.ndarray,
 ) -> Callable[..., Any]:
-    """Build the `Task.loss`: L_fr + lambda L_align, Eq. 5."""
+    """Build the `Task.loss`: L_fr + lambda L_align, Eq. 5.
+
+    Images without landmarks, which are stored as zeros, do not enter L_align.
+    """
     class_loss = recognition.make_class_loss(config, mesh)
     augmented = _augmentation(config, mesh)
 
@@ -167,8 +182,9 @@ def _make_loss(
         own = recognition.backbone_collections(collections)
         result, own = model.apply(
             {"params": params["backbone"], **own},
-            *model_inputs(images, landmarks),
+            *spec.apply(images, landmarks),
             train=train,
+            method="aligned",
             mutable=list(own),
             rngs={"dropout": dropout_rng},
         )
@@ -181,6 +197,7 @@ def _make_loss(
             (result.warp.to_input(points) + 1) / 2,
             landmarks,
             landmark_weights(params, len(template)),
+            batch["has_keypoints"],
         )
         metrics |= {
             "recognition_loss": recognition_loss,
@@ -214,17 +231,18 @@ def _augmentation(config: ConfigDict, mesh: Mesh) -> Callable[..., tuple[Array, 
     return augmented
 
 
-def _open_training(config: ConfigDict, seed: int) -> TrainingRows:
+def _open_training(config: ConfigDict, needs: bool, seed: int) -> TrainingRows:
+    data = config.data
     source = faces.open_people(
-        config, config.data.train_split, config.data.train_identities
+        config, data.train_split, data.train_identities, needs=needs
     )
     return TrainingRows(source, order.shuffled(len(source), seed=seed))
 
 
-def _evaluators(forward, config: ConfigDict) -> dict[str, Evaluator]:
-    """Those of `aligned_recognition` on people whom training does not see."""
+def _evaluators(forward, config: ConfigDict, needs: bool) -> dict[str, Evaluator]:
+    """Those of `aligned_recognition` on held-out identities."""
     evals = config.evals
-    source = faces.open_unseen(config)
+    source = faces.open_unseen(config, needs=needs)
     return make_evaluators(
         forward,
         source,

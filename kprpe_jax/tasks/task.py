@@ -1,6 +1,7 @@
 """What the one training loop needs to know of a task."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import grain
@@ -36,6 +37,9 @@ class Task(NamedTuple):
         (`training.sampled_rows`); None = all.
       import_weights: file of published weights -> variables for the evaluators,
         {"params": tree, other collections}; None = the task reads no such files.
+      origin: facts about the data that the network depends on, JSON values; the run
+        keeps them, so that it is read without its data, and refuses to continue on
+        data with other ones.
     """
 
     init: Callable[..., Any]
@@ -46,6 +50,7 @@ class Task(NamedTuple):
     sharding_rules: tuple[tuple[str, PartitionSpec], ...] = ()
     sample_classes: Callable[..., Any] | None = None
     import_weights: Callable[[str], dict[str, Any]] | None = None
+    origin: Mapping[str, Any] = MappingProxyType({})
 
 
 def run_evaluators(

@@ -21,6 +21,7 @@ from kprpe_jax.training.checkpoint import Checkpoints
 from kprpe_jax.training.finite import check_finite
 from kprpe_jax.training.logging import RunLog, describe_run
 from kprpe_jax.training.optimizer import make_optimizer
+from kprpe_jax.training.runs import check_origin, save_origin
 from kprpe_jax.training.sole_run import sole_run
 from kprpe_jax.training.state import TrainState, abstract_state, new_state
 from kprpe_jax.training.step import CompiledStep, make_train_step
@@ -68,6 +69,7 @@ def train(
     if task is None:
         prepare_data(config)
         task = tasks.build(config, mesh)
+    check_origin(workdir, task.origin)
     _check_evaluators(config, task)
     rows = task.open_training(config.seed)
     optimizer = make_optimizer(
@@ -87,6 +89,7 @@ def train(
         if is_main:
             stack.enter_context(sole_run(workdir))
             config_lib.save_config(config, workdir)
+            save_origin(workdir, task.origin)
         stop_asked = stack.enter_context(_preemption())
         checkpoints = stack.enter_context(
             contextlib.closing(Checkpoints(workdir, config.checkpoint))

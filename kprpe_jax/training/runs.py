@@ -3,9 +3,12 @@
 import json
 import os
 import pathlib
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
+
+_ORIGIN = "origin.json"
 
 
 class RunSpec(NamedTuple):
@@ -30,6 +33,44 @@ def parse_run(spec: str) -> RunSpec | None:
         if text and (pathlib.Path(text) / "config.json").is_file():
             return RunSpec(pathlib.Path(text), checkpoint or "best")
     return None
+
+
+def save_origin(workdir: str | os.PathLike, origin: Mapping[str, Any]) -> None:
+    """Write the facts about a run's data (`Task.origin`) beside its config."""
+    if origin:
+        path = pathlib.Path(workdir) / _ORIGIN
+        partial = path.with_suffix(".partial")
+        partial.write_text(json.dumps(dict(origin)) + "\n", "utf-8")
+        partial.replace(path)
+
+
+def read_origin(workdir: str | os.PathLike) -> dict[str, Any]:
+    """Read the facts about a run's data; {} where it keeps none.
+
+    Raises: ValueError: a damaged file.
+    """
+    path = pathlib.Path(workdir) / _ORIGIN
+    if not path.is_file():
+        return {}
+    try:
+        return dict(json.loads(path.read_text("utf-8")))
+    except (OSError, ValueError, TypeError) as e:
+        raise ValueError(
+            f"{path} must hold what train.py wrote about the data; got a damaged file; "
+            "delete it and continue the run once"
+        ) from e
+
+
+def check_origin(workdir: str | os.PathLike, origin: Mapping[str, Any]) -> None:
+    """Raise ValueError where a run began on data with other facts."""
+    stored, wanted = read_origin(workdir), json.loads(json.dumps(dict(origin)))
+    changed = [name for name in stored if stored[name] != wanted.get(name)]
+    if changed:
+        raise ValueError(
+            f"workdir: the run in {workdir} began on other data: their "
+            f"{', '.join(changed)} differ; give the data of the run, or take another "
+            "--workdir"
+        )
 
 
 def read_config(workdir: str | os.PathLike) -> ConfigDict:

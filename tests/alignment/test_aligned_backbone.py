@@ -9,6 +9,10 @@ import pytest
 from kprpe_jax.alignment.aligned_backbone import AlignedBackbone
 from kprpe_jax.alignment.localization import WIDTHS, LocalizationNet
 from kprpe_jax.backbones.iresnet import IResNet
+from kprpe_jax.backbones.network import Network
+from kprpe_jax.backbones.recognizer import Recognizer
+from kprpe_jax.core.features import style_statistics
+from kprpe_jax.core.input_spec import InputSpec
 
 SIZE, FACES = 16, 2
 # Five points; those of the images lie two pixels to the right and one down.
@@ -17,15 +21,39 @@ SHIFT = np.float32([2 / SIZE, 1 / SIZE])
 LANDMARKS = np.tile(np.float32(TEMPLATE) + SHIFT, (FACES, 1, 1))
 
 
-class Tiny(nn.Module):
+class Tiny(Network):
     """A convolution, something that is no map, and what comes out where."""
 
-    @nn.compact
-    def __call__(self, images, keypoints=None, *, train=False):
-        x = nn.Conv(3, (1, 1), use_bias=False, name="stem")(images)
+    reads: int = 0  # keypoints, which then are the embedding
+    image_size = (SIZE, SIZE)
+    patch_map = "pixels"
+    style_maps = ("pixels",)
+
+    @property
+    def num_keypoints(self):
+        return self.reads
+
+    @property
+    def uses_keypoints(self):
+        return self.reads > 0
+
+    @property
+    def grid(self):
+        return self.image_size
+
+    def setup(self):
+        self.stem = nn.Conv(3, (1, 1), use_bias=False)
+        self.head = nn.Dense(2)
+
+    def feature_maps(self, images, keypoints=None, *, train=False):
+        x = self.stem(images)
         self.sow("intermediates", "pixels", x)
-        embedding = nn.Dense(2, name="head")(x.mean((1, 2)))
-        return embedding if keypoints is None else keypoints.reshape(FACES, -1)
+        if keypoints is not None:
+            self.sow("intermediates", "keypoints", keypoints)
+        return {"pixels": x}
+
+    def embed_map(self, pixels, *, train=False):
+        return self.head(pixels.mean((1, 2)))
 
 
 def images_of(rng):
@@ -34,7 +62,7 @@ def images_of(rng):
 
 def init_and_apply(model, *inputs):
     variables = jax.jit(lambda *a: model.init(jax.random.key(0), *a))(*inputs)
-    return variables, jax.jit(lambda v, *a: model.apply(v, *a).embeddings)
+    return variables, jax.jit(model.apply)
 
 
 def test_a_learned_warp_starts_at_the_identity(rng):
@@ -60,8 +88,8 @@ def test_the_map_is_warped_where_it_is_said(method, rng):
         model = AlignedBackbone(Tiny(), method, after=after, template=TEMPLATE)
         variables, _ = init_and_apply(model, images, LANDMARKS)
         embeddings, state = jax.jit(
-            lambda v, i, model=model: (lambda out: (out[0].embeddings, out[1]))(
-                model.apply(v, i, LANDMARKS, mutable="intermediates")
+            lambda v, i, model=model: model.apply(
+                v, i, LANDMARKS, mutable="intermediates"
             )
         )(variables, images)
         seen.append((embeddings, state["intermediates"]["backbone"]["pixels"][0]))
@@ -75,17 +103,63 @@ def test_the_map_is_warped_where_it_is_said(method, rng):
     np.testing.assert_allclose(seen[1][1], zeros @ kernel, atol=2e-3)
 
 
-def test_keypoints_are_carried_to_a_backbone_that_reads_them():
-    model = AlignedBackbone(Tiny(), "affine2d", template=TEMPLATE, carry=True)
-    images = jnp.zeros((FACES, SIZE, SIZE, 3))
-    variables, apply = init_and_apply(model, images, LANDMARKS, LANDMARKS[:, :2])
-    got = apply(variables, images, LANDMARKS, LANDMARKS[:, :2])
-    want = np.float32(TEMPLATE)[:2].reshape(-1)
-    np.testing.assert_allclose(got, np.tile(want, (FACES, 1)), atol=1e-5)
-    model = AlignedBackbone(Tiny(), "affine2d", template=TEMPLATE, carry=False)
-    _, apply = init_and_apply(model, images, LANDMARKS, LANDMARKS[:, :2])
-    got = apply(variables, images, LANDMARKS, LANDMARKS[:, :2])
-    np.testing.assert_allclose(got, LANDMARKS[:, :2].reshape(FACES, -1), atol=1e-6)
+@pytest.mark.parametrize("method", ["affine2d", "none", "affine"])
+def test_keypoints_are_carried_to_a_backbone_that_reads_them(method, rng):
+    """Two of the five landmarks; learned warps and none take the two alone, too."""
+    options = dict(template=TEMPLATE, points=(0, 1), localization=dict(widths=(2, 2)))
+    if method == "affine2d":
+        options["points"] = (0, 1, 2)
+    model = AlignedBackbone(Tiny(reads=len(options["points"])), method, **options)
+    images, count = images_of(rng), len(options["points"])
+    variables, _ = init_and_apply(model, images, LANDMARKS)
+
+    @jax.jit
+    def carried(keypoints):
+        _, state = model.apply(variables, images, keypoints, mutable="intermediates")
+        return state["intermediates"]["backbone"]["keypoints"][0]
+
+    want = np.float32(TEMPLATE) if method == "affine2d" else LANDMARKS[0]
+    got = carried(LANDMARKS)
+    np.testing.assert_allclose(got, np.tile(want[:count], (FACES, 1, 1)), atol=1e-5)
+    if method == "affine2d":
+        assert model.num_keypoints == 5
+        return
+    assert model.num_keypoints == 2
+    np.testing.assert_array_equal(carried(LANDMARKS[:, :2]), got)
+
+
+def test_what_is_read_at_inference():
+    assert AlignedBackbone(Tiny(), "tps", template=TEMPLATE).num_keypoints == 0
+    assert not AlignedBackbone(Tiny(), "none", template=TEMPLATE).uses_keypoints
+    given = AlignedBackbone(Tiny(), "affine2d", template=TEMPLATE)
+    assert (given.num_keypoints, given.uses_keypoints) == (5, True)
+    with pytest.raises(ValueError, match=r"must be \[B, 5, 2\] .* got none"):
+        jax.eval_shape(
+            lambda: given.init(jax.random.key(0), jnp.zeros((FACES, SIZE, SIZE, 3)))
+        )
+
+
+@pytest.mark.parametrize("after", ["input", "stem"])
+def test_features_are_the_backbones_behind_the_warp(after, rng):
+    """One recognizer: the same embeddings by every method, and style of the maps."""
+    images = images_of(rng)
+    model = AlignedBackbone(Tiny(), "affine2d", after=after, template=TEMPLATE)
+    spec = InputSpec((SIZE, SIZE), num_keypoints=model.num_keypoints)
+    variables, apply = init_and_apply(model, images, LANDMARKS)
+    recognizer = Recognizer(variables, model, spec, "tiny")
+    features = jax.jit(Recognizer.features)(recognizer, images, LANDMARKS)
+    embeddings = apply(variables, images, LANDMARKS)
+    np.testing.assert_allclose(features.embeddings, embeddings, atol=1e-6)
+    np.testing.assert_array_equal(features.keypoints, LANDMARKS)
+    maps = jax.jit(
+        lambda: model.apply(variables, images, LANDMARKS, method="feature_maps")
+    )()
+    assert features.patches.shape == (FACES, SIZE * SIZE, 3)
+    np.testing.assert_allclose(
+        features.style, style_statistics([maps["pixels"]]), atol=1e-6
+    )
+    inner = model.apply(variables, maps["pixels"], method="embed_map")
+    np.testing.assert_allclose(inner, embeddings, atol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -56,6 +56,38 @@ def test_bfloat16_points_are_measured_in_float32():
     np.testing.assert_allclose(got.total, 112 * 0.125 * 2**0.5, rtol=1e-5)
 
 
+def test_unknown_landmarks_teach_nothing(rng):
+    """Value and gradients are those of the images whose landmarks are known."""
+    warped, landmarks = rng.random((2, 4, 3, 2)).astype(np.float32)
+    weights = rng.random(3).astype(np.float32)
+    known = np.array([True, False, True, False])
+    run = jax.jit(
+        jax.value_and_grad(
+            lambda w, a, *x: alignment_loss(w, x[0], a, *x[1:]).total, (0, 1)
+        )
+    )
+    want, (points, slope) = run(warped[known], weights, landmarks[known])
+    for rubbish in (0.0, np.nan):
+        given = np.where(known[:, None, None], landmarks, np.float32(rubbish))
+        moved = np.where(known[:, None, None], warped, np.float32(rubbish))
+        value, grads = run(moved, weights, given, known)
+        np.testing.assert_allclose(value, want, rtol=1e-6)
+        np.testing.assert_allclose(grads[0][known], points, rtol=1e-5)
+        np.testing.assert_array_equal(grads[0][~known], 0)
+        np.testing.assert_allclose(grads[1], slope, rtol=1e-5)
+
+
+def test_a_batch_without_any_landmarks_is_finite():
+    nothing = jnp.full((2, 3, 2), jnp.nan)
+    known = jnp.zeros(2, bool)
+    value, grads = jax.value_and_grad(
+        lambda a: alignment_loss(nothing, nothing, a, known).total
+    )(jnp.full(3, 0.5))
+    assert value.dtype == jnp.float32
+    np.testing.assert_allclose(value, 0.75)  # the regularization alone
+    np.testing.assert_allclose(grads, -1)
+
+
 def test_other_landmarks_are_refused():
     with pytest.raises(ValueError, match=r"got \(1, 3, 2\), \(1, 4, 2\) and \(3,\)"):
         alignment_loss(jnp.zeros((1, 3, 2)), jnp.zeros((1, 4, 2)), jnp.ones(3))

@@ -10,13 +10,22 @@ import pytest
 from ml_collections import ConfigDict
 
 from kprpe_jax import tasks
+from kprpe_jax.backbones.recognizer import Recognizer
 from kprpe_jax.configs import balanced_alignment
+from kprpe_jax.data.importers.dataset import write_dataset
+from kprpe_jax.data.importers.image_folder import open_image_folder
+from kprpe_jax.data.importers.landmarks import read_landmarks
 from kprpe_jax.evaluation.misaligned import misalign
 from kprpe_jax.losses.alignment import alignment_loss
 from kprpe_jax.losses.class_sampling import SAMPLED
+from kprpe_jax.recognizers import load_recognizer
 from kprpe_jax.tasks import faces, joint_alignment, recognition
 from kprpe_jax.training import loop
+from kprpe_jax.training.checkpoint import restore_for_eval
+from kprpe_jax.training.config import save_config
 from kprpe_jax.training.optimizer import decay_mask
+from kprpe_jax.training.runs import check_origin
+from kprpe_jax.training.state import abstract_state
 from tests.tasks import drawn_people, tiny
 
 SIZE = drawn_people.SIZE
@@ -216,6 +225,120 @@ def test_flips_need_known_mirror_images():
         config.data.num_keypoints = 7
     with pytest.raises(ValueError, match="mirror images of 7 landmarks are not known"):
         joint_alignment._augmentation(config, tiny.one_device())
+
+
+@pytest.fixture(scope="module")
+def partly(tmp_path_factory):
+    """The people with landmarks of every image but each person's last."""
+    folder = tmp_path_factory.mktemp("partly")
+    (folder / "images").mkdir()
+    table = drawn_people.write_images(folder / "images")
+    last = f"/{drawn_people.IMAGES - 1}.jpg"
+    lines = table.read_text().splitlines()
+    table.write_text("\n".join(line for line in lines if last not in line) + "\n")
+    for name, landmarks in (
+        ("partly", read_landmarks(table, units="fraction")),
+        ("bare", None),
+    ):
+        write_dataset(
+            open_image_folder(folder / "images"),
+            name=name,
+            data_dir=folder / "data",
+            origin={"kind": "folder"},
+            landmarks=landmarks,
+            on_error="skip",  # of an image without landmarks: the landmarks alone
+        )
+    return str(folder / "data")
+
+
+@pytest.mark.slow
+def test_images_without_landmarks_teach_recognition_alone(partly):
+    """Their zeros reach neither the template nor the alignment loss."""
+    config = make_config("affine", **{"data.dir": partly, "data.name": "partly"})
+    task = tasks.build(config, tiny.one_device())
+    whole = joint_alignment.make_template(make_config("affine"))
+    template = np.float32(task.origin["template"])
+    assert 0.2 < template.min()  # a quarter of zeros would pull it to the corner
+    assert whole.shape == template.shape
+    variables = jax.jit(task.init)(jax.random.key(0))
+    params = variables.pop("params")
+    source, _ = task.open_training(0)
+    batch = tiny.batch_of(source, range(16))
+    known = batch["has_keypoints"]
+    assert known.sum() == 12
+    assert (batch["keypoints"][~known] == 0).all()
+
+    @jax.jit
+    def loss(params, batch):
+        rng = jax.random.key(1)
+        value, (_, metrics) = task.loss(params, variables, batch, rng, train=True)
+        return value, metrics
+
+    step = jax.jit(jax.value_and_grad(lambda p, b: loss(p, b), has_aux=True))
+    (value, metrics), grads = step(params, batch)
+    want = alignment_loss(
+        jnp.broadcast_to(template, (12, 5, 2)),
+        batch["keypoints"][known],
+        joint_alignment.landmark_weights(params, 5),
+    )
+    np.testing.assert_allclose(metrics["alignment_loss"], want.total, rtol=1e-4)
+    assert metrics["alignment_pixels"] == pytest.approx(float(want.distance), rel=1e-4)
+    moved = {
+        **batch,
+        "keypoints": np.where(known[:, None, None], batch["keypoints"], 7),
+    }
+    np.testing.assert_array_equal(loss(params, moved)[0], value)
+    # A batch without any: recognition learns, nothing is NaN.
+    nobody = {**batch, "has_keypoints": np.zeros(16, bool)}
+    (value, metrics), grads = step(params, nobody)
+    assert value.dtype == np.float32
+    assert metrics["alignment_pixels"] == 0
+    assert all(np.isfinite(g).all() for g in jax.tree.leaves(grads))
+    assert np.abs(grads["backbone"]["backbone"]["stem_conv"]["kernel"]).max() > 0
+    assert (np.asarray(grads["alignment"]["template_keypoints"]) == 0).all()
+
+
+def test_who_needs_landmarks(partly):
+    config = make_config("affine2d", **{"data.dir": partly, "data.name": "partly"})
+    source, _ = tasks.build(config, tiny.one_device()).open_training(0)
+    with pytest.raises(ValueError, match="every image must have keypoints where a net"):
+        source.__getitems__(range(16))
+    bare = {"data.dir": partly, "data.name": "bare"}
+    with pytest.raises(ValueError, match="no training image of bare has landmarks to"):
+        tasks.build(make_config("affine", **bare), tiny.one_device())
+    plain = make_config("affine", **bare, **{"alignment.strength": 0.0})
+    tasks.build(plain, tiny.one_device())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["affine2d", "kprpe", "affine"])
+def test_a_run_is_a_recognizer_without_its_data(method, tmp_path):
+    """Embeddings are those of the task; the template was saved with the run."""
+    config = make_config(method, steps=1, **{"evals.every_steps": 1})
+    loop.train(config, tmp_path / "run")
+    task = tasks.build(config, tiny.one_device())
+    state = restore_for_eval(
+        tmp_path / "run", "last", abstract_state(task, tiny.one_device()), config
+    )
+    with config.unlocked():
+        config.data.dir = "nowhere"
+    save_config(config, tmp_path / "run")  # its data are gone
+    recognizer = load_recognizer(str(tmp_path / "run"))
+    assert recognizer.uses_keypoints == (method != "affine")
+    rng = np.random.default_rng(0)
+    images = rng.uniform(-1, 1, (2, SIZE, SIZE, 3)).astype(np.float32)
+    points = rng.uniform(0.2, 0.8, (2, 5, 2)).astype(np.float32)
+    got = jax.jit(Recognizer.features)(recognizer, images, points)
+    template = np.float32(task.origin["template"])
+    model = joint_alignment.make_network(config, template)
+    variables = {"params": state.params["backbone"], **state.collections}
+    want = jax.jit(model.apply)(variables, images, points)
+    np.testing.assert_allclose(got.embeddings, want, rtol=1e-4, atol=1e-6)
+    assert got.patches.shape[:2] == (2, np.prod(recognizer.grid))
+    if method == "affine2d":
+        other = dict(task.origin, template=[[0, 0]] * 5)
+        with pytest.raises(ValueError, match="began on other data: their template dif"):
+            check_origin(tmp_path / "run", other)
 
 
 @pytest.mark.slow
