@@ -30,8 +30,7 @@ def kernel_cases() -> Iterator[tuple[str, Callable[..., Any], tuple[Any, ...]]]:
     import jax.numpy as jnp
 
     from kprpe_jax.layers.fused_attention import fused_attention
-    from kprpe_jax.matching.sinkhorn import transport
-    from kprpe_jax.matching.two_stage import FAST
+    from kprpe_jax.matching.sinkhorn import FAST, transport
     from kprpe_jax.position.buckets import compute_buckets
     from kprpe_jax.position.encoding import BiasTables
 

@@ -24,8 +24,7 @@ from benchmarks import harness, vit_position
 from kprpe_jax.backbones.vit import PRESETS
 from kprpe_jax.layers.attention import attend
 from kprpe_jax.layers.fused_attention import fused_attention
-from kprpe_jax.matching.sinkhorn import Plan, transport
-from kprpe_jax.matching.two_stage import FAST
+from kprpe_jax.matching.sinkhorn import FAST, Plan, transport
 from kprpe_jax.position.buckets import compute_buckets
 from kprpe_jax.position.encoding import BiasTables, position_bias
 from kprpe_jax.position.lookup import BucketSet, lookup_rows, membership

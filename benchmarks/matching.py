@@ -17,10 +17,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import harness
+from kprpe_jax.core.features import Features
 from kprpe_jax.matching.approximate import FaissIndex, recall
+from kprpe_jax.matching.candidates import second_stage
 from kprpe_jax.matching.nearest import ExactIndex, Ranking
-from kprpe_jax.matching.patch_weights import Faces
-from kprpe_jax.matching.two_stage import FAST, second_stage
+from kprpe_jax.matching.sinkhorn import FAST
 
 K, PATCHES, CHANNELS = 100, 64, 512
 EPSILON, ITERATIONS = FAST.epsilon, FAST.iterations
@@ -30,10 +31,10 @@ def run_reranking(*, queries: int = 8, rounds: int = 5) -> dict[str, Any]:
     """Second stage of some queries: gathering, weights (APC), cosines and flows."""
     rng = np.random.default_rng(0)
 
-    def draw(count: int) -> Faces:
+    def draw(count: int) -> Features:
         embeddings = rng.normal(size=(count, CHANNELS)).astype(np.float32)
         patches = rng.normal(size=(count, PATCHES, CHANNELS)).astype(np.float32)
-        return Faces(embeddings, patches)
+        return Features(embeddings, patches)
 
     query, gallery = draw(queries), draw(4 * K)
     rows = np.stack([rng.permutation(4 * K)[:K] for _ in range(queries)])

@@ -16,16 +16,14 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax import Array
 
 from benchmarks import harness
+from kprpe_jax.core.features import Features
 from kprpe_jax.core.unit import unit
-from kprpe_jax.matching import two_image
-from kprpe_jax.matching.patch_encoder import Encoder
-from kprpe_jax.matching.patch_weights import Faces
+from kprpe_jax.matching.candidates import second_stage
+from kprpe_jax.matching.matchers import PairMatcher
+from kprpe_jax.matching.patch_encoder import PairEncoder
 from kprpe_jax.matching.two_image import OneImage, SameOrNot, TwoLinear
-from kprpe_jax.matching.two_stage import second_stage
-from kprpe_jax.tasks.pair_matching import score_sides
 
 K, PATCHES, CHANNELS = 100, 64, 512
 SIZES = {  # heads, hidden width, output
@@ -44,10 +42,10 @@ def run(*, queries: int, rounds: int) -> dict[str, Any]:
     """
     rng = np.random.default_rng(0)
 
-    def draw(count: int) -> Faces:
+    def draw(count: int) -> Features:
         embeddings = rng.normal(size=(count, CHANNELS)).astype(np.float32)
         patches = rng.normal(size=(count, PATCHES, CHANNELS)).astype(np.float32)
-        return Faces(embeddings, patches)
+        return Features(embeddings, patches)
 
     query, gallery = draw(queries), draw(2 * K)
     rows = np.stack([rng.permutation(2 * K)[:K] for _ in range(queries)])
@@ -56,15 +54,15 @@ def run(*, queries: int, rounds: int) -> dict[str, Any]:
         for name in ("uniform", "apc")
     }
     for size, (heads, hidden, output) in SIZES.items():
-        encoder = Encoder(1, heads, hidden, attention="norm_residual", dropout_rate=0.0)
+        encoder = PairEncoder(
+            1, heads, hidden, attention="norm_residual", dropout_rate=0.0
+        )
         for name, model in (
             ("h2l", TwoLinear(encoder, output)),
             ("h2", SameOrNot(encoder)),
         ):
-            score = _scorer(model)
-            calls[f"{name}_{size}"] = partial(
-                two_image.second_stage, query, gallery, rows, score=score, chunk=1
-            )
+            matcher = _matcher(model)
+            calls[f"{name}_{size}"] = partial(matcher.score, query, gallery, rows)
         calls[f"h1_{size}"] = _one_image(OneImage(encoder), query, gallery, rows)
     seconds = harness.time_variants(calls, rounds=rounds, clock=harness.device_clock())
     summary = harness.summarize(seconds, baseline="emd_uniform", items=queries)
@@ -77,14 +75,14 @@ def run(*, queries: int, rounds: int) -> dict[str, Any]:
     return summary
 
 
-def _scorer(model: TwoLinear | SameOrNot) -> Callable[[Array, Array], Array]:
+def _matcher(model: TwoLinear | SameOrNot) -> PairMatcher:
     one = np.zeros((1, PATCHES, CHANNELS), np.float32)
     variables = jax.jit(model.init)(jax.random.key(0), one, one)
-    return jax.jit(partial(score_sides, model, variables))
+    return PairMatcher(model, variables, chunk=1)
 
 
 def _one_image(
-    model: OneImage, query: Faces, gallery: Faces, rows: np.ndarray
+    model: OneImage, query: Features, gallery: Features, rows: np.ndarray
 ) -> Callable[[], np.ndarray]:
     variables = jax.jit(model.init)(jax.random.key(0), gallery.patches[:1])
     embed = jax.jit(lambda patches: unit(model.apply(variables, patches)))

@@ -49,7 +49,7 @@ def run_pairs() -> None:
 def run_search() -> None:
     """1:N; every probe has one mate in the gallery, at some distance."""
     from kprpe_jax.evaluation.identification import outcome_of_search, rank_accuracy
-    from kprpe_jax.evaluation.search import search
+    from kprpe_jax.matching.nearest import search
 
     probes = _unit(np.random.default_rng(0), _PROBES.value)
     ids = np.arange(_PROBES.value)

@@ -24,11 +24,13 @@ from jax import Array
 
 from kprpe_jax import registry
 from kprpe_jax.backbones.mobilefacenet import MobileFaceNet
+from kprpe_jax.core.features import Features
 from kprpe_jax.evaluation.altered import crop_faces
 from kprpe_jax.evaluation.retrieval import count_relevant, retrieval
+from kprpe_jax.matching.candidates import second_stage
 from kprpe_jax.matching.earth_movers import match_faces
-from kprpe_jax.matching.patch_weights import Faces
-from kprpe_jax.matching.two_stage import FAST, first_stage, rank_again, second_stage
+from kprpe_jax.matching.sinkhorn import FAST
+from kprpe_jax.matching.two_stage import first_stage, rank_again
 from kprpe_jax.weights.mobilefacenet import import_weights, published_mobilefacenet
 
 _FROZEN = 12  # bottlenecks in front of those that learn
@@ -104,7 +106,7 @@ def freeze(
     return Halves(np.concatenate(whole), np.stack(versions), labels)
 
 
-def back(model: MobileFaceNet, variables: Any, maps: Array) -> Faces:
+def back(model: MobileFaceNet, variables: Any, maps: Array) -> Features:
     """The layers that learn: maps [B, h, w, C] -> faces."""
 
     def rest(network: MobileFaceNet, x: Array) -> tuple[Array, Array]:
@@ -114,7 +116,7 @@ def back(model: MobileFaceNet, variables: Any, maps: Array) -> Faces:
         return network.embed_map(x), x
 
     embeddings, last = model.apply(variables, maps, method=rest)
-    return Faces(embeddings, last.reshape(len(last), -1, last.shape[-1]))
+    return Features(embeddings, last.reshape(len(last), -1, last.shape[-1]))
 
 
 def tune(

@@ -18,8 +18,8 @@ import jax
 import numpy as np
 
 from experiments.deepface_emd.reranking_features import (
-    Features,
     Network,
+    PhotoFeatures,
     named_network,
     select,
 )
@@ -39,11 +39,11 @@ FAR = 1e-3
 
 def embed_all(
     faces: FaceRows, network: Network, *, batch_size: int = 32
-) -> tuple[Features, bool]:
+) -> tuple[PhotoFeatures, bool]:
     """Features of all rows, in memory, and whether all of them have keypoints."""
 
     @jax.jit
-    def embed(images: jax.Array, keypoints: jax.Array) -> Features:
+    def embed(images: jax.Array, keypoints: jax.Array) -> PhotoFeatures:
         return network.embed(images.astype(np.float32) / 127.5 - 1, keypoints)
 
     parts, known = [], True
@@ -58,7 +58,7 @@ def embed_all(
 
 
 def verify_by_patches(
-    features: Features,
+    features: PhotoFeatures,
     pairs: PairSet,
     *,
     weightings: Sequence[str] = WEIGHTINGS,

@@ -19,8 +19,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from experiments.deepface_emd.reranking_features import (
-    Features,
     Network,
+    PhotoFeatures,
     claim_cache,
     embed_photos,
     named_network,
@@ -125,8 +125,8 @@ def run_study(
 
 def _score_kind(
     rows: np.ndarray,
-    queries: Features,
-    gallery: Features,
+    queries: PhotoFeatures,
+    gallery: PhotoFeatures,
     labels: np.ndarray,
     file: pathlib.Path,
 ) -> Trial:

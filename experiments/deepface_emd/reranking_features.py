@@ -15,27 +15,30 @@ from numpy.lib.format import open_memmap
 
 from experiments.deepface_emd.reranking_photos import SIDE, Photos
 from kprpe_jax import registry
+from kprpe_jax.core.features import Features
 from kprpe_jax.data.importers.decode import decode_rgb
 from kprpe_jax.gallery.command import read_encoder
 from kprpe_jax.gallery.encoder import Encoder, fingerprint
-from kprpe_jax.matching.patch_weights import Faces, landmark_density
+from kprpe_jax.matching.patch_weights import landmark_density
 from kprpe_jax.weights.mobilefacenet import import_weights, published_mobilefacenet
 
 # (rng, images [B, 112, 112, 3], keypoints) -> the same two
 Change = Callable[[Array, Array, Array], tuple[Array, Array]]
 
 
-class Features(NamedTuple):
+class PhotoFeatures(NamedTuple):
     """Of N images.
 
     Attributes:
-      faces: embeddings [N, D], patches [N, P, C], densities [N, P].
+      faces: embeddings [N, D] and patches [N, P, C].
       pooled: float32 [N, C], what sums up the image and is as wide as a patch, which
         the embedding need not be: it takes its place in the CC weights.
+      density: float32 [N, P], landmark density, for the LMK weights.
     """
 
-    faces: Faces
+    faces: Features
     pooled: np.ndarray
+    density: np.ndarray
 
 
 class Network(NamedTuple):
@@ -43,11 +46,11 @@ class Network(NamedTuple):
 
     Attributes:
       fingerprint: hexadecimal, of architecture and weights.
-      embed: images [B, 112, 112, 3] in [-1, 1], keypoints [B, 5, 2] -> Features.
+      embed: images [B, 112, 112, 3] in [-1, 1], keypoints [B, 5, 2] -> PhotoFeatures.
     """
 
     fingerprint: str
-    embed: Callable[[Array, Array], Features]
+    embed: Callable[[Array, Array], PhotoFeatures]
 
 
 def mobilefacenet_network(weights: str | os.PathLike) -> Network:
@@ -61,16 +64,16 @@ def mobilefacenet_network(weights: str | os.PathLike) -> Network:
     variables = import_weights(model, weights)
     spec = registry.network("mobilefacenet").input_spec
 
-    def embed(images: Array, keypoints: Array) -> Features:
+    def embed(images: Array, keypoints: Array) -> PhotoFeatures:
         images, keypoints = spec.apply(images, keypoints)
         maps = model.apply(variables, images, method="feature_maps")["conv3"]
         pooled = model.apply(variables, maps, method=lambda m, x: m.pool(x, False))
-        faces = Faces(
+        faces = Features(
             model.apply(variables, maps, method="embed_map"),
             maps.reshape(len(maps), -1, maps.shape[-1]),
-            densities=landmark_density(keypoints, maps.shape[1:3]),
         )
-        return Features(faces, pooled.reshape(len(maps), -1))
+        density = landmark_density(keypoints, maps.shape[1:3])
+        return PhotoFeatures(faces, pooled.reshape(len(maps), -1), density)
 
     return Network(fingerprint(repr(model), variables), embed)
 
@@ -86,11 +89,11 @@ def encoder_network(encoder: Encoder) -> Network:
             f"their middle columns; got {encoder.image_size}; train one that does."
         )
 
-    def embed(images: Array, keypoints: Array) -> Features:
+    def embed(images: Array, keypoints: Array) -> PhotoFeatures:
         images, keypoints = _middle(images, keypoints, encoder.image_size)
         faces = encoder.embed(images, keypoints)
-        densities = landmark_density(keypoints, encoder.grid)
-        return Features(faces._replace(densities=densities), faces.patches.mean(1))
+        density = landmark_density(keypoints, encoder.grid)
+        return PhotoFeatures(faces, faces.patches.mean(1), density)
 
     return Network(encoder.fingerprint, embed)
 
@@ -140,7 +143,7 @@ def embed_photos(
     *,
     seed: int = 0,
     batch_size: int = 32,
-) -> Features:
+) -> PhotoFeatures:
     """Features of photos as they are or changed, from `folder` where they are there.
 
     Args:
@@ -156,10 +159,10 @@ def embed_photos(
         unfinished.mkdir(parents=True, exist_ok=True)
         _embed_to(photos, network, unfinished, change, seed, batch_size)
         unfinished.rename(folder)
-    names = ("embeddings", "patches", "densities", "pooled")
+    names = ("embeddings", "patches", "pooled", "densities")
     read = [np.load(folder / f"{name}.npy", mmap_mode="r") for name in names]
-    embeddings, patches, densities, pooled = read
-    return Features(Faces(embeddings, patches, densities=densities), pooled)
+    embeddings, patches, pooled, density = read
+    return PhotoFeatures(Features(embeddings, patches), pooled, density)
 
 
 def _embed_to(
@@ -181,7 +184,7 @@ def _embed_to(
         return {
             "embeddings": features.faces.embeddings,
             "patches": features.faces.patches,
-            "densities": features.faces.densities,
+            "densities": features.density,
             "pooled": features.pooled,
         }
 
@@ -215,6 +218,6 @@ def _one_by_one(change: Change) -> Callable:
     return one
 
 
-def select(features: Features, rows: np.ndarray) -> Features:
+def select(features: PhotoFeatures, rows: np.ndarray) -> PhotoFeatures:
     """Some rows, read into memory."""
     return jax.tree.map(lambda x: np.asarray(x[rows]), features)

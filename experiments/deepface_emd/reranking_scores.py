@@ -10,18 +10,17 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from experiments.deepface_emd.reranking_features import Features, select
+from experiments.deepface_emd.reranking_features import PhotoFeatures, select
 from kprpe_jax.matching.earth_movers import patch_similarity
 from kprpe_jax.matching.patch_weights import correlation_weights, pair_weights
-from kprpe_jax.matching.sinkhorn import transport
-from kprpe_jax.matching.two_stage import FAST
+from kprpe_jax.matching.sinkhorn import FAST, transport
 
 WEIGHTINGS = ("uniform", "apc", "cc", "sc", "landmarks", "sc_distance")
 
 
 @partial(jax.jit, static_argnames="weightings")
 def pair_scores(
-    query: Features, gallery: Features, weightings: tuple[str, ...]
+    query: PhotoFeatures, gallery: PhotoFeatures, weightings: tuple[str, ...]
 ) -> Array:
     """Earth mover's similarities with several weightings, of cosines computed once.
 
@@ -39,6 +38,8 @@ def pair_scores(
                 correlation_weights(query.faces.patches, gallery.pooled),
                 correlation_weights(gallery.faces.patches, query.pooled),
             )
+        elif kind == "landmarks":
+            weights = query.density, gallery.density
         else:
             weights = pair_weights(kind, query.faces, gallery.faces, similarity)
         plan = transport(1.0 - similarity, *weights, FAST)
@@ -48,8 +49,8 @@ def pair_scores(
 
 
 def candidate_scores(
-    queries: Features,
-    gallery: Features,
+    queries: PhotoFeatures,
+    gallery: PhotoFeatures,
     rows: np.ndarray,
     file: pathlib.Path,
     *,
@@ -77,8 +78,8 @@ def candidate_scores(
 
 
 def whole_gallery_scores(
-    queries: Features,
-    gallery: Features,
+    queries: PhotoFeatures,
+    gallery: PhotoFeatures,
     file: pathlib.Path,
     *,
     weightings: Sequence[str],

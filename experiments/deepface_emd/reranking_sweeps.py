@@ -7,7 +7,7 @@ from functools import partial
 
 import numpy as np
 
-from experiments.deepface_emd.reranking_features import Features, select
+from experiments.deepface_emd.reranking_features import PhotoFeatures, select
 from experiments.deepface_emd.reranking_scores import (
     WEIGHTINGS,
     candidate_scores,
@@ -16,7 +16,8 @@ from experiments.deepface_emd.reranking_scores import (
 from experiments.deepface_emd.reranking_trial import K, Trial
 from kprpe_jax.evaluation.retrieval import count_relevant, retrieval
 from kprpe_jax.gallery.packing import pack, unpack
-from kprpe_jax.matching.two_stage import first_stage, rank_by_patches, second_stage
+from kprpe_jax.matching.candidates import second_stage
+from kprpe_jax.matching.two_stage import first_stage, rank_by_patches
 
 ALPHA = 0.7
 DEPTHS = (10, 50, 100, 200, 300)
@@ -26,7 +27,7 @@ TIMED = 16  # queries
 
 
 def sweep_depth(
-    trial: Trial, queries: Features, gallery: Features, file: pathlib.Path
+    trial: Trial, queries: PhotoFeatures, gallery: PhotoFeatures, file: pathlib.Path
 ) -> dict[str, dict[str, float]]:
     """Figures by k with uniform weights; the own photo is not in the gallery.
 
@@ -46,7 +47,7 @@ def sweep_depth(
 
 
 def compare_packing(
-    trial: Trial, queries: Features, gallery: Features, file: pathlib.Path
+    trial: Trial, queries: PhotoFeatures, gallery: PhotoFeatures, file: pathlib.Path
 ) -> dict[str, dict[str, float]]:
     """Figures by how the gallery keeps its patches; uniform weights, own photo removed.
 
@@ -74,7 +75,7 @@ def compare_packing(
 
 
 def compare_alone(
-    trial: Trial, queries: Features, gallery: Features, file: pathlib.Path
+    trial: Trial, queries: PhotoFeatures, gallery: PhotoFeatures, file: pathlib.Path
 ) -> dict[str, dict]:
     """Table 5.3: ranks by patches alone against two stages, own photo removed.
 
@@ -98,7 +99,7 @@ def compare_alone(
     return table
 
 
-def measure_time(queries: Features, gallery: Features) -> dict[str, float]:
+def measure_time(queries: PhotoFeatures, gallery: PhotoFeatures) -> dict[str, float]:
     """Processor milliseconds a query of both stages, programs warm."""
 
     def milliseconds(run: Callable[[], object], count: int) -> float:

@@ -2,11 +2,13 @@
 
 from typing import NamedTuple
 
+import jax
 import numpy as np
 
 from experiments.deepface_emd.reranking_scores import WEIGHTINGS
 from kprpe_jax.evaluation.retrieval import count_relevant, retrieval
-from kprpe_jax.matching.two_stage import Ranking, rank_again
+from kprpe_jax.matching.nearest import Ranking
+from kprpe_jax.matching.two_stage import rank_again
 
 ALPHAS = (0.0, 0.3, 0.5, 0.7, 1.0)
 K = 100
@@ -34,13 +36,13 @@ class Trial(NamedTuple):
         own = self.first.rows == self.rows[:, None]
         order = np.argsort(own, axis=1, kind="stable")[:, :-1]
         short = np.argsort(own[:, : self.scores.shape[1]], axis=1, kind="stable")
-        first = Ranking(*(np.take_along_axis(x, order, 1) for x in self.first))
+        first = jax.tree.map(lambda x: np.take_along_axis(x, order, 1), self.first)
         scores = np.take_along_axis(self.scores, short[:, :-1, None], 1)
         return self._replace(first=first, scores=scores)
 
     def some(self, count: int) -> "Trial":
         """The first queries."""
-        first = Ranking(*(x[:count] for x in self.first))
+        first = jax.tree.map(lambda x: x[:count], self.first)
         cut = (x[:count] for x in (self.rows, self.labels))
         return Trial(*cut, self.gallery_labels, first, self.scores[:count])
 

@@ -40,14 +40,15 @@ from experiments.face_vit.pair_networks import (
     train_network,
 )
 from experiments.whole_run import check_different, whole_numbers
+from kprpe_jax.core.features import Features
 from kprpe_jax.data.importers.decode import decode_rgb
 from kprpe_jax.evaluation.altered import ALTERATIONS
 from kprpe_jax.evaluation.pairs import Pairs, sample_pairs
 from kprpe_jax.evaluation.retrieval import count_relevant
 from kprpe_jax.gallery.command import run
-from kprpe_jax.matching.patch_weights import Faces
-from kprpe_jax.matching.two_image import score_candidates
-from kprpe_jax.matching.two_stage import Ranking, first_stage
+from kprpe_jax.matching.candidates import score_candidates
+from kprpe_jax.matching.nearest import Ranking
+from kprpe_jax.matching.two_stage import first_stage
 from kprpe_jax.report import pair_matching as report
 from kprpe_jax.tasks.pair_matching import verification
 from kprpe_jax.training.config import check_workdir, load_config
@@ -148,8 +149,8 @@ def prepare(
     ranks = int(np.bincount(gallery.labels).max()) + 101
     ranked = {
         kind: first_stage(
-            Faces(images.embeddings, None),
-            Faces(gallery.embeddings, None),
+            Features(images.embeddings, None),
+            Features(gallery.embeddings, None),
             ranks=min(ranks, len(rows)),
         )
         for kind, images in asked.items()

@@ -13,13 +13,13 @@ from jax import Array
 from ml_collections import ConfigDict
 
 from kprpe_jax.core import mesh as mesh_lib
+from kprpe_jax.core.features import Features
 from kprpe_jax.core.unit import unit
 from kprpe_jax.data.store import Rows
 from kprpe_jax.gallery.pair_run import read_pair_run
 from kprpe_jax.matching.earth_movers import match_faces
-from kprpe_jax.matching.patch_weights import Faces
-from kprpe_jax.matching.two_image import OneImage
-from kprpe_jax.matching.two_stage import FAST
+from kprpe_jax.matching.sinkhorn import FAST
+from kprpe_jax.matching.two_image import OneImage, score_pairs
 from kprpe_jax.tasks import pair_matching
 from kprpe_jax.training import loop
 
@@ -80,7 +80,7 @@ def _dot(first: Array, second: Array) -> Array:
 
 @partial(jax.jit, static_argnames="weighting")
 def _flow(first: Array, second: Array, weighting: str) -> Array:
-    sides = (Faces(x[:, 0], x) for x in (first, second))
+    sides = (Features(x[:, 0], x) for x in (first, second))
     return match_faces(*sides, weighting=weighting, solver=FAST).score
 
 
@@ -139,7 +139,7 @@ def read_network(workdir: pathlib.Path) -> Trained:
         embed = jax.jit(lambda x: unit(model.apply(variables, x)))
         scorer = Scorer(lambda images: _in_batches(embed, inputs(images)), _dot)
     else:
-        compare = partial(pair_matching.score_sides, model, variables)
+        compare = partial(score_pairs, model, variables)
         scorer = Scorer(inputs, jax.jit(compare))
     return Trained(model, variables, inputs, scorer)
 

@@ -16,6 +16,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -29,7 +30,9 @@ from experiments.face_vit.pair_networks import (
     Trained,
     read_network,
 )
+from kprpe_jax.core.features import Features
 from kprpe_jax.gallery.command import run
+from kprpe_jax.matching.candidates import score_candidates
 from kprpe_jax.matching.earth_movers import match_faces
 from kprpe_jax.matching.explanations import (
     cross_correlation,
@@ -37,9 +40,9 @@ from kprpe_jax.matching.explanations import (
     rollout_heat,
 )
 from kprpe_jax.matching.flow import correspondence, flow_picture
-from kprpe_jax.matching.patch_weights import Faces
-from kprpe_jax.matching.two_image import score_candidates
-from kprpe_jax.matching.two_stage import FAST, Ranking, rank_again
+from kprpe_jax.matching.nearest import Ranking
+from kprpe_jax.matching.sinkhorn import FAST
+from kprpe_jax.matching.two_stage import rank_again
 from kprpe_jax.report.contact_sheet import plot_contact_sheet
 from kprpe_jax.report.heat_maps import framed, heat_map
 from kprpe_jax.report.user_study import StudyPair, write_study_page
@@ -107,7 +110,7 @@ def _under(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
 
 def _flows(first: Images, second: Images) -> np.ndarray:
     """The first photos put together from patches of the second ones (Eq. 3.9)."""
-    sides = [Faces(jnp.asarray(x.embeddings), jnp.asarray(x.patches))
+    sides = [Features(jnp.asarray(x.embeddings), jnp.asarray(x.patches))
              for x in (first, second)]  # fmt: skip
     flow = match_faces(*sides, weighting="uniform", solver=FAST).flow
     shown = correspondence(flow)
@@ -195,7 +198,7 @@ def draw_rankings(
 def _others(ranking: Ranking, own: np.ndarray, k: int) -> Ranking:
     """The first k without the query's own photo."""
     order = np.argsort(ranking.rows == own[:, None], axis=1, kind="stable")[:, :k]
-    return Ranking(*(np.take_along_axis(x, order, 1) for x in ranking))
+    return jax.tree.map(lambda x: np.take_along_axis(x, order, 1), ranking)
 
 
 def draw(options: argparse.Namespace) -> dict[str, Any]:

@@ -13,13 +13,13 @@ import numpy as np
 from jax import Array
 from jax.sharding import Mesh
 
+from kprpe_jax.core.features import Features
 from kprpe_jax.data.faces import FaceRows
 from kprpe_jax.evaluation.adversarial import attack_embeddings
 from kprpe_jax.evaluation.altered import ALTERATIONS
 from kprpe_jax.evaluation.conditions import Evaluator
 from kprpe_jax.evaluation.embedding import Embed, map_rows
 from kprpe_jax.evaluation.retrieval import count_relevant, retrieval
-from kprpe_jax.matching.patch_weights import Faces
 from kprpe_jax.matching.two_stage import first_stage
 
 KINDS = ("plain", *ALTERATIONS, "adversarial")
@@ -92,10 +92,10 @@ def make_evaluators(
         )
 
     def identify(kind: str, state: Any, mesh: Mesh) -> dict[str, float]:
-        gallery = Faces(embed_all("plain", state, mesh), None)
+        gallery = Features(embed_all("plain", state, mesh), None)
         queries = gallery
         if kind != "plain":
-            queries = Faces(embed_all(kind, state, mesh), None)
+            queries = Features(embed_all(kind, state, mesh), None)
         relevant = count_relevant(labels, labels, without_own=True)
         own = np.arange(len(rows))
         find = partial(first_stage, queries, gallery)

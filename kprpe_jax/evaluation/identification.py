@@ -13,7 +13,7 @@ from jax.typing import ArrayLike
 
 from kprpe_jax.core.checks import finite
 from kprpe_jax.evaluation.scores import genuine
-from kprpe_jax.evaluation.search import Found
+from kprpe_jax.matching.nearest import SearchResult
 
 RULES = ("within", "rounded")
 
@@ -37,7 +37,7 @@ class Outcome(NamedTuple):
     depth: int
 
 
-def outcome_of_search(found: Found, probe_ids: ArrayLike) -> Outcome:
+def outcome_of_search(found: SearchResult, probe_ids: ArrayLike) -> Outcome:
     """What a search says of each probe; ranks are known up to its k."""
     hits = found.ids == np.asarray(probe_ids)[:, None]
     depth = hits.shape[1]

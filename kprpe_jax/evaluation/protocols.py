@@ -18,9 +18,9 @@ from kprpe_jax.evaluation.identification import (
 )
 from kprpe_jax.evaluation.roc import FARS, TarAtFar
 from kprpe_jax.evaluation.scores import stream_pair_similarity
-from kprpe_jax.evaluation.search import NO_IDENTITY, search
 from kprpe_jax.evaluation.streamed_roc import stream_tar_at_far
 from kprpe_jax.evaluation.templates import Templates, template_rows
+from kprpe_jax.matching.nearest import NO_IDENTITY, search
 
 DISTRACTOR = NO_IDENTITY + 1  # identity that no probe has
 _ROUND_OFF = 1e-6  # of a float32 cosine, summed in another order

@@ -17,7 +17,7 @@ from kprpe_jax.gallery.second_stage import (
     earth_movers_stage,
     network_stage,
 )
-from kprpe_jax.matching.patch_weights import WEIGHTINGS
+from kprpe_jax.matching.patch_weights import DEFAULT_WEIGHTING, WEIGHTINGS
 from kprpe_jax.training.config import load_config, split_overrides
 
 
@@ -53,7 +53,7 @@ def add_ranking(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--k", type=int, help="candidates of the second stage, 0 = none")
     add("--alpha", type=float, default=0.7, help="share of the second stage's score")
-    add("--weighting", choices=WEIGHTINGS, help="of the earth mover's patches: uniform")
+    add("--weighting", choices=WEIGHTINGS, help="of the earth mover's patches: apc")
     add("--pair_workdir", help="folder of a run on pairs, in place of earth mover's")
     add("--pair_checkpoint", default="last", help="of that run: last, best or a step")
     add("--ranks", type=int, default=5, help="answers to show")
@@ -116,7 +116,7 @@ def read_second_stage(options: argparse.Namespace, gallery: Gallery) -> SecondSt
     Raises: ValueError: both are asked for; as `network_stage`.
     """
     if options.pair_workdir is None:
-        return earth_movers_stage(options.weighting or "uniform")
+        return earth_movers_stage(options.weighting or DEFAULT_WEIGHTING)
     if options.weighting is not None:
         raise ValueError(
             "--weighting is the earth mover's, which --pair_workdir replaces; give one "

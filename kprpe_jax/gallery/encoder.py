@@ -12,8 +12,8 @@ from jax import Array
 from ml_collections import ConfigDict
 
 from kprpe_jax import registry
+from kprpe_jax.core.features import Features
 from kprpe_jax.gallery.trained_run import one_device, restore_run
-from kprpe_jax.matching.patch_weights import Faces
 from kprpe_jax.tasks import networks
 from kprpe_jax.tasks.recognition import backbone_collections
 from kprpe_jax.tasks.recognition import init as recognition_init
@@ -30,7 +30,7 @@ class Encoder(NamedTuple):
         encoders may be compared only where it is the same.
       image_size: (height, width) of the aligned faces that it reads.
       grid: (rows, columns) of the patches.
-      embed: images [B, H, W, 3] in [-1, 1] and keypoints [B, 5, 2] -> Faces with
+      embed: images [B, H, W, 3] in [-1, 1] and keypoints [B, 5, 2] -> Features with
         embeddings [B, D] and patches [B, N, C], float32; compiled by the caller.
     """
 
@@ -38,7 +38,7 @@ class Encoder(NamedTuple):
     fingerprint: str
     image_size: tuple[int, int]
     grid: tuple[int, int]
-    embed: Callable[[Array, Array], Faces]
+    embed: Callable[[Array, Array], Features]
 
 
 def mobilefacenet_encoder(weights: str | os.PathLike) -> Encoder:
@@ -54,12 +54,12 @@ def mobilefacenet_encoder(weights: str | os.PathLike) -> Encoder:
     model = published_mobilefacenet()
     variables = import_weights(model, weights)
 
-    def embed(images: Array, keypoints: Array) -> Faces:
+    def embed(images: Array, keypoints: Array) -> Features:
         del keypoints
         images, _ = registry.network("mobilefacenet").input_spec.apply(images)
         maps = model.apply(variables, images, method="feature_maps")["conv3"]
         embeddings = model.apply(variables, maps, method="embed_map")
-        return Faces(embeddings, _patches(maps))
+        return Features(embeddings, _patches(maps))
 
     size = model.image_size
     return Encoder(
@@ -98,10 +98,10 @@ def run_encoder(
     own = backbone_collections(state.collections)
     variables = {"params": state.params["backbone"], **own}
 
-    def embed(images: Array, keypoints: Array) -> Faces:
+    def embed(images: Array, keypoints: Array) -> Features:
         inputs = read(images, keypoints)
         features = model.apply(variables, *inputs, method="features")
-        return Faces(features.embeddings, features.patches)
+        return Features(features.embeddings, features.patches)
 
     return Encoder(
         f"{config.backbone} of {os.path.basename(os.path.abspath(workdir))}",

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from kprpe_jax.core.features import Features
 from kprpe_jax.data.read_photos import find_photos
 from kprpe_jax.gallery.command import (
     add_ranking,
@@ -39,7 +40,6 @@ from kprpe_jax.gallery.second_stage import (
     SecondStage,
     earth_movers_stage,
 )
-from kprpe_jax.matching.patch_weights import Faces
 from kprpe_jax.report.match_page import Candidate, Query, write_match_page
 
 
@@ -106,12 +106,12 @@ def _first_ranks(answers: list[dict[str, Any]]) -> dict[str, int | None]:
 
 
 def _explain(
-    second: SecondStage, faces: Faces, contents: Contents, rows: list[int]
+    second: SecondStage, faces: Features, contents: Contents, rows: list[int]
 ) -> list[Explanation | None]:
     """Of the query and each of these; None without patches."""
     if contents.faces.patches is None:
         return [None] * len(rows)
-    candidates = Faces(
+    candidates = Features(
         contents.faces.embeddings[rows], np.asarray(contents.faces.patches[rows])
     )
     return second.explain(faces, candidates)

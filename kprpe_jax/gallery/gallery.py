@@ -15,8 +15,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from kprpe_jax.core.features import Features
 from kprpe_jax.gallery.packing import KINDS, pack, unpack
-from kprpe_jax.matching.patch_weights import Faces
 
 _APPLICATION = 0x6B705250  # marks the file as ours
 _VERSION = 1
@@ -89,7 +89,7 @@ class Contents(NamedTuple):
 
     people: list[str]
     photos: list[str]
-    faces: Faces
+    faces: Features
 
 
 class Gallery:
@@ -221,7 +221,7 @@ class Gallery:
         patches = None
         if self.model.patches != "none":
             patches = StoredPatches(self, np.array(ids), photos)
-        return Contents(list(people), list(photos), Faces(embeddings, patches))
+        return Contents(list(people), list(photos), Features(embeddings, patches))
 
     def read_patches(self, photo_id: int, name: str) -> np.ndarray:
         """Patches float32 [N, C] of one photo.

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from kprpe_jax.core.features import Features
 from kprpe_jax.data.read_photos import find_photos
 from kprpe_jax.gallery.command import (
     add_ranking,
@@ -32,15 +33,15 @@ from kprpe_jax.gallery.photos import (
     read_photo,
 )
 from kprpe_jax.gallery.second_stage import SecondStage, earth_movers_stage
-from kprpe_jax.matching.patch_weights import Faces
-from kprpe_jax.matching.two_stage import Ranking, first_stage, rank_again
+from kprpe_jax.matching.nearest import Ranking
+from kprpe_jax.matching.two_stage import first_stage, rank_again
 
 BATCH = 32
 DEPTH = 100  # of the second stage, unless told
 
 
 def identify(
-    faces: Faces,
+    faces: Features,
     contents: Contents,
     *,
     k: int | None = None,
@@ -55,7 +56,7 @@ def identify(
       k: candidates of the second stage; None: 100, or all where there are fewer; 0, or
         a gallery without patches: no second stage.
       alpha: share of the second stage's score.
-      second: None: the earth mover's distance, uniform weights.
+      second: None: the earth mover's distance.
     Returns: for each query a list of answers, best first: rank, person, photo, score,
       and the scores of the stages, cosine and patches (None without a second stage).
     Raises: ValueError: as `two_stage`.

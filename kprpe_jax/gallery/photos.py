@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from kprpe_jax.alignment.photos import NoFaceError, align
+from kprpe_jax.core.features import Features
 from kprpe_jax.core.input_spec import InputSpec, to_unit_range
 from kprpe_jax.data.importers.decode import decode_rgb
 from kprpe_jax.data.importers.record import RejectedRecord, read_image
@@ -14,7 +15,6 @@ from kprpe_jax.detection.detector import retinaface_detector
 from kprpe_jax.detection.photos import detect_photos
 from kprpe_jax.gallery.encoder import Encoder
 from kprpe_jax.geometry.template import face_template
-from kprpe_jax.matching.patch_weights import Faces
 from kprpe_jax.weights.retinaface import import_weights, official_retinaface
 
 _MIN_SCORE = 0.5  # of a face
@@ -84,20 +84,20 @@ def detected_photos(encoder: Encoder, weights: str | os.PathLike) -> Prepare:
 
 def embed_faces(
     encoder: Encoder,
-) -> Callable[[Sequence[tuple[np.ndarray, np.ndarray]]], Faces]:
+) -> Callable[[Sequence[tuple[np.ndarray, np.ndarray]]], Features]:
     """The encoder on the host's batches, padded to powers of two.
 
-    Returns: function of (image, keypoints) pairs -> Faces of NumPy arrays, float32.
+    Returns: function of (image, keypoints) pairs -> Features of NumPy arrays, float32.
     """
     compiled = jax.jit(encoder.embed)
 
-    def embed(faces: Sequence[tuple[np.ndarray, np.ndarray]]) -> Faces:
+    def embed(faces: Sequence[tuple[np.ndarray, np.ndarray]]) -> Features:
         count = len(faces)
         size = 1 << (count - 1).bit_length()
         padded = [*faces, *[faces[-1]] * (size - count)]
         images, keypoints = (np.stack(x) for x in zip(*padded, strict=True))
         result = jax.device_get(compiled(images, keypoints))
-        return Faces(result.embeddings[:count], result.patches[:count])
+        return Features(result.embeddings[:count], result.patches[:count])
 
     return embed
 

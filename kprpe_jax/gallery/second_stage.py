@@ -10,18 +10,18 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from kprpe_jax.core.features import Features
 from kprpe_jax.gallery.gallery import Model
 from kprpe_jax.gallery.pair_run import PairRun, read_pair_run
-from kprpe_jax.matching import two_image, two_stage
 from kprpe_jax.matching.earth_movers import match_faces
 from kprpe_jax.matching.explanations import (
     cross_correlation,
     pair_tokens,
     rollout_heat,
 )
-from kprpe_jax.matching.patch_weights import Faces
+from kprpe_jax.matching.matchers import EarthMoversMatcher, PairMatcher
+from kprpe_jax.matching.patch_weights import DEFAULT_WEIGHTING
 from kprpe_jax.matching.two_image import SameOrNot
-from kprpe_jax.tasks.pair_matching import score_sides
 
 
 class Explanation(NamedTuple):
@@ -42,15 +42,15 @@ class SecondStage(NamedTuple):
     """A way to compare patches.
 
     Attributes:
-      compare: as `two_stage` takes it.
+      compare: (queries, gallery, rows [Q, k]) -> similarities float32 [Q, k].
       explain: (query [1, ...], candidates [k, ...]) -> one `Explanation` each.
     """
 
-    compare: two_stage.Compare
-    explain: Callable[[Faces, Faces], list[Explanation]]
+    compare: Callable[[Features, Features, np.ndarray], np.ndarray]
+    explain: Callable[[Features, Features], list[Explanation]]
 
 
-def earth_movers_stage(weighting: str = "uniform") -> SecondStage:
+def earth_movers_stage(weighting: str = DEFAULT_WEIGHTING) -> SecondStage:
     """The earth mover's distance, explained by its flow (DeepFace-EMD, Sec. 3.2).
 
     Args:
@@ -58,12 +58,12 @@ def earth_movers_stage(weighting: str = "uniform") -> SecondStage:
     """
     match = jax.jit(partial(match_faces, weighting=weighting))
 
-    def explain(query: Faces, candidates: Faces) -> list[Explanation]:
+    def explain(query: Features, candidates: Features) -> list[Explanation]:
         # Round-off may leave a flow a little below zero.
         flow = np.maximum(np.asarray(match(query, candidates).flow), 0)
         return [Explanation(f.sum(1), f.sum(0), f) for f in flow]
 
-    return SecondStage(partial(two_stage.second_stage, weighting=weighting), explain)
+    return SecondStage(EarthMoversMatcher(weighting).score, explain)
 
 
 def network_stage(
@@ -88,15 +88,14 @@ def network_stage(
     run = read_pair_run(workdir, checkpoint=checkpoint)
     if gallery is not None:
         _check_patches(run, gallery, workdir)
-    score = jax.jit(partial(score_sides, run.model, run.variables))
     heat = jax.jit(partial(_heat, run))
 
-    def explain(query: Faces, candidates: Faces) -> list[Explanation]:
+    def explain(query: Features, candidates: Features) -> list[Explanation]:
         first = jnp.broadcast_to(query.patches, candidates.patches.shape)
         heats = map(np.asarray, heat(first, candidates.patches))
         return [Explanation(*pair, None) for pair in zip(*heats, strict=True)]
 
-    return SecondStage(partial(two_image.second_stage, score=score), explain)
+    return SecondStage(PairMatcher(run.model, run.variables).score, explain)
 
 
 def _heat(run: PairRun, first: Array, second: Array) -> tuple[Array, ...]:

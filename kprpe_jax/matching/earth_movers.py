@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from kprpe_jax.core.features import Features
 from kprpe_jax.core.unit import unit
-from kprpe_jax.matching.patch_weights import Faces, pair_weights
+from kprpe_jax.matching.patch_weights import DEFAULT_WEIGHTING, Grids, pair_weights
 from kprpe_jax.matching.sinkhorn import Solver, transport
 
 
@@ -20,12 +21,12 @@ class Match(NamedTuple):
         to 1 both rank alike.
       flow: float32 [..., N, M], f_ij: weight of query patch i matched to gallery patch
         j.
-      convergence: float32 [...], L1 distance of the flow's sums from the weights.
+      error: float32 [...], L1 distance of the flow's sums from the weights.
     """
 
     score: Array
     flow: Array
-    convergence: Array
+    error: Array
 
 
 def patch_similarity(query: Array, gallery: Array) -> Array:
@@ -85,10 +86,11 @@ def earth_movers(
 
 
 def match_faces(
-    query: Faces,
-    gallery: Faces,
+    query: Features,
+    gallery: Features,
     *,
-    weighting: str = "apc",
+    weighting: str = DEFAULT_WEIGHTING,
+    grid: Grids | None = None,
     solver: Solver = Solver(),  # noqa: B008
 ) -> Match:
     """Earth mover's similarity of faces, with weights by a rule.
@@ -96,11 +98,12 @@ def match_faces(
     Args:
       query, gallery: leading axes broadcast: [Q, 1, ...] and [1, G, ...] compares all.
       weighting: one of `patch_weights.WEIGHTINGS`.
-      solver: how it is computed; `two_stage.FAST` gives the same here, sooner.
+      grid: of the patches, for the weighting `landmarks`.
+      solver: how it is computed; `sinkhorn.FAST` gives the same here, sooner.
     Raises: ValueError: as `earth_movers` and `pair_weights`.
     """
     similarity = patch_similarity(query.patches, gallery.patches)
-    weights = pair_weights(weighting, query, gallery, similarity)
+    weights = pair_weights(weighting, query, gallery, similarity, grid=grid)
     return _match(similarity, *weights, solver)
 
 

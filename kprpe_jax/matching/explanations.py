@@ -9,7 +9,7 @@ from jax import Array
 from kprpe_jax.core.unit import unit
 from kprpe_jax.matching.patch_encoder import Tokens
 from kprpe_jax.matching.patch_weights import correlation_weights, normalize
-from kprpe_jax.matching.two_image import OneImage, SameOrNot, TwoLinear
+from kprpe_jax.matching.two_image import OneImage, PairNetwork
 
 
 def cross_correlation(first: Array, second: Array) -> tuple[Array, Array]:
@@ -29,7 +29,7 @@ def cross_correlation(first: Array, second: Array) -> tuple[Array, Array]:
 
 
 def pair_tokens(
-    model: OneImage | SameOrNot | TwoLinear,
+    model: PairNetwork,
     variables: dict[str, Any],
     first: Array,
     second: Array,

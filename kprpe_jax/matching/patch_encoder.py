@@ -13,7 +13,7 @@ ATTENTIONS = ("norm", "norm_residual", "residual")
 LOGIT_SCALES = ("head", "width")
 
 
-class Windows(NamedTuple):
+class PatchWindows(NamedTuple):
     """Learned patches: square windows of an image and a linear layer.
 
     Attributes:
@@ -30,7 +30,7 @@ class Windows(NamedTuple):
 
 
 class Tokens(NamedTuple):
-    """Output of `Encoder`, after the last layer.
+    """Output of `PairEncoder`, after the last layer.
 
     Attributes:
       summary: [B, C], the class token.
@@ -44,7 +44,7 @@ class Tokens(NamedTuple):
     attention: tuple[Array, ...]
 
 
-class Attention(nn.Module):
+class PairAttention(nn.Module):
     """Softmax attention that shows where it looked and whose heads have any width.
 
     Six heads do not divide 512 channels, so the width of a head is its own number; the
@@ -74,7 +74,7 @@ class Attention(nn.Module):
         return nn.Dense(width, dtype=self.dtype, name="proj")(out), attention
 
 
-class Layer(nn.Module):
+class PairLayer(nn.Module):
     """Attention, then MLP (Eq. 4.2 and 4.3)."""
 
     num_heads: int
@@ -88,7 +88,7 @@ class Layer(nn.Module):
     def __call__(self, tokens: Array) -> tuple[Array, Array]:
         """[B, T, C] -> [B, T, C] and float32 [B, H, T, T]."""
         norm = dict(epsilon=1e-5, dtype=self.dtype)
-        attend = Attention(
+        attend = PairAttention(
             self.num_heads,
             self.head_dim,
             self.logit_scale,
@@ -104,7 +104,7 @@ class Layer(nn.Module):
         return tokens + mlp(nn.LayerNorm(**norm, name="norm2")(tokens)), weights
 
 
-class Encoder(nn.Module):
+class PairEncoder(nn.Module):
     """Transformer over the patches of one or two images.
 
     Source: Face-ViT, Eq. 4.1 to 4.4.
@@ -133,7 +133,7 @@ class Encoder(nn.Module):
     head_dim: int = 64
     attention: str = "norm"
     logit_scale: str = "head"
-    windows: Windows | None = None
+    windows: PatchWindows | None = None
     dropout_rate: float = 0.1
     dtype: DTypeLike = jnp.float32
 
@@ -165,7 +165,7 @@ class Encoder(nn.Module):
 
         attention = []
         for index in range(self.depth):
-            layer = Layer(
+            layer = PairLayer(
                 num_heads=self.num_heads,
                 head_dim=self.head_dim,
                 mlp_dim=self.mlp_dim,
@@ -198,7 +198,7 @@ class Encoder(nn.Module):
             value = getattr(self, name)
             if value not in known:
                 raise ValueError(
-                    f"Encoder: unknown {name} {value!r}; use one of {known}."
+                    f"PairEncoder: unknown {name} {value!r}; use one of {known}."
                 )
         shapes = [image.shape for image in images]
         want = f"[B, {self.num_patches}, {self.width}]"
@@ -208,7 +208,7 @@ class Encoder(nn.Module):
             fits = all(self._windows_in(shape) == self.num_patches for shape in shapes)
         if not fits or len(set(shapes)) != 1 or len(shapes) > 2:
             raise ValueError(
-                f"Encoder: one or two images of one shape must be {want}; got "
+                f"PairEncoder: one or two images of one shape must be {want}; got "
                 f"{', '.join(map(str, shapes))}; compute their patches alike or change "
                 "num_patches and width."
             )

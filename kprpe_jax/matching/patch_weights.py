@@ -5,39 +5,26 @@ the image correlates with the other one, or none of its keypoints lies inside. A
 set without weight moves nothing and has similarity 0 (`sinkhorn.transport`).
 """
 
-from typing import NamedTuple
-
 import jax
 import jax.numpy as jnp
 from jax import Array
 
+from kprpe_jax.core.features import Features
 from kprpe_jax.core.unit import unit
 
 WEIGHTINGS = (
     "uniform", "apc", "cc", "sc", "landmarks", "sc_distance", "apc_joint",
+    "apc_unit", "cc_unit", "apc_joint_unit",
 )  # fmt: skip
+# The paper's choice. On LFW (docs/matching.md, alpha 0.7) it is uniform's equal within
+# the standard error on all four kinds of queries, and ahead on crops and on pairs.
+DEFAULT_WEIGHTING = "apc"
+
+# (rows, columns) of patches; a pair of them where query and gallery differ.
+Grid = tuple[int, int]
+Grids = Grid | tuple[Grid, Grid]
 
 _LEAST_TOTAL = 1e-12  # less counts as none: its gradient would not be finite
-
-
-class Faces(NamedTuple):
-    """What of a set of images enters a comparison.
-
-    The official code uses unit patches and, as centers, means of the patches as they
-    came: `Faces(embeddings, unit(patches), centers=patches.mean(-2))`.
-
-    Attributes:
-      embeddings: [..., D], from the last linear layer; not normalized.
-      patches: [..., N, C], of the last feature map, row by row; any floating type.
-      centers: [..., C], of an image, for the other image's APC weights; None: the mean
-        of the patches (Eq. 3.7).
-      densities: [..., N], from `landmark_density`, for LMK weights.
-    """
-
-    embeddings: Array
-    patches: Array
-    centers: Array | None = None
-    densities: Array | None = None
 
 
 def normalize(weights: Array) -> Array:
@@ -105,47 +92,50 @@ def landmark_density(keypoints: Array, grid: tuple[int, int]) -> Array:
 
 
 def pair_weights(
-    kind: str, query: Faces, gallery: Faces, similarity: Array
+    kind: str,
+    query: Features,
+    gallery: Features,
+    similarity: Array,
+    *,
+    grid: Grids | None = None,
 ) -> tuple[Array, Array]:
     """Weights of both sides of pairs by one of the thesis' rules.
 
     Args:
       kind: `uniform`, `apc`, `cc`, `sc`, `landmarks` (Sec. 3.1.5); and as in the
-        official code `sc_distance`, which sums distances in place of cosines, and
-        `apc_joint`, APC in which both sides together sum to 1.
+        official code `sc_distance`, which sums distances in place of cosines,
+        `apc_joint`, APC in which both sides together sum to 1, and `apc_unit`,
+        `cc_unit`, `apc_joint_unit`: what sums up the other image is the same (the mean
+        of its patches as they are, its embedding), but unit patches correlate with it.
       query, gallery: their leading axes fit together by broadcasting.
       similarity: float32 [..., N, M], cosines of their patches.
+      grid: of the patches, for `landmarks`.
     Returns: float32 [..., N] and [..., M].
     Raises: ValueError: unknown kind; what it needs is missing or of another width.
     """
-    if kind == "uniform":
-        return uniform_weights(query.patches), uniform_weights(gallery.patches)
-    if kind == "landmarks":
-        if query.densities is None or gallery.densities is None:
-            raise ValueError(
-                "pair_weights: 'landmarks' needs densities on both sides; got none; "
-                "make them with `landmark_density`."
-            )
-        return query.densities, gallery.densities
-    if kind in ("sc", "sc_distance"):
-        return spatial_weights(similarity if kind == "sc" else 1.0 - similarity)
     if kind not in WEIGHTINGS:
         raise ValueError(
             f"pair_weights: unknown weighting {kind!r}; use one of {WEIGHTINGS}."
         )
-    others = [x.embeddings if kind == "cc" else _center(x) for x in (gallery, query)]
-    for faces, other in zip((query, gallery), others, strict=True):
-        if faces.patches.shape[-1] != other.shape[-1]:
+    sides = query, gallery
+    if kind == "uniform":
+        return uniform_weights(query.patches), uniform_weights(gallery.patches)
+    if kind == "landmarks":
+        return _densities(sides, grid)
+    if kind in ("sc", "sc_distance"):
+        return spatial_weights(similarity if kind == "sc" else 1.0 - similarity)
+    rule = kind.removesuffix("_unit")
+    others = [x.embeddings if rule == "cc" else _center(x) for x in (gallery, query)]
+    for features, other in zip(sides, others, strict=True):
+        if features.patches.shape[-1] != other.shape[-1]:
             raise ValueError(
                 f"pair_weights: {kind!r} needs patches as wide as what they correlate "
-                f"with; got {faces.patches.shape[-1]} and {other.shape[-1]} channels; "
-                "choose another weighting."
+                f"with; got {features.patches.shape[-1]} and {other.shape[-1]} "
+                "channels; choose another weighting."
             )
-    raw = [
-        _correlation(faces.patches, other)
-        for faces, other in zip((query, gallery), others, strict=True)
-    ]
-    if kind != "apc_joint":
+    patches = [unit(x.patches) if rule != kind else x.patches for x in sides]
+    raw = [_correlation(*both) for both in zip(patches, others, strict=True)]
+    if rule != "apc_joint":
         return normalize(raw[0]), normalize(raw[1])
     lead = jnp.broadcast_shapes(*(x.shape[:-1] for x in raw))
     raw = [jnp.broadcast_to(x, (*lead, x.shape[-1])) for x in raw]
@@ -153,10 +143,29 @@ def pair_weights(
     return tuple(jnp.split(joint, [raw[0].shape[-1]], axis=-1))
 
 
-def _center(faces: Faces) -> Array:
-    if faces.centers is not None:
-        return faces.centers
-    return faces.patches.astype(jnp.float32).mean(-2)
+def _densities(
+    sides: tuple[Features, Features], grid: Grids | None
+) -> tuple[Array, Array]:
+    """Landmark densities of both sides."""
+    if grid is None or any(x.keypoints is None for x in sides):
+        raise ValueError(
+            "pair_weights: 'landmarks' needs the keypoints of both sides and the grid "
+            "of their patches; got none; give them, or choose another weighting."
+        )
+    grids = grid if isinstance(grid[0], tuple) else (grid, grid)
+    for features, (rows, columns) in zip(sides, grids, strict=True):
+        if features.patches.shape[-2] != rows * columns:
+            raise ValueError(
+                f"pair_weights: the grid {rows} x {columns} must hold all patches of "
+                f"an image; got {features.patches.shape[-2]}; correct the grid."
+            )
+    both = zip(sides, grids, strict=True)
+    return tuple(landmark_density(x.keypoints, one) for x, one in both)
+
+
+def _center(features: Features) -> Array:
+    """The mean of an image's patches (Eq. 3.7)."""
+    return features.patches.astype(jnp.float32).mean(-2)
 
 
 def _correlation(patches: Array, other: Array) -> Array:

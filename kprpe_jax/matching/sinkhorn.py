@@ -29,7 +29,7 @@ class Solver(NamedTuple):
     """How a transport problem is solved; static under `jax.jit`.
 
     `Solver()`, the default of `transport`, `earth_movers` and `match_faces`, takes any
-    epsilon and any weights. `two_stage.FAST`, the default of rankings, has
+    epsilon and any weights. `FAST`, the default of rankings, has
     domain='kernel' and unequal='query': many times faster, and the same flow up to
     round-off where both sides' weights have one total, as those of `patch_weights` do;
     where they have not, all of the query's weight moves, and only the lighter side's
@@ -62,6 +62,10 @@ class Solver(NamedTuple):
     unequal: str = "partial"
     scale_cost: str = "none"
     start_epsilon: float | None = None
+
+
+# Weights that sum to 1 on both sides need nothing more; see `Solver`.
+FAST = Solver(domain="kernel", unequal="query")
 
 
 class Plan(NamedTuple):

@@ -3,28 +3,22 @@
 The networks of Face-ViT, Table 4.1: V and H1 are `OneImage`, H2 is `SameOrNot`, H2L is
 `TwoLinear`; C is `backbones.arcface_resnet`, whose patch map H1, H2 and H2L read. They
 take patches rather than images, so a gallery's patches are computed once, and the CNN
-is trained or, under `jax.lax.stop_gradient`, frozen by whoever calls both.
+is trained or, under `jax.lax.stop_gradient`, frozen by the caller.
 
 Losses: `margin_softmax` of a `OneImage` embedding, or of `PairFeatures.trained` with
 the labels of the first images and then of the second (Eq. 4.7); `same_or_not_loss`.
 """
 
-from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jax import Array
-from jax.typing import ArrayLike
 
 from kprpe_jax.core.unit import unit
 from kprpe_jax.layers.batch_norm import BatchNorm
-from kprpe_jax.matching.patch_encoder import Encoder
-from kprpe_jax.matching.patch_weights import Faces
-from kprpe_jax.matching.two_stage import chunks, default_chunk
+from kprpe_jax.matching.patch_encoder import PairEncoder
 
 HEAD_NORMS = ("layer", "batch")
 
@@ -52,11 +46,11 @@ class OneImage(nn.Module):
       encoder: its width is that of the embedding.
     """
 
-    encoder: Encoder
+    encoder: PairEncoder
 
     @nn.compact
     def __call__(self, images: Array, *, train: bool = False) -> Array:
-        """Embed; `images` as `Encoder` takes one. Returns float32 [B, C]."""
+        """Embed; `images` as `PairEncoder` takes one. Returns float32 [B, C]."""
         tokens = self.encoder(images, train=train)
         return _layer_norm("norm")(tokens.summary)
 
@@ -67,11 +61,11 @@ class SameOrNot(nn.Module):
     Source: Face-ViT, Sec. 4.4, H2.
     """
 
-    encoder: Encoder
+    encoder: PairEncoder
 
     @nn.compact
     def __call__(self, first: Array, second: Array, *, train: bool = False) -> Array:
-        """Compare; images as `Encoder` takes two. Returns float32 [B, 2]."""
+        """Compare; images as `PairEncoder` takes two. Returns float32 [B, 2]."""
         tokens = self.encoder(first, second, train=train)
         return nn.Dense(2, name="head")(_layer_norm("norm")(tokens.summary))
 
@@ -89,7 +83,7 @@ class TwoLinear(nn.Module):
       shared_head: one linear layer (and batch norm) for both images.
     """
 
-    encoder: Encoder
+    encoder: PairEncoder
     output_dim: int = 512
     head_norm: str = "layer"
     shared_head: bool = False
@@ -105,7 +99,7 @@ class TwoLinear(nn.Module):
             [B, H, W, 3] in [-1, 1].
           train: batch statistics and dropout are on; needs the rng stream `dropout`
             where there is any.
-        Raises: ValueError: unknown `head_norm`; as `Encoder`.
+        Raises: ValueError: unknown `head_norm`; as `PairEncoder`.
         """
         if self.head_norm not in HEAD_NORMS:
             raise ValueError(
@@ -130,6 +124,9 @@ class TwoLinear(nn.Module):
         if self.head_norm == "batch":
             trained = _layer_norm("loss_norm")(trained)
         return PairFeatures(*features, trained)
+
+
+PairNetwork = OneImage | SameOrNot | TwoLinear
 
 
 def _layer_norm(name: str) -> nn.LayerNorm:
@@ -158,70 +155,20 @@ def feature_similarity(features: PairFeatures) -> Array:
     return (unit(features.first) * unit(features.second)).sum(-1)
 
 
-def second_stage(
-    queries: Faces,
-    gallery: Faces,
-    rows: np.ndarray,
-    *,
-    score: Callable[[Array, Array], Array],
-    chunk: int | None = None,
-) -> np.ndarray:
-    """`two_stage.second_stage` with a network in place of the earth mover's distance.
-
-    `two_stage(queries, gallery, compare=partial(second_stage, score=score))` mixes what
-    it gives with the cosine.
+def score_pairs(
+    model: PairNetwork, variables: dict[str, Any], first: Array, second: Array
+) -> Array:
+    """How alike pairs are: a cosine, or H2's probability.
 
     Args:
-      queries, gallery: their patches are compared.
-      rows, score, chunk: as `score_candidates`.
-    Returns: float32 [Q, k], -inf where there is no candidate.
-    Raises: ValueError: as `score_candidates`.
+      model, variables: the network.
+      first, second: [P, ...], as it reads images.
+    Returns: float32 [P].
     """
-    return score_candidates(score, queries.patches, gallery.patches, rows, chunk=chunk)
-
-
-def score_candidates(
-    score: Callable[[Array, Array], Array],
-    queries: ArrayLike,
-    gallery: ArrayLike,
-    rows: np.ndarray,
-    *,
-    chunk: int | None = None,
-) -> np.ndarray:
-    """Similarities of each query with its own candidates, for `two_stage.rank_again`.
-
-    Source: Face-ViT, Sec. 5.3.2: the 100 best by cosine again, mixed with alpha = 0.7.
-    Args:
-      score: jitted; patches [P, N, C] of the query, the same of the candidate -> [P].
-        The thesis does not say which image is the first; here the query is.
-      queries: [Q, N, C], host or device.
-      gallery: [G, N, C]; only what one chunk needs is on the device at a time.
-      rows: int [Q, k], from `two_stage.first_stage`; -1 = no candidate.
-      chunk: queries compared at once; None: as `two_stage`.
-    Returns: float32 [Q, k], -inf where there is no candidate.
-    Raises: ValueError: rows that are not there, a score that is not finite.
-    """
-    rows, size = np.asarray(rows), len(gallery)
-    if rows.size and not -1 <= rows.min() <= rows.max() < size:
-        raise ValueError(
-            f"score_candidates: rows must lie in [0, {size}), or be -1; got "
-            f"{rows.min()} to {rows.max()}; rank this gallery."
-        )
-    if not rows.size:
-        return np.zeros(rows.shape, np.float32)
-    scores: list[Array] = []
-    for part in chunks(len(rows), default_chunk() if chunk is None else chunk):
-        first = jnp.asarray(queries[np.repeat(part, rows.shape[1])])
-        second = jnp.asarray(gallery[np.maximum(rows[part], 0).ravel()])
-        jax.block_until_ready(scores[-1:])  # not more than two chunks in memory
-        scores.append(score(first, second))
-    result = np.concatenate([np.asarray(x) for x in scores])
-    result = result.reshape(-1, rows.shape[1])[: len(rows)].astype(np.float32)
-    bad = np.argwhere(~np.isfinite(result) & (rows >= 0))
-    if bad.size:
-        raise ValueError(
-            f"score_candidates: scores must be finite; got {len(bad)} that are not, "
-            f"the first of query {bad[0, 0]} and gallery row {rows[tuple(bad[0])]}; "
-            "find out which image made it."
-        )
-    return np.where(rows < 0, -np.inf, result)
+    if isinstance(model, OneImage):
+        sides = (unit(model.apply(variables, side)) for side in (first, second))
+        return jnp.multiply(*sides).sum(-1)
+    output = model.apply(variables, first, second)
+    if isinstance(model, SameOrNot):
+        return same_probability(output)
+    return feature_similarity(output)

@@ -27,14 +27,13 @@ from kprpe_jax.evaluation.roc import (
 from kprpe_jax.evaluation.verification import fold_accuracy
 from kprpe_jax.losses.class_centers import margin_softmax
 from kprpe_jax.losses.margin import make_margin
-from kprpe_jax.matching.patch_encoder import Encoder, Windows
+from kprpe_jax.matching.patch_encoder import PairEncoder, PatchWindows
 from kprpe_jax.matching.two_image import (
     OneImage,
     SameOrNot,
     TwoLinear,
-    feature_similarity,
     same_or_not_loss,
-    same_probability,
+    score_pairs,
 )
 from kprpe_jax.tasks import pair_data
 from kprpe_jax.tasks.pair_data import CNN, OpenRows, PairData
@@ -122,7 +121,7 @@ def make_model(options: ConfigDict) -> OneImage | SameOrNot | TwoLinear:
     Args:
       options: variant, of VARIANTS; window_size, window_stride, window_padding (pixels
         of learned patches; window_size 0: patches are given); output_dim, head_norm and
-        shared_head of `TwoLinear`; the fields of `Encoder`.
+        shared_head of `TwoLinear`; the fields of `PairEncoder`.
     Raises: ValueError: unknown variant.
     """
     fields = options.to_dict()
@@ -136,8 +135,8 @@ def make_model(options: ConfigDict) -> OneImage | SameOrNot | TwoLinear:
             f"config.model.variant must be one of {', '.join(VARIANTS)}; got "
             f"{variant!r}."
         )
-    windows = Windows(size, stride, padding) if size else None
-    encoder = Encoder(
+    windows = PatchWindows(size, stride, padding) if size else None
+    encoder = PairEncoder(
         **{**fields, "dtype": jnp.dtype(fields["dtype"])}, windows=windows
     )
     if variant == "one_image":
@@ -193,26 +192,6 @@ def make_loss(
     return loss
 
 
-def score_sides(
-    model: nn.Module, variables: dict[str, Any], first: Array, second: Array
-) -> Array:
-    """How alike pairs are: a cosine, or H2's probability.
-
-    Args:
-      model: from `make_model`.
-      variables: of it.
-      first, second: [P, ...], as it reads images.
-    Returns: float32 [P].
-    """
-    if isinstance(model, OneImage):
-        sides = (unit(model.apply(variables, side)) for side in (first, second))
-        return jnp.multiply(*sides).sum(-1)
-    output = model.apply(variables, first, second)
-    if isinstance(model, SameOrNot):
-        return same_probability(output)
-    return feature_similarity(output)
-
-
 def transformer_variables(params: Any, collections: Any) -> dict[str, Any]:
     """A training state's variables of the transformer."""
     own = {name: c for name, c in collections.items() if name != CNN}
@@ -232,7 +211,7 @@ def pair_evaluator(config: ConfigDict, model: nn.Module, data: PairData) -> Eval
     def score(params, collections, batch):
         sides, _ = data.read(params, collections, batch, jax.random.key(0), train=False)
         variables = transformer_variables(params, collections)
-        scores = {"score": score_sides(model, variables, sides[:, 0], sides[:, 1])}
+        scores = {"score": score_pairs(model, variables, sides[:, 0], sides[:, 1])}
         if "embedding" in batch:
             first, second = (unit(batch["embedding"][:, side]) for side in (0, 1))
             scores["cosine"] = (first * second).sum(-1)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from kprpe_jax.backbones.arcface_resnet import ArcFaceResNet
-from kprpe_jax.matching.patch_encoder import Encoder, Windows
+from kprpe_jax.matching.patch_encoder import PairEncoder, PatchWindows
 from kprpe_jax.matching.two_image import OneImage, SameOrNot, TwoLinear
 from kprpe_jax.weights import patch_backbones
 from kprpe_jax.weights import rules as table
@@ -66,7 +66,7 @@ def face_vit_from_official(name: str, constructor: Mapping[str, Any]) -> FaceViT
         dropout_rate=args.get("emb_dropout", 0.0),
     )
     if name.endswith("_face"):  # without CNN; trained on 0..255
-        windows = Windows(args["patch_size"], args["patch_size"], 0, 127.5, 127.5)
+        windows = PatchWindows(args["patch_size"], args["patch_size"], 0, 127.5, 127.5)
         if name == "ViTs_face":
             windows = windows._replace(size=args["ac_patch_size"], padding=args["pad"])
         fields |= dict(windows=windows, attention="norm_residual")
@@ -74,12 +74,12 @@ def face_vit_from_official(name: str, constructor: Mapping[str, Any]) -> FaceViT
         size, stride, padding = (
             args[k] for k in ("ac_patch_size", "patch_size", "pad")
         )
-        fields |= dict(windows=Windows(size, stride, padding))
+        fields |= dict(windows=PatchWindows(size, stride, padding))
     if "windows" in fields:
         size, stride, padding, *_ = fields["windows"]
         side = (args["image_size"] + 2 * padding - size) // stride + 1
         fields |= dict(num_patches=side**2)
-    encoder = Encoder(**fields)
+    encoder = PairEncoder(**fields)
     if name != "ViT_face_model":
         return OneImage(encoder)
     if args.get("use_cls"):
@@ -205,12 +205,12 @@ def _layer(index: int) -> str:
     return f"transformer.layers.{index}"
 
 
-def _rows_first(encoder: Encoder) -> bool:
+def _rows_first(encoder: PairEncoder) -> bool:
     """Windows are flattened row, column, channel where they do not overlap."""
     return encoder.windows.size == encoder.windows.stride
 
 
-def _unfold(weights: np.ndarray, encoder: Encoder) -> np.ndarray:
+def _unfold(weights: np.ndarray, encoder: PairEncoder) -> np.ndarray:
     """[C, inputs] with the inputs in the order in which windows are flattened."""
     size = encoder.windows.size
     if weights.shape != (encoder.width, 3 * size**2):

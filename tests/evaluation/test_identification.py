@@ -11,7 +11,7 @@ from kprpe_jax.evaluation.identification import (
     outcome_of_search,
     rank_accuracy,
 )
-from kprpe_jax.evaluation.search import search
+from kprpe_jax.matching.nearest import search
 
 
 @pytest.fixture

@@ -8,9 +8,9 @@ from experiments.deepface_emd.reranking_features import Network
 from experiments.deepface_emd.reranking_photos import Photos
 from experiments.face_vit import pair_matching
 from experiments.face_vit.pair_networks import Images, Scorer, cnn_scorer
+from kprpe_jax.core.features import Features
 from kprpe_jax.evaluation.pairs import sample_pairs
 from kprpe_jax.geometry.template import ARCFACE_112
-from kprpe_jax.matching.patch_weights import Faces
 from kprpe_jax.matching.two_stage import first_stage
 from kprpe_jax.report import pair_matching as report
 from kprpe_jax.training.config import load_config, save_config
@@ -40,7 +40,7 @@ def trial(rng):
     }
     ranked = {
         kind: first_stage(
-            Faces(images.embeddings, None), Faces(embeddings, None), ranks=count
+            Features(images.embeddings, None), Features(embeddings, None), ranks=count
         )
         for kind, images in asked.items()
     }

@@ -11,12 +11,12 @@ from experiments.deepface_emd.patch_verification import (
     table,
     verify_by_patches,
 )
-from experiments.deepface_emd.reranking_features import Features, Network
+from experiments.deepface_emd.reranking_features import Network, PhotoFeatures
+from kprpe_jax.core.features import Features
 from kprpe_jax.data.pair_sets import PairSet
 from kprpe_jax.evaluation.verification import fold_accuracy
 from kprpe_jax.matching.earth_movers import match_faces
-from kprpe_jax.matching.patch_weights import Faces
-from kprpe_jax.matching.two_stage import FAST
+from kprpe_jax.matching.sinkhorn import FAST
 from tests.quick import quick_jit
 
 
@@ -44,7 +44,7 @@ def test_mix_of_both_scores(rng):
     patches = centers[labels] + 0.8 * rng.normal(size=(40, 6, 8)) + 0.5
     embeddings = patches.mean(1) + 0.3 * rng.normal(size=(40, 8))
     arrays = (np.float32(x) for x in (embeddings, patches))
-    features = Features(Faces(*arrays), np.float32(patches.mean(1)))
+    features = PhotoFeatures(Features(*arrays), np.float32(patches.mean(1)), None)
     first, second = rng.integers(0, 40, (2, 70))
     second[:35] = first[:35] // 4 * 4 + (first[:35] + 1) % 4
     mixed = rng.permutation(70)
@@ -79,7 +79,7 @@ def test_features_of_all_rows():
 
     def embed(images, keypoints):
         mean = images.mean((1, 2))
-        return Features(Faces(mean, mean[:, None], densities=keypoints[:, :, 0]), mean)
+        return PhotoFeatures(Features(mean, mean[:, None]), mean, keypoints[:, :, 0])
 
     features, known = embed_all(Rows(), Network("mean", embed), batch_size=4)
     np.testing.assert_allclose(

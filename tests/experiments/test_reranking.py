@@ -2,6 +2,7 @@
 
 from functools import partial
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -9,16 +10,18 @@ from PIL import Image
 
 from experiments.deepface_emd import reranking_trial
 from experiments.deepface_emd.reranking import main, run_study
-from experiments.deepface_emd.reranking_features import Features, Network
+from experiments.deepface_emd.reranking_features import Network, PhotoFeatures
 from experiments.deepface_emd.reranking_photos import read_dataset
 from experiments.deepface_emd.reranking_scores import WEIGHTINGS, pair_scores
+from kprpe_jax.core.features import Features
 from kprpe_jax.data.importers.dataset import write_dataset
 from kprpe_jax.data.importers.image_folder import open_image_folder
 from kprpe_jax.data.importers.landmarks import read_landmarks
 from kprpe_jax.geometry.template import ARCFACE_112
 from kprpe_jax.matching.earth_movers import match_faces
-from kprpe_jax.matching.patch_weights import Faces, landmark_density
-from kprpe_jax.matching.two_stage import FAST, first_stage
+from kprpe_jax.matching.patch_weights import landmark_density
+from kprpe_jax.matching.sinkhorn import FAST
+from kprpe_jax.matching.two_stage import first_stage
 from kprpe_jax.report import reranking as report
 from tests.quick import quick_jit
 
@@ -33,7 +36,7 @@ def trial(rng):
     gallery = (centers[labels] + 0.5 * rng.normal(size=(24, 5))).astype(np.float32)
     rows = rng.permutation(24)[:10]
     queries = gallery[rows] + 0.5 * rng.normal(size=(10, 5)).astype(np.float32)
-    first = first_stage(Faces(queries, None), Faces(gallery, None), ranks=24)
+    first = first_stage(Features(queries, None), Features(gallery, None), ranks=24)
     scores = rng.normal(size=(10, 9, len(WEIGHTINGS))).astype(np.float32)
     return reranking_trial.Trial(rows, labels[rows], labels, first, scores)
 
@@ -41,7 +44,7 @@ def trial(rng):
 def by_hand(trial, scores, alpha, k, own):
     """P@1, R-precision and MAP@R with the own photo removed or kept, one by one."""
     figures = []
-    for q, (rows, cosines) in enumerate(zip(*trial.first, strict=True)):
+    for q, (rows, cosines) in enumerate(zip(*trial.first[:2], strict=True)):
         pairs = [
             (row, alpha * score + (1 - alpha) * cosine)
             for row, cosine, score in zip(rows, cosines, scores[q], strict=False)
@@ -85,8 +88,9 @@ def test_several_weightings_at_once(rng):
         points = rng.random((*lead, 5, 2))
         arrays = rng.normal(size=(*lead, 4)), patches
         arrays = [jnp.asarray(x, jnp.float32) for x in arrays]
-        faces = Faces(*arrays, densities=landmark_density(points, (3, 2)))
-        return Features(faces, jnp.asarray(rng.normal(size=(*lead, 8)), jnp.float32))
+        faces = Features(*arrays, keypoints=points)
+        pooled = jnp.asarray(rng.normal(size=(*lead, 8)), jnp.float32)
+        return PhotoFeatures(faces, pooled, landmark_density(points, (3, 2)))
 
     query, gallery = draw(2), draw(2, 3)
     got = pair_scores(query, gallery, WEIGHTINGS)
@@ -95,8 +99,9 @@ def test_several_weightings_at_once(rng):
         for side in (query, gallery):
             faces = side.faces
             sides.append(faces._replace(embeddings=side.pooled))
-        one = Faces(*(None if x is None else x[:, None] for x in sides[0]))
-        match = quick_jit(partial(match_faces, weighting=name, solver=FAST))
+        one = jax.tree.map(lambda x: x[:, None], sides[0])
+        options = dict(weighting=name, solver=FAST, grid=(3, 2))
+        match = quick_jit(partial(match_faces, **options))
         want = match(one, sides[1]).score
         np.testing.assert_allclose(got[:, :, i], want, atol=1e-5, err_msg=name)
 
@@ -128,7 +133,7 @@ def mean_colors(images, keypoints):
     patches = maps.reshape(len(images), 4, 3)
     embeddings = patches.reshape(len(images), 12)
     density = landmark_density(keypoints, (2, 2))
-    return Features(Faces(embeddings, patches, densities=density), patches.mean(1))
+    return PhotoFeatures(Features(embeddings, patches), patches.mean(1), density)
 
 
 @pytest.fixture(scope="module")

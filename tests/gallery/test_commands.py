@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from kprpe_jax.core.features import Features
 from kprpe_jax.data.importers.image_folder import open_image_folder
 from kprpe_jax.gallery import command, enroll, identify
 from kprpe_jax.gallery.encoder import Encoder, fingerprint
 from kprpe_jax.gallery.gallery import Gallery
-from kprpe_jax.matching.patch_weights import Faces
 
 PEOPLE = ("ann", "bob", "cleo")
 
@@ -26,7 +26,7 @@ def tiny_encoder(weights):
 
     def embed(images, keypoints):
         patches = images.reshape(len(images), 2, 8 * 8 * 3) @ kernel
-        return Faces(patches.reshape(len(images), -1) @ head, patches)
+        return Features(patches.reshape(len(images), -1) @ head, patches)
 
     return Encoder("tiny", weights, (16, 8), (2, 1), embed)
 

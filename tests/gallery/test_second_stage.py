@@ -15,7 +15,8 @@ from kprpe_jax.gallery.gallery import Gallery
 from kprpe_jax.gallery.pair_run import PairRun, read_pair_run
 from kprpe_jax.gallery.photos import aligned_photos, embed_faces, read_photo
 from kprpe_jax.matching.explanations import cross_correlation, pair_tokens
-from kprpe_jax.tasks.pair_matching import make_model, score_sides
+from kprpe_jax.matching.two_image import score_pairs
+from kprpe_jax.tasks.pair_matching import make_model
 from kprpe_jax.training import loop
 from tests.gallery.test_commands import (  # noqa: F401
     call,
@@ -82,7 +83,7 @@ def test_the_second_stage_is_the_network(folder, trained, kind):  # noqa: F811
     answers = json.loads(output.read_text())[0]["answers"]
     assert len(answers) == 6
     own = patches_of(query)
-    score = quick_jit(partial(score_sides, run.model, run.variables))
+    score = quick_jit(partial(score_pairs, run.model, run.variables))
     tokens_of = quick_jit(partial(pair_tokens, run.model, run.variables))
     for answer in answers:
         other = patches_of(folder / "photos" / answer["photo"])

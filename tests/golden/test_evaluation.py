@@ -19,7 +19,6 @@ from kprpe_jax.evaluation.identification import (
 from kprpe_jax.evaluation.protocols import distractor_search
 from kprpe_jax.evaluation.roc import area_under_curve, roc_curve, tar_at_far
 from kprpe_jax.evaluation.scores import pair_distance, pair_similarity
-from kprpe_jax.evaluation.search import search
 from kprpe_jax.evaluation.streamed_roc import stream_tar_at_far
 from kprpe_jax.evaluation.templates import pool_templates, template_rows
 from kprpe_jax.evaluation.verification import (
@@ -29,6 +28,7 @@ from kprpe_jax.evaluation.verification import (
     fold_tar_at_far,
 )
 from kprpe_jax.fusion.landmark_score import landmark_score, score_weighted
+from kprpe_jax.matching.nearest import search
 from tests.golden.golden import assert_close, case_params, load_case
 
 pytestmark = pytest.mark.golden

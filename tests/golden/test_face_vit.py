@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 
 from kprpe_jax.backbones.arcface_resnet import ArcFaceResNet
+from kprpe_jax.core.features import Features
 from kprpe_jax.core.unit import unit
 from kprpe_jax.evaluation.scores import pair_distance
 from kprpe_jax.evaluation.verification import fold_accuracy, fold_roc
 from kprpe_jax.losses.margin import make_margin, margin_logits
 from kprpe_jax.matching.earth_movers import match_faces
-from kprpe_jax.matching.patch_weights import Faces
+from kprpe_jax.matching.sinkhorn import FAST
 from kprpe_jax.matching.two_image import feature_similarity
-from kprpe_jax.matching.two_stage import FAST
 from kprpe_jax.weights.face_vit import (
     export_weights,
     face_vit_from_official,
@@ -182,9 +182,8 @@ def test_verification(case):
     folds = dict(num_folds=loaded.meta["constructor_kwargs"]["nrof_folds"])
     distance = np.asarray(pair_distance(embeddings[::2], embeddings[1::2]))
     patches = as_patches(given["maps"])
-    faces = Faces(embeddings, unit(patches), centers=patches.mean(1))
-    query, gallery = (Faces(*(x[i::2] for x in faces[:3])) for i in (0, 1))
-    match = quick_jit(partial(match_faces, weighting="apc", solver=FAST))
+    query, gallery = (Features(embeddings[i::2], patches[i::2]) for i in (0, 1))
+    match = quick_jit(partial(match_faces, weighting="apc_unit", solver=FAST))
     emd = np.asarray(match(query, gallery).score)
     mixed = np.clip(alpha * emd + (1 - alpha) * distance, -1, 1)
 

@@ -10,8 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from kprpe_jax.core.features import Features, take
 from kprpe_jax.core.unit import unit
 from kprpe_jax.evaluation.retrieval import count_relevant, retrieval
+from kprpe_jax.matching.candidates import second_stage
 from kprpe_jax.matching.earth_movers import match_faces
 from kprpe_jax.matching.flow import (
     Correspondence,
@@ -19,9 +21,9 @@ from kprpe_jax.matching.flow import (
     flow_picture,
     official_correspondence,
 )
-from kprpe_jax.matching.patch_weights import Faces, landmark_density, pair_weights
-from kprpe_jax.matching.sinkhorn import Solver, transport
-from kprpe_jax.matching.two_stage import FAST, first_stage, rank_again, second_stage
+from kprpe_jax.matching.patch_weights import pair_weights
+from kprpe_jax.matching.sinkhorn import FAST, Solver, transport
+from kprpe_jax.matching.two_stage import first_stage, rank_again
 from tests.golden.golden import assert_close, case_params, load_case
 from tests.quick import quick_jit
 
@@ -31,12 +33,12 @@ compare = quick_jit(match_faces, static_argnames=("weighting", "solver"))
 solve = quick_jit(transport, static_argnums=3)
 
 BOUND = 1e-4
-KINDS = {
+KINDS = {  # the official code's rules: unit patches, centers of them as they were
     "uniform": "uniform",
-    "apc": "apc",
-    "cc": "cc",
+    "apc": "apc_unit",
+    "cc": "cc_unit",
     "sc": "sc_distance",
-    "uew": "apc_joint",
+    "uew": "apc_joint_unit",
     "lmk": "landmarks",
 }
 SOLVERS = {
@@ -50,19 +52,19 @@ def arrays(case):
     return loaded.meta, loaded.arrays["in"], loaded.arrays["out"]
 
 
-def official_faces(maps, grid, embeddings, keypoints=None):
-    """Faces as the official code makes them of maps [..., C, h, w]."""
+def official_features(maps, grid, embeddings, keypoints=None):
+    """Features as the official code makes them of maps [..., C, h, w]."""
     rows, columns = (
         have // want for have, want in zip(maps.shape[-2:], grid, strict=True)
     )
     raw = maps.reshape(*maps.shape[:-2], grid[0], rows, grid[1], columns)
     raw = raw.mean((-3, -1)).reshape(*maps.shape[:-2], -1).swapaxes(-1, -2)
-    densities = None if keypoints is None else landmark_density(keypoints, grid)
-    return Faces(embeddings, unit(raw), raw.mean(-2), densities)
+    return Features(embeddings, raw, keypoints=keypoints)
 
 
-def pick(faces, row):
-    return Faces(*(None if x is None else x[row] for x in faces))
+def with_centers(patches, centers):
+    """Features for the rule `cc`, which then weighs as APC with these centers does."""
+    return Features(centers, patches)
 
 
 def sides_of(meta, given):
@@ -73,7 +75,7 @@ def sides_of(meta, given):
         # Theirs takes points up to one cell left of or above the image for inside ones.
         points = [np.where((x < 0) & (x > -1 / grid[0]), 0, x) for x in points]
     query, gallery = (
-        official_faces(given[f"{side}_map"], grid, given[f"{side}_fea"], keypoints)
+        official_features(given[f"{side}_map"], grid, given[f"{side}_fea"], keypoints)
         for side, keypoints in zip(("query", "gallery"), points, strict=True)
     )
     return query, gallery
@@ -85,19 +87,24 @@ def test_every_weighting(case, domain):
     meta, given, want = arrays(case)
     base = SOLVERS[domain]._replace(epsilon=meta["epsilon"])
     query, gallery = sides_of(meta, given)
+    grid = tuple(meta["grid"])
     kinds = [kind for kind in KINDS if f"sim_{kind}" in want]
     if domain == "log":  # weights do not depend on it
         kinds = ["apc", "uew"]
 
     @quick_jit
     def compute(query, gallery):
-        similarity = jnp.einsum("nc,gmc->gnm", query.patches, gallery.patches)
+        sides = unit(query.patches), unit(gallery.patches)
+        similarity = jnp.einsum("nc,gmc->gnm", *sides)
         result = {}
         for kind in kinds:
             solver = base._replace(iterations=int(want[f"iters_{kind}"]))
-            options = dict(weighting=KINDS[kind], solver=solver)
-            weights = pair_weights(KINDS[kind], query, gallery, similarity)
-            result[kind] = weights, match_faces(query, gallery, **options)
+            options = dict(weighting=KINDS[kind], grid=grid)
+            weights = pair_weights(
+                options["weighting"], query, gallery, similarity, grid=grid
+            )
+            match = match_faces(query, gallery, solver=solver, **options)
+            result[kind] = weights, match
         return result
 
     for kind, ((v, u), match) in compute(query, gallery).items():
@@ -122,7 +129,8 @@ def test_each_pair_alone(case):
         scores = []
         for row, rounds in enumerate(want["iters_apc_single"].tolist()):
             solver = SOLVERS["kernel"]._replace(iterations=rounds)
-            scores.append(match_faces(query, pick(gallery, row), solver=solver).score)
+            options = dict(weighting="apc_unit", solver=solver)
+            scores.append(match_faces(query, take(gallery, row), **options).score)
         return jnp.stack(scores)
 
     assert_close(compute(query, gallery), want["sim_apc_single"], BOUND, "score")
@@ -157,16 +165,15 @@ def test_small_epsilon_gives_the_linear_program(case):
 def test_clipped_weights(case):
     """Theirs: score 0 and a flow of NaN, stored as 0, where a side has no weight."""
     meta, given, want = arrays(case)
-    one = np.zeros(1, np.float32)
-    query = Faces(one, given["patch_query"].T, given["center_query"])
-    gallery = Faces(
-        one[None], given["patch_gallery"].swapaxes(1, 2), given["center_gallery"]
+    query = with_centers(given["patch_query"].T, given["center_query"])
+    gallery = with_centers(
+        given["patch_gallery"].swapaxes(1, 2), given["center_gallery"]
     )
     parts = {"batch": slice(None), "clean_subset": slice(2)}
     parts |= {f"single{i}": slice(i, i + 1) for i in range(len(gallery.patches))}
     for name, rows in parts.items():
         solver = SOLVERS["kernel"]._replace(iterations=int(want[f"iters_{name}"]))
-        match = compare(query, pick(gallery, rows), solver=solver)
+        match = compare(query, take(gallery, rows), weighting="cc", solver=solver)
         assert_close(match.score, want[f"sim_{name}"], BOUND, f"{name}: score")
         flow = np.swapaxes(match.flow, 1, 2)
         nothing = want[f"flow_isnan_{name}"].astype(bool)
@@ -180,9 +187,10 @@ def test_clipped_weights(case):
 @pytest.mark.parametrize("case", case_params("emd_twostage"))
 def test_two_stages(case):
     meta, given, want = arrays(case)
-    gallery, ids = bank(given, "gallery"), given["gallery_label"]
+    (gallery, gallery_centers), ids = bank(given, "gallery"), given["gallery_label"]
     own_set = meta["query_is_gallery"]
-    queries = gallery if own_set else bank(given, "query")
+    queries, centers = bank(given, "gallery" if own_set else "query")
+    method = {"apc": "cc"}.get(meta["method"], meta["method"])
     query_ids = ids if own_set else given["query_label"]
     own = np.arange(len(ids)) if own_set else None
 
@@ -194,8 +202,8 @@ def test_two_stages(case):
     for rounds in np.unique(want["iters"]):
         chosen = np.flatnonzero(want["iters"] == rounds)
         patches[chosen] = second_stage(
-            pick(queries, chosen), gallery, first.rows[chosen, : meta["k"]],
-            weighting=meta["method"], solver=FAST._replace(iterations=int(rounds)),
+            take(centers, chosen), gallery_centers, first.rows[chosen, : meta["k"]],
+            weighting=method, solver=FAST._replace(iterations=int(rounds)),
         )  # fmt: skip
     same = first.rows[:, : meta["k"]] == want["stage1_order"][:, : meta["k"]]
     wrong = np.abs(patches - want["stage2_emd"])[same]
@@ -218,7 +226,8 @@ def test_two_stages(case):
 
 def bank(given, side):
     patches = given[f"{side}_patches"].swapaxes(1, 2)
-    return Faces(given[f"{side}_fea"], patches, given[f"{side}_center"])
+    features = Features(given[f"{side}_fea"], patches)
+    return features, with_centers(patches, given[f"{side}_center"])
 
 
 def assert_scores(ranking, scores, what):
@@ -251,12 +260,13 @@ def test_flow_pictures(case):
     grid = (meta["level"],) * 2
     one = np.zeros(1, np.float32)
     query, gallery = (
-        official_faces(given[f"{side}_map"], grid, one) for side in ("query", "gallery")
+        official_features(given[f"{side}_map"], grid, one)
+        for side in ("query", "gallery")
     )
-    cost = 1 - np.asarray(gallery.patches @ query.patches.T)
+    cost = 1 - np.asarray(unit(gallery.patches) @ unit(query.patches).T)
     rounds = official_rounds(cost, want["u"], want["v"])
     solver = SOLVERS["kernel"]._replace(iterations=rounds)
-    match = compare(query, gallery, weighting=meta["method"], solver=solver)
+    match = compare(query, gallery, weighting=KINDS[meta["method"]], solver=solver)
     assert_close(match.flow.T, want["flow"], BOUND, "flow")
     assert_close(match.score[None], want["sim"], BOUND, "score")
 

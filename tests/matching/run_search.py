@@ -9,16 +9,17 @@ import sys
 import jax
 import numpy as np
 
+from kprpe_jax.core.features import Features
 from kprpe_jax.core.mesh import make_mesh
-from kprpe_jax.evaluation.search import search
-from kprpe_jax.matching.patch_weights import Faces
+from kprpe_jax.matching.matchers import EarthMoversMatcher
+from kprpe_jax.matching.nearest import search
 from kprpe_jax.matching.two_stage import two_stage
 
 
-def faces(rng: np.random.Generator, count: int) -> Faces:
+def faces(rng: np.random.Generator, count: int) -> Features:
     """Random faces with six patches."""
     shapes = (count, 5), (count, 6, 4)
-    return Faces(*(rng.normal(size=s).astype(np.float32) for s in shapes))
+    return Features(*(rng.normal(size=s).astype(np.float32) for s in shapes))
 
 
 def main(out: str, coordinator: str = "", count: str = "1", number: str = "0") -> None:
@@ -28,7 +29,8 @@ def main(out: str, coordinator: str = "", count: str = "1", number: str = "0") -
     rng = np.random.default_rng(0)
     queries, gallery = faces(rng, 7), faces(rng, 50)
     mesh = make_mesh({"data": -1, "fsdp": 1, "class": 1})
-    found = two_stage(queries, gallery, k=8, ranks=12, chunk=4, mesh=mesh)
+    matcher = EarthMoversMatcher(chunk=4, mesh=mesh)
+    found = two_stage(queries, gallery, k=8, ranks=12, matcher=matcher, mesh=mesh)
     people = queries.embeddings, np.arange(7), gallery.embeddings, np.arange(50) % 9
     streamed = search(*people, k=5, block=16, mesh=mesh)
     np.savez(

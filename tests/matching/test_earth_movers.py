@@ -3,8 +3,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from kprpe_jax.core.features import Features
 from kprpe_jax.matching.earth_movers import earth_movers, match_faces, patch_similarity
-from kprpe_jax.matching.patch_weights import Faces
 from kprpe_jax.matching.sinkhorn import Solver
 from tests.quick import quick_jit
 
@@ -13,7 +13,7 @@ KERNEL = Solver(domain="kernel", unequal="query")
 
 def make(rng, lead, n, channels=6):
     patches = rng.normal(size=(*lead, n, channels)).astype(np.float32)
-    return Faces(np.ones((*lead, channels), np.float32), patches)
+    return Features(np.ones((*lead, channels), np.float32), patches)
 
 
 def test_cosines_of_patches(rng):
@@ -36,7 +36,7 @@ def test_moved_patches_are_found_again(rng):
     match = earth_movers(face, face[order], even, even)
     assert float(match.score) > 0.99
     np.testing.assert_array_equal(match.flow.argmax(-1), np.argsort(order))
-    assert float(match.convergence) < 1e-3
+    assert float(match.error) < 1e-3
     other = earth_movers(face, make(rng, (), 8).patches, even, even)
     assert float(other.score) < float(match.score) - 0.2
     distance = (other.flow * (1 - patch_similarity(face, face))).sum()
@@ -62,7 +62,7 @@ def test_all_pairs_at_once_as_each_alone(rng, weighting):
     together = compute(query, gallery, **options)
     assert together.flow.shape == (2, 3, 6, 4)
     for q, g in np.ndindex(2, 3):
-        pair = [Faces(*(x[at] for x in faces[:2]))
+        pair = [Features(*(x[at] for x in faces[:2]))
                 for faces, at in ((query, (q, 0)), (gallery, (0, g)))]  # fmt: skip
         alone = compute(*pair, **options)
         np.testing.assert_allclose(alone.score, together.score[q, g], atol=2e-6)
@@ -75,8 +75,8 @@ def test_gradient_through_weights_and_flow(rng, gradient):
     solver = KERNEL._replace(gradient=gradient)
 
     def score(patches):
-        faces = Faces(np.ones((2, 6), np.float32), patches)
-        other = Faces(np.ones((2, 6), np.float32), gallery)
+        faces = Features(np.ones((2, 6), np.float32), patches)
+        other = Features(np.ones((2, 6), np.float32), gallery)
         return match_faces(faces, other, solver=solver).score.sum()
 
     compute = quick_jit(jax.value_and_grad(score))

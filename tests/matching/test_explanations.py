@@ -8,11 +8,11 @@ from kprpe_jax.matching.explanations import (
     rollout,
     rollout_heat,
 )
-from kprpe_jax.matching.patch_encoder import Encoder
+from kprpe_jax.matching.patch_encoder import PairEncoder
 from kprpe_jax.matching.two_image import OneImage, SameOrNot
 from tests.quick import quick_jit
 
-ENCODER = Encoder(
+ENCODER = PairEncoder(
     2, 2, mlp_dim=4, width=4, num_patches=3, head_dim=3, attention="norm_residual"
 )
 

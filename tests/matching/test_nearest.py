@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType
 
+from kprpe_jax.core.features import Features
 from kprpe_jax.core.mesh import make_mesh
 from kprpe_jax.matching import nearest as subject
 from kprpe_jax.matching.approximate import FaissIndex, recall
+from kprpe_jax.matching.matchers import EarthMoversMatcher
 from kprpe_jax.matching.nearest import ExactIndex, Ranking
-from kprpe_jax.matching.patch_weights import Faces
-from kprpe_jax.matching.two_stage import FAST, first_stage, two_stage
+from kprpe_jax.matching.sinkhorn import FAST
+from kprpe_jax.matching.two_stage import first_stage, two_stage
 
 
 @pytest.fixture
@@ -111,8 +113,8 @@ def test_approximate_finds_most(rng, kind):
 
 def test_approximate_behind_the_same_interface(rng):
     pytest.importorskip("faiss")
-    rows = Faces(rng.normal(size=(30, 8)).astype(np.float32), None)
-    queries = Faces(rows.embeddings[:4] + 0.01, None)
+    rows = Features(rng.normal(size=(30, 8)).astype(np.float32), None)
+    queries = Features(rows.embeddings[:4] + 0.01, None)
     index = FaissIndex(rows.embeddings, effort=30)
     got = first_stage(queries, rows, ranks=3, index=index, exclude_rows=np.arange(4))
     want = first_stage(queries, rows, ranks=3, exclude_rows=np.arange(4))
@@ -148,18 +150,20 @@ def test_both_stages_on_a_mesh(rng, kind):
     mesh = jax.make_mesh((4, 2), ("data", "model"), axis_types=(kind,) * 2)
 
     def make(count):
-        return Faces(
+        return Features(
             rng.normal(size=(count, 6)).astype(np.float32),
             rng.normal(size=(count, 3, 6)).astype(np.float32),
         )
 
     queries, gallery = make(9), make(17)
-    options = dict(k=4, solver=FAST._replace(iterations=10), ranks=6, chunk=8)
-    one = two_stage(queries, gallery, **options)
-    many = two_stage(queries, gallery, mesh=mesh, **options)
+    matcher = EarthMoversMatcher(solver=FAST._replace(iterations=10), chunk=8)
+    options = dict(k=4, ranks=6, mesh=mesh)
+    one = two_stage(queries, gallery, k=4, ranks=6, matcher=matcher)
+    shared = matcher._replace(mesh=mesh)
+    many = two_stage(queries, gallery, matcher=shared, **options)
     np.testing.assert_array_equal(many.rows, one.rows)
     np.testing.assert_allclose(many.scores, one.scores, atol=1e-6)
     with pytest.raises(
         ValueError, match="multiple of the 8 devices of the mesh; got 4"
     ):
-        two_stage(queries, gallery, mesh=mesh, **{**options, "chunk": 4})
+        two_stage(queries, gallery, matcher=shared._replace(chunk=4), **options)

@@ -7,8 +7,8 @@ import pytest
 
 from kprpe_jax.matching.patch_encoder import (
     ATTENTIONS,
-    Encoder,
-    Windows,
+    PairEncoder,
+    PatchWindows,
 )
 from tests.quick import quick_jit
 
@@ -17,7 +17,7 @@ PATCHES, WIDTH, HEADS, HEAD_DIM, DEPTH = 3, 6, 2, 5, 2
 
 def small(**fields):
     sizes = dict(mlp_dim=4, width=WIDTH, num_patches=PATCHES, head_dim=HEAD_DIM)
-    return Encoder(DEPTH, HEADS, **{**sizes, "dropout_rate": 0.0, **fields})
+    return PairEncoder(DEPTH, HEADS, **{**sizes, "dropout_rate": 0.0, **fields})
 
 
 def drawn(model, rng, *images):
@@ -104,7 +104,7 @@ def test_against_the_equations(pair, rng, attention, scale):
 def test_windows_are_cut_row_by_row(rng):
     """Each window on its own, with the pixels around the image at 0."""
     size, stride, padding = 4, 3, 1
-    windows = Windows(size, stride, padding, scale=2.0, shift=0.5)
+    windows = PatchWindows(size, stride, padding, scale=2.0, shift=0.5)
     model = small(windows=windows, num_patches=6)
     image = rng.normal(size=(1, 7, 9, 3)).astype(np.float32)
     variables = drawn(model, rng, image)
@@ -126,7 +126,7 @@ def test_windows_are_cut_row_by_row(rng):
 
 
 def test_two_images_share_the_learned_patches(rng):
-    model = small(windows=Windows(4, 4), num_patches=4)
+    model = small(windows=PatchWindows(4, 4), num_patches=4)
     images = np.zeros((2, 8, 8, 3), np.float32)
     shapes = drawn(model, rng, images, images)["params"]
     assert [name for name in shapes if "patch" in name] == ["patch_embed"]
@@ -180,9 +180,9 @@ def test_equal_patches_have_finite_gradients(rng):
         ([(2, 3, 6), (1, 3, 6)], {}, r"of one shape.*got \(2, 3, 6\), \(1, 3, 6\)"),
         ([(2, 3, 6)] * 3, {}, "one or two images"),
         ([(2, 3, 3, 6)], {}, r"got \(2, 3, 3, 6\)"),
-        ([(2, 8, 8, 3)], dict(windows=Windows(4, 4)), "with 3 windows; got"),
-        ([(2, 4, 12, 1)], dict(windows=Windows(4, 4)), "with 3 windows; got"),
-        ([(2, 3, 3)], dict(windows=Windows(4, 4)), "with 3 windows; got"),
+        ([(2, 8, 8, 3)], dict(windows=PatchWindows(4, 4)), "with 3 windows; got"),
+        ([(2, 4, 12, 1)], dict(windows=PatchWindows(4, 4)), "with 3 windows; got"),
+        ([(2, 3, 3)], dict(windows=PatchWindows(4, 4)), "with 3 windows; got"),
         ([(2, 3, 6)], dict(attention="post"), "unknown attention 'post'; use one of"),
         ([(2, 3, 6)], dict(logit_scale="none"), "unknown logit_scale 'none'; use one"),
     ],

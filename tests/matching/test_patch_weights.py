@@ -3,14 +3,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from kprpe_jax.core.features import Features
+from kprpe_jax.core.unit import unit
 from kprpe_jax.matching.patch_weights import (
     WEIGHTINGS,
-    Faces,
     landmark_density,
     pair_weights,
 )
 
 Q, G = 2, 3
+GRIDS = (2, 2), (3, 2)
 
 
 @pytest.fixture
@@ -18,11 +20,10 @@ def faces(rng):
     """Queries [Q, 1] and gallery [1, G] of grids with 4 and 6 patches."""
 
     def make(lead, n):
-        density = rng.uniform(size=(*lead, n))
-        return Faces(
+        return Features(
             jnp.asarray(rng.normal(size=(*lead, 5)), jnp.float32),
             jnp.asarray(rng.normal(size=(*lead, n, 5)), jnp.float32),
-            densities=jnp.asarray(density / density.sum(-1, keepdims=True)),
+            keypoints=jnp.asarray(rng.uniform(size=(*lead, 5, 2)), jnp.float32),
         )
 
     return make((Q, 1), 4), make((1, G), 6)
@@ -66,21 +67,25 @@ def test_each_rule_patch_by_patch(faces, kind):
         np.testing.assert_allclose(b[q, g], want, atol=1e-5)
 
 
-def test_given_centers_take_the_place_of_means(faces):
+@pytest.mark.parametrize("kind", ["apc", "cc"])
+def test_unit_patches_correlate_with_what_is_as_it_was(faces, kind):
+    """The official variant: lengths of patches count in the other's center alone."""
     query, gallery = faces
     similarity = cosines(query, gallery)
-    centers = [x._replace(centers=5 * x.patches.mean(-2)) for x in faces]
-    for got, want in zip(
-        pair_weights("apc", *centers, similarity),
-        pair_weights("apc", query, gallery, similarity),
-        strict=True,
-    ):
-        np.testing.assert_allclose(got, want, atol=1e-6)
-    other = query._replace(centers=-query.patches.mean(-2))
-    changed = pair_weights("apc", other, gallery, similarity)
-    plain = pair_weights("apc", query, gallery, similarity)
-    assert (changed[0] == plain[0]).all()  # one's own center is for the other side
-    assert not np.allclose(changed[1], plain[1])
+    got = pair_weights(f"{kind}_unit", query, gallery, similarity)
+    centers = [x.patches.mean(-2) if kind == "apc" else x.embeddings for x in faces]
+    sides = [x._replace(patches=unit(x.patches), embeddings=center)
+             for x, center in zip(faces, centers, strict=True)]  # fmt: skip
+    for one, want in zip(got, pair_weights("cc", *sides, similarity), strict=True):
+        np.testing.assert_allclose(one, want, atol=1e-6)
+    plain = pair_weights(kind, query, gallery, similarity)
+    assert not np.allclose(got[0], plain[0])
+
+
+def test_densities_of_two_grids(faces):
+    got = pair_weights("landmarks", *faces, cosines(*faces), grid=GRIDS)
+    for one, side, grid in zip(got, faces, GRIDS, strict=True):
+        np.testing.assert_array_equal(one, landmark_density(side.keypoints, grid))
 
 
 def test_joint_weights_share_one_total(faces):
@@ -114,14 +119,14 @@ def test_without_any_correlation_all_are_zero(faces, kind):
     def total(patches):
         changed = query._replace(patches=patches)
         similarity = jnp.einsum("qonc,ogmc->qgnm", patches, gallery.patches) / 5
-        a, b = pair_weights(kind, changed, gallery, similarity)
+        a, b = pair_weights(kind, changed, gallery, similarity, grid=GRIDS)
         return (a**2).sum() + (b**2).sum(), (a, b)
 
     (_, (a, b)), gradient = jax.value_and_grad(total, has_aux=True)(query.patches)
     assert np.isfinite(gradient).all()
     assert np.isfinite(a).all()
     assert np.isfinite(b).all()
-    if kind in ("apc", "cc", "sc", "apc_joint"):
+    if kind.removesuffix("_unit") in ("apc", "cc", "sc", "apc_joint"):
         assert not a[:, 1:].any()
         assert not b.any()
 
@@ -131,9 +136,12 @@ def test_errors(faces):
     similarity = cosines(query, gallery)
     with pytest.raises(ValueError, match="unknown weighting 'lmk'; use one of"):
         pair_weights("lmk", query, gallery, similarity)
-    bare = gallery._replace(densities=None)
-    with pytest.raises(ValueError, match="needs densities on both sides"):
-        pair_weights("landmarks", query, bare, similarity)
+    bare = gallery._replace(keypoints=None)
+    for side, grid in ((bare, GRIDS), (gallery, None)):
+        with pytest.raises(ValueError, match="needs the keypoints of both sides and"):
+            pair_weights("landmarks", query, side, similarity, grid=grid)
+    with pytest.raises(ValueError, match="grid 2 x 2 must hold all .*; got 6; correct"):
+        pair_weights("landmarks", query, gallery, similarity, grid=(2, 2))
     short = gallery._replace(embeddings=gallery.embeddings[..., :3])
     with pytest.raises(ValueError, match="'cc' needs patches as wide .* got 5 and 3"):
         pair_weights("cc", query, short, similarity)

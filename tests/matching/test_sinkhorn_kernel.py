@@ -9,9 +9,10 @@ import pytest
 from jax.experimental.pallas import tpu as pltpu
 from jax.sharding import AxisType
 
-from kprpe_jax.matching import sinkhorn_kernel, two_stage
-from kprpe_jax.matching.patch_weights import Faces
-from kprpe_jax.matching.sinkhorn import Solver, transport
+from kprpe_jax.core.features import Features
+from kprpe_jax.matching import candidates as subject
+from kprpe_jax.matching import sinkhorn_kernel
+from kprpe_jax.matching.sinkhorn import FAST, Solver, transport
 from kprpe_jax.matching.sinkhorn_kernel import scale_on_chip
 from tests.quick import quick_jit
 
@@ -155,21 +156,22 @@ def test_devices_compare_their_own_queries(rng):
 
     def draw(count):
         embeddings = rng.normal(size=(count, 6)).astype(np.float32)
-        return Faces(embeddings, rng.normal(size=(count, 4, 6)).astype(np.float32))
+        return Features(embeddings, rng.normal(size=(count, 4, 6)).astype(np.float32))
 
     queries, gallery = draw(8), draw(10)
     rows = np.stack([rng.permutation(10)[:3] for _ in range(8)])
-    solver = two_stage.FAST._replace(domain="pallas", iterations=20)
-    want = two_stage.second_stage(
+    solver = FAST._replace(domain="pallas", iterations=20)
+    want = subject.second_stage(
         queries, gallery, rows, solver=solver._replace(domain="kernel")
     )
-    got = two_stage.second_stage(queries, gallery, rows, solver=solver, mesh=mesh)
+    got = subject.second_stage(queries, gallery, rows, solver=solver, mesh=mesh)
     np.testing.assert_allclose(got, want, atol=1e-5)
     query, candidates = (
-        two_stage._take(faces, at, mesh)
+        subject.take_rows(faces, at, mesh)
         for faces, at in ((queries, np.arange(8)[:, None]), (gallery, rows))
     )
-    scores = two_stage._scores.lower(query, candidates, "apc", solver, mesh).compile()
+    options = "apc", None, solver, mesh
+    scores = subject.earth_movers_scores.lower(query, candidates, *options).compile()
     gathers = [x for x in scores.as_text().splitlines() if " all-gather(" in x]
     assert len(gathers) == 1  # of the scores
     assert "f32[8,3]" in gathers[0]

@@ -1,13 +1,13 @@
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from kprpe_jax.core.features import Features
 from kprpe_jax.matching import two_image as subject
-from kprpe_jax.matching.patch_encoder import Encoder
-from kprpe_jax.matching.patch_weights import Faces
+from kprpe_jax.matching.candidates import score_candidates
+from kprpe_jax.matching.nearest import Ranking
+from kprpe_jax.matching.patch_encoder import PairEncoder
 from kprpe_jax.matching.two_image import (
     OneImage,
     PairFeatures,
@@ -16,14 +16,12 @@ from kprpe_jax.matching.two_image import (
     feature_similarity,
     same_or_not_loss,
     same_probability,
-    score_candidates,
-    second_stage,
 )
-from kprpe_jax.matching.two_stage import Ranking, rank_again, two_stage
+from kprpe_jax.matching.two_stage import rank_again, two_stage
 from tests.quick import quick_jit
 
 PATCHES, WIDTH, DIM = 3, 4, 5
-ENCODER = Encoder(
+ENCODER = PairEncoder(
     1, 2, mlp_dim=4, width=WIDTH, num_patches=PATCHES, head_dim=3, dropout_rate=0.0
 )
 
@@ -168,15 +166,21 @@ def test_candidates_are_scored_and_ranked_again(rng, chunk):
 def test_the_second_stage_takes_a_network(rng):
     """By its score alone the candidates of every query stand in that order."""
     queries, gallery = (
-        Faces(
+        Features(
             rng.normal(size=(n, 6)).astype(np.float32),
             rng.uniform(size=(n, PATCHES, WIDTH)).astype(np.float32),
         )
         for n in (3, 7)
     )
-    compare = partial(second_stage, score=first_minus_second)
-    found = two_stage(queries, gallery, k=4, ranks=6, alpha=1.0, compare=compare)
-    cosine = two_stage(queries, gallery, k=4, ranks=6, alpha=0.0, compare=compare)
+
+    class ByPatches:
+        def score(self, queries, gallery, rows):
+            sides = queries.patches, gallery.patches
+            return score_candidates(first_minus_second, *sides, rows)
+
+    options = dict(k=4, ranks=6, matcher=ByPatches())
+    found = two_stage(queries, gallery, alpha=1.0, **options)
+    cosine = two_stage(queries, gallery, alpha=0.0, **options)
     totals = gallery.patches.sum((1, 2))
     for query in range(3):
         want = sorted(cosine.rows[query, :4], key=lambda row: totals[row])

@@ -4,26 +4,27 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kprpe_jax.matching import two_stage as subject
+from kprpe_jax.core.features import Features, take
+from kprpe_jax.matching.candidates import earth_movers_scores, second_stage
 from kprpe_jax.matching.earth_movers import match_faces
-from kprpe_jax.matching.patch_weights import Faces
+from kprpe_jax.matching.matchers import EarthMoversMatcher
 from kprpe_jax.matching.two_stage import (
     FAST,
     first_stage,
     rank_again,
     rank_by_patches,
-    second_stage,
     two_stage,
 )
 from tests.quick import quick_jit
 
 QUICK = FAST._replace(iterations=20)
+MATCHER = EarthMoversMatcher(solver=QUICK)
 COUNT, SIZE = 5, 13
 
 
 def make(rng, count, n):
     embeddings = rng.normal(size=(count, 6)).astype(np.float32)
-    return Faces(embeddings, rng.normal(size=(count, n, 6)).astype(np.float32))
+    return Features(embeddings, rng.normal(size=(count, n, 6)).astype(np.float32))
 
 
 @pytest.fixture
@@ -43,7 +44,7 @@ def all_scores(queries, gallery):
     units = [x.embeddings / np.linalg.norm(x.embeddings, axis=1, keepdims=True)
              for x in (queries, gallery)]  # fmt: skip
     pair = [
-        Faces(*(x[at] for x in faces[:2]))
+        Features(*(x[at] for x in faces[:2]))
         for faces, at in ((queries, np.s_[:, None]), (gallery, np.s_[None]))
     ]
     patches = quick_jit(partial(match_faces, solver=QUICK))(*pair).score  # fmt: skip
@@ -63,19 +64,25 @@ def slow_two_stage(cosine, patches, k, alpha, own=None):
 @pytest.mark.parametrize("alpha", [0.0, 0.7, 1.0])
 def test_against_sorted_lists(queries, gallery, alpha):
     cosine, patches = all_scores(queries, gallery)
-    got = two_stage(
-        queries, gallery, k=6, alpha=alpha, solver=QUICK, ranks=SIZE, chunk=2
-    )
+    matcher = MATCHER._replace(chunk=2)
+    got = two_stage(queries, gallery, k=6, alpha=alpha, matcher=matcher, ranks=SIZE)
     for q in range(COUNT):
         want = slow_two_stage(cosine[q], patches[q], 6, alpha)
         np.testing.assert_array_equal(got.rows[q], want)
     mixed = alpha * patches + (1 - alpha) * cosine
     want = np.take_along_axis(mixed, got.rows[:, :6], 1)
     np.testing.assert_allclose(got.scores[:, :6], want, atol=1e-5)
-    assert two_stage(queries, gallery, k=6, alpha=alpha, solver=QUICK).rows.shape == (
-        COUNT,
-        6,
+    np.testing.assert_allclose(
+        got.cosine, np.take_along_axis(cosine, got.rows, 1), atol=1e-6
     )
+    np.testing.assert_allclose(
+        got.patch_similarity[:, :6],
+        np.take_along_axis(patches, got.rows[:, :6], 1),
+        atol=1e-5,
+    )
+    assert np.isnan(got.patch_similarity[:, 6:]).all()
+    short = two_stage(queries, gallery, k=6, alpha=alpha, matcher=MATCHER)
+    assert short.rows.shape == (COUNT, 6)
 
 
 @pytest.mark.slow
@@ -83,18 +90,18 @@ def test_own_photo_is_not_found(gallery):
     """And where the gallery has no k others, the rest of the candidates is masked."""
     own = np.arange(SIZE)
     cosine, patches = all_scores(gallery, gallery)
-    got = two_stage(gallery, gallery, k=SIZE, solver=QUICK, exclude_rows=own)
+    got = two_stage(gallery, gallery, k=SIZE, matcher=MATCHER, exclude_rows=own)
     for q in range(SIZE):
         want = slow_two_stage(cosine[q], patches[q], SIZE, 0.7, own=q)
         np.testing.assert_array_equal(got.rows[q], [*want, -1])
     assert np.isneginf(got.scores[:, -1]).all()
     assert np.isfinite(got.scores[:, :-1]).all()
-    few = two_stage(gallery, gallery, k=4, solver=QUICK, exclude_rows=own)
+    few = two_stage(gallery, gallery, k=4, matcher=MATCHER, exclude_rows=own)
     assert not (few.rows == own[:, None]).any()
     assert (few.rows >= 0).all()
     mixed = own.copy()
     mixed[::2] = -1
-    some = two_stage(gallery, gallery, k=4, solver=QUICK, exclude_rows=mixed)
+    some = two_stage(gallery, gallery, k=4, matcher=MATCHER, exclude_rows=mixed)
     assert (some.rows[::2, 0] == own[::2]).all()
 
 
@@ -103,19 +110,19 @@ def test_scores_are_the_same_in_every_chunk(queries, gallery):
     rows = np.tile(np.arange(6), (COUNT, 1))
     options = dict(solver=QUICK, chunk=2)
     together = second_stage(queries, gallery, rows, **options)
-    compiled = subject._scores._cache_size()
+    compiled = earth_movers_scores._cache_size()
     for q in range(COUNT):
-        one = Faces(*(x[q : q + 1] for x in queries[:2]))
+        one = take(queries, slice(q, q + 1))
         alone = second_stage(one, gallery, rows[q : q + 1], **options)
         np.testing.assert_array_equal(alone[0], together[q])
     rows[:, 1:] = -1
     masked = second_stage(queries, gallery, rows, **options)
     np.testing.assert_array_equal(masked[:, 0], together[:, 0])
     assert np.isneginf(masked[:, 1:]).all()
-    device = Faces(*(jnp.asarray(x) for x in gallery[:2]))
+    device = Features(*(jnp.asarray(x) for x in gallery[:2]))
     other = second_stage(queries, device, rows, **options)
     np.testing.assert_array_equal(other, masked)
-    assert subject._scores._cache_size() == compiled
+    assert earth_movers_scores._cache_size() == compiled
     assert second_stage(queries, gallery, np.zeros((0, 6), int)).shape == (0, 6)
 
 

@@ -11,6 +11,7 @@ from kprpe_jax import tasks
 from kprpe_jax.core.mesh import make_mesh, put_batch
 from kprpe_jax.gallery.pair_run import read_pair_run
 from kprpe_jax.layers.batch_norm import BatchNorm
+from kprpe_jax.matching.two_image import score_pairs
 from kprpe_jax.tasks import pair_data, pair_matching
 from kprpe_jax.training import loop
 from kprpe_jax.training.config import load_config
@@ -102,9 +103,7 @@ def test_the_evaluator_verifies_unseen_people(network):
     got = task.evaluators["pairs"](state, one_device())
     model = pair_matching.make_model(drawn_patches.make_config(network).model)
     score = quick_jit(
-        lambda a, b: pair_matching.score_sides(
-            model, {"params": params["transformer"]}, a, b
-        )
+        lambda a, b: score_pairs(model, {"params": params["transformer"]}, a, b)
     )
     scores = np.concatenate(
         [
@@ -335,7 +334,7 @@ def test_a_run_learns_and_is_not_taken_for_another(tmp_path):
     # Of its own the run is a score of patches.
     config = drawn_patches.make_config(**learned)
     run = read_pair_run(tmp_path)
-    score = quick_jit(partial(pair_matching.score_sides, run.model, run.variables))
+    score = quick_jit(partial(score_pairs, run.model, run.variables))
     data = pair_data.open_data(config, one_device())
     pairs = [pair["patches"] for pair in data.tested.__getitems__(range(100))]
     scores = np.asarray(score(*np.float32(pairs).swapaxes(0, 1)))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from kprpe_jax.backbones.arcface_resnet import ArcFaceResNet
-from kprpe_jax.matching.patch_encoder import Encoder
+from kprpe_jax.matching.patch_encoder import PairEncoder
 from kprpe_jax.matching.two_image import TwoLinear
 from kprpe_jax.weights import patch_backbones
 from kprpe_jax.weights.face_vit import (
@@ -113,7 +113,7 @@ def test_weights_of_another_variant(rng):
 
 
 def test_thesis_form_has_no_official_weights():
-    model = TwoLinear(Encoder(1, 1))
+    model = TwoLinear(PairEncoder(1, 1))
     with pytest.raises(ValueError, match="are made for .*'head_norm': 'batch'.*; got"):
         import_weights(model, {"fc1.weight": np.zeros(1)})
 

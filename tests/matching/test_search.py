@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from kprpe_jax.core.mesh import make_mesh
-from kprpe_jax.evaluation.search import search
+from kprpe_jax.matching.nearest import search
 
 
 @pytest.fixture
