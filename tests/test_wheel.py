@@ -1,4 +1,4 @@
-"""The wheel: the package alone, with the configs in it, at work outside of the clone."""
+"""The wheel holds the package alone, with the configs, and works outside the clone."""
 
 import os
 import pathlib

@@ -1,1 +1,1 @@
-"""Augmentation on the device, with keypoints that follow the picture."""
+"""Augmentation on the device, which moves keypoints with their images."""

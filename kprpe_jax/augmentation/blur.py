@@ -10,7 +10,7 @@ _HIGHEST = jax.lax.Precision.HIGHEST
 
 
 class Blur(NamedTuple):
-    """How often and how much pictures lose detail.
+    """How often and how much images lose detail.
 
     prob: of any loss.
     weights: how often it is a box blur, a Gaussian blur, or shrinking and enlarging.

@@ -14,7 +14,7 @@ FACE_MIRROR = (1, 0, 2, 4, 3)  # where each of the five points' mirror image sta
 
 
 class Spatial(NamedTuple):
-    """How often and how far pictures move.
+    """How often and how far images move.
 
     flip_prob: of mirroring left and right.
     rotation_prob, rotation_degrees: angle uniform in -r .. r, about the center.

@@ -1,7 +1,7 @@
 """Official affNIST files (.mat), for users who have them.
 
-No official file was at hand: the layout is taken from its public description,
-and the reader checks everything that it relies on.
+The layout is taken from its public description, not from an official file; the
+reader checks everything that it relies on.
 """
 
 import os

@@ -31,7 +31,7 @@ def open_faces(
         84 of synthetic faces instead of five.
       needs_keypoints: of `FaceRows`.
     Raises: ValueError: as `open_split`; a data set without encoded faces, or without
-      such points; nobody there.
+      such points; no such person.
     """
     source = open_split(data_dir, name, split)
     if "has_keypoints" not in source[0]:

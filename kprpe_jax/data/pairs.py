@@ -23,7 +23,7 @@ def paired(labels: np.ndarray, *, seed: int) -> grain.MapDataset:
       labels: int [N] of all rows; rows with a label < 0 are left out.
       seed: 0 <= seed < 2**32.
     Returns: endless stream of numbers of pairs, for `PairRows`.
-    Raises: ValueError: fewer than two people, nobody with two images.
+    Raises: ValueError: fewer than two people, no person with two images.
     """
     order = np.argsort(labels, kind="stable")
     order = order[np.searchsorted(labels[order], 0) :]

@@ -1,4 +1,4 @@
-"""Look at every entry of a source before it is written: several at once, in order."""
+"""Check every entry of a source before it is written: in threads, in order."""
 
 import collections
 import itertools
@@ -45,8 +45,8 @@ def check_all(
 
     Args:
       entries: of a source.
-      landmarks: table of the keypoints, which goes before what the entries have
-        themselves; None = none.
+      landmarks: table of the keypoints, which precedes the entries' own
+        keypoints; None = none.
       num_workers: threads.
     Returns: one result per entry.
     """

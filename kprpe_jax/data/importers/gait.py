@@ -1,4 +1,4 @@
-"""Import gait sequences: who is in which split, what is read, what is reported."""
+"""Import gait sequences: their splits, the data set, the report."""
 
 import collections
 import json
@@ -21,7 +21,7 @@ from kprpe_jax.data.prepare import write
 
 
 class Split(NamedTuple):
-    """Who and what belongs to a split.
+    """The people and sequences of a split.
 
     Attributes:
       keys: of its sequences, person by person.
@@ -164,7 +164,7 @@ def make_splits(
       partition: TRAIN_SET and TEST_SET list people; PROBE_SET, if there, sequences, as
         "0001/nm-01/090" or "0001-nm-01-090". None = by `test_identities`.
       test_identities: how many people, the last by name, are tested on.
-    Returns: splits that have somebody; people in none, people without sequences and
+    Returns: splits that have people; people in none, people without sequences and
       probes without one.
     Raises: ValueError: a partition of another form; too many test identities.
     """

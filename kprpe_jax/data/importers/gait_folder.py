@@ -31,7 +31,7 @@ class Settings(NamedTuple):
     Attributes:
       size: (H, W) of the data set.
       fit: of `fit_frames`.
-      joints: where they come from; None = nobody knows any.
+      joints: of `open_joints`; None = all are missing.
       joint_units: of these: pixels of the frames as they lie there, or fractions.
     """
 
@@ -74,7 +74,7 @@ def read_sequence(
 ) -> tuple[GaitSequence | None, list[RejectedRecord]]:
     """Read one sequence.
 
-    Frames without a person are left out; joints that nobody knows, do not fit or lie
+    Frames without a person are left out; joints that are unknown, do not fit or are
     further out than a frame are missing. Both are reported.
 
     Args:

@@ -41,7 +41,7 @@ def open_ijb(folder: str | os.PathLike) -> RecordSource:
       `detection_score` (float32 in [0, 1], 0 where the list does not name the image),
       the landmark list, and the tables `pair_template1`, `pair_template2` int64 [P],
       `pair_same` bool [P], and per 1:N list `<list>_template`, `<list>_subject`
-      int64 [M], as "gallery_G1_template". Who is who only the 1:N lists know.
+      int64 [M], as "gallery_G1_template". Only the 1:N lists give identities.
     Raises: ValueError: a missing or malformed list.
     """
     folder = os.fspath(folder)

@@ -16,9 +16,9 @@ from kprpe_jax.data.read_photos import visible_names
 def open_image_folder(folder: str | os.PathLike) -> RecordSource:
     """Open a folder of identities.
 
-    Identities and images come in the order of their names; hidden files are passed
-    over. Keys are "identity/file". An identity without images, a file outside of an
-    identity and a folder inside of one are bad entries.
+    Identities and images come in the order of their names; hidden files are ignored.
+    Keys are "identity/file". An identity without images, a file outside of an identity
+    and a folder inside of one are bad entries.
 
     Args:
       folder: the folder.

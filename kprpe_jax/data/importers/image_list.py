@@ -19,7 +19,7 @@ def open_image_list(
     """Open an image list.
 
     Path and label are separated by a tab, else a comma, else spaces; blank lines are
-    passed over. Where the first label is a whole number, all must be; else they are
+    ignored. Where the first label is a whole number, all must be; else they are
     names. Keys are the paths as written.
 
     Args:

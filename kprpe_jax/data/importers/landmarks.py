@@ -52,7 +52,7 @@ def read_landmarks(
     """Read a landmark table.
 
     Text: a line per image with its name and 10, 11 or 15 numbers (x, y per point; the
-    same and one score; x, y, score per point; scores are passed over), separated by
+    same and one score; x, y, score per point; scores are ignored), separated by
     comma, tab or spaces; the first line may be a header. An .npz archive: `names` [N]
     and an array [N, 5, 2].
 

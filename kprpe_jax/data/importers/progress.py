@@ -1,4 +1,4 @@
-"""What a stopped import leaves, so that the next one goes on and nobody is misled.
+"""The state of a stopped import, from which the next one goes on.
 
 data_dir/name/incomplete.import/progress/import.json   what is imported
 data_dir/name/incomplete.import/progress/00000.json    shard 0 is finished

@@ -1,4 +1,4 @@
-"""What every importer yields: images with their identity, or why there is none."""
+"""Records of a source: images with their identity, or the reason for none."""
 
 import dataclasses
 import hashlib
@@ -25,9 +25,9 @@ class Record(NamedTuple):
       extra: the fields that the source declares.
       label: int32, where the source has fixed it; None = the identity's own number or,
         for names, the order of first appearance.
-      keypoints: float32 [5, 2], fractions of width and height; NaN = looked for in
-        vain; None = nobody has looked.
-      keypoints_from: who knows them, one of KEYPOINTS_FROM.
+      keypoints: float32 [5, 2], fractions of width and height; NaN = none was
+        detected; None = unknown.
+      keypoints_from: their origin, one of KEYPOINTS_FROM.
     """
 
     key: str

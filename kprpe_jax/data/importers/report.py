@@ -1,4 +1,4 @@
-"""What an import found: counted per shard while it runs, added up at its end."""
+"""The report of an import: counted per shard while it runs, added up at its end."""
 
 import collections
 import dataclasses
@@ -10,7 +10,7 @@ from kprpe_jax.data.importers.record import KEYPOINTS_FROM, NO_IDENTITY, Rejecte
 
 @dataclasses.dataclass
 class Shard:
-    """What one shard holds and what was left out on the way.
+    """The contents of one shard, and the entries that it leaves out.
 
     Attributes:
       entries: of the source that it accounts for.
@@ -19,7 +19,7 @@ class Shard:
       names: identities that appear first in it, in order; the labels go on counting.
       labels: those in it.
       bad: key, kind and reason of every bad entry.
-      keypoints_from: who knows the keypoints (record.KEYPOINTS_FROM) -> rows.
+      keypoints_from: origin of the keypoints (record.KEYPOINTS_FROM) -> rows.
       no_identity: rows without.
       heights: smallest and largest, pixels.
       widths: likewise.

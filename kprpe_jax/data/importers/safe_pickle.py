@@ -1,6 +1,6 @@
 """Read pickles that hold plain data, and refuse all others.
 
-Pickles are programs. Here every instruction is looked at first, only those that make
+Pickles are programs. Here every instruction is checked first, only those that make
 lists, tuples, bytes, text, booleans and small integers may occur, and the few names
 that NumPy arrays and old byte strings need lead to functions of this file, which know
 nothing but arrays of a few plain types.

@@ -25,7 +25,7 @@ def open_verification_bin(path: str | os.PathLike) -> RecordSource:
     Args:
       path: the .bin file; it is read into memory whole.
     Returns: a source with keys "0000000", ..., the field `pair` and the table
-      `pair_same`, bool [P]; nobody's identity is known.
+      `pair_same`, bool [P]; no identity is known.
     Raises: ValueError: not such a pickle, a pickle that would do anything else (the
       message names what), not two images for each boolean.
     """

@@ -43,7 +43,7 @@ def open_wider_face(path: str | os.PathLike) -> RecordSource:
 
     A line is `left top width height`, then five times `x y flag`, all -1 where the face
     has no landmarks, then anything. There is a row for each face with landmarks whose
-    box is at least 20 pixels wide and high; others are passed over. Its image is the
+    box is at least 20 pixels wide and high; others are ignored. Its image is the
     square of twice the box's longer side around the box, resized to 288 x 288 pixels
     and black outside of the photo, as JPEG: a photo may hold a hundred faces.
 

@@ -1,4 +1,4 @@
-"""The curves of a face, from which both its landmarks and its picture are made.
+"""The curves of a face, from which both its landmarks and its image are made.
 
 Points are (x, y) in face coordinates: see `identity`. Everything is elementwise in x, y
 and in q, a place along a feature from -1 to 1.

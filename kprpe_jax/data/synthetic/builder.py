@@ -27,7 +27,7 @@ class SyntheticFaces(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     Args:
       num_identities: people of the split "train", 0 .. num_identities - 1.
       num_test_identities: others, of the split "test", numbered on.
-      images_per_identity: pictures of each.
+      images_per_identity: images of each.
       seed, difficulty, size, layout: of `FaceSource`.
       **kwargs: of the TFDS builder.
     Raises: ValueError: arguments that FaceSource refuses.

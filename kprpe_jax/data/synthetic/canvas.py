@@ -8,12 +8,12 @@ import jax.numpy as jnp
 
 
 class View(NamedTuple):
-    """What the pixels of a picture look at.
+    """The points of a face that the pixels of an image show.
 
     x, y: float32 [S, S], face coordinates of the pixel centers.
     ax: |x|: symmetric parts are rendered once.
     pixel: float32 scalar, size of a pixel in face coordinates.
-    shade: float32 [S, S], light that skin throws back, about 1.
+    shade: float32 [S, S], light that the skin reflects, about 1.
     """
 
     x: jax.Array

@@ -1,4 +1,4 @@
-"""What a camera and a file do to a picture: blur, few pixels, noise, a lost part."""
+"""Degrade an image: blur, resolution, noise, a cropped part."""
 
 import jax
 import jax.numpy as jnp

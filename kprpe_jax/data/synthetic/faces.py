@@ -1,4 +1,4 @@
-"""Pictures of people that do not exist, as many as wanted, with all that is known.
+"""Render images of synthetic people, with their keypoints, landmarks and quality.
 
     faces = render_faces(0, identities, indices)
     faces.images, faces.keypoints, faces.quality
@@ -56,10 +56,10 @@ def render_faces(
     """Render images of people.
 
     Args:
-      seed: of all people and pictures.
+      seed: of all people and images.
       identity: int32 [B], numbers of the people.
-      index: int32 [B], numbers of the pictures of each.
-      severity: of the nuisances; at 0 all pictures of a person are the same, frontal
+      index: int32 [B], numbers of the images of each.
+      severity: of the nuisances; at 0 all images of a person are the same, frontal
         and aligned.
       size: S, pixels.
       layout: "aligned" or "free" (anywhere in the frame, for detection).
@@ -105,7 +105,7 @@ def render(
         pose = make_pose(person, face, shot)
         return pose, to_frame(pose, landmarks(face)) / 112
 
-    def picture(pose: Pose, shot: Shot) -> jax.Array:
+    def render_one(pose: Pose, shot: Shot) -> jax.Array:
         image = degrade(render_face(pose, shot, size=size), shot)
         return jnp.round(image * 255).astype(jnp.uint8).transpose(1, 2, 0)
 
@@ -116,8 +116,8 @@ def render(
     images = jax.lax.platform_dependent(
         poses,
         shot,
-        cpu=lambda *batch: jax.lax.map(lambda args: picture(*args), batch),
-        default=jax.vmap(picture),
+        cpu=lambda *batch: jax.lax.map(lambda args: render_one(*args), batch),
+        default=jax.vmap(render_one),
     )
     return RenderedFaces(
         *(images, points[:, KEYPOINTS], points),
@@ -130,7 +130,7 @@ def _check(identity: jax.Array, index: jax.Array, size: int, layout: str) -> Non
     if shapes[0] != shapes[1] or len(shapes[0]) != 1:
         raise ValueError(
             "render_faces: identity and index must both be [B]; got "
-            f"{shapes[0]} and {shapes[1]}; give a number of each for every picture"
+            f"{shapes[0]} and {shapes[1]}; give a number of each for every image"
         )
     if size < 8:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""What makes a person: the parameters that all pictures of one identity share.
+"""Parameters of a synthetic person, shared by all images of one identity.
 
 Lengths are in pixels of the 112 x 112 aligned frame (`geometry.template`), x counted
 from the middle of the face, y from the top of the frame: eyes near y = 52, mouth near
@@ -113,7 +113,7 @@ def sample_identity(seed: int | jax.Array, identity: jax.Array) -> Identity:
 
 
 def person_key(seed: int | jax.Array, identity: jax.Array) -> jax.Array:
-    """The random key of a person: 0 folded in gives the looks, i + 1 picture i."""
+    """The random key of a person: 0 folded in gives the appearance, i + 1 image i."""
     return jax.random.fold_in(jax.random.key(seed, impl="threefry2x32"), identity)
 
 

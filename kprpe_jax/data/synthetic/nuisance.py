@@ -1,4 +1,4 @@
-"""What makes a picture of a person: pose, expression, light, damage, occluders."""
+"""Nuisances of an image: pose, expression, light, degradation, occluders."""
 
 import math
 from typing import NamedTuple
@@ -33,7 +33,7 @@ class Severity(NamedTuple):
 
 
 class Shot(NamedTuple):
-    """Nuisances of one picture [...]; the defaults are a frontal, clean one."""
+    """Nuisances of one image [...]; the defaults are a frontal, clean one."""
 
     rotation: jax.Array | float = 0.0  # radians, clockwise as seen
     scale: jax.Array | float = 1.0
@@ -80,9 +80,9 @@ def sample_shot(key: jax.Array, severity: Severity, *, layout: str = "aligned") 
     with probability 0.1 times their severity.
 
     Args:
-      key: random key of the picture.
+      key: random key of the image.
       severity: of each kind.
-      layout: "aligned" for a face near the template, "free" for one that lies anywhere
+      layout: "aligned" for a face near the template, "free" for one that is anywhere
         in the frame, 0.3 to 0.75 times as large, turned by up to 30 degrees whatever
         the severity.
     Returns: nuisances, float32 scalars.
@@ -99,7 +99,7 @@ def sample_shot(key: jax.Array, severity: Severity, *, layout: str = "aligned") 
             *(0.12 * s.rotation * n[0], jnp.exp(0.05 * s.scale * n[1])),
             *(0.025 * s.shift * n[2:4]),
         )
-    # Half of the pictures are sharp and whole; the rest are spread up to the worst.
+    # Half of the images are sharp and whole; the rest are spread up to the worst.
     blur, lost = (jnp.maximum(2 * u[i] - 1, 0) for i in (0, 1))
     cropped = u[2] < 0.1 * s.crop
     crop = jnp.where(cropped, 0.1 + 0.25 * jnp.abs(center), 0) * jnp.sign(center)
@@ -135,7 +135,7 @@ def sample_shot(key: jax.Array, severity: Severity, *, layout: str = "aligned") 
 
 
 def quality(shot: Shot) -> jax.Array:
-    """How much of the person a picture shows, 0..1; 1 for a frontal, clean one.
+    """How much of the person an image shows, 0..1; 1 for a frontal, clean one.
 
     The product of what each nuisance leaves, with every factor falling as that nuisance
     grows: exp(-blur / 4), exp(-6 noise), resolution^(2/3), cos(yaw)^2 cos(pitch)^2,

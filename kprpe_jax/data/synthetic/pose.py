@@ -1,4 +1,4 @@
-"""From the face to the picture and back: out-of-plane turn, then a similarity.
+"""From the face to the image and back: out-of-plane turn, then a similarity.
 
 The face is a shallow relief, `anatomy.depth`. A turn shifts its points by parallax; it
 does not hide any, so it holds for mild angles, up to about 30 degrees.
@@ -60,10 +60,10 @@ def make_pose(neutral: Identity, face: Identity, shot: Shot) -> Pose:
 
 
 def to_frame(pose: Pose, points: jax.Array) -> jax.Array:
-    """Bring points of the face into the picture.
+    """Bring points of the face into the image.
 
     Args:
-      pose: of one picture.
+      pose: of one image.
       points: [..., 2], face coordinates.
     Returns: float32 [..., 2], pixel-edge coordinates of the 112 x 112 frame.
     """
@@ -79,12 +79,12 @@ def to_frame(pose: Pose, points: jax.Array) -> jax.Array:
 
 
 def to_face(pose: Pose, x: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Find what a place in the picture shows: the inverse of `to_frame`.
+    """Find the point of the face at a place in the image: the inverse of `to_frame`.
 
     Newton's method on the dome, whose slopes are known; the nose follows as it may.
 
     Args:
-      pose: of one picture.
+      pose: of one image.
       x, y: float32 [...], pixel-edge coordinates of the 112 x 112 frame.
     Returns: x and y in face coordinates, [...].
     """

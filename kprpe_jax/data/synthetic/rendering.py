@@ -1,6 +1,6 @@
 """Render a face: layers from the back of the head to glasses, each a soft-edged shape.
 
-Every layer is a formula of the pixel's place on the face, so a picture of any size and
+Every layer is a formula of the pixel's place on the face, so an image of any size and
 pose is rendered directly, without a texture or a warp.
 """
 
@@ -31,7 +31,7 @@ def render_face(pose: Pose, shot: Shot, *, size: int) -> jax.Array:
     Args:
       pose: of the face, which it holds with its expression.
       shot: light, occluders and background.
-      size: S, side of the picture in pixels.
+      size: S, side of the image in pixels.
     Returns: int32 [S, S], packed (`canvas.unpack`), without blur, noise and crop.
     """
     face = pose.face
@@ -64,7 +64,7 @@ def render_face(pose: Pose, shot: Shot, *, size: int) -> jax.Array:
 
 
 def _look(pose: Pose, shot: Shot, frame_x: jax.Array, frame_y: jax.Array) -> View:
-    """Find what the pixels look at, and how the relief is lit there."""
+    """Find the points of the face that the pixels show, and their shading."""
     x, y = to_face(pose, frame_x, frame_y)
 
     one, zero = jnp.ones_like(x), jnp.zeros_like(x)

@@ -1,4 +1,4 @@
-"""A person before a camera: frames whose pose, light and quality change smoothly."""
+"""Video frames of a synthetic person: pose, light and quality change smoothly."""
 
 import jax
 import jax.numpy as jnp
@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from kprpe_jax.data.synthetic.faces import RenderedFaces, render, sample_shots
 from kprpe_jax.data.synthetic.nuisance import CONSTANT, Severity, Shot
 
-_FIRST_INDEX = 1 << 24  # pictures from here on belong to sequences
+_FIRST_INDEX = 1 << 24  # images from here on belong to sequences
 _NUM_KEYFRAMES = 4
 
 
@@ -26,7 +26,7 @@ def render_sequence(
     face stay; the noise is new in each frame.
 
     Args:
-      seed: of all people and pictures.
+      seed: of all people and images.
       identity: number of the person.
       index: number of the sequence, 0 .. 2**22.
       num_frames: T, at least 2.

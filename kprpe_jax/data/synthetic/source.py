@@ -15,20 +15,20 @@ _CHUNK = 32  # faces rendered at once; one program, whatever is asked for
 class FaceSource(Sequence):
     """Faces rendered when they are read, with the access of `store.StoredRows`.
 
-    Row i is picture i % images_per_identity of person first_identity + i //
+    Row i is image i % images_per_identity of person first_identity + i //
     images_per_identity. Its fields: image uint8 [S, S, 3]; label int32, the person's
     number; keypoints float32 [5, 2] and landmarks float32 [84, 2], fractions of width
     and height; quality float32; id int32, the row's number.
 
     Args:
       num_identities: people.
-      images_per_identity: pictures of each.
-      seed: of all people and pictures.
+      images_per_identity: images of each.
+      seed: of all people and images.
       difficulty: severity of every nuisance: 0 = none, 1 = ordinary, 2 = hard.
       size: S, pixels.
       layout: "aligned" or "free".
-      first_identity: number of the first person; data sets of one seed share nobody if
-        their ranges do not meet.
+      first_identity: number of the first person; data sets of one seed share no
+        person if their ranges do not meet.
     Raises: ValueError: counts below 1, a negative difficulty, an unknown layout.
     """
 

@@ -17,8 +17,8 @@ class SyntheticWalkers(GaitRows, skip_registration=True):
     """Walkers with the rows of `GaitRows`; those of a person stand together.
 
     Walker number i of a seed is always the same; the split "test" begins where "train"
-    ends, so nobody is in both. The first half of everybody's sequences are probes. The
-    metadata hold the arguments, which by default are those of configs/gait.py.
+    ends, so no person is in both. The first half of each person's sequences are probes.
+    The metadata hold the arguments, which by default are those of configs/gait.py.
 
     Args:
       num_identities: people of the split "train".

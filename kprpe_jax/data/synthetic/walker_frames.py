@@ -152,7 +152,7 @@ def _render_frame(
         _project(points, walk) for points in (body.starts, body.ends, body.joints)
     )
     height, width = size
-    # Of a picture whose unit is the frame's height: as a detector's box would have it.
+    # Unit: the frame's height, as a detector's box gives it.
     top = jnp.maximum(
         (starts[:, 1] + body.start_radii).max(), (ends[:, 1] + body.end_radii).max()
     )
