@@ -135,6 +135,22 @@ BACKBONES = {  # config.backbone -> class whose fields `config.model` has
     "inception_resnet": "kprpe_jax.backbones.inception_resnet:InceptionResNet",
 }
 
+MARGINS = {  # config.loss.margin_kind -> `losses.margin.MarginRule`
+    "cosine": "kprpe_jax.losses.margin:COSINE",
+    "cosface": "kprpe_jax.losses.margin:COSFACE",
+    "arcface": "kprpe_jax.losses.margin:ARCFACE",
+    "adaface": "kprpe_jax.losses.margin:ADAFACE",
+}
+
+POSITIONS = {  # config.model.position of a ViT -> `position.encoding.Encoding`
+    "rpe": "kprpe_jax.position.encoding:RPE",
+    "irpe": "kprpe_jax.position.encoding:IRPE",
+    "kprpe_absolute": "kprpe_jax.position.encoding:KPRPE",
+    "kprpe_relative": "kprpe_jax.position.encoding:KPRPE",
+    "kprpe_multihead": "kprpe_jax.position.encoding:KPRPE",
+    "kprpe_scalar": "kprpe_jax.position.encoding:KPRPE",
+}
+
 NETWORKS: dict[str, PublishedNetwork] = {
     **{
         name: _by_name(

@@ -10,6 +10,7 @@ from jax import Array
 from jax.sharding import NamedSharding
 from jax.typing import DTypeLike
 
+from kprpe_jax import registry
 from kprpe_jax.backbones.network import Network
 from kprpe_jax.core.constraints import constrain
 from kprpe_jax.geometry.marks import draw_keypoints
@@ -19,10 +20,10 @@ from kprpe_jax.layers.mlp import ACTIVATIONS
 from kprpe_jax.layers.token_mask import random_token_mask
 from kprpe_jax.layers.transformer_block import Block
 from kprpe_jax.position.encoding import (
-    KEYPOINT_FORMS,
-    POSITIONS,
+    NO_BIAS,
     BiasTables,
     PositionBias,
+    find_encoding,
     position_bias,
 )
 
@@ -62,9 +63,9 @@ class ViT(Network):
       patch_size: side of a square patch.
       width, depth, num_heads, mlp_ratio: of the transformer.
       output_dim: D, size of the embedding.
-      position: one of POSITIONS. `absolute` learns an embedding per token;
-        `absolute_drawn` is the same network, which draws the keypoints into its images
-        as discs; the others add a bias on the logits.
+      position: one of `position.encoding.POSITIONS`. `absolute` learns an embedding per
+        token; `absolute_drawn` is the same network, which draws the keypoints into its
+        images as discs; the others add a bias on the logits.
       absolute: learned embedding per token in the bias encodings, too, as in the
         official code; `none` never has one.
       position_options: further fields of `PositionBias`, such as `per_layer`,
@@ -125,7 +126,10 @@ class ViT(Network):
     @property
     def uses_keypoints(self) -> bool:
         """Whether keypoints reach the network, as numbers or drawn into the image."""
-        return self.position in (*KEYPOINT_FORMS, "absolute_drawn")
+        found = find_encoding(self.position)
+        return self.position == "absolute_drawn" or bool(
+            found and found.reads_keypoints
+        )
 
     @property
     def num_keypoints(self) -> int:
@@ -137,7 +141,8 @@ class ViT(Network):
     @property
     def has_bias(self) -> bool:
         """Whether `bias` has anything to give."""
-        return self.position in ("rpe", *KEYPOINT_FORMS)
+        found = find_encoding(self.position)
+        return bool(found and found.stands_alone)
 
     def setup(self) -> None:
         """Check the sizes, then declare all parts."""
@@ -188,7 +193,7 @@ class ViT(Network):
         )
 
     def _make_bias_tables(self) -> PositionBias | None:
-        if self.position in ("none", "absolute", "absolute_drawn"):
+        if find_encoding(self.position) is None:
             return None
         return PositionBias(
             self.position,
@@ -300,7 +305,7 @@ class ViT(Network):
                     f"ViT: {name} must lie in [0, 1); got {getattr(self, name)}."
                 )
         choices = (
-            ("position", self.position, POSITIONS),
+            ("position", self.position, (*NO_BIAS, *registry.POSITIONS)),
             ("pool", self.pool, POOLS),
             ("activation", self.activation, tuple(ACTIVATIONS)),
             ("attention", self.attention, IMPLEMENTATIONS),

@@ -13,9 +13,25 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
-MARGINS = ("cosine", "cosface", "arcface", "adaface")
+from kprpe_jax.registry import MARGINS, resolve
+
 GRADIENTS = ("exact", "identity")
 ANGLES = ("clipped", "free", "linear")
+
+
+class MarginRule(NamedTuple):
+    """How a kind of margin changes the cosine of the true class; see MARGINS.
+
+    Attributes:
+      target_cosine: (cosine, quality, margin, angle) -> the cosine with its margin, of
+        the cosine's shape; `margin` and `angle` are those of `make_margin`.
+      is_angle: whether the margin is added to the angle, so that it is at most pi.
+      uses_quality: as `Margin`.
+    """
+
+    target_cosine: Callable[[Array, ArrayLike, float, str], Array]
+    is_angle: bool = False
+    uses_quality: bool = False
 
 
 class Margin(NamedTuple):
@@ -54,7 +70,7 @@ def make_margin(
     (AdaFace); `cosine` has none. The losses of KP-RPE, Supp. 2.1.
 
     Args:
-      kind: one of MARGINS.
+      kind: one of `registry.MARGINS`.
       margin: m >= 0; in radians, at most pi, where it is added to the angle (`arcface`
         and `adaface`), ignored by `cosine`.
       scale: s > 0.
@@ -70,24 +86,22 @@ def make_margin(
       not positive, one of them not finite.
     """
     if kind not in MARGINS:
-        raise ValueError(f"make_margin: unknown kind {kind!r}; use one of {MARGINS}.")
-    is_angle = kind in ("arcface", "adaface")
-    if not 0 <= margin < math.inf or (is_angle and margin > math.pi):
+        raise ValueError(
+            f"make_margin: unknown kind {kind!r}; use one of {tuple(MARGINS)}."
+        )
+    rule: MarginRule = resolve(MARGINS[kind])
+    if not 0 <= margin < math.inf or (rule.is_angle and margin > math.pi):
         raise ValueError(
             "make_margin: margin must not be negative, and an angle at most pi; got "
             f"{margin} for {kind}."
         )
-    functions = {
-        "cosine": lambda cosine, quality: cosine,
-        "cosface": lambda cosine, quality: cosine - margin,
-        "arcface": lambda cosine, quality: add_angle(cosine, margin, angle=angle),
-        "adaface": lambda cosine, quality: (
-            add_angle(cosine, -margin * quality, angle=angle) - margin * (1 + quality)
-        ),
-    }
+
+    def exact(cosine: Array, quality: ArrayLike) -> Array:
+        return rule.target_cosine(cosine, quality, margin, angle)
+
     options = scale, gradient, angle, drop_above
-    result = _with_options("make_margin", functions[kind], *options)
-    return result._replace(uses_quality=kind == "adaface")
+    result = _with_options("make_margin", exact, *options)
+    return result._replace(uses_quality=rule.uses_quality)
 
 
 def combined_margin(
@@ -211,3 +225,18 @@ def _sine(cosine: Array) -> Array:
 def clip_cosine(cosine: Array) -> Array:
     """Clip to [-1, 1] against round-off; the gradient passes unchanged."""
     return cosine + jax.lax.stop_gradient(jnp.clip(cosine, -1.0, 1.0) - cosine)
+
+
+COSINE = MarginRule(lambda cosine, quality, margin, angle: cosine)
+COSFACE = MarginRule(lambda cosine, quality, margin, angle: cosine - margin)
+ARCFACE = MarginRule(
+    lambda cosine, quality, margin, angle: add_angle(cosine, margin, angle=angle),
+    is_angle=True,
+)
+ADAFACE = MarginRule(
+    lambda cosine, quality, margin, angle: (
+        add_angle(cosine, -margin * quality, angle=angle) - margin * (1 + quality)
+    ),
+    is_angle=True,
+    uses_quality=True,
+)

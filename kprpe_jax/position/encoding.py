@@ -2,10 +2,11 @@
 
 A `PositionBias` owns the tables of all layers and hands each attention layer its own.
 Tables start at zero, so training starts from the plain transformer; those of KP-RPE can
-start with heads that look at places of the face instead (`anchored_init`).
+have an anchored initialization instead (`anchored_init`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
@@ -16,6 +17,7 @@ from jax import Array
 from jax.nn.initializers import Initializer
 from jax.sharding import NamedSharding, PartitionSpec
 
+from kprpe_jax import registry
 from kprpe_jax.core.constraints import constrain, copy_per_share
 from kprpe_jax.position.anchored_init import anchored_tables
 from kprpe_jax.position.buckets import compute_buckets, patch_centers
@@ -27,15 +29,16 @@ from kprpe_jax.position.keypoint_bias import (
 )
 from kprpe_jax.position.lookup import BucketSet, lookup, lookup_rows, num_buckets
 
+# Forms of f(P), and those of them that can have an anchored initialization.
 KEYPOINT_FORMS = (
     "kprpe_absolute",
     "kprpe_relative",
     "kprpe_multihead",
     "kprpe_scalar",
 )
-GAZING_FORMS = ("kprpe_relative", "kprpe_multihead")
-BIAS_FORMS = ("rpe", "irpe", *KEYPOINT_FORMS)
-POSITIONS = ("none", "absolute", "absolute_drawn", *BIAS_FORMS)
+ANCHORED_FORMS = ("kprpe_relative", "kprpe_multihead")
+NO_BIAS = ("none", "absolute", "absolute_drawn")
+POSITIONS = (*NO_BIAS, *registry.POSITIONS)
 
 
 @struct.dataclass
@@ -70,6 +73,29 @@ class BiasTables:
         return jax.tree.map(
             lambda t: jnp.broadcast_to(t, (num_layers, *t.shape[1:])), self
         )
+
+
+class Encoding(NamedTuple):
+    """A position encoding of `PositionBias`; see `registry.POSITIONS`.
+
+    Attributes:
+      tables: (module, keypoints, sharding) -> BiasTables of all layers. Declares its
+        parameters by `module.param` and reads the fields of the module, a
+        `PositionBias`; the other arguments are those of its `__call__`.
+      reads_keypoints: whether keypoints are needed.
+      stands_alone: whether `position_bias` is all of it; else tables are multiplied
+        with queries, keys or values.
+    """
+
+    tables: Callable[..., BiasTables]
+    reads_keypoints: bool = False
+    stands_alone: bool = True
+
+
+def find_encoding(position: str) -> Encoding | None:
+    """The encoding of a value of `position`; None = it is no bias."""
+    path = registry.POSITIONS.get(position)
+    return None if path is None else registry.resolve(path)
 
 
 def position_bias(
@@ -116,8 +142,8 @@ class PositionBias(nn.Module):
     shared over depth). The bias c of f(P) is the official code's; the paper has none.
 
     Attributes:
-      position: one of `rpe`, `irpe`, `kprpe_absolute` (f(P) read at d(i, j)),
-        `kprpe_relative` (query relative to keypoints, heads share),
+      position: of `registry.POSITIONS`: `rpe`, `irpe`, `kprpe_absolute` (f(P) read at
+        d(i, j)), `kprpe_relative` (query relative to keypoints, heads share),
         `kprpe_multihead` (each head its own), `kprpe_scalar` (what the released code
         computes for "absolute": one number per image, which softmax removes).
       num_layers, num_heads, head_dim: of the transformer.
@@ -138,8 +164,8 @@ class PositionBias(nn.Module):
       anchor_width: > 0 starts every head at its own keypoint-anchored location
         (`anchored_init`): width of the Gaussian in fractions of the image; 0 = zero
         initialization, as published.
-        GAZING_FORMS read it, where buckets tell directions apart and `hidden_dim` is 0;
-        the other forms cannot look anywhere and ignore it.
+        ANCHORED_FORMS read it, where buckets tell directions apart and `hidden_dim` is
+        0; the other forms cannot express it and ignore it.
       anchor_template: (x, y) of the keypoints in an upright image, in fractions of it;
         the first num_keypoints are read, three or more.
     """
@@ -167,6 +193,18 @@ class PositionBias(nn.Module):
         """Bucket ids of the token grid."""
         return compute_buckets(tuple(self.grid), self.method, self.ratio)
 
+    @property
+    def table_shape(self) -> tuple[int, int, int]:
+        """(layers, heads, buckets) of tables; 1 where layers or heads share."""
+        layers = self.num_layers if self.per_layer else 1
+        heads = self.num_heads if self.per_head else 1
+        return layers, heads, num_buckets(self.buckets)
+
+    @property
+    def scale(self) -> float:
+        """Factor of the tables (`scale_bias`)."""
+        return self.head_dim**-0.5 if self.scale_bias else 1.0
+
     @nn.compact
     def __call__(
         self, keypoints: Array | None = None, sharding: NamedSharding | None = None
@@ -180,11 +218,11 @@ class PositionBias(nn.Module):
             What all images share has a copy for each device, else gradients [H, N, N]
             would be summed over devices rather than those of the parameters.
         Returns: `BiasTables` whose leading axis is num_layers or 1.
-        Raises: ValueError: unknown position or context; keypoints of another number; a
-          gaze that the encoding cannot express.
+        Raises: ValueError: unknown position or context; keypoints of another number; an
+          anchored initialization that the encoding cannot express.
         """
         self._check(keypoints)
-        tables = self._tables(keypoints, sharding)
+        tables = find_encoding(self.position).tables(self, keypoints, sharding)
         if sharding is None:
             return tables
         spec = PartitionSpec(None, *sharding.spec[:1])
@@ -194,69 +232,12 @@ class PositionBias(nn.Module):
             **{k: x if x is None else constrain(x, by_image) for k, x in biases.items()}
         )
 
-    def _tables(
-        self, keypoints: Array | None, sharding: NamedSharding | None
-    ) -> BiasTables:
-        layers = self.num_layers if self.per_layer else 1
-        heads = self.num_heads if self.per_head else 1
-        zeros = nn.initializers.zeros
-        size = num_buckets(self.buckets)
-        scale = self.head_dim**-0.5 if self.scale_bias else 1.0
-
-        if self.position == "rpe":
-            table = self.param("table", zeros, (layers, heads, size))
-            return BiasTables(shared=copy_per_share(scale * table, sharding, axis=1))
-        if self.position == "irpe":
-            return self._context_tables(layers, heads, size)
-
-        if self.stop_keypoint_gradient:
-            keypoints = jax.lax.stop_gradient(keypoints)
-        centers = patch_centers(self.grid)
-        heads = self.num_heads if self.position == "kprpe_multihead" else 1
-        if self.hidden_dim and self.anchor_width:
-            raise ValueError(
-                "PositionBias: with a hidden layer f(P) is not linear and cannot start "
-                f"with a gaze; got hidden_dim {self.hidden_dim} and anchor_width "
-                f"{self.anchor_width}; set one of them to 0."
-            )
-        if self.hidden_dim:
-            relative = relative_keypoints(keypoints, centers)
-            of_places = nn.Dense(  # as exact as the linear forms
-                self.hidden_dim, precision=jax.lax.Precision.HIGHEST, name="hidden"
-            )
-            hidden = nn.relu(of_places(relative))
-            hidden = nn.LayerNorm(epsilon=1e-5, name="norm")(hidden)
-            table = nn.DenseGeneral(
-                (layers, heads, size), kernel_init=zeros, name="out"
-            )(hidden)
-            return BiasTables(rows=scale * table.transpose(2, 0, 3, 1, 4))
-
-        shape = (2 * self.num_keypoints, layers, heads, size)
-        kernel_init, bias_init = self._starts(layers, heads, centers, scale)
-        kernel = scale * self.param("kernel", kernel_init, shape)
-        bias = scale * self.param("bias", bias_init, shape[1:])
-        if self.position in ("kprpe_absolute", "kprpe_scalar"):
-            table = keypoint_table(kernel, keypoints) + bias[:, None]
-            if self.position == "kprpe_scalar":
-                here = int(self.buckets[0].ids[0, 0])  # the bucket of distance zero
-                table = jnp.broadcast_to(table[..., here : here + 1], table.shape)
-            return BiasTables(shared=table)
-        if not self.factorized:
-            return BiasTables(rows=direct_table(kernel, bias, keypoints, centers))
-        return BiasTables(
-            rows=grid_table(
-                copy_per_share(kernel, sharding, axis=2),
-                copy_per_share(bias, sharding, axis=1),
-                centers,
-            ),
-            shared=-keypoint_table(kernel, keypoints),
-        )
-
     def _check(self, keypoints: Array | None) -> None:
-        if self.position not in BIAS_FORMS:
+        encoding = find_encoding(self.position)
+        if encoding is None:
             raise ValueError(
                 f"PositionBias: unknown position {self.position!r}; use one of "
-                f"{BIAS_FORMS}."
+                f"{tuple(registry.POSITIONS)}."
             )
         letters = set(self.context)
         if not letters or not letters <= set("qkv") or len(letters) < len(self.context):
@@ -264,7 +245,7 @@ class PositionBias(nn.Module):
                 "PositionBias: context must be one or more of the letters q, k and v; "
                 f"got {self.context!r}; the paper's is 'k'."
             )
-        if self.position not in KEYPOINT_FORMS:
+        if not encoding.reads_keypoints:
             return
         got = None if keypoints is None else keypoints.shape
         if got is None or len(got) != 3 or got[1:] != (self.num_keypoints, 2):
@@ -273,37 +254,115 @@ class PositionBias(nn.Module):
                 f"[B, {self.num_keypoints}, 2]; got {got}; set num_keypoints."
             )
 
-    def _starts(
-        self, layers: int, heads: int, centers: np.ndarray, scale: float
-    ) -> tuple[Initializer, Initializer]:
-        """Initializers of W and c."""
-        if not self.anchor_width or self.position not in GAZING_FORMS:
-            return nn.initializers.zeros, nn.initializers.zeros
-        template = self.anchor_template[: self.num_keypoints]
-        if len(template) < self.num_keypoints:
-            raise ValueError(
-                "PositionBias: anchor_template must have num_keypoints = "
-                f"{self.num_keypoints} points; got {len(template)}; add to it, or set "
-                "anchor_width to 0."
-            )
-        kernel, bias = anchored_tables(
-            template, (layers, heads), self.buckets, centers, self.anchor_width
-        )
-        return (
-            lambda _, shape: jnp.asarray(kernel / scale).reshape(shape),
-            lambda _, shape: jnp.asarray(bias / scale).reshape(shape),
-        )
 
-    def _context_tables(self, layers: int, heads: int, size: int) -> BiasTables:
-        def table(name: str, *shape: int) -> Array | None:
-            if name not in self.context:
-                return None
-            return self.param(
-                f"table_{name}", nn.initializers.zeros, (layers, heads, *shape)
-            )
+def _rpe_tables(
+    module: PositionBias, keypoints: Array | None, sharding: NamedSharding | None
+) -> BiasTables:
+    """A number for each bucket (Eq. 3)."""
+    del keypoints
+    table = module.param("table", nn.initializers.zeros, module.table_shape)
+    return BiasTables(shared=copy_per_share(module.scale * table, sharding, axis=1))
 
-        return BiasTables(
-            context_q=table("q", self.head_dim, size),
-            context_k=table("k", self.head_dim, size),
-            context_v=table("v", size, self.head_dim),
+
+def _irpe_tables(
+    module: PositionBias, keypoints: Array | None, sharding: NamedSharding | None
+) -> BiasTables:
+    """Vectors for each bucket, multiplied with q, k or v (Eq. 4)."""
+    del keypoints, sharding
+    layers, heads, size = module.table_shape
+
+    def table(name: str, *shape: int) -> Array | None:
+        if name not in module.context:
+            return None
+        zeros = nn.initializers.zeros
+        return module.param(f"table_{name}", zeros, (layers, heads, *shape))
+
+    return BiasTables(
+        context_q=table("q", module.head_dim, size),
+        context_k=table("k", module.head_dim, size),
+        context_v=table("v", size, module.head_dim),
+    )
+
+
+def _keypoint_tables(
+    module: PositionBias, keypoints: Array | None, sharding: NamedSharding | None
+) -> BiasTables:
+    """f(P), the tables that follow the keypoints (Eq. 8-11)."""
+    if module.stop_keypoint_gradient:
+        keypoints = jax.lax.stop_gradient(keypoints)
+    centers = patch_centers(module.grid)
+    layers, _, size = module.table_shape
+    heads = module.num_heads if module.position == "kprpe_multihead" else 1
+    scale = module.scale
+    if module.hidden_dim:
+        return _nonlinear_tables(module, keypoints, centers, (layers, heads, size))
+
+    shape = (2 * module.num_keypoints, layers, heads, size)
+    kernel_init, bias_init = _starts(module, layers, heads, centers)
+    kernel = scale * module.param("kernel", kernel_init, shape)
+    bias = scale * module.param("bias", bias_init, shape[1:])
+    if module.position in ("kprpe_absolute", "kprpe_scalar"):
+        table = keypoint_table(kernel, keypoints) + bias[:, None]
+        if module.position == "kprpe_scalar":
+            here = int(module.buckets[0].ids[0, 0])  # the bucket of distance zero
+            table = jnp.broadcast_to(table[..., here : here + 1], table.shape)
+        return BiasTables(shared=table)
+    if not module.factorized:
+        return BiasTables(rows=direct_table(kernel, bias, keypoints, centers))
+    return BiasTables(
+        rows=grid_table(
+            copy_per_share(kernel, sharding, axis=2),
+            copy_per_share(bias, sharding, axis=1),
+            centers,
+        ),
+        shared=-keypoint_table(kernel, keypoints),
+    )
+
+
+def _nonlinear_tables(
+    module: PositionBias,
+    keypoints: Array,
+    centers: np.ndarray,
+    shape: tuple[int, int, int],
+) -> BiasTables:
+    """f(P) with a hidden layer: the released `_v2` forms."""
+    if module.anchor_width:
+        raise ValueError(
+            "PositionBias: with a hidden layer f(P) is not linear, so it has no "
+            f"anchored initialization; got hidden_dim {module.hidden_dim} and "
+            f"anchor_width {module.anchor_width}; set one of them to 0."
         )
+    of_places = nn.Dense(  # as exact as the linear forms
+        module.hidden_dim, precision=jax.lax.Precision.HIGHEST, name="hidden"
+    )
+    hidden = nn.relu(of_places(relative_keypoints(keypoints, centers)))
+    hidden = nn.LayerNorm(epsilon=1e-5, name="norm")(hidden)
+    out = nn.DenseGeneral(shape, kernel_init=nn.initializers.zeros, name="out")
+    return BiasTables(rows=module.scale * out(hidden).transpose(2, 0, 3, 1, 4))
+
+
+def _starts(
+    module: PositionBias, layers: int, heads: int, centers: np.ndarray
+) -> tuple[Initializer, Initializer]:
+    """Initializers of W and c."""
+    if not module.anchor_width or module.position not in ANCHORED_FORMS:
+        return nn.initializers.zeros, nn.initializers.zeros
+    template = module.anchor_template[: module.num_keypoints]
+    if len(template) < module.num_keypoints:
+        raise ValueError(
+            "PositionBias: anchor_template must have num_keypoints = "
+            f"{module.num_keypoints} points; got {len(template)}; add to it, or set "
+            "anchor_width to 0."
+        )
+    kernel, bias = anchored_tables(
+        template, (layers, heads), module.buckets, centers, module.anchor_width
+    )
+    return (
+        lambda _, shape: jnp.asarray(kernel / module.scale).reshape(shape),
+        lambda _, shape: jnp.asarray(bias / module.scale).reshape(shape),
+    )
+
+
+RPE = Encoding(_rpe_tables)
+IRPE = Encoding(_irpe_tables, stands_alone=False)
+KPRPE = Encoding(_keypoint_tables, reads_keypoints=True)

@@ -19,7 +19,7 @@ from kprpe_jax.core.unit import unit
 from kprpe_jax.losses.adaface import image_quality, initial_statistics
 from kprpe_jax.losses.class_centers import margin_softmax, padded_classes
 from kprpe_jax.losses.class_sampling import SAMPLED, ClassSample, sample_classes
-from kprpe_jax.losses.margin import make_margin
+from kprpe_jax.losses.margin import Margin, make_margin
 from kprpe_jax.tasks import digits, inputs, networks
 from kprpe_jax.tasks.task import Task
 
@@ -112,7 +112,7 @@ def init(
     shape = num_centers(config, mesh), config.model.output_dim
     centers = 0.01 * jax.random.normal(centers_rng, shape)
     params = {"backbone": variables["params"], "class_centers": centers}
-    if config.loss.margin_kind == "adaface":
+    if _margin(config.loss).uses_quality:
         variables = {**variables, NORMS: initial_statistics()}
     return {**variables, "params": params}
 
@@ -168,14 +168,9 @@ def make_class_loss(
     Raises: ValueError: as `make_margin`; numbers of AdaFace out of their range.
     """
     num_classes, options = config.data.num_classes, config.loss
-    margin = make_margin(
-        options.margin_kind,
-        margin=options.margin,
-        scale=options.scale,
-        gradient=options.margin_gradient,
-    )
+    margin = _margin(options)
 
-    if options.margin_kind == "adaface":
+    if margin.uses_quality:
         # Eq. 14: h spreads the norms over -1 .. 1; a share of each batch enters them.
         if not 0 < options.concentration < math.inf:
             raise ValueError(
@@ -216,6 +211,15 @@ def make_class_loss(
         return result.loss, others, metrics
 
     return class_loss
+
+
+def _margin(options: ConfigDict) -> Margin:
+    return make_margin(
+        options.margin_kind,
+        margin=options.margin,
+        scale=options.scale,
+        gradient=options.margin_gradient,
+    )
 
 
 def backbone_collections(collections: dict[str, Any]) -> dict[str, Any]:

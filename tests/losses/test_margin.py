@@ -7,13 +7,13 @@ import pytest
 
 from kprpe_jax.losses.margin import (
     GRADIENTS,
-    MARGINS,
     add_angle,
     clip_cosine,
     combined_margin,
     make_margin,
     margin_logits,
 )
+from kprpe_jax.registry import MARGINS
 
 COSINES = np.array([-1.0, -0.95, -0.5, 0.0, 0.3, 0.9, 1.0], np.float32)
 

@@ -159,7 +159,7 @@ def test_other_forms_start_at_zero(position):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        (dict(hidden_dim=8), "cannot start with a gaze"),
+        (dict(hidden_dim=8), "has no anchored initialization"),
         (dict(method="euclidean"), "directions"),
         (dict(anchor_width=-0.1), "positive"),
         (dict(anchor_template=TRIANGLE[:2]), "must have num_keypoints = 3 points"),
