@@ -1,0 +1,78 @@
+"""The page "Extend it": its files work once the registry has their lines."""
+
+import pathlib
+import re
+import sys
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from kprpe_jax import registry
+from kprpe_jax.backbones.vit import PRESETS, ViT
+from kprpe_jax.losses.margin import make_margin
+from kprpe_jax.tasks.networks import make_network
+
+PAGE = (pathlib.Path(__file__).parents[1] / "docs" / "extend.md").read_text()
+FILES = {
+    re.match(r"# (\S+)\.py\n", code)[1].replace("/", "."): code
+    for code in re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+}
+LINES = dict(re.findall(r'^    "(\w+)": "(\S+)",$', PAGE, re.MULTILINE))
+
+
+@pytest.fixture
+def add(monkeypatch):
+    """Add a name of the page to a registry, with its file."""
+
+    def add(name, names):
+        path = LINES[name]
+        module = types.ModuleType(path.partition(":")[0])
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+        exec(FILES[module.__name__], module.__dict__)
+        monkeypatch.setitem(names, name, path)
+
+    return add
+
+
+def test_each_file_has_its_line():
+    assert set(FILES) == {path.partition(":")[0] for path in LINES.values()}
+    assert len(FILES) == len(LINES)
+
+
+def test_backbone(add):
+    add("two_convs", registry.BACKBONES)
+    model = dict(image_size=(32, 48), output_dim=8, width=4)
+    network = make_network(ConfigDict(dict(backbone="two_convs", model=model)))
+    images = jnp.ones((2, 32, 48, 3))
+    variables = network.init(jax.random.key(0), images)
+    features = network.apply(variables, images, method="features")
+    assert network.grid == (2, 3)
+    assert features.embeddings.shape == (2, 8)
+    assert features.patches.shape == (2, 6, 8)
+    assert features.style.shape == (2, 12, 2)
+
+
+def test_position_encoding(add):
+    add("token_table", registry.POSITIONS)
+    model = ViT(**PRESETS["tiny"], position="token_table")
+    images = jax.random.normal(jax.random.key(1), (2, 40, 40, 3))
+    variables = model.init(jax.random.key(0), images)
+    bias = model.apply(variables, method="bias")
+    assert (len(bias), bias[0].shape) == (4, (1, 4, 25, 25))
+    table = variables["params"]["bias_tables"]["table"]
+    assert table.shape == (4, 1, 4, 25, 49)
+    gradient = jax.grad(lambda v: model.apply(v, images).sum())(variables)
+    assert np.abs(gradient["params"]["bias_tables"]["table"]).max() > 0
+
+
+def test_margin(add):
+    add("quality_cosface", registry.MARGINS)
+    margin = make_margin("quality_cosface", margin=0.4)
+    assert margin.uses_quality
+    cosine = jnp.array([0.1, 0.9])
+    np.testing.assert_allclose(margin.target_cosine(cosine, 1.0), cosine - 0.4)
+    np.testing.assert_allclose(margin.target_cosine(cosine, -1.0), cosine)
