@@ -11,6 +11,7 @@ from PIL import Image
 
 from kprpe_jax.data.faces import FaceRows
 from kprpe_jax.data.importers.decode import decode_rgb
+from kprpe_jax.geometry.point_fits import similarity_matrix
 from kprpe_jax.geometry.template import face_template
 
 
@@ -31,27 +32,6 @@ def detection_matrix(
     scale = min(size) / (side * (1 + 2 * padding))
     offset = np.array(size[::-1]) / 2 - scale * (low + high) / 2
     return np.concatenate([scale * np.eye(2), offset[:, None]], axis=1)
-
-
-def alignment_matrix(points: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Similarity map to the template, as `fit_similarity`, on the host.
-
-    In the complex plane a rotation with a scale is one factor, and least squares a
-    quotient of two sums.
-
-    Args:
-      points: [5, 2], (x, y) in pixels; five in one place are moved to its middle.
-      size: (height, width) of the aligned image.
-    Returns: float64 [2, 3], from the photo's pixels to the aligned image's.
-    """
-    p, q = (
-        x.astype(np.float64) @ np.array([1, 1j]) for x in (points, face_template(size))
-    )
-    spread = np.square(np.abs(p - p.mean())).sum()
-    factor = (np.conj(p - p.mean()) * (q - q.mean())).sum() / spread if spread else 1
-    offset = q.mean() - factor * p.mean()
-    a, b = np.real(factor), np.imag(factor)
-    return np.array([[a, -b, offset.real], [b, a, offset.imag]])
 
 
 class AlignedFaces(FaceRows):
@@ -101,7 +81,7 @@ class AlignedFaces(FaceRows):
         size = self._shape[:2]
         points = encoded["keypoints"] * np.array([width, height], np.float32)
         matrix = (1 - self._share) * detection_matrix(points, size)
-        matrix += self._share * alignment_matrix(points, size)
+        matrix += self._share * similarity_matrix(points, face_template(size))
         # Pillow wants the way back, in pixel-edge coordinates as ours are.
         back = np.linalg.inv(np.concatenate([matrix, [[0, 0, 1]]]))
         image = Image.fromarray(photo).transform(

@@ -6,11 +6,10 @@ import pytest
 from kprpe_jax.alignment.align import align_faces
 from kprpe_jax.data.aligned_faces import (
     AlignedFaces,
-    alignment_matrix,
     detection_matrix,
 )
 from kprpe_jax.data.faces import FaceRows
-from kprpe_jax.geometry.point_fits import fit_similarity
+from kprpe_jax.geometry.point_fits import fit_similarity, similarity_matrix
 from kprpe_jax.geometry.template import face_template
 from tests.data.importers.sources import encode
 
@@ -47,9 +46,11 @@ def points(rng):
 
 def test_matrices_on_the_host(points):
     want = fit_similarity(np.float32(points), face_template(SIZE))
-    np.testing.assert_allclose(alignment_matrix(points, SIZE), want, atol=2e-4)
+    np.testing.assert_allclose(
+        similarity_matrix(points, face_template(SIZE)), want, atol=2e-4
+    )
     same = np.tile(points[:1], (5, 1))
-    moved = alignment_matrix(same, SIZE)
+    moved = similarity_matrix(same, face_template(SIZE))
     np.testing.assert_allclose(moved[:, :2], np.eye(2))
     np.testing.assert_allclose(same[0] + moved[:, 2], face_template(SIZE).mean(0))
 

@@ -4,10 +4,11 @@ import jax
 import numpy as np
 
 from kprpe_jax.core.mesh import make_mesh
-from kprpe_jax.data.aligned_faces import alignment_matrix, detection_matrix
+from kprpe_jax.data.aligned_faces import detection_matrix
 from kprpe_jax.data.faces import FaceRows
 from kprpe_jax.evaluation.pairs import sample_pairs
 from kprpe_jax.evaluation.partly_aligned import make_evaluator
+from kprpe_jax.geometry.point_fits import similarity_matrix
 from kprpe_jax.geometry.template import face_template
 from kprpe_jax.training.state import TrainState
 from tests.data.importers.sources import encode
@@ -63,7 +64,8 @@ def test_accuracy_at_every_step(rng):
     for share, got in zip(shares, results.values(), strict=True):
         x = []
         for p in points:
-            detected, aligned = detection_matrix(p, SIZE), alignment_matrix(p, SIZE)
+            detected = detection_matrix(p, SIZE)
+            aligned = similarity_matrix(p, face_template(SIZE))
             matrix = (1 - share) * detected + share * aligned
             moved = p @ matrix[:, :2].T + matrix[:, 2]
             x.append(((moved - face_template(SIZE)) / 16).ravel())
