@@ -69,7 +69,7 @@ def read_person(path: pathlib.Path, size: tuple[int, int]) -> Iterator[np.ndarra
             raise ValueError(
                 f"fuse_photos: faces must be aligned, {size[0]} x {size[1]} pixels; "
                 f"got {image.shape[0]} x {image.shape[1]} in {path / name}; align them "
-                "with python -m kprpe_jax.align_photos"
+                "with python -m kprpe_jax align"
             )
         yield image
 
