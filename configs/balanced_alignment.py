@@ -1,7 +1,7 @@
-"""Balanced alignment on drawn faces: recognition and alignment learned together.
+"""Balanced alignment on synthetic faces: recognition and alignment learned together.
 
-Drawn faces with 84 landmarks of 200 people, turned, scaled and shifted at random; 100
-others to test on. Source: Balanced Alignment, Secs. 4 and 5.
+Synthetic faces with 84 landmarks of 200 people, turned, scaled and shifted at random;
+100 others to test on. Source: Balanced Alignment, Secs. 4 and 5.
 
     python train.py --config configs/balanced_alignment.py --workdir runs/tps
     python train.py --config configs/balanced_alignment.py:affine2d --workdir runs/2d
@@ -33,7 +33,7 @@ def get_config(method: str = "tps") -> ConfigDict:
     config = make_base("joint_alignment", steps=1000)
 
     config.data.name = "synthetic_faces"
-    config.data.dir = "data/people_200"  # fewer than configs/synthetic_faces.py draws
+    config.data.dir = "data/people_200"  # fewer than of configs/synthetic_faces.py
     config.data.points = "landmarks"  # or keypoints: five
     config.data.num_keypoints = 84
     config.data.num_classes = 200

@@ -1,4 +1,4 @@
-"""`make faces-demo`: drawn faces, trained as KP-RPE's are, verified under distortion.
+"""`make faces-demo`: synthetic faces, the recipe of KP-RPE, verified under distortion.
 
 python -m experiments encodings --config configs/faces_demo.py \\
     --positions absolute,kprpe_multihead --output reports/faces

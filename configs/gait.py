@@ -1,11 +1,11 @@
-"""Walkers that are drawn, not downloaded: a small SwinGait-2D, minutes on one CPU core.
+"""Synthetic walkers: a small SwinGait-2D, minutes on one CPU core, no download.
 
     python train.py --config configs/gait.py --workdir runs/gait
     python train.py --config configs/gait.py:table --workdir runs/gait_table
     python eval.py  --config configs/gait.py --workdir runs/gait
 
-The first start draws the data set into data/synthetic_walkers. What came of it, and how
-the two compare: docs/gait.md.
+The first start renders the data set into data/synthetic_walkers. Results, and how the
+two compare: docs/gait.md.
 """
 
 from ml_collections import ConfigDict

@@ -8,8 +8,8 @@
 `ms1mv2` is the ablation (ViT-S, 34 epochs); `ms1mv3`, `webface4m` and `webface12m` are
 the large-scale runs (36 epochs). The paper's ViT "Large" is its ViT-B, see
 `backbones.vit.PRESETS`. Import the five verification sets (insightface_bin, with
-the detector) under the names below to follow the accuracy while it trains. Nobody has
-run these here: the data cannot be had freely, and the hardware was not at hand.
+the detector) under the names below to follow the accuracy while it trains. These
+were not run here: the data are not free, and they take many accelerators.
 """
 
 from typing import NamedTuple

@@ -1,4 +1,4 @@
-"""Train the differentiable face aligner on crops of drawn faces.
+"""Train the differentiable face aligner on crops of synthetic faces.
 
 Source: KP-RPE, Supp. 3: crops of 160 pixels by the face's box with a border of 0.1, a
 detector with landmarks and the mixer of its anchors, trained together.

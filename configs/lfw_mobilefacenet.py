@@ -29,7 +29,7 @@ def get_config() -> ConfigDict:
     config.model.dtype = "float32"
     # The contract of the published weights.
     config.input = ConfigDict(dict(scale=128.0))
-    config.evals.pairs = 0  # no drawn ones
+    config.evals.pairs = 0  # no sampled ones
     config.evals.pair_sets = ("lfw",)
     config.evals.mirror = "concatenate"  # as those who published the weights do
     config.evals.batch_size = 64

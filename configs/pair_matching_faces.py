@@ -1,6 +1,6 @@
-"""Two-image transformers on drawn faces, patches learned: no download, no weights.
+"""Two-image transformers on synthetic faces, patches learned: no download, no weights.
 
-500 people to train, 100 others to verify; the first start draws them.
+500 people to train, 100 others to verify; the first start renders them.
 
 python train.py --config configs/pair_matching_faces.py --workdir runs/drawn_h2l
 python train.py --config configs/pair_matching_faces.py:v --workdir runs/drawn_v
@@ -18,10 +18,10 @@ def get_config(network: str = "h2l") -> ConfigDict:
     check_argument(network, ("v", "h2", "h2l"))  # h1 is v without a CNN
     config = pair_matching.get_config(network)
     pair_matching.learn_patches(config)
-    drawn = synthetic_faces.get_config().data
-    config.data.name = drawn.name
-    config.data.builder = drawn.builder
-    config.data.num_classes = drawn.num_classes
+    faces = synthetic_faces.get_config().data
+    config.data.name = faces.name
+    config.data.builder = faces.builder
+    config.data.num_classes = faces.num_classes
     config.data.train_identities = ()
     config.evals.split = "test"
     config.evals.identities = ()

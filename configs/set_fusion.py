@@ -29,7 +29,7 @@ def get_config(method: str = "cluster_aggregate") -> ConfigDict:
     config.data.in_memory = True
     config.data.name = ""  # pixels: the data set of images
     config.data.train_identities = ()  # (first, last); () = all
-    config.data.images_per_set = 16  # the largest N; drawn from 2 on
+    config.data.images_per_set = 16  # the largest N; sampled from 2 on
     # A step's sets are padded to one of these; a large run may have (4, 8, 16), each of
     # which is compiled.
     config.data.padded_sizes = (16,)

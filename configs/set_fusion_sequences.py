@@ -1,4 +1,4 @@
-"""CAFace on the features of drawn people before a camera.
+"""CAFace on the features of synthetic people in video frames.
 
 python -m experiments synthetic_sequences --weights WEIGHTS
 python train.py --config configs/set_fusion_sequences.py --workdir runs/sequences

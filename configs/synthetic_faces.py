@@ -1,11 +1,11 @@
-"""Faces that are drawn, not downloaded: 500 people to train, 100 others to verify.
+"""Synthetic faces, without a download: 500 people to train, 100 others to verify.
 
     python train.py --config configs/synthetic_faces.py --workdir runs/synthetic
     python train.py --config configs/synthetic_faces.py:absolute --workdir runs/absolute
     python eval.py  --config configs/synthetic_faces.py --workdir runs/synthetic
 
-The first start draws the data set into data/synthetic_faces, in half a minute. How hard
-it is: docs/data.md.
+The first start renders the data set into data/synthetic_faces, in half a minute. How
+hard it is: docs/data.md.
 """
 
 from ml_collections import ConfigDict

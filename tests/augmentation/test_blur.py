@@ -89,10 +89,10 @@ def test_rows_of_all_matrices_sum_to_one():
 
 def test_kind_chooses_the_blur_and_zero_is_none(rng):
     image = to_float(picture(rng, (SIZE, SIZE + 4)))  # one matrix for each axis
-    drawn = blur.BlurSample(0, 9, 3.0, 0.5, 1, 2)
+    sampled = blur.BlurSample(0, 9, 3.0, 0.5, 1, 2)
     scale = SIZE / 112
     run = quick_jit(blur.apply)
-    np.testing.assert_array_equal(run(image, drawn), image)
+    np.testing.assert_array_equal(run(image, sampled), image)
 
     def matrices(make):
         return make(SIZE), make(SIZE + 4)
@@ -103,18 +103,18 @@ def test_kind_chooses_the_blur_and_zero_is_none(rng):
         3: matrices(lambda n: resize(n, float(n // 2), shrink=1, enlarge=2)),
     }.items():
         want = np.einsum("ih,hwc,jw->ijc", rows, image, columns)
-        got = run(image, drawn._replace(kind=kind))
+        got = run(image, sampled._replace(kind=kind))
         np.testing.assert_allclose(got, want, atol=1e-5)
 
 
 def test_draws_follow_the_settings():
     settings = blur.Blur(prob=0.6, weights=(1, 2, 1), box_width=5, side=(0.3, 0.7))
     keys = jax.random.split(jax.random.key(0), 4000)
-    drawn = quick_jit(jax.vmap(lambda key: blur.sample(key, settings)))(keys)
-    share = np.bincount(drawn.kind, minlength=4) / 4000
+    sampled = quick_jit(jax.vmap(lambda key: blur.sample(key, settings)))(keys)
+    share = np.bincount(sampled.kind, minlength=4) / 4000
     np.testing.assert_allclose(share, [0.4, 0.15, 0.3, 0.15], atol=0.03)
-    assert set(np.unique(drawn.box_width)) == {1, 2, 3, 4, 5}
-    assert 0 <= drawn.sigma.min() <= 0.05 < 3.95 <= drawn.sigma.max() <= 4
-    assert 0.3 <= drawn.side.min() <= 0.31 < 0.69 <= drawn.side.max() <= 0.7
-    pairs = np.asarray(drawn.shrink) * 5 + np.asarray(drawn.enlarge)
+    assert set(np.unique(sampled.box_width)) == {1, 2, 3, 4, 5}
+    assert 0 <= sampled.sigma.min() <= 0.05 < 3.95 <= sampled.sigma.max() <= 4
+    assert 0.3 <= sampled.side.min() <= 0.31 < 0.69 <= sampled.side.max() <= 0.7
+    pairs = np.asarray(sampled.shrink) * 5 + np.asarray(sampled.enlarge)
     assert np.bincount(pairs, minlength=25).min() > 100  # of 160 each

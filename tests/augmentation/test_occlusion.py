@@ -16,8 +16,8 @@ def visible(settings: Occlusion, count: int) -> np.ndarray:
     """Which pixels [count, H, W] stay; checks that the rest is black."""
 
     def one(key):
-        drawn = occlusion.sample(key, settings, size=SIZE)
-        return occlusion.apply(IMAGE, drawn, settings)
+        sampled = occlusion.sample(key, settings, size=SIZE)
+        return occlusion.apply(IMAGE, sampled, settings)
 
     keys = jax.random.split(jax.random.key(0), count)
     images = np.asarray(quick_jit(jax.vmap(one))(keys))
@@ -27,7 +27,7 @@ def visible(settings: Occlusion, count: int) -> np.ndarray:
     return seen[..., 0]
 
 
-def test_a_crop_is_one_box_of_the_area_and_shape_that_torchvision_draws():
+def test_a_crop_is_one_box_of_the_area_and_shape_that_torchvision_samples():
     seen = visible(Occlusion(crop_prob=1.0), 1500)
     rows, columns = seen.any(axis=2), seen.any(axis=1)
     assert (seen == rows[:, :, None] & columns[:, None, :]).all()
@@ -58,8 +58,8 @@ def test_a_crop_is_one_box_of_the_area_and_shape_that_torchvision_draws():
 def test_a_crop_that_never_fits_is_the_whole_image():
     # All of the area in a box of ratio 3/4 .. 4/3 is higher or wider than 10 x 40.
     settings = Occlusion(crop_prob=1.0, crop_area=(1.0, 1.0))
-    draw = quick_jit(lambda key: occlusion.sample(key, settings, size=(10, 40)))
-    np.testing.assert_array_equal(draw(jax.random.key(0)).crop, [[0, 0], [10, 40]])
+    sample = quick_jit(lambda key: occlusion.sample(key, settings, size=(10, 40)))
+    np.testing.assert_array_equal(sample(jax.random.key(0)).crop, [[0, 0], [10, 40]])
 
 
 def test_cut_out_makes_square_holes_inside_the_image_in_every_place():
@@ -75,8 +75,8 @@ def test_cut_out_makes_square_holes_inside_the_image_in_every_place():
 def test_the_number_of_holes_lies_between_fewest_and_most():
     settings = Occlusion(hole_prob=1.0, holes=(2, 4))
     keys = jax.random.split(jax.random.key(0), 600)
-    draw = jax.vmap(lambda key: occlusion.sample(key, settings, size=SIZE).num_holes)
-    count = np.bincount(quick_jit(draw)(keys))
+    sample = jax.vmap(lambda key: occlusion.sample(key, settings, size=SIZE).num_holes)
+    count = np.bincount(quick_jit(sample)(keys))
     assert list(count[:2]) == [0, 0]
     assert len(count) == 5
     assert count[2:].min() > 150

@@ -21,12 +21,12 @@ EVERYTHING = Photometric(ops=NAMES, weights=(1,) * len(NAMES))
 apply = quick_jit(photometric.apply, static_argnames="settings")
 
 
-def draws(settings: Photometric, count: int) -> PhotometricSample:
+def samples(settings: Photometric, count: int) -> PhotometricSample:
     keys = jax.random.split(jax.random.key(0), count)
     return quick_jit(jax.vmap(lambda key: photometric.sample(key, settings)))(keys)
 
 
-def drawn(*operations: tuple[str, float, float]) -> PhotometricSample:
+def sampled(*operations: tuple[str, float, float]) -> PhotometricSample:
     names, strength, sign = zip(*operations, strict=True)
     ops = [NAMES.index(name) + 1 for name in names]
     return PhotometricSample(np.array(ops), np.float32(strength), np.float32(sign))
@@ -49,10 +49,10 @@ PILLOW = {
 
 
 @pytest.mark.parametrize("sign", [-1, 1])
-def test_each_name_is_pillows_operation_at_the_drawn_strength(rng, sign):
+def test_each_name_is_pillows_operation_at_the_sampled_strength(rng, sign):
     image = picture(rng)
     for name in NAMES:
-        one = drawn((name, 0.5, sign), ("identity", 0.0, 1))
+        one = sampled((name, 0.5, sign), ("identity", 0.0, 1))
         got = to_levels(apply(to_float(image), one, EVERYTHING))
         want = np.asarray(PILLOW[name](image, sign), float)
         assert np.abs(got - want).max() <= 2.01, name
@@ -64,7 +64,7 @@ def test_operations_follow_one_another_from_first_to_last(rng):
         want = image
         for name in names:
             want = PILLOW[name](want, -1)
-        sequence = drawn(*((name, 0.5, -1) for name in names))
+        sequence = sampled(*((name, 0.5, -1) for name in names))
         got = to_levels(apply(to_float(image), sequence, EVERYTHING))
         difference = np.abs(got - np.asarray(want, float))
         # A level that Pillow rounds across the threshold is inverted on one side only.
@@ -73,15 +73,15 @@ def test_operations_follow_one_another_from_first_to_last(rng):
 
 def test_operation_zero_is_none_bit_for_bit(rng):
     image = to_float(picture(rng))
-    none = drawn(("invert", 1.0, 1), ("gray", 1.0, 1))._replace(ops=np.zeros(2, int))
+    none = sampled(("invert", 1.0, 1), ("gray", 1.0, 1))._replace(ops=np.zeros(2, int))
     np.testing.assert_array_equal(apply(image, none, EVERYTHING), image)
 
 
 def test_kprpe_draws_as_its_authors_do():
     settings = PRESETS["kprpe"].photometric
-    got = draws(settings, 6000)
+    got = samples(settings, 6000)
     share = np.bincount(np.asarray(got.ops).ravel(), minlength=8) / 12000
-    # The slow way: equalize and gray, when drawn, are drawn anew up to two times.
+    # The slow way: equalize and gray, when sampled, are sampled anew up to two times.
     rare, want = (5, 6), np.zeros(7)
     for a in range(7):
         for b in range(7):
@@ -97,12 +97,12 @@ def test_kprpe_draws_as_its_authors_do():
 
 
 def test_magnitude_without_spread_is_the_magnitude_itself():
-    got = draws(Photometric(prob=1.0), 50)
+    got = samples(Photometric(prob=1.0), 50)
     np.testing.assert_allclose(got.strength, 14 / 30, atol=1e-6)
 
 
 def test_jitter_applies_each_operation_once_in_every_order():
-    got = draws(Photometric(prob=1.0, kind="jitter"), 3000)
+    got = samples(Photometric(prob=1.0, kind="jitter"), 3000)
     orders, counts = np.unique(got.ops, axis=0, return_counts=True)
     assert sorted(map(tuple, orders)) == [
         (1, 2, 3), (1, 3, 2), (2, 1, 3), (2, 3, 1), (3, 1, 2), (3, 2, 1),
@@ -114,7 +114,7 @@ def test_jitter_applies_each_operation_once_in_every_order():
 
 
 def test_probability():
-    got = draws(Photometric(prob=0.3), 3000)
+    got = samples(Photometric(prob=0.3), 3000)
     none = np.asarray(got.ops) == 0
     assert (none[:, 0] == none[:, 1]).all()
     assert abs(none[:, 0].mean() - 0.7) < 0.03

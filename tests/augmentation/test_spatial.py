@@ -21,7 +21,7 @@ ALL = Spatial(
     translation_prob=1.0,
 )
 
-draw = quick_jit(spatial.sample, static_argnames=("settings", "size"))
+sample = quick_jit(spatial.sample, static_argnames=("settings", "size"))
 warp = quick_jit(spatial.warp, static_argnames="settings")
 move = quick_jit(spatial.move_keypoints, static_argnames=("size", "mirror"))
 
@@ -29,7 +29,7 @@ move = quick_jit(spatial.move_keypoints, static_argnames=("size", "mirror"))
 @pytest.mark.parametrize("seed", range(4))
 def test_warp_is_pillows_inside_the_old_picture(rng, seed):
     image = picture(rng, SIZE)
-    motion = draw(jax.random.key(seed), ALL, size=SIZE)
+    motion = sample(jax.random.key(seed), ALL, size=SIZE)
     got = to_levels(warp(to_float(image), motion, ALL))
     inverse = np.asarray(affine.invert(motion.matrix))
     want = image.transform(
@@ -50,7 +50,7 @@ def test_warp_is_pillows_inside_the_old_picture(rng, seed):
 
 def test_warp_is_that_of_the_geometry_with_black_outside(rng):
     image = to_float(picture(rng, SIZE))
-    motion = draw(jax.random.key(5), ALL, size=SIZE)
+    motion = sample(jax.random.key(5), ALL, size=SIZE)
     warp_zeros = quick_jit(sampling.warp_affine, static_argnames="out_size")
     inverse = affine.invert(motion.matrix)[None]
     want = warp_zeros(image[None] + 1, inverse, out_size=SIZE)
@@ -61,7 +61,7 @@ def test_a_flip_alone_is_exact_and_swaps_left_and_right(rng):
     image = to_float(picture(rng, SIZE))
     points = rng.uniform(0.1, 0.9, (5, 2)).astype(np.float32)
     for settings in (Spatial(flip_prob=1.0), Spatial(flip_prob=1.0, scale_prob=1e-9)):
-        motion = draw(jax.random.key(0), settings, size=SIZE)
+        motion = sample(jax.random.key(0), settings, size=SIZE)
         assert motion.flip
         assert not motion.moves
         np.testing.assert_array_equal(warp(image, motion, settings), image[:, ::-1])
@@ -71,7 +71,7 @@ def test_a_flip_alone_is_exact_and_swaps_left_and_right(rng):
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_a_dot_drawn_at_a_keypoint_lands_at_the_moved_keypoint(seed):
+def test_a_dot_painted_at_a_keypoint_lands_at_the_moved_keypoint(seed):
     colors = np.eye(3, dtype=np.float32)  # the left eye is red, the right one green
     points = np.array([[0.4, 0.45], [0.6, 0.5], [0.5, 0.6]], np.float32)
     y, x = np.mgrid[: SIZE[0], : SIZE[1]] + 0.5
@@ -80,7 +80,7 @@ def test_a_dot_drawn_at_a_keypoint_lands_at_the_moved_keypoint(seed):
         dot = np.exp(-((x - px) ** 2 + (y - py) ** 2) / 4)
         image += 2 * dot[..., None].astype(np.float32) * color
     mirror = (1, 0, 2)
-    motion = draw(jax.random.key(seed), ALL, size=SIZE)
+    motion = sample(jax.random.key(seed), ALL, size=SIZE)
     light = np.asarray(warp(image, motion, ALL)) + 1
     moved = np.asarray(move(points, motion, size=SIZE, mirror=mirror)) * SIZE[::-1]
     mass = light.sum(axis=(0, 1))
@@ -92,7 +92,7 @@ def test_a_dot_drawn_at_a_keypoint_lands_at_the_moved_keypoint(seed):
 
 
 def test_both_kinds_of_seeds_are_among_the_dots():
-    flips = [bool(draw(jax.random.key(s), ALL, size=SIZE).flip) for s in range(6)]
+    flips = [bool(sample(jax.random.key(s), ALL, size=SIZE).flip) for s in range(6)]
     assert True in flips
     assert False in flips
 
@@ -119,11 +119,11 @@ def test_draws_follow_the_settings():
     assert share.max() > 0.25
 
 
-def test_nothing_drawn_changes_nothing(rng):
+def test_nothing_sampled_changes_nothing(rng):
     settings = Spatial(*[1e-9 if "prob" in f else v for f, v in ALL._asdict().items()])
     image = to_float(picture(rng, SIZE))
     points = rng.uniform(size=(5, 2)).astype(np.float32)
-    motion = draw(jax.random.key(0), settings, size=SIZE)
+    motion = sample(jax.random.key(0), settings, size=SIZE)
     np.testing.assert_array_equal(warp(image, motion, settings), image)
     got = move(points, motion, size=SIZE, mirror=FACE_MIRROR)
     np.testing.assert_array_equal(got, points)

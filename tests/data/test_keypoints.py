@@ -25,7 +25,7 @@ def slow_box(image, threshold):
 def test_box_equals_the_loop_in_numpy_jax_and_jit(rng, channels):
     images = (rng.random((20, 9, 12, channels)) > 0.97) * 200
     images = images.astype(np.uint8)
-    images[0] = 0  # nothing drawn: the whole image
+    images[0] = 0  # no ink: the whole image
     images[1] = 32  # the threshold itself is not ink
     want = np.stack([slow_box(image, 32) for image in images])
     got = kp.box_keypoints(images)

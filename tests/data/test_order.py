@@ -26,7 +26,7 @@ def test_balanced_batches_have_k_different_rows_of_each_identity():
         for chosen, person in zip(epoch, people[:, 0], strict=True):
             assert len(set(chosen)) == 3 or person == 5  # 5 has two rows only
     assert len(epochs) == 6  # all orders come up
-    # Every row is drawn: of identity 0 each with 3 / 4, of 5 each 1.5 times an epoch.
+    # Every row is sampled: of identity 0 each with 3 / 4, of 5 each 1.5 times an epoch.
     count = collections.Counter(rows)
     assert set(count) == set(np.flatnonzero(LABELS >= 0))
     assert min(count[row] for row in (1, 5, 10, 11)) >= 8  # expected: 15

@@ -8,14 +8,14 @@ from kprpe_jax.data.store import Rows
 LABELS = np.array([2, 0, 1, 2, 3, 1, 2, 3, -1])
 
 
-def drawn(seed, count=1200):
+def sampled(seed, count=1200):
     stream = paired(LABELS, seed=seed)
     numbers = np.array([stream[i] for i in range(count)])
     return np.stack(np.divmod(numbers, len(LABELS)), 1)
 
 
 def test_half_are_genuine_and_everybody_takes_part():
-    pairs = drawn(0)
+    pairs = sampled(0)
     people = LABELS[pairs]
     same = people[:, 0] == people[:, 1]
     np.testing.assert_array_equal(same, np.tile([True, False], 600))
@@ -35,10 +35,10 @@ def test_half_are_genuine_and_everybody_takes_part():
 
 def test_a_place_depends_on_seed_and_place_alone():
     again = paired(LABELS, seed=0)
-    pairs = drawn(0, 50)
+    pairs = sampled(0, 50)
     for place in (49, 3, 17):
         assert again[place] == pairs[place] @ [len(LABELS), 1]
-    assert (drawn(1, 50) != pairs).any()
+    assert (sampled(1, 50) != pairs).any()
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def test_a_place_depends_on_seed_and_place_alone():
         ([-1, -1], "got 0 people, 0 with two images"),
     ],
 )
-def test_pairs_that_cannot_be_drawn(labels, got):
+def test_pairs_that_cannot_be_sampled(labels, got):
     with pytest.raises(ValueError, match=f"two people and one with two images; {got}"):
         paired(np.array(labels), seed=0)
 

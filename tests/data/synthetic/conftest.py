@@ -4,17 +4,17 @@ import jax
 import numpy as np
 import pytest
 
-from kprpe_jax.data.synthetic.faces import render, sample_shots
+from kprpe_jax.data.synthetic import faces
 from kprpe_jax.data.synthetic.nuisance import Severity
 
-B = 16  # every call draws as many, so that there is one program
+B = 16  # every call renders as many, so that there is one program
 
 
 @pytest.fixture(scope="session")
-def draw():
-    """Draw 16 faces with some nuisances; `change` sets fields of the shots."""
-    shots = jax.jit(sample_shots, static_argnames="layout")
-    program = jax.jit(render, static_argnames="size")
+def render():
+    """Render 16 faces with some nuisances; `change` sets fields of the shots."""
+    shots = jax.jit(faces.sample_shots, static_argnames="layout")
+    program = jax.jit(faces.render, static_argnames="size")
 
     def run(identity, index, severity=None, *, layout="aligned", seed=0, **change):
         identity, index = (

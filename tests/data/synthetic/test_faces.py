@@ -16,8 +16,8 @@ PEOPLE = np.arange(16)
 
 
 @pytest.mark.slow
-def test_form(draw, ordinary):
-    faces = draw(PEOPLE, 1, ordinary)
+def test_form(render, ordinary):
+    faces = render(PEOPLE, 1, ordinary)
     assert faces.images.shape == (16, 112, 112, 3)
     assert faces.images.dtype == np.uint8
     assert faces.keypoints.shape == (16, 5, 2)
@@ -28,46 +28,46 @@ def test_form(draw, ordinary):
 
 
 @pytest.mark.slow
-def test_batch_composition_does_not_matter(draw, ordinary):
-    faces = draw(PEOPLE, 5, ordinary)
+def test_batch_composition_does_not_matter(render, ordinary):
+    faces = render(PEOPLE, 5, ordinary)
     order = np.array([7, 3, 3, 0, *range(4, 16)])
-    shuffled = draw(order, 5, ordinary)
+    shuffled = render(order, 5, ordinary)
     np.testing.assert_array_equal(shuffled.images, faces.images[order])
     np.testing.assert_array_equal(shuffled.landmarks, faces.landmarks[order])
     # A clean face is the same alone and among damaged ones.
-    clean = draw(PEOPLE, 0)
-    mixed = draw(PEOPLE, 0, noise=np.where(PEOPLE < 8, 0.1, 0))
+    clean = render(PEOPLE, 0)
+    mixed = render(PEOPLE, 0, noise=np.where(PEOPLE < 8, 0.1, 0))
     np.testing.assert_array_equal(mixed.images[8:], clean.images[8:])
     assert (mixed.images[:8] != clean.images[:8]).mean() > 0.5
 
 
-def test_seed_identity_and_index_each_matter(draw, ordinary):
-    images = draw(PEOPLE, 0, ordinary).images
+def test_seed_identity_and_index_each_matter(render, ordinary):
+    images = render(PEOPLE, 0, ordinary).images
     for other in (
-        draw(PEOPLE + 100, 0, ordinary),
-        draw(PEOPLE, 1, ordinary),
-        draw(PEOPLE, 0, ordinary, seed=1),
+        render(PEOPLE + 100, 0, ordinary),
+        render(PEOPLE, 1, ordinary),
+        render(PEOPLE, 0, ordinary, seed=1),
     ):
         assert (np.abs(other.images - images.astype(int)).mean((1, 2, 3)) > 3).all()
 
 
-def test_same_people_are_nearer_in_plain_pixels(draw):
+def test_same_people_are_nearer_in_plain_pixels(render):
     light = [np.float32(0.15)] * len(Severity._fields)
-    a, b = (draw(PEOPLE, i, light).images.astype(float) for i in (0, 1))
+    a, b = (render(PEOPLE, i, light).images.astype(float) for i in (0, 1))
     distance = np.abs(a[:, None] - b[None]).mean((2, 3, 4))
     same = np.diag(distance)
     assert same.mean() < 0.7 * distance[~np.eye(16, dtype=bool)].mean()
     assert np.mean(distance.argmin(1) == PEOPLE) > 0.7
-    still = [draw(PEOPLE, i).images for i in (0, 1)]
+    still = [render(PEOPLE, i).images for i in (0, 1)]
     np.testing.assert_array_equal(*still)  # severity 0
 
 
-def test_mask_and_sunglasses_cover_what_they_say(draw):
-    bare = draw(PEOPLE, 0)
+def test_mask_and_sunglasses_cover_what_they_say(render):
+    bare = render(PEOPLE, 0)
     covers = {"mask": [33, 51, 57, 66, 8], "sunglasses": [37, 39, 41, 81, 82]}
     spares = {"mask": [19, 24, 81, 82, 37], "sunglasses": [57, 66, 33, 8, 74]}
     for name, covered in covers.items():
-        worn = draw(PEOPLE, 0, **{name: 1.0}, mask_tone=0.5)
+        worn = render(PEOPLE, 0, **{name: 1.0}, mask_tone=0.5)
         changed = np.abs(worn.images.astype(int) - bare.images).sum(-1) > 0
         x, y = np.moveaxis((bare.landmarks * 112 - [0, 0.8]).clip(0, 111), -1, 0)
         at = changed[PEOPLE[:, None], y.astype(int), x.astype(int)]
@@ -75,16 +75,16 @@ def test_mask_and_sunglasses_cover_what_they_say(draw):
         assert not at[:, spares[name]].any(), name
 
 
-def test_crop_blackens_its_share(draw):
-    faces = draw(PEOPLE, 0, crop_x=-0.25, crop_y=0.5)
+def test_crop_blackens_its_share(render):
+    faces = render(PEOPLE, 0, crop_x=-0.25, crop_y=0.5)
     assert not faces.images[:, :, :28].any()
     assert not faces.images[:, 56:].any()
     assert faces.images[:, :56, 28:].any((1, 2, 3)).all()
 
 
-def test_blur_and_few_pixels_take_detail_and_noise_adds_it(draw):
+def test_blur_and_few_pixels_take_detail_and_noise_adds_it(render):
     def detail(**change):
-        images = draw(PEOPLE, 0, **change).images.astype(float)
+        images = render(PEOPLE, 0, **change).images.astype(float)
         return np.abs(np.diff(images, axis=2)).mean((1, 2, 3))
 
     assert (detail(blur=0.7) > detail(blur=2.0)).all()
@@ -115,8 +115,8 @@ def test_quality_falls_with_every_nuisance():
         assert min(scores) > 0, name
 
 
-def test_free_faces_lie_anywhere_within_the_frame(draw):
-    points = draw(PEOPLE, 0, layout="free").landmarks
+def test_free_faces_lie_anywhere_within_the_frame(render):
+    points = render(PEOPLE, 0, layout="free").landmarks
     # The chin of the largest faces may touch the border.
     assert ((points > -0.05) & (points < 1.05)).all()
     assert points.mean(1).std(0).min() > 0.05

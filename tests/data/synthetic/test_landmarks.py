@@ -34,8 +34,8 @@ def brightness(faces, number, dx=0.0, dy=0.0):
 
 
 @pytest.mark.slow
-def test_pupils_are_dark_between_bright_whites(draw):
-    faces = draw(PEOPLE, 0)
+def test_pupils_are_dark_between_bright_whites(render):
+    faces = render(PEOPLE, 0)
     for eye in (81, 82):
         pupil = brightness(faces, eye, dy=0.5)
         assert (pupil < 60).all()
@@ -44,8 +44,8 @@ def test_pupils_are_dark_between_bright_whites(draw):
 
 
 @pytest.mark.slow
-def test_lips_are_red_and_an_open_mouth_is_dark_inside(draw):
-    faces = draw(PEOPLE, 0)
+def test_lips_are_red_and_an_open_mouth_is_dark_inside(render):
+    faces = render(PEOPLE, 0)
     middle = (faces.landmarks[:, 57] + faces.landmarks[:, 66]) / 2 * 112
     x, y = middle.astype(int).T
     lip = faces.images[range(16), y, x].astype(int)
@@ -54,12 +54,12 @@ def test_lips_are_red_and_an_open_mouth_is_dark_inside(draw):
     smooth = jax.vmap(lambda i: sample_identity(0, i))(PEOPLE).beard < 0
     redness = (lip[:, 0] / lip[:, 1]) / (chin[:, 0] / chin[:, 1])
     assert (redness[smooth] > 1.08).all()
-    opened = draw(PEOPLE, 0, mouth_open=1.0)
+    opened = render(PEOPLE, 0, mouth_open=1.0)
     assert (brightness(opened, 66, dy=-1.5) < 110).all()
 
 
-def test_jaw_and_hairline_are_edges(draw):
-    faces = draw(PEOPLE, 0, background_light=1.0)
+def test_jaw_and_hairline_are_edges(render):
+    faces = render(PEOPLE, 0, background_light=1.0)
     # Off the face at the sides there is hair, neck or background, but not skin.
     points = faces.landmarks * 112
     for number in (3, 13):
@@ -71,8 +71,8 @@ def test_jaw_and_hairline_are_edges(draw):
         assert np.mean(apart > 20) > 0.9
 
 
-def test_closed_lids_meet_and_hide_the_eye(draw):
-    opened, closed = draw(PEOPLE, 0), draw(PEOPLE, 0, eyes_closed=1.0)
+def test_closed_lids_meet_and_hide_the_eye(render):
+    opened, closed = render(PEOPLE, 0), render(PEOPLE, 0, eyes_closed=1.0)
     upper, lower = closed.landmarks[:, 37, 1], closed.landmarks[:, 41, 1]
     assert np.abs(upper - lower).max() * 112 < 0.6
     # Where the gray white was there is colored skin.
@@ -103,13 +103,13 @@ def test_order_within_the_parts():
     assert y[51] < y[62] < y[83] < y[66] < y[57]
 
 
-def test_keypoints_are_landmarks_in_any_pose(draw, ordinary):
-    faces = draw(PEOPLE, 3, ordinary)
+def test_keypoints_are_landmarks_in_any_pose(render, ordinary):
+    faces = render(PEOPLE, 3, ordinary)
     np.testing.assert_array_equal(faces.keypoints, faces.landmarks[:, KEYPOINTS])
 
 
-def test_severity_0_is_aligned(draw):
-    points = draw(np.arange(16), 0).keypoints * 112
+def test_severity_0_is_aligned(render):
+    points = render(np.arange(16), 0).keypoints * 112
     away = np.linalg.norm(points - ARCFACE_112, axis=-1)
     assert away.max() < 4
     assert np.abs(points.mean(0) - ARCFACE_112).max() < 1  # nobody in particular

@@ -1,4 +1,4 @@
-"""Rows of drawn faces for the loader, and stored as a TFDS data set."""
+"""Rows of synthetic faces for the loader, and stored as a TFDS data set."""
 
 import numpy as np
 import pytest
@@ -65,7 +65,7 @@ def test_bad_arguments(change, match):
         FaceSource(**{"num_identities": 2, **SMALL, **change})
 
 
-def test_stored_rows_are_the_drawn_ones(source, tmp_path):
+def test_stored_rows_are_the_rendered_ones(source, tmp_path):
     given = {"num_identities": 4, "num_test_identities": 2, **SMALL}
     prepare("synthetic_faces", tmp_path, **given)
     train = store.open_split(tmp_path, "synthetic_faces", "train")
@@ -73,11 +73,11 @@ def test_stored_rows_are_the_drawn_ones(source, tmp_path):
     test = store.open_split(tmp_path, "synthetic_faces", "test")
     assert [int(row["label"]) for row in test] == [4, 4, 4, 5, 5, 5]
     for number in (0, 7, 11):
-        row, drawn = train[number], source[number]
+        row, rendered = train[number], source[number]
         image = decode_rgb(row["image"].item())
-        assert np.abs(image.astype(int) - drawn["image"]).mean() < 4  # JPEG
+        assert np.abs(image.astype(int) - rendered["image"]).mean() < 4  # JPEG
         for key in ("keypoints", "landmarks", "label", "quality"):
-            np.testing.assert_array_equal(row[key], drawn[key])
+            np.testing.assert_array_equal(row[key], rendered[key])
         assert bool(row["has_keypoints"])
     faces = open_faces(tmp_path, "synthetic_faces", "train", image_size=(32, 32))
     np.testing.assert_array_equal(faces[7]["keypoints"], source[7]["keypoints"])
@@ -86,7 +86,7 @@ def test_stored_rows_are_the_drawn_ones(source, tmp_path):
         prepare("synthetic_faces", tmp_path, num_identities=5)
 
 
-def test_a_config_says_what_is_drawn(tmp_path):
+def test_a_config_says_what_is_rendered(tmp_path):
     builder = {"num_identities": 2, "num_test_identities": 1, **SMALL}
     config = ConfigDict(
         {"data": {"name": "synthetic_faces", "dir": str(tmp_path), "builder": builder}}

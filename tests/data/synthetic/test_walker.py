@@ -1,4 +1,4 @@
-"""Walkers: anatomy, gait, what is drawn, and the data set of them."""
+"""Walkers: anatomy, gait, what is rendered, and the data set of them."""
 
 import functools
 
@@ -28,7 +28,7 @@ AT = {name: place for place, name in enumerate(JOINTS)}
 
 
 @pytest.fixture(scope="module")
-def draw():
+def render():
     return quick_jit(functools.partial(render_walk, num_frames=6, size=SIZE))
 
 
@@ -80,19 +80,19 @@ def test_people_differ_within_bounds():
 
 
 @pytest.mark.slow
-def test_a_frame_depends_on_its_numbers_alone(draw):
-    walk = draw(0, 1, 2, severity=ON)
+def test_a_frame_depends_on_its_numbers_alone(render):
+    walk = render(0, 1, 2, severity=ON)
     longer = quick_jit(functools.partial(render_walk, num_frames=8, size=SIZE))
     for got, want in zip(longer(0, 1, 2, severity=ON), walk, strict=True):
         np.testing.assert_array_equal(got[:6], want)
-    for other in (draw(1, 1, 2, severity=ON), draw(0, 2, 2, severity=ON)):
+    for other in (render(1, 1, 2, severity=ON), render(0, 2, 2, severity=ON)):
         assert (other.silhouettes != walk.silhouettes).any()
-    assert (draw(0, 1, 3, severity=ON).keypoints != walk.keypoints).any()
+    assert (render(0, 1, 3, severity=ON).keypoints != walk.keypoints).any()
 
 
-def test_clean_joints_lie_on_the_body_and_the_body_fills_the_frame(draw):
+def test_clean_joints_lie_on_the_body_and_the_body_fills_the_frame(render):
     for person in range(4):
-        walk = jax.device_get(draw(0, person, 0, severity=OFF))
+        walk = jax.device_get(render(0, person, 0, severity=OFF))
         assert walk.joint_mask.all()
         assert walk.kept.all()
         for frame, joints in zip(walk.silhouettes, walk.keypoints, strict=True):
@@ -123,12 +123,12 @@ def test_outline_is_the_union_of_round_cones():
     np.testing.assert_allclose(got, want, atol=1e-5)
 
 
-def test_what_is_hidden_is_black_and_its_joints_are_missing(draw):
+def test_what_is_hidden_is_black_and_its_joints_are_missing(render):
     severity = OFF._replace(occlusion=np.float32(3))
     hidden = 0
     for sequence in range(6):
-        walk = jax.device_get(draw(0, 0, sequence, severity=severity))
-        whole = jax.device_get(draw(0, 0, sequence, severity=OFF))
+        walk = jax.device_get(render(0, 0, sequence, severity=severity))
+        whole = jax.device_get(render(0, 0, sequence, severity=OFF))
         np.testing.assert_array_equal(walk.keypoints, whole.keypoints)
         for t in range(6):
             lost = (whole.silhouettes[t] > 60) & (walk.silhouettes[t] == 0)
