@@ -21,19 +21,22 @@ import numpy as np
 from absl import app, flags
 
 from benchmarks import harness
+from kprpe_jax import registry
 from kprpe_jax.core.features import Features
 from kprpe_jax.fusion.cluster_aggregate import ImageSets
 from kprpe_jax.fusion.weighted import WeightedFusion
-from kprpe_jax.weights.caface import STYLE_CHANNELS, official_caface
-from kprpe_jax.weights.iresnet import OFFICIAL, official_iresnet
-from kprpe_jax.weights.mobilefacenet import published_mobilefacenet
+from kprpe_jax.weights.caface import STYLE_CHANNELS
 
 SIZES = (16, 32, 64, 256, 512)
 METHODS = ("cluster_aggregate", "pfe", "cfan", "rsa")
 EMBED_DIM = 512
+BACKBONES = (
+    "mobilefacenet",
+    *(name for name in registry.NETWORKS if name.startswith("iresnet")),
+)
 
 _BACKBONE = flags.DEFINE_enum(
-    "backbone", "mobilefacenet", ["mobilefacenet", *OFFICIAL], "To compare with."
+    "backbone", "mobilefacenet", list(BACKBONES), "To compare with."
 )
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 16, "Images of the backbone at once.")
 _METHODS = flags.DEFINE_list("methods", list(METHODS), "To compare.")
@@ -46,7 +49,7 @@ _STREAM_BATCH = flags.DEFINE_integer("stream_batch", 256, "N' of the stream.")
 def make_model(method: str) -> nn.Module:
     """A fusion network of the official size."""
     if method == "cluster_aggregate":
-        return official_caface("caface_g4_conf512")
+        return registry.network("caface_g4_conf512").make()
     return WeightedFusion(EMBED_DIM, method)
 
 
@@ -102,10 +105,7 @@ def _fused(model: nn.Module, variables: Any, sets: ImageSets) -> jax.Array:
 
 
 def _backbone_call(backbone: str, batch_size: int):
-    if backbone == "mobilefacenet":
-        model = published_mobilefacenet()
-    else:
-        model = official_iresnet(backbone)
+    model = registry.network(backbone, "recognizer").make()
     images = jnp.zeros((batch_size, *model.image_size, 3))
     variables = jax.jit(model.init)(jax.random.key(0), images)
     return partial(jax.jit(model.apply), variables, images)

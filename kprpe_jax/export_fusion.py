@@ -13,7 +13,7 @@ import jax
 from absl import app, flags
 from ml_collections import ConfigDict
 
-from kprpe_jax import tasks
+from kprpe_jax import registry, tasks
 from kprpe_jax.core import mesh as mesh_lib
 from kprpe_jax.data.face_features import read_origin
 from kprpe_jax.fusion.files import FusionFile, save_model
@@ -26,10 +26,12 @@ from kprpe_jax.training.command import (
     read_workdir,
 )
 from kprpe_jax.training.state import abstract_state
-from kprpe_jax.weights import caface
+from kprpe_jax.weights import import_weights
 
 _OUTPUT = flags.DEFINE_string("output", "fusion.safetensors", "File to write.")
-_OFFICIAL = flags.DEFINE_enum("official", None, list(caface.OFFICIAL), "Network.")
+_OFFICIAL = flags.DEFINE_enum(
+    "official", None, ["caface_g4_conf512", "caface_g2_conf1"], "Network."
+)
 _SOURCE = flags.DEFINE_string("source", None, "File of its weights.")
 
 
@@ -65,8 +67,8 @@ def _export(overrides: list[str]) -> None:
             raise ValueError("export_fusion: --official needs --source; got none")
         file = save_model(
             _OUTPUT.value,
-            caface.official_caface(_OFFICIAL.value),
-            caface.import_weights(_OFFICIAL.value, _SOURCE.value),
+            registry.network(_OFFICIAL.value, "fusion").make(),
+            import_weights(_OFFICIAL.value, _SOURCE.value),
             backbone="",
         )
     else:

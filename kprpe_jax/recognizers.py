@@ -22,6 +22,7 @@ from kprpe_jax.tasks import joint_alignment, landmarks, networks
 from kprpe_jax.tasks.recognition import backbone_collections
 from kprpe_jax.training.checkpoint import restore_arrays
 from kprpe_jax.training.runs import RunSpec, parse_run, read_config, read_origin
+from kprpe_jax.weights import import_weights
 
 # Whose runs hold a recognizer.
 TASKS = ("recognition", "face_recognition", "joint_alignment")
@@ -100,7 +101,6 @@ def _read_published(
     if not os.path.exists(path):
         raise ValueError(f"{option} {spec}: there is no file {path}; check the path.")
     module = published.make()
-    import_weights = registry.resolve(f"{published.weights}:import_weights")
     return name, published, module, import_weights(module, path)
 
 

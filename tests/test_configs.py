@@ -13,7 +13,6 @@ from kprpe_jax.tasks.faces import check_unseen
 from kprpe_jax.tasks.networks import make_network
 from kprpe_jax.training.config import load_config
 from kprpe_jax.training.optimizer import make_schedule
-from kprpe_jax.weights.iresnet import OFFICIAL, official_iresnet
 
 # As published with the sets.
 IMAGES = {
@@ -71,12 +70,14 @@ def test_table_6(name, learning_rate, batch_size, epochs, repeat, rate, million)
     assert count / 1e6 == pytest.approx(million, abs=0.01)
 
 
-@pytest.mark.parametrize("name", OFFICIAL)
+@pytest.mark.parametrize(
+    "name", [name for name in registry.NETWORKS if name.startswith("iresnet")]
+)
 def test_iresnets_are_the_official_ones(name):
     """So that their weights fit: eval.py --weights."""
     config = load_config(f"configs/lfw_iresnet.py:{name.removeprefix('iresnet_')}")
     mesh = make_mesh(config.mesh)
-    assert make_network(config, mesh) == official_iresnet(name)
+    assert make_network(config, mesh) == registry.network(name).make()
 
 
 CONFIGS = [f for f in sorted(pathlib.Path("configs").glob("*.py")) if f.stem != "base"]

@@ -31,7 +31,7 @@ from kprpe_jax.matching.candidates import second_stage
 from kprpe_jax.matching.earth_movers import match_faces
 from kprpe_jax.matching.sinkhorn import FAST
 from kprpe_jax.matching.two_stage import first_stage, rank_again
-from kprpe_jax.weights.mobilefacenet import import_weights, published_mobilefacenet
+from kprpe_jax.weights import import_weights
 
 _FROZEN = 12  # bottlenecks in front of those that learn
 _CROPS = 4  # of each training photo
@@ -212,7 +212,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         images, labels = read_orl(options.faces)
     except ValueError as error:
         sys.exit(f"error: {error}")
-    model = published_mobilefacenet()
+    model = registry.network("mobilefacenet").make()
     variables = import_weights(model, options.weights)
     learns = labels <= np.median(labels)
     train, test = (

@@ -20,7 +20,7 @@ from kprpe_jax.data.importers.decode import decode_rgb
 from kprpe_jax.gallery.command import read_encoder
 from kprpe_jax.gallery.encoder import Encoder, fingerprint
 from kprpe_jax.matching.patch_weights import landmark_density
-from kprpe_jax.weights.mobilefacenet import import_weights, published_mobilefacenet
+from kprpe_jax.weights import import_weights
 
 # (rng, images [B, 112, 112, 3], keypoints) -> the same two
 Change = Callable[[Array, Array, Array], tuple[Array, Array]]
@@ -60,7 +60,7 @@ def mobilefacenet_network(weights: str | os.PathLike) -> Network:
 
     Raises: ValueError: as `import_weights`.
     """
-    model = published_mobilefacenet()
+    model = registry.network("mobilefacenet").make()
     variables = import_weights(model, weights)
     spec = registry.network("mobilefacenet").input_spec
 

@@ -19,6 +19,7 @@ from collections.abc import Iterator
 import numpy as np
 from absl import app, flags, logging
 
+from kprpe_jax import registry
 from kprpe_jax.data.importers.decode import decode_rgb
 from kprpe_jax.data.importers.landmarks import Landmarks, read_landmarks
 from kprpe_jax.data.importers.record import RejectedRecord
@@ -32,7 +33,7 @@ from kprpe_jax.evaluation.landmarks import (
     summarize_errors,
 )
 from kprpe_jax.report.landmark_errors import plot_cumulative
-from kprpe_jax.weights.retinaface import import_weights, official_retinaface
+from kprpe_jax.weights import import_weights
 
 _WEIGHTS = flags.DEFINE_string("weights", None, "RetinaFace's official weights.")
 _PHOTOS = flags.DEFINE_string("photos", None, "Folder or tar archive.")
@@ -114,7 +115,7 @@ def main(argv: list[str]) -> None:
                 f"landmarks: everything is given by flags; got {argv[1:]}; see --help"
             )
         labels = read_landmarks(_POINTS.value, units="pixel", array=_ARRAY.value)
-        model = official_retinaface()
+        model = registry.network("retinaface_mnet025").make()
         variables = import_weights(model, _WEIGHTS.value)
         detector = retinaface_detector(model, variables, max_faces=8, min_score=0.02)
         detector = detector._replace(canvases=(_SIDE.value,), enlarge=True)

@@ -18,7 +18,7 @@ from kprpe_jax.tasks import networks
 from kprpe_jax.tasks.recognition import backbone_collections
 from kprpe_jax.tasks.recognition import init as recognition_init
 from kprpe_jax.training.sharding import flatten_with_paths
-from kprpe_jax.weights.mobilefacenet import import_weights, published_mobilefacenet
+from kprpe_jax.weights import import_weights
 
 
 class Encoder(NamedTuple):
@@ -51,7 +51,7 @@ def mobilefacenet_encoder(weights: str | os.PathLike) -> Encoder:
             f"mobilefacenet_encoder: {os.fspath(weights)} is not a file; name the "
             "weights of MobileFaceNet."
         )
-    model = published_mobilefacenet()
+    model = registry.network("mobilefacenet").make()
     variables = import_weights(model, weights)
 
     def embed(images: Array, keypoints: Array) -> Features:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 import jax
 import numpy as np
 
+from kprpe_jax import registry
 from kprpe_jax.alignment.photos import NoFaceError, align
 from kprpe_jax.core.features import Features
 from kprpe_jax.core.input_spec import InputSpec, to_unit_range
@@ -15,7 +16,7 @@ from kprpe_jax.detection.detector import retinaface_detector
 from kprpe_jax.detection.photos import detect_photos
 from kprpe_jax.gallery.encoder import Encoder
 from kprpe_jax.geometry.template import face_template
-from kprpe_jax.weights.retinaface import import_weights, official_retinaface
+from kprpe_jax.weights import import_weights
 
 _MIN_SCORE = 0.5  # of a face
 # encoded photo -> image [H, W, 3] and keypoints [5, 2]; or why there is no face
@@ -61,7 +62,7 @@ def detected_photos(encoder: Encoder, weights: str | os.PathLike) -> Prepare:
             f"detected_photos: {os.fspath(weights)} is not a file; name the weights of "
             "RetinaFace."
         )
-    model = official_retinaface()
+    model = registry.network("retinaface_mnet025").make()
     variables = import_weights(model, weights)
     detector = retinaface_detector(model, variables, min_score=_MIN_SCORE)
     spec = InputSpec(encoder.image_size)

@@ -10,14 +10,11 @@ import flax.linen as nn
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from kprpe_jax.backbones.iresnet import IResNet
-from kprpe_jax.backbones.mobilefacenet import MobileFaceNet
-from kprpe_jax.backbones.vit import ViT
+from kprpe_jax import weights
 from kprpe_jax.evaluation.conditions import Evaluator, merge_evaluators
 from kprpe_jax.evaluation.embedding import Embed
 from kprpe_jax.tasks import faces, networks, recognition
 from kprpe_jax.tasks.task import Task
-from kprpe_jax.weights import iresnet, mobilefacenet, vit
 
 
 def build(config: ConfigDict, mesh: Mesh) -> Task:
@@ -71,10 +68,5 @@ def import_weights(model: nn.Module, path: str) -> dict[str, Any]:
       path: as `load_state_dict` takes it.
     Raises: ValueError: lists what does not fit.
     """
-    reader = {
-        ViT: vit.import_weights,
-        IResNet: iresnet.import_weights,
-        MobileFaceNet: mobilefacenet.import_weights,
-    }[type(model)]
-    variables = dict(reader(model, path))
+    variables = weights.import_weights(model, path)
     return {**variables, "params": {"backbone": variables["params"]}}

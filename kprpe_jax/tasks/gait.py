@@ -26,7 +26,7 @@ from kprpe_jax.evaluation.gait_conditions import (
 )
 from kprpe_jax.losses.triplet import batch_all, batch_hard, part_cross_entropy
 from kprpe_jax.tasks.task import Task, TrainingRows
-from kprpe_jax.weights.swin_gait import import_weights
+from kprpe_jax.weights import import_weights
 
 TRIPLETS = {"batch_all": batch_all, "batch_hard": batch_hard}
 

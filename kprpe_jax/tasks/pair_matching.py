@@ -74,11 +74,11 @@ def import_weights(config: ConfigDict, model: nn.Module, path: str) -> dict[str,
 
     Args:
       config: reads backbone.trained: whether the CNN is a parameter.
-      model: with the official options (`interop.face_vit.import_weights`).
+      model: with the official options (`weights.face_vit.import_checkpoint`).
       path: as `load_state_dict` takes it.
     Raises: ValueError: other options; lists what does not fit.
     """
-    weights = face_vit.import_weights(model, path)
+    weights = face_vit.import_checkpoint(model, path)
     variables = dict(weights.variables)
     params = {"transformer": variables.pop("params")}
     if weights.cnn is not None:

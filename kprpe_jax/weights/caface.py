@@ -1,95 +1,51 @@
-"""Official CAFace weights in and out of `ClusterAggregate`."""
+"""Rules of the official CAFace aggregators."""
 
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from kprpe_jax.core.features import Features
-from kprpe_jax.fusion.cluster_aggregate import VARIANTS, ClusterAggregate, ImageSets
+from kprpe_jax.fusion.cluster_aggregate import ClusterAggregate, ImageSets
 from kprpe_jax.fusion.norm_embedding import CLIP, STEPS, sinusoid_table
 from kprpe_jax.weights import rules as table
-from kprpe_jax.weights.rules import Rule
-from kprpe_jax.weights.state_dict import load_state_dict
+from kprpe_jax.weights.rules import Layout, Rule
 
-OFFICIAL = {
-    "caface_g4_conf512": dict(num_clusters=4, per_channel=True),
-    "caface_g2_conf1": dict(num_clusters=2, per_channel=False),
-}
 STYLE_CHANNELS = 384  # stages 2 and 3 of an iResNet, 128 + 256
-_ALIAS, _TABLE = "style_maker.cfcs.0", "norm_emb.pe"
+_STYLE, _ALIAS = "style_maker.cfc", "style_maker.cfcs.0"
+_TABLE = "norm_emb.pe"
 
 
-def official_caface(name: str, **fields: Any) -> ClusterAggregate:
-    """Model of released weights.
+def caface_layout(model: ClusterAggregate, arrays: Mapping[str, np.ndarray]) -> Layout:
+    """Layout of a `ClusterAggregate` with the official options.
 
-    Args:
-      name: key of OFFICIAL.
-      fields: further fields of ClusterAggregate.
-    Raises: ValueError: unknown name.
+    The file says how many style channels there are. It holds the weights W_s twice and
+    the table of sinusoids, which must be what they have to be.
+
+    Raises: ValueError: options that no official weights are made for.
     """
-    if name not in OFFICIAL:
+    if not model.norm_scale or model.style_activation != "prelu":
         raise ValueError(
-            f"official_caface: unknown network {name!r}; use one of "
-            f"{', '.join(OFFICIAL)}."
+            "import_weights: official weights need a model with the official options; "
+            f"got norm_scale={model.norm_scale} and style_activation="
+            f"{model.style_activation!r}; take VARIANTS['official']."
         )
-    return ClusterAggregate(**{**VARIANTS["official"], **OFFICIAL[name], **fields})
-
-
-def import_weights(
-    model: ClusterAggregate | str,
-    source: str | Path | Mapping[str, Any],
-    *,
-    style_channels: int = STYLE_CHANNELS,
-) -> dict[str, Any]:
-    """Official weights as variables of `ClusterAggregate`.
-
-    Args:
-      model: with the official options, or a name that `official_caface` knows.
-      source: as `load_state_dict` takes it.
-      style_channels: C of the style statistics.
-    Returns: `params` and `batch_stats`, float32 NumPy arrays.
-    Raises: ValueError: lists every missing, surplus and misshapen name; or the second
-      copy of W_s and the table of sinusoids are not what they have to be.
-    """
-    weights = load_state_dict(source)
-    plan = _plan(model, style_channels)
-    variables = table.import_state_dict(_once(weights), **plan)
-    for name, want in _copies(table.export_state_dict(variables, plan["rules"]), model):
-        got = weights.get(name, want)
-        if got.shape != want.shape or np.abs(got - want).max() > 1e-4:
-            raise ValueError(
-                f"import_weights: {name} of {plan['network']} must be what the other "
-                f"weights say; got {got.shape} with other values for {want.shape}; "
-                "these weights are of another network."
-            )
-    return variables
-
-
-def check_weights(
-    model: ClusterAggregate | str,
-    source: str | Path | Mapping[str, Any],
-    *,
-    style_channels: int = STYLE_CHANNELS,
-) -> None:
-    """Raise what `import_weights` would raise about names and shapes."""
-    weights = _once(load_state_dict(source))
-    table.check_state_dict(weights, **_plan(model, style_channels))
-
-
-def export_weights(
-    model: ClusterAggregate | str, variables: Mapping[str, Any]
-) -> dict[str, np.ndarray]:
-    """Variables, or gradients, under their official names and shapes.
-
-    What official files hold twice or need not hold is left out: `style_maker.cfcs.0`
-    and `norm_emb.pe`.
-    """
-    channels = variables["params"]["style_maker"]["weight"].shape[0]
-    return table.export_state_dict(variables, _plan(model, channels)["rules"])
+    channels = len(arrays[_STYLE]) if _STYLE in arrays else STYLE_CHANNELS
+    features = Features(
+        jnp.zeros((1, 1, model.embed_dim)), style=jnp.zeros((1, 1, channels, 2))
+    )
+    sets = ImageSets(features, jnp.ones((1, 1), bool))
+    positions = np.arange(2 * CLIP * STEPS + 1)
+    needed = {
+        _ALIAS: arrays.get(_STYLE),
+        _TABLE: np.asarray(sinusoid_table(positions, model.norm_dim)),
+    }
+    return Layout(
+        caface_rules(model),
+        table.variable_shapes(model, sets),
+        {name: array for name, array in arrays.items() if name not in needed},
+        {name: (arrays[name], needed[name]) for name in needed if name in arrays},
+    )
 
 
 def caface_rules(model: ClusterAggregate) -> list[Rule]:
@@ -97,7 +53,7 @@ def caface_rules(model: ClusterAggregate) -> list[Rule]:
     fusion, clustering = "fusion_net", "fusion_net.clustering_layer"
     final = f"{clustering}.cluster_block"
     rules = [
-        Rule("style_maker.cfc", "params/style_maker/weight"),
+        Rule(_STYLE, "params/style_maker/weight"),
         Rule("style_maker.relu.weight", "params/style_maker/slope", shape=(1,)),
         *table.linear("style_maker.linear", "style_maker/linear"),
         *table.batch_norm("style_maker.bn", "style_maker/norm"),
@@ -133,37 +89,3 @@ def caface_rules(model: ClusterAggregate) -> list[Rule]:
         source = f"{fusion}.conf_mlp.{model.mixer_depth}.{layer}"
         rules += table.linear(source, f"aggregation/{layer}")
     return rules
-
-
-def _once(weights: Mapping[str, Any]) -> dict[str, Any]:
-    return {k: v for k, v in weights.items() if k not in (_ALIAS, _TABLE)}
-
-
-def _copies(
-    weights: Mapping[str, np.ndarray], model: ClusterAggregate | str
-) -> list[tuple[str, np.ndarray]]:
-    """What official files say a second time."""
-    dim = (official_caface(model) if isinstance(model, str) else model).norm_dim
-    positions = np.arange(2 * CLIP * STEPS + 1)
-    return [
-        (_ALIAS, weights["style_maker.cfc"]),
-        (_TABLE, sinusoid_table(positions, dim)),
-    ]
-
-
-def _plan(model: ClusterAggregate | str, style_channels: int) -> dict[str, Any]:
-    network = model if isinstance(model, str) else "this ClusterAggregate"
-    if isinstance(model, str):
-        model = official_caface(model)
-    if not model.norm_scale or model.style_activation != "prelu":
-        raise ValueError(
-            "import_weights: official weights need a model with the official options; "
-            f"got norm_scale={model.norm_scale} and style_activation="
-            f"{model.style_activation!r}; take VARIANTS['official']."
-        )
-    features = Features(
-        jnp.zeros((1, 1, model.embed_dim)), style=jnp.zeros((1, 1, style_channels, 2))
-    )
-    sets = ImageSets(features, jnp.ones((1, 1), bool))
-    shapes = table.flat_shapes(jax.eval_shape(model.init, jax.random.key(0), sets))
-    return dict(rules=caface_rules(model), shapes=shapes, network=network)

@@ -12,11 +12,14 @@ from jax import Array
 
 from kprpe_jax import registry
 from kprpe_jax.core.features import style_statistics
-from kprpe_jax.weights import iresnet, mobilefacenet
+from kprpe_jax.weights import import_weights
 
 MOBILEFACENET_TAPS = ("stage1", "stage2", "stage3")
 IRESNET_TAPS = ("stage2", "stage3")  # the paper's blocks 3 and 4
-KINDS = ("mobilefacenet", *iresnet.OFFICIAL)
+KINDS = (
+    "mobilefacenet",
+    *(name for name in registry.NETWORKS if name.startswith("iresnet")),
+)
 
 
 class Features(NamedTuple):
@@ -77,12 +80,12 @@ def open_extractor(
             f"open_extractor: unknown backbone {kind!r}; use one of {', '.join(KINDS)}."
         )
     if kind == "mobilefacenet":
-        model, margin, last = mobilefacenet.published_mobilefacenet(), 8, "conv3"
-        variables = mobilefacenet.import_weights(model, weights)
+        model, margin, last = registry.network(kind).make(), 8, "conv3"
+        variables = import_weights(model, weights)
         taps = tuple(taps) or MOBILEFACENET_TAPS
     else:
-        model, margin, last = iresnet.official_iresnet(kind), 0, "stage4"
-        variables = iresnet.import_weights(model, weights)
+        model, margin, last = registry.network(kind).make(), 0, "stage4"
+        variables = import_weights(model, weights)
         taps = tuple(taps) or IRESNET_TAPS
     height, width = model.image_size
     spec = registry.network(kind).input_spec

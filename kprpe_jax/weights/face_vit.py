@@ -1,28 +1,28 @@
-"""Official weights in and out of the transformers of Face-ViT."""
+"""Rules of the transformers of Face-ViT, and their checkpoints with CNN and centers."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from kprpe_jax.backbones.arcface_resnet import ArcFaceResNet
 from kprpe_jax.matching.patch_encoder import PairEncoder, PatchWindows
 from kprpe_jax.matching.two_image import OneImage, SameOrNot, TwoLinear
-from kprpe_jax.weights import patch_backbones
 from kprpe_jax.weights import rules as table
-from kprpe_jax.weights.rules import Rule
+from kprpe_jax.weights.load import import_weights
+from kprpe_jax.weights.rules import Layout, Rule
 from kprpe_jax.weights.state_dict import load_state_dict
 
 FaceViT = OneImage | SameOrNot | TwoLinear
 CLASSES = ("ViT_face", "ViTs_face", "Hybrid_ViT", "ViT_face_model")
-_CNN, _CENTERS, _EMBED = "face_model.", "loss.weight", "patch_to_embedding.weight"
+NETWORKS = {"one_image": OneImage, "same_or_not": SameOrNot, "two_linear": TwoLinear}
+_CNN, _CENTERS = "face_model.", "loss.weight"
 
 
 class FaceViTWeights(NamedTuple):
-    """What an official checkpoint holds.
+    """Content of an official checkpoint.
 
     Attributes:
       variables: of the transformer, float32 NumPy arrays.
@@ -35,8 +35,41 @@ class FaceViTWeights(NamedTuple):
     centers: np.ndarray | None
 
 
+def published_face_vit(
+    network: str,
+    *,
+    windows: Sequence[float] | None = None,
+    output_dim: int = 512,
+    shared_head: bool = False,
+    **encoder: Any,
+) -> FaceViT:
+    """Make a network with the options of the official code.
+
+    Args:
+      network: one of NETWORKS.
+      windows: fields of `PatchWindows`: patches are learned from images; None = those
+        of a CNN are given.
+      output_dim, shared_head: of `TwoLinear`.
+      encoder: further fields of `PairEncoder`, such as `depth`, `num_heads`.
+    Raises: ValueError: another network.
+    """
+    if network not in NETWORKS:
+        raise ValueError(
+            f"published_face_vit: unknown network {network!r}; use one of "
+            f"{', '.join(NETWORKS)}."
+        )
+    windows = None if windows is None else PatchWindows(*windows)
+    pixels = network == "one_image" and windows is not None
+    attention = "norm_residual" if pixels else "residual"
+    fields = dict(attention=attention, logit_scale="width", windows=windows)
+    made = PairEncoder(**fields | encoder)
+    if network == "two_linear":
+        return TwoLinear(made, output_dim, "batch", shared_head=shared_head)
+    return NETWORKS[network](made)
+
+
 def face_vit_from_official(name: str, constructor: Mapping[str, Any]) -> FaceViT:
-    """The network that computes what the official class computes in evaluation.
+    """Make the network that computes what the official class does in evaluation.
 
     Its dropout inside the blocks is not ours, that on the tokens is.
 
@@ -61,15 +94,13 @@ def face_vit_from_official(name: str, constructor: Mapping[str, Any]) -> FaceViT
         num_heads=args["heads"],
         mlp_dim=args["mlp_dim"],
         width=args["dim"],
-        attention="residual",
-        logit_scale="width",
         dropout_rate=args.get("emb_dropout", 0.0),
     )
     if name.endswith("_face"):  # without CNN; trained on 0..255
         windows = PatchWindows(args["patch_size"], args["patch_size"], 0, 127.5, 127.5)
         if name == "ViTs_face":
             windows = windows._replace(size=args["ac_patch_size"], padding=args["pad"])
-        fields |= dict(windows=windows, attention="norm_residual")
+        fields |= dict(windows=windows)
     elif args.get("no_face_model"):
         size, stride, padding = (
             args[k] for k in ("ac_patch_size", "patch_size", "pad")
@@ -79,63 +110,66 @@ def face_vit_from_official(name: str, constructor: Mapping[str, Any]) -> FaceViT
         size, stride, padding, *_ = fields["windows"]
         side = (args["image_size"] + 2 * padding - size) // stride + 1
         fields |= dict(num_patches=side**2)
-    encoder = PairEncoder(**fields)
     if name != "ViT_face_model":
-        return OneImage(encoder)
+        return published_face_vit("one_image", **fields)
     if args.get("use_cls"):
-        return SameOrNot(encoder)
-    return TwoLinear(
-        encoder, args["out_dim"], "batch", shared_head=bool(args.get("singleMLP"))
+        return published_face_vit("same_or_not", **fields)
+    return published_face_vit(
+        "two_linear",
+        output_dim=args["out_dim"],
+        shared_head=bool(args.get("singleMLP")),
+        **fields,
     )
 
 
-def import_weights(
+def import_checkpoint(
     model: FaceViT, source: str | Path | Mapping[str, Any]
 ) -> FaceViTWeights:
-    """Official weights as variables of our networks.
-
-    Left out, because the official code never uses them: the norm before attention in
-    the hybrids and the positions of a second image in H1.
+    """Read a whole official checkpoint: transformer, CNN and class centers.
 
     Args:
-      model: with the official options, as `face_vit_from_official` sets them.
+      model: from `published_face_vit`.
       source: as `load_state_dict` takes it.
-    Raises: ValueError: lists every missing, surplus and misshapen name; or the model's
-      options are not those that official weights are made for.
+    Raises: ValueError: as `import_weights`.
     """
-    plan = _plan(model)
     arrays = load_state_dict(source)
     cnn = {k.removeprefix(_CNN): v for k, v in arrays.items() if k.startswith(_CNN)}
-    centers = arrays.get(_CENTERS)
-    unused = [] if model.encoder.attention != "residual" else [
-        f"{_layer(index)}.0.fn.norm." for index in range(model.encoder.depth)
-    ]  # fmt: skip
-    arrays = {
-        name: array
-        for name, array in arrays.items()
-        if not name.startswith((_CNN, _CENTERS, *unused))
-    }
+    return FaceViTWeights(
+        import_weights(model, arrays),
+        import_weights(ArcFaceResNet(), cnn) if cnn else None,
+        arrays.get(_CENTERS),
+    )
+
+
+def face_vit_layout(model: FaceViT, arrays: Mapping[str, np.ndarray]) -> Layout:
+    """Layout of the transformer, without CNN and class centers.
+
+    Left out, too, because the official code never uses them: the norm before attention
+    in the hybrids and the positions of a second image in H1.
+
+    Raises: ValueError: options that no official weights are made for.
+    """
+    _check(model)
+    encoder = model.encoder
+    unused = [_CNN, _CENTERS]
+    if encoder.attention == "residual":
+        unused += [f"{_layer(index)}.0.fn.norm." for index in range(encoder.depth)]
+    arrays = {k: v for k, v in arrays.items() if not k.startswith(tuple(unused))}
     positions = arrays.get("pos_embedding")
     if isinstance(model, OneImage) and positions is not None and positions.ndim == 3:
-        arrays["pos_embedding"] = positions[:, : model.encoder.num_patches + 1]
-    if model.encoder.windows is not None and _EMBED in arrays:
-        arrays[_EMBED] = _unfold(arrays[_EMBED], model.encoder)
-    variables = table.import_state_dict(arrays, **plan)
-    cnn = patch_backbones.import_weights(ArcFaceResNet(), cnn) if cnn else None
-    return FaceViTWeights(variables, cnn, centers)
+        arrays["pos_embedding"] = positions[:, : encoder.num_patches + 1]
+    images = jnp.zeros((1, encoder.num_patches, encoder.width))
+    if encoder.windows is not None:
+        size, stride, padding, *_ = encoder.windows
+        side = (round(encoder.num_patches**0.5) - 1) * stride + size - 2 * padding
+        images = jnp.zeros((1, side, side, 3))
+    count = 1 if isinstance(model, OneImage) else 2
+    shapes = table.variable_shapes(model, *[images] * count)
+    return Layout(_rules(model, shapes), shapes, arrays)
 
 
-def export_weights(
-    model: FaceViT, variables: Mapping[str, Any]
-) -> dict[str, np.ndarray]:
-    """Variables of the transformer, or gradients, under their official names."""
-    arrays = table.export_state_dict(variables, _plan(model)["rules"])
-    if _EMBED in arrays:
-        arrays[_EMBED] = arrays[_EMBED].reshape(len(arrays[_EMBED]), -1)
-    return arrays
-
-
-def _plan(model: FaceViT) -> dict[str, Any]:
+def _check(model: FaceViT) -> None:
+    """Check that the options are those of the official code."""
     encoder = model.encoder
     pixels = isinstance(model, OneImage) and encoder.windows is not None
     official = dict(
@@ -147,19 +181,8 @@ def _plan(model: FaceViT) -> dict[str, Any]:
     if got != official:
         raise ValueError(
             f"import_weights: official weights are made for {official}; got {got}; "
-            "make the model with face_vit_from_official."
+            "make the model with published_face_vit."
         )
-    images = jnp.zeros((1, encoder.num_patches, encoder.width))
-    if encoder.windows is not None:
-        size, stride, padding, *_ = encoder.windows
-        side = (round(encoder.num_patches**0.5) - 1) * stride + size - 2 * padding
-        images = jnp.zeros((1, side, side, 3))
-    count = 1 if isinstance(model, OneImage) else 2
-    shapes = table.flat_shapes(
-        jax.eval_shape(model.init, jax.random.key(0), *[images] * count)
-    )
-    network = f"this {type(model).__name__}"
-    return dict(rules=_rules(model, shapes), shapes=shapes, network=network)
 
 
 def _rules(model: FaceViT, shapes: Mapping[str, tuple[int, ...]]) -> list[Rule]:
@@ -175,10 +198,7 @@ def _rules(model: FaceViT, shapes: Mapping[str, tuple[int, ...]]) -> list[Rule]:
             full = (1,) * (3 - len(shape)) + shape
             rules.append(Rule(theirs, target, shape=full))
     if model.encoder.windows is not None:
-        target = "params/encoder/patch_embed"
-        axes = (1, 2, 3, 0) if _rows_first(model.encoder) else (2, 3, 1, 0)
-        rules.append(Rule(_EMBED, f"{target}/kernel", axes))
-        rules.append(Rule("patch_to_embedding.bias", f"{target}/bias"))
+        rules += _window_rules(model.encoder)
     for index in range(model.encoder.depth):
         ours, theirs = f"encoder/layers_{index}", _layer(index)
         if model.encoder.attention != "residual":
@@ -205,15 +225,19 @@ def _layer(index: int) -> str:
     return f"transformer.layers.{index}"
 
 
-def _rows_first(encoder: PairEncoder) -> bool:
-    """Windows are flattened row, column, channel where they do not overlap."""
-    return encoder.windows.size == encoder.windows.stride
+def _window_rules(encoder: PairEncoder) -> list[Rule]:
+    """The linear layer of the windows, [C, inputs].
 
-
-def _unfold(weights: np.ndarray, encoder: PairEncoder) -> np.ndarray:
-    """[C, inputs] with the inputs in the order in which windows are flattened."""
-    size = encoder.windows.size
-    if weights.shape != (encoder.width, 3 * size**2):
-        return weights  # the state dict is checked as a whole
-    inputs = (size, size, 3) if _rows_first(encoder) else (3, size, size)
-    return weights.reshape(encoder.width, *inputs)
+    Inputs are flattened row, column, channel where windows do not overlap, else
+    channel, row, column.
+    """
+    target = "params/encoder/patch_embed"
+    width, size = encoder.width, encoder.windows.size
+    split, axes = (width, 3, size, size), (2, 3, 1, 0)
+    if size == encoder.windows.stride:
+        split, axes = (width, size, size, 3), (1, 2, 3, 0)
+    source, shape = "patch_to_embedding", (width, 3 * size**2)
+    return [
+        Rule(f"{source}.weight", f"{target}/kernel", axes, shape=shape, split=split),
+        Rule(f"{source}.bias", f"{target}/bias"),
+    ]

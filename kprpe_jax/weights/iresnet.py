@@ -1,26 +1,12 @@
-"""Official weights in and out of our iResNet."""
+"""Rules of the official iResNets, both naming schemes."""
 
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
-from kprpe_jax.backbones.iresnet import PRESETS, VARIANTS, IResNet
+from kprpe_jax.backbones.iresnet import IResNet
 from kprpe_jax.weights import rules as table
-from kprpe_jax.weights.rules import Rule
-from kprpe_jax.weights.state_dict import load_state_dict
-
-OFFICIAL = {
-    pattern.format(preset): (preset, variant)
-    for pattern, variant in (
-        ("iresnet_{}", "cvlface"),
-        ("iresnet_insightface_{}", "insightface"),
-    )
-    for preset in PRESETS
-}  # name -> (preset, variant)
+from kprpe_jax.weights.rules import Layout, Rule
 
 # Parts of a unit: ours -> in a `body` unit, in a `layer` unit.
 _NORMS = {"norm1": ("0", "bn1"), "norm2": ("2", "bn2"), "norm3": ("5", "bn3")}
@@ -28,57 +14,13 @@ _CONVS = {"conv1": ("1", "conv1"), "conv2": ("4", "conv2")}
 _ACT = ("3", "prelu")
 
 
-def official_iresnet(name: str, **fields: Any) -> IResNet:
-    """IResNet of a released network, such as `iresnet_insightface_ir101`.
+def iresnet_layout(model: IResNet, arrays: Mapping[str, np.ndarray]) -> Layout:
+    """Layout of an IResNet of one of the VARIANTS.
 
-    Args:
-      name: key of OFFICIAL.
-      fields: further fields of IResNet, such as `squeeze_excite`, `dtype`.
-    Raises: ValueError: unknown name.
+    Raises: ValueError: options that no official weights are made for.
     """
-    if name not in OFFICIAL:
-        raise ValueError(
-            f"official_iresnet: unknown network {name!r}; use one of "
-            f"{', '.join(OFFICIAL)}."
-        )
-    preset, variant = OFFICIAL[name]
-    return IResNet(**{**PRESETS[preset], **VARIANTS[variant], **fields})
-
-
-def import_weights(
-    model: IResNet | str, source: str | Path | Mapping[str, Any]
-) -> dict[str, Any]:
-    """Official weights as variables of our IResNet.
-
-    Args:
-      model: an IResNet of one of the VARIANTS, or a name that `official_iresnet` knows.
-      source: as `load_state_dict` takes it.
-    Returns: `params` and `batch_stats`, float32 NumPy arrays.
-    Raises: ValueError: lists every missing, surplus and misshapen name; or the model's
-      options are not those that official weights are made for.
-    """
-    return table.import_state_dict(load_state_dict(source), **_plan(model))
-
-
-def check_weights(model: IResNet | str, source: str | Path | Mapping[str, Any]) -> None:
-    """Raise what `import_weights` would raise, without copying the weights."""
-    table.check_state_dict(load_state_dict(source), **_plan(model))
-
-
-def export_weights(
-    model: IResNet | str, variables: Mapping[str, Any]
-) -> dict[str, np.ndarray]:
-    """Variables, or gradients, under their official names and shapes."""
-    return table.export_state_dict(variables, _plan(model)["rules"])
-
-
-def _plan(model: IResNet | str) -> dict[str, Any]:
-    network = model if isinstance(model, str) else f"this IResNet ({model.shortcut})"
-    if isinstance(model, str):
-        model = official_iresnet(model)
-    images = jnp.zeros((1, *model.image_size, 3))
-    shapes = table.flat_shapes(jax.eval_shape(model.init, jax.random.key(0), images))
-    return dict(rules=iresnet_rules(model, shapes), shapes=shapes, network=network)
+    shapes = table.image_shapes(model)
+    return Layout(iresnet_rules(model, shapes), shapes, arrays, variant=model.shortcut)
 
 
 def iresnet_rules(model: IResNet, shapes: Mapping[str, tuple[int, ...]]) -> list[Rule]:

@@ -1,56 +1,19 @@
-"""Published weights in and out of our MobileFaceNet.
-
-Those of Xiaoccer/MobileFaceNet_Pytorch: 112 x 96 images, (x - 127.5) / 128.
-"""
+"""Rules of the published MobileFaceNet, Xiaoccer/MobileFaceNet_Pytorch."""
 
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from kprpe_jax.backbones.mobilefacenet import STAGES, MobileFaceNet
 from kprpe_jax.weights import rules as table
-from kprpe_jax.weights.rules import Rule
-from kprpe_jax.weights.state_dict import load_state_dict
+from kprpe_jax.weights.rules import Layout, Rule
 
 
-def published_mobilefacenet(**fields: Any) -> MobileFaceNet:
-    """MobileFaceNet that computes what the published weights were trained for.
-
-    Args:
-      fields: further fields of MobileFaceNet, such as `dtype`.
-    """
-    return MobileFaceNet(**{**dict(image_size=(112, 96)), **fields})
-
-
-def import_weights(
-    model: MobileFaceNet, source: str | Path | Mapping[str, Any]
-) -> dict[str, Any]:
-    """Published weights as variables of our MobileFaceNet.
-
-    Args:
-      model: from `published_mobilefacenet`.
-      source: as `load_state_dict` takes it.
-    Returns: `params` and `batch_stats`, float32 NumPy arrays.
-    Raises: ValueError: lists every missing, surplus and misshapen name.
-    """
-    return table.import_state_dict(load_state_dict(source), **_plan(model))
-
-
-def export_weights(
-    model: MobileFaceNet, variables: Mapping[str, Any]
-) -> dict[str, np.ndarray]:
-    """Variables, or gradients, under their published names and shapes."""
-    return table.export_state_dict(variables, _plan(model)["rules"])
-
-
-def _plan(model: MobileFaceNet) -> dict[str, Any]:
-    images = jnp.zeros((1, *model.image_size, 3))
-    shapes = table.flat_shapes(jax.eval_shape(model.init, jax.random.key(0), images))
-    return dict(rules=_rules(), shapes=shapes, network="this MobileFaceNet")
+def mobilefacenet_layout(
+    model: MobileFaceNet, arrays: Mapping[str, np.ndarray]
+) -> Layout:
+    """Layout of a MobileFaceNet."""
+    return Layout(_rules(), table.image_shapes(model), arrays)
 
 
 def _rules() -> list[Rule]:

@@ -5,32 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from kprpe_jax.backbones.vit import PRESETS, ViT
+from kprpe_jax.backbones.vit import ViT
 
 _METHODS = {"euc": "euclidean", "quant": "quantized"}  # product, cross: as ours
-_FORMS = {
-    "absolute": "keypoint",
-    "relative": "rel_keypoint",
-    "splithead": "rel_keypoint_splithead",
-    "multihead": "rel_keypoint_splithead_unshared",
-}
-_RPE = dict(mode="ctx", method="product", ratio=1.9)
-_ENCODINGS: dict[str, dict[str, Any] | None] = {
-    "vit_{}": None,
-    "vit_irpe_{}": dict(_RPE, name="iRPE", rpe_on="qkv", shared_head=True),
-    "vit_irpe_{}_qkv": dict(_RPE, name="iRPE", rpe_on="qkv", shared_head=True),
-    "vit_irpe_{}_k": dict(_RPE, name="iRPE", rpe_on="k", shared_head=True),
-    **{
-        f"vit_kprpe_{{}}_{form}": dict(_RPE, name="KPRPE_shared", ctx_type=ctx_type)
-        for form, ctx_type in _FORMS.items()
-    },
-}
-OFFICIAL = {
-    pattern.format(size): (size, rpe)
-    for pattern, rpe in _ENCODINGS.items()
-    for size in ("small", "base")
-}  # name -> (preset, official rpe_config)
-
 # Defaults of the official constructors; None = must be given.
 _CONSTRUCTOR = dict(
     img_size=None, patch_size=None, num_classes=None, embed_dim=None, depth=None,
@@ -42,22 +19,6 @@ _FIXED = (
     "norm_layer", "qkv_bias", "qk_scale", "drop_rate", "attn_drop_rate", "in_channels",
     "num_patches",
 )  # fmt: skip
-
-
-def official_vit(name: str, **fields: Any) -> ViT:
-    """ViT of a released network, such as `vit_kprpe_base_multihead`.
-
-    Args:
-      name: key of OFFICIAL.
-      fields: further fields of ViT, such as `scan`, `remat`, `dtype`.
-    Raises: ValueError: unknown name.
-    """
-    if name not in OFFICIAL:
-        raise ValueError(
-            f"official_vit: unknown network {name!r}; use one of {', '.join(OFFICIAL)}."
-        )
-    size, rpe = OFFICIAL[name]
-    return ViT(**{**PRESETS[size], **_position(rpe), **fields})
 
 
 def vit_from_official(constructor: Mapping[str, Any], **fields: Any) -> ViT:

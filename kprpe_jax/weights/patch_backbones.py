@@ -1,11 +1,7 @@
-"""Official weights in and out of the three networks that DeepFace-EMD compares."""
+"""Rules of the three networks that DeepFace-EMD compares."""
 
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from kprpe_jax.backbones import inception_resnet
@@ -13,47 +9,25 @@ from kprpe_jax.backbones.arcface_resnet import ArcFaceResNet
 from kprpe_jax.backbones.inception_resnet import InceptionResNet
 from kprpe_jax.backbones.sphereface import SphereFace
 from kprpe_jax.weights import rules as table
-from kprpe_jax.weights.rules import Rule
-from kprpe_jax.weights.state_dict import load_state_dict
-
-PatchBackbone = ArcFaceResNet | SphereFace | InceptionResNet
+from kprpe_jax.weights.rules import Layout, Rule
 
 
-def import_weights(
-    model: PatchBackbone, source: str | Path | Mapping[str, Any]
-) -> dict[str, Any]:
-    """Official weights as variables of our network.
-
-    Args:
-      model: decides whose weights are meant.
-      source: as `load_state_dict` takes it; FaceNet's classifier (`logits.`) is left
-        out.
-    Returns: `params` and, where there are norms, `batch_stats`, float32 NumPy arrays.
-    Raises: ValueError: lists every missing, surplus and misshapen name.
-    """
-    arrays = load_state_dict(source)
-    if isinstance(model, InceptionResNet):
-        arrays = {k: v for k, v in arrays.items() if not k.startswith("logits.")}
-    return table.import_state_dict(arrays, **_plan(model))
+def arcface_layout(model: ArcFaceResNet, arrays: Mapping[str, np.ndarray]) -> Layout:
+    """Layout of the gray ArcFace ResNet-18."""
+    return Layout(_arcface_rules(model), table.image_shapes(model), arrays)
 
 
-def export_weights(
-    model: PatchBackbone, variables: Mapping[str, Any]
-) -> dict[str, np.ndarray]:
-    """Variables, or gradients, under their official names and shapes."""
-    return table.export_state_dict(variables, _plan(model)["rules"])
+def sphereface_layout(model: SphereFace, arrays: Mapping[str, np.ndarray]) -> Layout:
+    """Layout of sphere-20, trained with CosFace."""
+    return Layout(_sphereface_rules(model), table.image_shapes(model), arrays)
 
 
-def _plan(model: PatchBackbone) -> dict[str, Any]:
-    kinds = {
-        ArcFaceResNet: _arcface_rules,
-        SphereFace: _sphereface_rules,
-        InceptionResNet: _inception_rules,
-    }
-    images = jnp.zeros((1, *model.image_size, 3))
-    shapes = table.flat_shapes(jax.eval_shape(model.init, jax.random.key(0), images))
-    network = f"this {type(model).__name__}"
-    return dict(rules=kinds[type(model)](model), shapes=shapes, network=network)
+def inception_layout(
+    model: InceptionResNet, arrays: Mapping[str, np.ndarray]
+) -> Layout:
+    """Layout of FaceNet; its classifier (`logits.`) is left out."""
+    arrays = {k: v for k, v in arrays.items() if not k.startswith("logits.")}
+    return Layout(_inception_rules(model), table.image_shapes(model), arrays)
 
 
 def _arcface_rules(model: ArcFaceResNet) -> list[Rule]:

@@ -13,7 +13,7 @@ from jax import Array
 from kprpe_jax import registry
 from kprpe_jax.backbones.arcface_resnet import ArcFaceResNet
 from kprpe_jax.backbones.mobilefacenet import MobileFaceNet
-from kprpe_jax.weights import mobilefacenet, patch_backbones
+from kprpe_jax.weights import import_weights
 
 KINDS = ("mobilefacenet", "arcface_resnet")
 _MAPS = {"mobilefacenet": "conv3", "arcface_resnet": "patches"}
@@ -66,10 +66,8 @@ def open_patch_cnn(
     margin, variables = 0, None
     if kind == "arcface_resnet":
         model = ArcFaceResNet(image_size=tuple(image_size))
-        reader = patch_backbones.import_weights
     elif weights:
-        model, margin = mobilefacenet.published_mobilefacenet(), 8
-        reader = mobilefacenet.import_weights
+        model, margin = registry.network("mobilefacenet").make(), 8
     else:
         model = MobileFaceNet(image_size=tuple(image_size))
     height, width = model.image_size
@@ -80,7 +78,7 @@ def open_patch_cnn(
             "change data.image_shape or the weights."
         )
     if weights:
-        variables = reader(model, weights)
+        variables = import_weights(model, weights)
     return _bind(model, _MAPS[kind], variables, margin)
 
 

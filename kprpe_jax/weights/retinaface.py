@@ -1,20 +1,14 @@
-"""Official weights of RetinaFace and of the differentiable face aligner."""
+"""Rules of RetinaFace and of the differentiable face aligner."""
 
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from kprpe_jax.detection.differentiable_aligner import DifferentiableAligner
 from kprpe_jax.detection.retinaface import STAGES, RetinaFace
 from kprpe_jax.weights import rules as table
-from kprpe_jax.weights.rules import Rule
-from kprpe_jax.weights.state_dict import load_state_dict
-
-Network = RetinaFace | DifferentiableAligner
+from kprpe_jax.weights.rules import Layout, Rule
 
 _CONTEXT = {  # ours -> official
     "view3": "conv3X3",
@@ -26,69 +20,19 @@ _CONTEXT = {  # ours -> official
 _HEADS = {"boxes": "BboxHead", "logits": "ClassHead", "keypoints": "LandmarkHead"}
 
 
-def official_retinaface(**fields: Any) -> RetinaFace:
-    """The released MobileNet-0.25 detector: plain ReLU, BGR minus the mean.
-
-    Args:
-      **fields: further fields of RetinaFace, such as `dtype`.
-    """
-    return RetinaFace(**dict(activation="relu", pixels="bgr_minus_mean", **fields))
+def retinaface_layout(model: RetinaFace, arrays: Mapping[str, np.ndarray]) -> Layout:
+    """Layout of the detector."""
+    shapes = table.variable_shapes(model, jnp.zeros((1, 32, 32, 3)))
+    return Layout(retinaface_rules(), shapes, arrays)
 
 
-def official_aligner(**fields: Any) -> DifferentiableAligner:
-    """The released aligner: decoded mixer input, BGR, half a pixel off, detached.
-
-    Args:
-      **fields: further fields of DifferentiableAligner, such as `output_size`; one of
-        those named here replaces the official choice.
-    """
-    official = dict(
-        mixer_input="decoded",
-        sampled="network_input",
-        align_corners=True,
-        stop_gradient=True,
-        activation="leaky_relu",
-        pixels="bgr",
-    )
-    return DifferentiableAligner(**official | fields)
-
-
-def import_weights(
-    model: Network, source: str | Path | Mapping[str, Any]
-) -> dict[str, Any]:
-    """Official weights as variables of our network.
-
-    Args:
-      model: `official_retinaface()`, `official_aligner()` or one of other sizes.
-      source: as `load_state_dict` takes it.
-    Returns: `params` and `batch_stats`, float32 NumPy arrays.
-    Raises: ValueError: lists every missing, surplus and misshapen name.
-    """
-    return table.import_state_dict(load_state_dict(source), **_plan(model))
-
-
-def check_weights(model: Network, source: str | Path | Mapping[str, Any]) -> None:
-    """Raise what `import_weights` would raise, without copying the weights."""
-    table.check_state_dict(load_state_dict(source), **_plan(model))
-
-
-def export_weights(
-    model: Network, variables: Mapping[str, Any]
-) -> dict[str, np.ndarray]:
-    """Variables, or gradients, under their official names and shapes."""
-    return table.export_state_dict(variables, _plan(model)["rules"])
-
-
-def _plan(model: Network) -> dict[str, Any]:
-    aligner = isinstance(model, DifferentiableAligner)
-    side = model.input_size if aligner else 32
-    shapes = table.flat_shapes(
-        jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, side, side, 3)))
-    )
-    rules = retinaface_rules("detector/" if aligner else "")
-    if aligner:
-        rules += mixer_rules(model.mixer_depth)
-    return dict(rules=rules, shapes=shapes, network=f"this {type(model).__name__}")
+def aligner_layout(
+    model: DifferentiableAligner, arrays: Mapping[str, np.ndarray]
+) -> Layout:
+    """Layout of the aligner: the detector and its mixer."""
+    images = jnp.zeros((1, model.input_size, model.input_size, 3))
+    rules = retinaface_rules("detector/") + mixer_rules(model.mixer_depth)
+    return Layout(rules, table.variable_shapes(model, images), arrays)
 
 
 def retinaface_rules(target: str = "") -> list[Rule]:

@@ -7,9 +7,11 @@ direction. A rule is pure data: where a PyTorch array goes and how its axes turn
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
+import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
@@ -26,6 +28,7 @@ class Rule:
       axes: transpose the PyTorch array so before it is written.
       shape: of the PyTorch array where a reshape, too, is between the two; it is
         transposed first, then reshaped.
+      split: shape that the PyTorch array gets before it is transposed.
       index: part of the target that the array fills, such as one layer of a stack;
         empty = all of it.
     """
@@ -35,6 +38,27 @@ class Rule:
     axes: tuple[int, ...] | None = None
     shape: tuple[int, ...] | None = None
     index: Index = ()
+    split: tuple[int, ...] | None = None
+
+
+class Layout(NamedTuple):
+    """How a published file maps to the variables of a network.
+
+    Attributes:
+      rules: fill `shapes` exactly.
+      shapes: of the variables, by path.
+      arrays: of the file under the names of the rules; what no output depends on is
+        left out. Empty on the way out.
+      copies: name -> (array of the file, what it must equal), of what the file holds
+        twice or could compute.
+      variant: of the network in a word, for messages.
+    """
+
+    rules: list[Rule]
+    shapes: Mapping[str, tuple[int, ...]]
+    arrays: Mapping[str, np.ndarray]
+    copies: Mapping[str, tuple[np.ndarray, np.ndarray]] = {}
+    variant: str = ""
 
 
 def linear(
@@ -76,10 +100,18 @@ def batch_norm(source: str, target: str, index: Index = ()) -> list[Rule]:
     ]
 
 
-def flat_shapes(tree: Any) -> dict[str, tuple[int, ...]]:
-    """Shapes of variables by path, from `jax.eval_shape(model.init, ...)`."""
+def variable_shapes(module: nn.Module, *inputs: Any) -> dict[str, tuple[int, ...]]:
+    """Shapes of a module's variables by path; nothing is computed."""
+    tree = jax.eval_shape(module.init, jax.random.key(0), *inputs)
     flat = traverse_util.flatten_dict(tree, sep="/")
     return {path: leaf.shape for path, leaf in flat.items()}
+
+
+def image_shapes(module: nn.Module) -> dict[str, tuple[int, ...]]:
+    """The same of a `Network`, from one image and its keypoints."""
+    images = jnp.zeros((1, *module.image_size, getattr(module, "channels", 3)))
+    keypoints = jnp.zeros((1, module.num_keypoints, 2))
+    return variable_shapes(module, images, keypoints if module.uses_keypoints else None)
 
 
 def check_state_dict(
@@ -94,7 +126,7 @@ def check_state_dict(
     Args:
       state_dict: anything with a shape, by PyTorch name.
       rules: must fill `shapes` exactly.
-      shapes: from `flat_shapes`.
+      shapes: from `variable_shapes`.
       network: named in the error.
     Raises: ValueError: lists every missing, surplus and misshapen name; step counters
       (`num_batches_tracked`) may be there.
@@ -142,6 +174,8 @@ def import_state_dict(
     flat = {path: np.empty(shape, np.float32) for path, shape in shapes.items()}
     for rule in rules:
         array = state_dict[rule.source]
+        if rule.split is not None:
+            array = array.reshape(rule.split)
         if rule.axes is not None:
             array = array.transpose(rule.axes)
         flat[rule.target][rule.index] = array.reshape(_slot_shape(rule, shapes))
@@ -170,7 +204,7 @@ def export_state_dict(
         array, axes = flat[rule.target][rule.index], rule.axes
         shape = _source_shape(rule, shapes)
         if axes is not None:
-            turned = tuple(shape[axis] for axis in axes)
+            turned = tuple((rule.split or shape)[axis] for axis in axes)
             array = array.reshape(turned).transpose(np.argsort(axes))
         state_dict[rule.source] = array.reshape(shape)
     return state_dict

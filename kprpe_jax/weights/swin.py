@@ -1,71 +1,32 @@
-"""Official weights in and out of our Swin."""
+"""Rules of the official Swins, plain and with keypoints."""
 
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
-from kprpe_jax.backbones.swin import PRESETS, Swin
+from kprpe_jax.backbones.swin import Swin
 from kprpe_jax.position.window_bias import WindowKeypointBias
 from kprpe_jax.weights import rules as table
-from kprpe_jax.weights.rules import Rule
-from kprpe_jax.weights.state_dict import load_state_dict
+from kprpe_jax.weights.rules import Layout, Rule
 
-OFFICIAL = {
-    f"swin_{preset}": preset
-    for preset in ("small", "base", "kprpe_small", "kprpe_base")
-}  # name -> preset
 BUFFERS = ("relative_position_index", "relative_coords_table")  # of offsets, computed
 
 
-def official_swin(name: str, **fields: Any) -> Swin:
-    """Swin of a released network, such as `swin_kprpe_base`.
+def swin_layout(model: Swin, arrays: Mapping[str, np.ndarray]) -> Layout:
+    """Layout of a Swin; buffers and the prefix `net.`, which only some have, left out.
 
-    Args:
-      name: key of OFFICIAL.
-      fields: further fields of Swin, such as `drop_path_rate`, `dtype`.
-    Raises: ValueError: unknown name.
+    Raises: ValueError: options that no official weights are made for.
     """
-    if name not in OFFICIAL:
+    mesh = (model.position_options or {}).get("mesh", WindowKeypointBias.mesh)
+    if model.mask_padding or (model.uses_keypoints and mesh != "image"):
         raise ValueError(
-            f"official_swin: unknown network {name!r}; use one of "
-            f"{', '.join(OFFICIAL)}."
+            "import_weights: official weights attend to padding and, with keypoints, "
+            f"use the image's mesh; got mask_padding={model.mask_padding}, mesh "
+            f"{mesh!r}; set mask_padding=False and position_options['mesh']='image'."
         )
-    options = dict(mask_padding=False, position_options=dict(mesh="image"))
-    return Swin(**{**PRESETS[OFFICIAL[name]], **options, **fields})
-
-
-def import_weights(
-    model: Swin | str, source: str | Path | Mapping[str, Any]
-) -> dict[str, Any]:
-    """Official weights as variables of our Swin.
-
-    Args:
-      model: a Swin, or a name that `official_swin` knows.
-      source: as `load_state_dict` takes it.
-    Returns: `params` and `batch_stats`, float32 NumPy arrays.
-    Raises: ValueError: lists every missing, surplus and misshapen name; or the model's
-      options are not those that official weights are made for.
-    """
-    return table.import_state_dict(_load(source), **_plan(model))
-
-
-def check_weights(model: Swin | str, source: str | Path | Mapping[str, Any]) -> None:
-    """Raise what `import_weights` would raise, without copying the weights."""
-    table.check_state_dict(_load(source), **_plan(model))
-
-
-def export_weights(
-    model: Swin | str, variables: Mapping[str, Any]
-) -> dict[str, np.ndarray]:
-    """Variables, or gradients, under their official names, the buffers left out.
-
-    The prefix `net.` of the released files is left out, too.
-    """
-    return table.export_state_dict(variables, _plan(model)["rules"])
+    arrays = {k.removeprefix("net."): v for k, v in without_buffers(arrays).items()}
+    shapes = table.image_shapes(model)
+    return Layout(swin_rules(model, shapes), shapes, arrays, variant=model.position)
 
 
 def without_buffers(state_dict: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -94,33 +55,6 @@ def block_rules(theirs: str, ours: str, mlp: tuple[str, str], width: int) -> lis
         *table.linear(f"{theirs}.mlp.{mlp[0]}", f"{ours}/mlp/fc1"),
         *table.linear(f"{theirs}.mlp.{mlp[1]}", f"{ours}/mlp/fc2"),
     ]
-
-
-def _load(source: str | Path | Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Names without `net.`, which the keypoint layers do not have."""
-    loaded = without_buffers(load_state_dict(source))
-    return {name.removeprefix("net."): array for name, array in loaded.items()}
-
-
-def _plan(model: Swin | str) -> dict[str, Any]:
-    network = model if isinstance(model, str) else f"this Swin ({model.position})"
-    if isinstance(model, str):
-        model = official_swin(model)
-    options = model.position_options or {}
-    mesh = options.get("mesh", WindowKeypointBias.mesh)
-    if model.mask_padding or (model.uses_keypoints and mesh != "image"):
-        raise ValueError(
-            "import_weights: official weights look at padding and, with keypoints, use "
-            f"the image's mesh; got mask_padding={model.mask_padding}, mesh {mesh!r}; "
-            "set mask_padding=False and position_options['mesh']='image'."
-        )
-    images = jnp.zeros((1, *model.image_size, model.channels))
-    count = options.get("num_keypoints", WindowKeypointBias.num_keypoints)
-    keypoints = jnp.zeros((1, count, 2)) if model.uses_keypoints else None
-    shapes = table.flat_shapes(
-        jax.eval_shape(model.init, jax.random.key(0), images, keypoints)
-    )
-    return dict(rules=swin_rules(model, shapes), shapes=shapes, network=network)
 
 
 def swin_rules(model: Swin, shapes: Mapping[str, tuple[int, ...]]) -> list[Rule]:

@@ -1,82 +1,55 @@
-"""Official weights in and out of our SwinGait.
+"""Rules of SwinGait.
 
 OpenGait publishes the 3D network only; the names of the 2D one are those of official
 parts put together.
 """
 
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from kprpe_jax.backbones.swin_gait import SwinGait
 from kprpe_jax.weights import rules as table
-from kprpe_jax.weights.rules import Rule
-from kprpe_jax.weights.state_dict import load_state_dict
+from kprpe_jax.weights.rules import Layout, Rule
 from kprpe_jax.weights.swin import block_rules, without_buffers
 
 _HEADS = ("FCs.fc_bin", "BNNecks.fc_bin", "BNNecks.bn1d.")
 
 
-def import_weights(
-    model: SwinGait, source: str | Path | Mapping[str, Any]
-) -> dict[str, Any]:
-    """Official weights as variables of our SwinGait.
+def swin_gait_layout(model: SwinGait, arrays: Mapping[str, np.ndarray]) -> Layout:
+    """Layout of a SwinGait with position `table` and mask_padding False.
 
     Official heads have one part more than there are strips. It copies the last strip,
     reaches neither embeddings nor logits, and is left out.
 
-    Args:
-      model: with position `table` and mask_padding False.
-      source: as `load_state_dict` takes it.
-    Returns: `params` and `batch_stats`, float32 NumPy arrays.
-    Raises: ValueError: lists every missing, surplus and misshapen name; or the model's
-      options are not those that official weights are made for.
+    Raises: ValueError: options that no official weights are made for.
     """
-    plan = _plan(model)
-    return table.import_state_dict(_load(source, sum(model.bins)), **plan)
-
-
-def check_weights(model: SwinGait, source: str | Path | Mapping[str, Any]) -> None:
-    """Raise what `import_weights` would raise, without copying the weights."""
-    table.check_state_dict(_load(source, sum(model.bins)), **_plan(model))
-
-
-def export_weights(
-    model: SwinGait, variables: Mapping[str, Any]
-) -> dict[str, np.ndarray]:
-    """Variables under their official names, without buffers and the spare part."""
-    return table.export_state_dict(variables, _plan(model)["rules"])
-
-
-def _load(source: str | Path | Mapping[str, Any], parts: int) -> dict[str, np.ndarray]:
-    state_dict = without_buffers(load_state_dict(source))
-    spare = state_dict.get("FCs.fc_bin")
-    if spare is None or len(spare) != parts + 1:
-        return state_dict  # the check of names and shapes says what is wrong
-    for name, array in state_dict.items():
-        if name.startswith(_HEADS) and array.ndim == 1:  # channel slow, part fast
-            state_dict[name] = array.reshape(-1, parts + 1)[:, :parts].reshape(-1)
-        elif name.startswith(_HEADS) and array.ndim == 3:
-            state_dict[name] = array[:parts]
-    return state_dict
-
-
-def _plan(model: SwinGait) -> dict[str, Any]:
     if model.mask_padding or model.uses_keypoints:
         raise ValueError(
-            "import_weights: official weights look at padding and have a bias by "
+            "import_weights: official weights attend to padding and have a bias by "
             f"offset; got mask_padding={model.mask_padding}, position "
             f"{model.position!r}; set mask_padding=False and position='table'."
         )
     silhouettes = jnp.zeros((1, 1, *model.image_size))
-    shapes = table.flat_shapes(
-        jax.eval_shape(model.init, jax.random.key(0), silhouettes)
-    )
-    return dict(rules=gait_rules(model), shapes=shapes, network="this SwinGait")
+    shapes = table.variable_shapes(model, silhouettes)
+    return Layout(gait_rules(model), shapes, _without_spare(arrays, sum(model.bins)))
+
+
+def _without_spare(
+    arrays: Mapping[str, np.ndarray], parts: int
+) -> dict[str, np.ndarray]:
+    """Arrays without buffers and without the spare part of the heads."""
+    arrays = without_buffers(arrays)
+    spare = arrays.get("FCs.fc_bin")
+    if spare is None or len(spare) != parts + 1:
+        return arrays  # the check of names and shapes says what is wrong
+    for name, array in arrays.items():
+        if name.startswith(_HEADS) and array.ndim == 1:  # channel slow, part fast
+            arrays[name] = array.reshape(-1, parts + 1)[:, :parts].reshape(-1)
+        elif name.startswith(_HEADS) and array.ndim == 3:
+            arrays[name] = array[:parts]
+    return arrays
 
 
 def gait_rules(model: SwinGait) -> list[Rule]:

@@ -1,63 +1,23 @@
-"""Official weights in and out of our vision transformer."""
+"""Rules of the official vision transformers."""
 
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from kprpe_jax.backbones.vit import ViT
 from kprpe_jax.position.buckets import compute_buckets
 from kprpe_jax.position.encoding import PositionBias
 from kprpe_jax.weights import rules as table
-from kprpe_jax.weights.official_vit import official_vit
-from kprpe_jax.weights.rules import Rule
-from kprpe_jax.weights.state_dict import load_state_dict
+from kprpe_jax.weights.rules import Layout, Rule
 
 
-def import_weights(
-    model: ViT | str, source: str | Path | Mapping[str, Any]
-) -> dict[str, Any]:
-    """Official weights as variables of our ViT.
+def vit_layout(model: ViT, arrays: Mapping[str, np.ndarray]) -> Layout:
+    """Layout of a ViT, `scan` or unrolled.
 
-    Args:
-      model: a ViT, `scan` or unrolled, or a name that `official_vit` knows.
-      source: as `load_state_dict` takes it.
-    Returns: `params` and `batch_stats`, float32 NumPy arrays.
-    Raises: ValueError: lists every missing, surplus and misshapen name; or the model's
-      options are not those that official weights are made for.
+    Raises: ValueError: options that no official weights are made for.
     """
-    return table.import_state_dict(load_state_dict(source), **_plan(model))
-
-
-def check_weights(model: ViT | str, source: str | Path | Mapping[str, Any]) -> None:
-    """Raise what `import_weights` would raise, without copying the weights."""
-    table.check_state_dict(load_state_dict(source), **_plan(model))
-
-
-def export_weights(
-    model: ViT | str, variables: Mapping[str, Any]
-) -> dict[str, np.ndarray]:
-    """Variables, or gradients, under their official names and shapes."""
-    return table.export_state_dict(variables, _plan(model)["rules"])
-
-
-def _plan(model: ViT | str) -> dict[str, Any]:
-    network = model if isinstance(model, str) else f"this ViT ({model.position})"
-    if isinstance(model, str):
-        model = official_vit(model)
-    images = jnp.zeros((1, *model.image_size, 3))
-    keypoints = None
-    options = model.position_options or {}
-    if model.uses_keypoints:
-        count = options.get("num_keypoints", PositionBias.num_keypoints)
-        keypoints = jnp.zeros((1, count, 2))
-    shapes = table.flat_shapes(
-        jax.eval_shape(model.init, jax.random.key(0), images, keypoints)
-    )
-    return dict(rules=vit_rules(model, shapes), shapes=shapes, network=network)
+    shapes = table.image_shapes(model)
+    return Layout(vit_rules(model, shapes), shapes, arrays, variant=model.position)
 
 
 def vit_rules(model: ViT, shapes: Mapping[str, tuple[int, ...]]) -> list[Rule]:

@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from kprpe_jax import registry
 from kprpe_jax.detection.differentiable_aligner import DifferentiableAligner
 from kprpe_jax.detection.priors import decode_boxes, decode_keypoints, make_priors
-from kprpe_jax.weights.retinaface import official_aligner
 from tests.alignment.tiny import TINY, random_variables
 from tests.quick import quick_jit
 
@@ -92,7 +92,7 @@ def test_official_options_stop_the_gradient_and_read_the_resized_photo(rng):
 
 
 def official_fields():
-    model = official_aligner()
+    model = registry.network("dfa_mobilenet025").make()
     names = ("mixer_input", "sampled", "align_corners", "stop_gradient", "pixels")
     return {name: getattr(model, name) for name in names}
 

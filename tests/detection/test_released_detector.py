@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from kprpe_jax import registry
 from kprpe_jax.alignment.align import align_faces
 from kprpe_jax.detection.detections import decode_detections, largest_face
 from kprpe_jax.detection.detector import retinaface_detector
@@ -19,7 +20,7 @@ from kprpe_jax.evaluation.landmarks import (
     normalized_errors,
     summarize_errors,
 )
-from kprpe_jax.weights.retinaface import import_weights, official_retinaface
+from kprpe_jax.weights import import_weights
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 WEIGHTS = DATA / "weights" / "retinaface_mnet025.npz"
@@ -40,7 +41,7 @@ def read(source, size=None):
 
 @pytest.fixture(scope="module")
 def detect():
-    model = official_retinaface()
+    model = registry.network("retinaface_mnet025").make()
     variables = import_weights(model, WEIGHTS)
 
     @jax.jit
@@ -93,7 +94,7 @@ def test_error_on_labeled_faces_is_that_of_the_released_weights(detect):
 
 def test_face_that_fills_a_large_photo():
     """Enlarged four times, the same points are found."""
-    model = official_retinaface()
+    model = registry.network("retinaface_mnet025").make()
     variables = import_weights(model, WEIGHTS)
     detector = retinaface_detector(model, variables, max_faces=4, min_score=0.5)
     photos = sorted((DATA / "photos" / "images").glob("*.png"))

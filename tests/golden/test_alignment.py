@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from kprpe_jax import registry
 from kprpe_jax.alignment.align import align_faces
 from kprpe_jax.detection.detections import decode_detections
 from kprpe_jax.detection.nms import suppress_overlaps
@@ -21,19 +22,8 @@ from kprpe_jax.detection.priors import (
     make_priors,
 )
 from kprpe_jax.geometry.template import ARCFACE_112
-from kprpe_jax.weights.retinaface import (
-    check_weights,
-    import_weights,
-    official_aligner,
-    official_retinaface,
-)
-from tests.golden.golden import (
-    assert_close,
-    case_params,
-    layout_params,
-    load_case,
-    load_layout,
-)
+from kprpe_jax.weights import import_weights
+from tests.golden.golden import assert_close, case_params, load_case
 from tests.quick import quick_jit
 
 pytestmark = pytest.mark.golden
@@ -45,7 +35,7 @@ BOUND = 1e-4
 def test_detector(case):
     case = load_case(case)
     settings = case.meta["constructor_kwargs"]
-    model = official_retinaface(width=settings["out_channel"])
+    model = registry.network("retinaface_mnet025").make(width=settings["out_channel"])
     variables = import_weights(model, case.arrays["param"])
     anchors = Anchors(
         tuple(map(tuple, settings["min_sizes"])), tuple(settings["steps"])
@@ -104,7 +94,7 @@ def load_aligner(name):
     """Case, model and variables."""
     case = load_case(name)
     settings = case.meta["constructor_kwargs"]
-    model = official_aligner(
+    model = registry.network("dfa_mobilenet025").make(
         input_size=settings["input_size"],
         output_size=(settings["output_size"],) * 2,
         padding_ratio=settings["input_padding_ratio"],
@@ -204,11 +194,3 @@ def test_alignment_of_the_stored_landmarks(case):
     got = align(images, jnp.asarray(want["landmark"]))
     assert_close(got.theta, want["theta"], 1e-6, "theta")
     assert_close(got.images.transpose(0, 3, 1, 2), want["aligned_x"], BOUND, "aligned")
-
-
-@pytest.mark.parametrize("layout", layout_params("dfa_") + layout_params("retinaface_"))
-def test_official_names_and_shapes_fit(layout):
-    zero = np.zeros((), np.float32)  # broadcast: full size without the memory
-    weights = {k: np.broadcast_to(zero, s) for k, s in load_layout(layout).items()}
-    model = official_aligner() if layout.startswith("dfa") else official_retinaface()
-    check_weights(model, weights)

@@ -21,11 +21,8 @@ from kprpe_jax.losses.margin import make_margin, margin_logits
 from kprpe_jax.matching.earth_movers import match_faces
 from kprpe_jax.matching.sinkhorn import FAST
 from kprpe_jax.matching.two_image import feature_similarity
-from kprpe_jax.weights.face_vit import (
-    export_weights,
-    face_vit_from_official,
-    import_weights,
-)
+from kprpe_jax.weights import export_weights
+from kprpe_jax.weights.face_vit import face_vit_from_official, import_checkpoint
 from tests.golden.drawn_weights import draw_weights
 from tests.golden.golden import assert_close, case_names, case_params, load_case
 from tests.quick import quick_jit
@@ -111,7 +108,7 @@ def test_outputs_and_gradients(case):
     loaded = load_case(case)
     meta, arrays = loaded.meta, loaded.arrays
     model, train = official_model(meta), meta["mode"] == "train"
-    weights = import_weights(model, arrays["param"])
+    weights = import_checkpoint(model, arrays["param"])
     assert weights.cnn is None
     turn = as_patches
     if model.encoder.windows is not None:
@@ -152,7 +149,7 @@ def test_outputs_and_gradients(case):
 def test_with_its_cnn(case):
     loaded = load_case(case)
     model = official_model(loaded.meta)
-    weights = import_weights(model, draw_weights(loaded.meta))
+    weights = import_checkpoint(model, draw_weights(loaded.meta))
     backbone, want = ArcFaceResNet(), loaded.arrays["out"]
     images = loaded.arrays["in"]["image"].transpose(0, 2, 3, 1)
     maps = quick_jit(lambda v, x: backbone.apply(v, x, method="feature_maps"))

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from kprpe_jax import registry
 from kprpe_jax.core.features import Features, style_statistics
 from kprpe_jax.core.unit import unit
 from kprpe_jax.fusion.aggregate import image_weights
@@ -23,19 +24,8 @@ from kprpe_jax.losses.set_fusion import (
     permutation_loss,
     template_loss,
 )
-from kprpe_jax.weights.caface import (
-    check_weights,
-    export_weights,
-    import_weights,
-    official_caface,
-)
-from tests.golden.golden import (
-    assert_close,
-    case_params,
-    layout_params,
-    load_case,
-    load_layout,
-)
+from kprpe_jax.weights import export_weights, import_weights
+from tests.golden.golden import assert_close, case_params, load_case
 from tests.quick import quick_jit
 
 pytestmark = pytest.mark.golden
@@ -58,8 +48,7 @@ def model_and_variables(case, embed_dim):
         **VARIANTS["official"],
     )
     weights = case.arrays["param"]
-    channels = len(weights["style_maker.cfc"])
-    return model, import_weights(model, weights, style_channels=channels)
+    return model, import_weights(model, weights)
 
 
 def tapped(given, sets, images):
@@ -284,12 +273,6 @@ def test_norm_embedding(case):
     assert_close(got, want["eval"], BOUND, "eval")
 
 
-@pytest.mark.parametrize("layout", layout_params("caface_aggregator"))
-def test_official_names_and_shapes_fit(layout):
-    weights = {k: np.zeros(s, np.float32) for k, s in load_layout(layout).items()}
-    check_weights(layout.replace("_aggregator", "").removesuffix("_small"), weights)
-
-
 @pytest.mark.parametrize(
     ("clusters", "per_channel", "count"),
     [(1, True, 786_002), (2, True, 786_160), (4, True, 786_524), (8, True, 787_444),
@@ -297,8 +280,8 @@ def test_official_names_and_shapes_fit(layout):
 )  # fmt: skip
 def test_sizes_of_the_paper(clusters, per_channel, count):
     """Table 1; exact numbers from the official code."""
-    model = official_caface(
-        "caface_g4_conf512", num_clusters=clusters, per_channel=per_channel
+    model = registry.network("caface_g4_conf512").make(
+        num_clusters=clusters, per_channel=per_channel
     )
     features = Features(jnp.zeros((1, 2, 512)), style=jnp.zeros((1, 2, 384, 2)))
     sets = ImageSets(features, jnp.ones((1, 2), bool))
@@ -373,7 +356,7 @@ def test_training_step(case):
     """Gradients through the state of a stream, and the statistics afterward."""
     case = load_case(case)
     given, want = case.arrays["in"], case.arrays["out"]
-    model = official_caface("caface_g4_conf512", drop_path_rate=0.0)
+    model = registry.network("caface_g4_conf512").make(drop_path_rate=0.0)
     variables = import_weights(model, case.arrays["param"])
     centers = given["center"][given["labels"]]
 

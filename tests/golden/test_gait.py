@@ -7,14 +7,8 @@ import pytest
 from kprpe_jax.backbones.swin_gait import SwinGait
 from kprpe_jax.evaluation.gait import gait_metrics, part_distances
 from kprpe_jax.layers.parts import horizontal_pyramid, set_pooling
-from kprpe_jax.weights.swin_gait import check_weights, import_weights
-from tests.golden.golden import (
-    assert_close,
-    case_params,
-    layout_params,
-    load_case,
-    load_layout,
-)
+from kprpe_jax.weights import import_weights
+from tests.golden.golden import assert_close, case_params, load_case
 from tests.quick import quick_jit
 
 pytestmark = pytest.mark.golden
@@ -107,16 +101,6 @@ def embed_packed(model, variables, silhouettes, lengths):
 
     frames = jnp.asarray(silhouettes.reshape(-1, *silhouettes.shape[2:]))
     return quick_jit(lambda *given: model.apply(*given, method=run))(variables, frames)
-
-
-@pytest.mark.parametrize("layout", layout_params("swingait"))
-def test_full_size_names(layout):
-    shapes = load_layout(layout)
-    classes = shapes["BNNecks.fc_bin"][-1]
-    window = (3, 5) if layout.startswith("swingait2d") else (3, 3, 5)
-    empty = np.zeros((), np.float32)
-    weights = {name: np.broadcast_to(empty, shape) for name, shape in shapes.items()}
-    check_weights(SwinGait(classes, window=window, mask_padding=False), weights)
 
 
 @pytest.mark.parametrize("metric", ["euclidean", "cosine"])

@@ -11,15 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from kprpe_jax import registry
 from kprpe_jax.backbones.iresnet import VARIANTS, IResNet
-from kprpe_jax.weights.iresnet import check_weights, import_weights, official_iresnet
-from tests.golden.golden import (
-    assert_close,
-    case_params,
-    layout_params,
-    load_case,
-    load_layout,
-)
+from kprpe_jax.weights import import_weights
+from tests.golden.golden import assert_close, case_params, load_case
 from tests.quick import quick_jit
 
 pytestmark = pytest.mark.golden
@@ -90,25 +85,10 @@ def test_embedding_and_taps(case):
     assert_close(whole, np.asarray(outputs["embedding"]), 1e-6, "embedding in one go")
 
 
-NAMES = {
-    "caface_backbone_iresnet100": "iresnet_insightface_ir101",
-    "caface_backbone_ir101_tface": "iresnet_ir101",
-}
-
-
-@pytest.mark.parametrize(
-    "layout", [*layout_params("iresnet"), *layout_params("caface_backbone")]
-)
-def test_official_names_and_shapes_fit(layout):
-    zero = np.zeros((), np.float32)  # broadcast: full size without the memory
-    weights = {k: np.broadcast_to(zero, s) for k, s in load_layout(layout).items()}
-    check_weights(NAMES.get(layout, layout), weights)
-
-
 @pytest.mark.parametrize(("depth", "millions"), [("ir50", 43.59), ("ir101", 65.15)])
 def test_sizes_of_the_paper(depth, millions):
     """KP-RPE, Table 3 (numbers from the official code)."""
-    model = official_iresnet(f"iresnet_{depth}")
+    model = registry.network(f"iresnet_{depth}").make()
     images = jnp.zeros((1, 112, 112, 3))
     params = jax.eval_shape(model.init, jax.random.key(0), images)["params"]
     count = sum(leaf.size for leaf in jax.tree.leaves(params))

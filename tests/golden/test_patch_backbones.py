@@ -13,7 +13,7 @@ from kprpe_jax.backbones.arcface_resnet import ArcFaceResNet
 from kprpe_jax.backbones.inception_resnet import InceptionResNet
 from kprpe_jax.backbones.sphereface import SphereFace
 from kprpe_jax.core.unit import unit
-from kprpe_jax.weights.patch_backbones import import_weights
+from kprpe_jax.weights import import_weights
 from tests.golden.drawn_weights import draw_weights
 from tests.golden.golden import assert_close, case_params, load_case
 from tests.quick import quick_jit

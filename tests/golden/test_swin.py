@@ -11,14 +11,8 @@ import pytest
 
 from kprpe_jax.backbones.swin import Swin
 from kprpe_jax.layers.windows import token_places
-from kprpe_jax.weights.swin import check_weights, import_weights
-from tests.golden.golden import (
-    assert_close,
-    case_params,
-    layout_params,
-    load_case,
-    load_layout,
-)
+from kprpe_jax.weights import import_weights
+from tests.golden.golden import assert_close, case_params, load_case
 from tests.quick import quick_jit
 
 pytestmark = pytest.mark.golden
@@ -78,11 +72,3 @@ def test_outputs(case):
             inside = (places < np.array(plans[block].grid)).all(-1)
             got = np.asarray(biases[block]) * inside[:, None, :, None]
             assert_close(got.reshape(want.shape), want, BOUND, key)
-
-
-@pytest.mark.parametrize("layout", layout_params("swin_"))
-def test_full_size_names(layout):
-    shapes = load_layout(layout)
-    empty = np.zeros((), np.float32)
-    weights = {name: np.broadcast_to(empty, shape) for name, shape in shapes.items()}
-    check_weights(layout, weights)

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 from kprpe_jax.position.lookup import lookup_rows, sum_rows
+from kprpe_jax.weights import export_weights, import_weights
 from kprpe_jax.weights.official_vit import vit_from_official
-from kprpe_jax.weights.vit import export_weights, import_weights
 from tests.golden.golden import assert_close, case_params, load_case
 from tests.quick import quick_jit
 

@@ -21,7 +21,7 @@ from kprpe_jax.training import loop
 from kprpe_jax.training.checkpoint import restore_for_eval
 from kprpe_jax.training.evaluate import evaluate
 from kprpe_jax.training.state import abstract_state
-from kprpe_jax.weights import iresnet
+from kprpe_jax.weights import export_weights
 from tests.tasks import drawn_people, tiny
 
 
@@ -153,7 +153,7 @@ def test_the_iresnet_config_trains_and_evaluates_and_reads_official_weights(tmp_
     )
     backbone = {"params": state.params["backbone"], **state.collections}
     model = networks.make_network(config)
-    np.savez(tmp_path / "weights.npz", **iresnet.export_weights(model, backbone))
+    np.savez(tmp_path / "weights.npz", **export_weights(model, backbone))
     published = evaluate(config, tmp_path, weights=str(tmp_path / "weights.npz"))
     assert published["aligned/accuracy"] == results["aligned/accuracy"]
 

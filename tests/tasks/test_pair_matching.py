@@ -17,7 +17,7 @@ from kprpe_jax.training import loop
 from kprpe_jax.training.config import load_config
 from kprpe_jax.training.evaluate import evaluate
 from kprpe_jax.training.optimizer import make_schedule
-from kprpe_jax.weights import face_vit, patch_cnn
+from kprpe_jax.weights import export_weights, patch_cnn
 from tests.quick import quick_jit
 from tests.tasks import drawn_patches, drawn_people
 from tests.tasks.tiny import one_device
@@ -307,7 +307,7 @@ def test_official_weights_verify(tmp_path, rng):
     model = pair_matching.make_model(config.model)
     variables = {"params": params["transformer"], **collections}
     path = tmp_path / "official.npz"
-    np.savez(path, **face_vit.export_weights(model, variables))
+    np.savez(path, **export_weights(model, variables))
     got = evaluate(config, tmp_path, weights=str(path))
     state = type("State", (), {"params": params, "collections": collections})
     want = task.evaluators["pairs"](state, one_device())

@@ -4,15 +4,16 @@ import jax
 import numpy as np
 import pytest
 
+from kprpe_jax import registry
 from kprpe_jax.core.features import style_statistics
+from kprpe_jax.weights import export_weights
 from kprpe_jax.weights.extractor import open_extractor
-from kprpe_jax.weights.mobilefacenet import export_weights, published_mobilefacenet
 from tests.quick import quick_jit
 
 
 @pytest.fixture(scope="module")
 def weights():
-    model = published_mobilefacenet()
+    model = registry.network("mobilefacenet").make()
     shapes = jax.eval_shape(model.init, jax.random.key(0), np.zeros((1, 112, 96, 3)))
     rng = np.random.default_rng(0)
     variables = jax.tree.map(
@@ -44,7 +45,7 @@ def test_features_are_those_of_the_middle_columns(weights, rng):
     images = rng.uniform(-1, 1, (2, 112, 112, 3)).astype(np.float32)
     extract = quick_jit(extractor.extract)
     got = extract(extractor.variables, images)
-    model = published_mobilefacenet()
+    model = registry.network("mobilefacenet").make()
 
     @quick_jit
     def directly(images):

@@ -6,11 +6,11 @@ import pytest
 from kprpe_jax.backbones.arcface_resnet import ArcFaceResNet
 from kprpe_jax.matching.patch_encoder import PairEncoder
 from kprpe_jax.matching.two_image import TwoLinear
-from kprpe_jax.weights import patch_backbones
+from kprpe_jax.weights import export_weights, import_weights
 from kprpe_jax.weights.face_vit import (
-    export_weights,
     face_vit_from_official,
-    import_weights,
+    import_checkpoint,
+    published_face_vit,
 )
 from tests.quick import quick_jit
 
@@ -56,7 +56,7 @@ def test_round_trip(name, rng):
         weights["transformer.layers.0.0.fn.norm.weight"] = np.ones(6, np.float32)
         weights["transformer.layers.0.0.fn.norm.bias"] = np.ones(6, np.float32)
     weights["loss.weight"] = np.ones((3, 5), np.float32)
-    again = import_weights(model, {f"module.{k}": v for k, v in weights.items()})
+    again = import_checkpoint(model, {f"module.{k}": v for k, v in weights.items()})
     jax.tree.map(np.testing.assert_array_equal, again.variables, variables)
     assert again.cnn is None
     np.testing.assert_array_equal(again.centers, weights["loss.weight"])
@@ -92,11 +92,11 @@ def test_the_cnn_comes_along(rng):
         jax.eval_shape(cnn.init, jax.random.key(0), jnp.zeros((1, 128, 128, 3))),
     )
     zeros["params"]["stem_act"]["slope"] = np.full(1, 0.5, np.float32)
-    stored = patch_backbones.export_weights(cnn, zeros)
+    stored = export_weights(cnn, zeros)
     model = made("H2")
     weights = export_weights(model, drawn(model, rng))
     weights |= {f"face_model.{name}": array for name, array in stored.items()}
-    again = import_weights(model, weights)
+    again = import_checkpoint(model, weights)
     assert again.cnn["params"]["stem_act"]["slope"] == 0.5
     assert again.centers is None
 
@@ -123,3 +123,5 @@ def test_unknown_variants():
         face_vit_from_official("Swin", SIZES)
     with pytest.raises(ValueError, match="no published network has remove_sep; got"):
         face_vit_from_official("ViT_face_model", SIZES | dict(remove_sep=True))
+    with pytest.raises(ValueError, match="unknown network 'H2L'; use one of one_image"):
+        published_face_vit("H2L", depth=1, num_heads=1)

@@ -3,13 +3,7 @@ import numpy as np
 import pytest
 
 from kprpe_jax.backbones.iresnet import VARIANTS, IResNet
-from kprpe_jax.weights.iresnet import (
-    OFFICIAL,
-    check_weights,
-    export_weights,
-    import_weights,
-    official_iresnet,
-)
+from kprpe_jax.weights import check_weights, export_weights, import_weights
 
 MODELS = {
     "cvlface": dict(VARIANTS["cvlface"]),
@@ -50,13 +44,7 @@ def test_wrong_weights_are_described(rng):
         check_weights(small("insightface"), weights)
 
 
-def test_names_and_mixed_options():
-    for name in OFFICIAL:
-        assert official_iresnet(name).head_affine == ("insightface" in name)
-    with pytest.raises(
-        ValueError, match="unknown network 'ir50'; use one of iresnet_ir"
-    ):
-        official_iresnet("ir50")
+def test_mixed_options():
     mixed = small("insightface").clone(head_affine=False)
     with pytest.raises(ValueError, match="are the VARIANTS, .* got shortcut 'conv'"):
         check_weights(mixed, {"a": np.ones(1)})

@@ -4,11 +4,8 @@ import jax
 import numpy as np
 import pytest
 
-from kprpe_jax.weights.mobilefacenet import (
-    export_weights,
-    import_weights,
-    published_mobilefacenet,
-)
+from kprpe_jax import registry
+from kprpe_jax.weights import export_weights, import_weights
 
 WEIGHTS = (
     Path(__file__).resolve().parents[3]
@@ -17,7 +14,7 @@ WEIGHTS = (
 
 
 def test_round_trip(rng):
-    model = published_mobilefacenet()
+    model = registry.network("mobilefacenet").make()
     images = np.zeros((1, 112, 96, 3), np.float32)
     shapes = jax.eval_shape(model.init, jax.random.key(0), images)
     variables = jax.tree.map(
@@ -38,7 +35,7 @@ def test_round_trip(rng):
 
 @pytest.mark.skipif(not WEIGHTS.exists(), reason=f"no weights in {WEIGHTS}")
 def test_real_weights_fill_the_network():
-    model = published_mobilefacenet()
+    model = registry.network("mobilefacenet").make()
     weights = export_weights(model, import_weights(model, WEIGHTS))
     with np.load(WEIGHTS) as stored:
         counted = [k for k in stored.files if not k.endswith("num_batches_tracked")]

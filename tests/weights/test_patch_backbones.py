@@ -7,7 +7,7 @@ import pytest
 from kprpe_jax.backbones.arcface_resnet import ArcFaceResNet
 from kprpe_jax.backbones.inception_resnet import InceptionResNet
 from kprpe_jax.backbones.sphereface import SphereFace
-from kprpe_jax.weights.patch_backbones import export_weights, import_weights
+from kprpe_jax.weights import export_weights, import_weights
 
 MODELS = {
     "arcface": ArcFaceResNet((1, 2, 1, 1), image_size=(32, 16), output_dim=4),

@@ -3,18 +3,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kprpe_jax.weights.retinaface import (
-    check_weights,
-    export_weights,
-    import_weights,
-    official_aligner,
-    official_retinaface,
-)
+from kprpe_jax import registry
+from kprpe_jax.weights import check_weights, export_weights, import_weights
 
+DETECTOR = registry.network("retinaface_mnet025")
+ALIGNER = registry.network("dfa_mobilenet025")
 SMALL = dict(stem=2, width=8)
 MODELS = {
-    "detector": official_retinaface(**SMALL),
-    "aligner": official_aligner(**SMALL, input_size=32, mixer_depth=2),
+    "detector": DETECTOR.make(**SMALL),
+    "aligner": ALIGNER.make(**SMALL, input_size=32, mixer_depth=2),
 }
 
 
@@ -43,5 +40,5 @@ def test_weights_of_the_other_network_are_refused(rng):
 
 
 def test_official_choices_can_be_replaced():
-    assert official_aligner(align_corners=False).align_corners is False
-    assert official_aligner().mixer_input == "decoded"
+    assert ALIGNER.make(align_corners=False).align_corners is False
+    assert ALIGNER.make().mixer_input == "decoded"

@@ -2,8 +2,9 @@ import jax
 import numpy as np
 import pytest
 
-from kprpe_jax.weights.official_vit import OFFICIAL, official_vit, vit_from_official
-from kprpe_jax.weights.vit import check_weights, export_weights, import_weights
+from kprpe_jax import registry
+from kprpe_jax.weights import check_weights, export_weights, import_weights
+from kprpe_jax.weights.official_vit import vit_from_official
 
 CONSTRUCTOR = dict(
     img_size=16, patch_size=8, num_classes=6, embed_dim=8, depth=3, num_heads=2,
@@ -100,9 +101,9 @@ def test_options_that_official_weights_do_not_have():
         import_weights(model.clone(position_options=options), {"a": np.ones(1)})
 
 
-@pytest.mark.parametrize("name", OFFICIAL)
+@pytest.mark.parametrize("name", [x for x in registry.NETWORKS if x.startswith("vit_")])
 def test_official_names(name):
-    model = official_vit(name, scan=False)
+    model = registry.network(name).make(scan=False)
     assert (model.depth, model.num_heads) == ((24, 16) if "base" in name else (12, 8))
     assert model.scan is False
     if "kprpe" in name:
@@ -119,8 +120,6 @@ def test_configurations():
 
 
 def test_configuration_errors():
-    with pytest.raises(ValueError, match="unknown network 'vit_huge'; use one of vit_"):
-        official_vit("vit_huge")
     wrong = {**CONSTRUCTOR, "dept": 3}
     del wrong["depth"]
     with pytest.raises(ValueError, match=r"missing: \['depth'\], unknown: \['dept'\]"):

@@ -1,0 +1,98 @@
+"""Published weights as variables of our networks and back, by each network's rules."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import numpy as np
+
+from kprpe_jax import registry
+from kprpe_jax.weights.rules import (
+    Layout,
+    check_state_dict,
+    export_state_dict,
+    import_state_dict,
+)
+from kprpe_jax.weights.state_dict import load_state_dict
+
+LAYOUTS = {  # class -> its layout, "file:function" of this folder
+    "ArcFaceResNet": "patch_backbones:arcface_layout",
+    "ClusterAggregate": "caface:caface_layout",
+    "DifferentiableAligner": "retinaface:aligner_layout",
+    "IResNet": "iresnet:iresnet_layout",
+    "InceptionResNet": "patch_backbones:inception_layout",
+    "MobileFaceNet": "mobilefacenet:mobilefacenet_layout",
+    "OneImage": "face_vit:face_vit_layout",
+    "RetinaFace": "retinaface:retinaface_layout",
+    "SameOrNot": "face_vit:face_vit_layout",
+    "SphereFace": "patch_backbones:sphereface_layout",
+    "Swin": "swin:swin_layout",
+    "SwinGait": "swin_gait:swin_gait_layout",
+    "TwoLinear": "face_vit:face_vit_layout",
+    "ViT": "vit:vit_layout",
+}
+
+
+def import_weights(
+    network: nn.Module | str, source: str | Path | Mapping[str, Any]
+) -> dict[str, Any]:
+    """Published weights as variables.
+
+    Args:
+      network: module of a class in LAYOUTS, or a name of `registry.NETWORKS`.
+      source: as `load_state_dict` takes it.
+    Returns: `params` and, where there are running statistics, `batch_stats`; float32
+      NumPy arrays.
+    Raises: ValueError: lists every missing, surplus and misshapen name; the network's
+      options are not those that published weights are made for; a class without rules.
+    """
+    name, layout = _layout(network, load_state_dict(source))
+    variables = import_state_dict(
+        layout.arrays, layout.rules, layout.shapes, network=name
+    )
+    for key, (got, want) in layout.copies.items():
+        if got.shape != want.shape or np.abs(got - want).max() > 1e-4:
+            raise ValueError(
+                f"import_weights: {key} of {name} must be what the other weights say; "
+                f"got {got.shape} with other values for {want.shape}; these weights "
+                "are of another network."
+            )
+    return variables
+
+
+def check_weights(
+    network: nn.Module | str, source: str | Path | Mapping[str, Any]
+) -> None:
+    """Raise what `import_weights` would raise about names and shapes; copy nothing."""
+    name, layout = _layout(network, load_state_dict(source))
+    check_state_dict(layout.arrays, layout.rules, layout.shapes, network=name)
+
+
+def export_weights(
+    network: nn.Module | str, variables: Mapping[str, Any]
+) -> dict[str, np.ndarray]:
+    """Variables, or gradients, under their published names and shapes.
+
+    What published files hold twice or can do without is left out: buffers, prefixes,
+    parts that no output depends on.
+    """
+    return export_state_dict(variables, _layout(network, {})[1].rules)
+
+
+def _layout(
+    network: nn.Module | str, arrays: dict[str, np.ndarray]
+) -> tuple[str, Layout]:
+    """The network in words, and the layout of its published files."""
+    module = network
+    if isinstance(network, str):
+        module = registry.network(network).make()
+    kind = type(module).__name__
+    if kind not in LAYOUTS:
+        raise ValueError(
+            f"import_weights: no weights are published for {kind}; use one of "
+            f"{', '.join(LAYOUTS)}."
+        )
+    layout = registry.resolve(f"kprpe_jax.weights.{LAYOUTS[kind]}")(module, arrays)
+    variant = f" ({layout.variant})" if layout.variant else ""
+    return network if isinstance(network, str) else f"this {kind}{variant}", layout
