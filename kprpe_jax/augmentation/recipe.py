@@ -11,6 +11,7 @@ from kprpe_jax.augmentation.blur import Blur
 from kprpe_jax.augmentation.occlusion import Occlusion
 from kprpe_jax.augmentation.photometric import Photometric
 from kprpe_jax.augmentation.spatial import FACE_MIRROR, Spatial
+from kprpe_jax.core.input_spec import to_unit_range
 
 
 class Recipe(NamedTuple):
@@ -118,10 +119,8 @@ def augment(
     check.mirror(mirror, keypoints.shape[1])
     if rng.ndim == 0:
         rng = jax.vmap(jax.random.fold_in, (None, 0))(rng, jnp.arange(len(images)))
-    whole_levels = images.dtype == jnp.uint8
-    images = images.astype(jnp.float32)
-    if whole_levels:
-        images = images / 127.5 - 1
+    is_bytes = images.dtype == jnp.uint8
+    images = to_unit_range(images) if is_bytes else images.astype(jnp.float32)
 
     size = images.shape[1:3]
     sampled = jax.vmap(lambda rng: _sample(rng, recipe, size))(rng)

@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from kprpe_jax.core.input_spec import to_unit_range
 from kprpe_jax.data.keypoints import INK_THRESHOLD
 from kprpe_jax.geometry import affine, sampling
 
@@ -171,8 +172,7 @@ def _shift(images: jax.Array, offset: jax.Array, canvas_size: int) -> jax.Array:
 
 def _as_network_input(images: jax.Array) -> jax.Array:
     """[B, S, S, 1 or 3] in 0..255 to float32 [B, S, S, 3] in [-1, 1]."""
-    scaled = images.astype(jnp.float32) / 127.5 - 1.0
-    return jnp.broadcast_to(scaled, (*images.shape[:-1], 3))
+    return jnp.broadcast_to(to_unit_range(images), (*images.shape[:-1], 3))
 
 
 def _check(

@@ -8,13 +8,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from kprpe_jax.data.check import KEYPOINT_RANGE
 from kprpe_jax.data.importers.decode import decode_rgb
 from kprpe_jax.data.importers.landmarks import Landmarks
 from kprpe_jax.data.importers.record import NO_IDENTITY, Record, RejectedRecord
 
 _CHUNK = 32  # entries per task: handing over one costs as much as a small image
-# A keypoint further out than one image size is a unit error, not a bad detection.
-_KEYPOINT_RANGE = (-1.0, 2.0)
 
 
 class Checked(NamedTuple):
@@ -84,7 +83,7 @@ def check(entry: Record | RejectedRecord, landmarks: Landmarks | None) -> Checke
         points = landmarks.find(key, height, width)
     if points is None:
         points, origin = entry.keypoints, entry.keypoints_from
-    low, high = _KEYPOINT_RANGE
+    low, high = KEYPOINT_RANGE
     bad = None
     if points is None and landmarks is not None:
         bad = RejectedRecord(
