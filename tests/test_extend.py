@@ -1,18 +1,24 @@
 """The page "Extend it": its files work once the registry has their lines."""
 
+import io
+import json
 import pathlib
 import re
 import sys
 import types
+import zipfile
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
+from PIL import Image
 
 from kprpe_jax import registry
 from kprpe_jax.backbones.vit import PRESETS, ViT
+from kprpe_jax.commands.main import main
+from kprpe_jax.data.store import open_split
 from kprpe_jax.losses.margin import make_margin
 from kprpe_jax.tasks.networks import make_network
 
@@ -76,3 +82,19 @@ def test_margin(add):
     cosine = jnp.array([0.1, 0.9])
     np.testing.assert_allclose(margin.target_cosine(cosine, 1.0), cosine - 0.4)
     np.testing.assert_allclose(margin.target_cosine(cosine, -1.0), cosine)
+
+
+def test_data_set(add, tmp_path):
+    add("zip", registry.IMPORTERS)
+    pixels = np.random.default_rng(0).integers(256, size=(16, 16, 3), dtype=np.uint8)
+    image = io.BytesIO()
+    Image.fromarray(pixels).save(image, "PNG")
+    with zipfile.ZipFile(tmp_path / "faces.zip", "w") as archive:
+        for name in ("ann/1.png", "bob/1.png", "alone.png"):
+            archive.writestr(name, image.getvalue())
+    source = ["import", "zip", "--source", str(tmp_path / "faces.zip")]
+    target = ["--name", "mine", "--data-dir", str(tmp_path), "--on-error", "skip"]
+    main([*source, *target])
+    assert len(open_split(tmp_path, "mine", "train")) == 2
+    report = json.loads(next(tmp_path.rglob("import_report.json")).read_text())
+    assert "alone.png" in json.dumps(report)
