@@ -2,7 +2,8 @@
 
 ORL is a folder of photos, s1/1.pgm and so on; WEIGHTS are RetinaFace's.
 
-python -m kprpe_jax align --photos ORL --output orl_aligned --detector SPEC
+kprpe-jax align --photos ORL --output orl_aligned \\
+    --detector retinaface_mnet025:WEIGHTS
 kprpe-jax import folder --source orl_aligned/aligned \\
     --name orl_aligned --landmarks orl_aligned/aligned_landmarks.csv
 python -m experiments encodings --config configs/orl.py \\

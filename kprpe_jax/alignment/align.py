@@ -1,4 +1,4 @@
-"""Aligned faces from keypoints: similarity to the template, then sampling."""
+"""Align faces on the device: similarity to the template, then sampling."""
 
 from typing import NamedTuple
 
@@ -46,8 +46,8 @@ def align_faces(
         give a crop around them; points in mirrored order may shrink the photo's map to
         one color; both are finite, with finite gradients.
       size: (height, width) of the result.
-      align_corners: sample as if theta were for corner pixels' centers, which it is
-        not: up to half a pixel off, as the official aligner is.
+      align_corners: sample as if theta were for the corner pixels' centers: up to half
+        a pixel off, as the official aligner is.
       stop_gradient: no gradient reaches the keypoints, as in the official aligner.
     """
     height, width = images.shape[1:3]

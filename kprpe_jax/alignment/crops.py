@@ -1,4 +1,4 @@
-"""Square crops around faces, as a single-face landmark network is trained on."""
+"""Square crops around faces, to train a landmark network of one face."""
 
 from typing import NamedTuple
 
@@ -12,7 +12,7 @@ from kprpe_jax.geometry.sampling import warp_affine
 
 
 class Crops(NamedTuple):
-    """Crops and what is known about them.
+    """Square crops around faces.
 
     Attributes:
       images: float32 [B, S, S, C].
@@ -40,7 +40,7 @@ def crop_faces(
     rng: jax.Array | None = None,
     boxes: jax.Array | None = None,
 ) -> Crops:
-    """Cut the square around each face's box, and a border.
+    """Crop the square around each face's box, with a border.
 
     Source: KP-RPE, Supp. 3: crops by labeled boxes with a padding of 0.1, resized.
     Here they keep their proportions.

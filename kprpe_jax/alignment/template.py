@@ -1,4 +1,4 @@
-"""Templates of any number of landmarks: where an aligned face has them."""
+"""Templates of any number of landmarks: their places in an aligned face."""
 
 import os
 import zipfile
@@ -9,7 +9,7 @@ _FRONTAL = 0.1  # largest shift of the nose, in distances of the eyes
 
 
 def frontal_template(landmarks: np.ndarray, points: tuple[int, ...]) -> np.ndarray:
-    """Mean landmarks of the frontal faces.
+    """Average the landmarks of the frontal faces.
 
     Source: Balanced Alignment, Secs. 3.1 and 5.3, where faces are frontal whose yaw is
       known to be within 15 degrees. Here those are, whose nose lies midway between the
@@ -35,7 +35,7 @@ def frontal_template(landmarks: np.ndarray, points: tuple[int, ...]) -> np.ndarr
 
 
 def read_template(path: str | os.PathLike, count: int) -> np.ndarray:
-    """Read a template that was written before.
+    """Read the template file of a run.
 
     Args:
       path: .npz archive with `template` [S, 2], fractions of the image.

@@ -1,7 +1,7 @@
 """Differentiable face aligner: one face in, landmarks and an aligned face out.
 
-All anchors are mixed into one face, so there is no suppression to step over and
-gradients run from the aligned pixels back to the photo.
+All anchors are mixed into one face, so that there is no suppression and gradients run
+from the aligned pixels back to the photo.
 
 Source: KP-RPE, Supp. 3, Eqs. 13-15.
 """
@@ -47,7 +47,7 @@ class OneFace(NamedTuple):
 
 
 class AlignerOutput(NamedTuple):
-    """Landmarks of photos and the aligned faces.
+    """Landmarks of photos and the aligned faces, as arrays on the device.
 
     Attributes:
       images: float32 [B, h, w, 3], in [-1, 1].
@@ -56,7 +56,7 @@ class AlignerOutput(NamedTuple):
       box: float32 [B, 4], (left, top, right, bottom) as fractions of the photo; the
         official code divides it by the image size once more.
       score: float32 [B], in 0..1; near 0 for a photo without a face, whose landmarks
-        mean nothing.
+        are meaningless.
       theta: float32 [B, 2, 3], from the aligned image to the image sampled.
     """
 
@@ -108,7 +108,7 @@ class DifferentiableAligner(nn.Module):
     """RetinaFace, a mixer over its anchors, and alignment to the template.
 
     Attributes:
-      input_size: side of the square that the network sees, in pixels.
+      input_size: side of the network's square input, in pixels.
       output_size: (height, width) of the aligned face.
       padding_ratio: black border around the photo, as a fraction of its longer side.
       anchors: of the detector; their number fixes the mixer's parameters.

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 
 class NmsResult(NamedTuple):
-    """What is left.
+    """Boxes that suppression keeps.
 
     Attributes:
       index: int32 [N], of the boxes kept, best first; 0 where `mask` is False.
@@ -36,12 +36,12 @@ def suppress_overlaps(
       boxes: [A, 4], (left, top, right, bottom) in any unit.
       scores: [A]; NaN is never kept.
       max_kept: N, boxes that can be kept.
-      max_candidates: boxes looked at, the best ones.
+      max_candidates: boxes that are considered, those of the best scores.
       min_score: boxes must score more.
       max_overlap: intersection over union above which the lesser box is dropped.
       extra: added to every width and height; 1 for boxes in pixels that include both
         end pixels, as the official code counts.
-    Returns: the boxes kept.
+    Returns: the boxes that are kept.
     """
     count = scores.shape[0]
     scores = jnp.where(scores > min_score, scores, -jnp.inf)

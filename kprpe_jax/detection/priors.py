@@ -1,4 +1,4 @@
-"""Anchors of every image size, and what offsets from them mean."""
+"""Anchors of a detector, and boxes and keypoints as offsets from them."""
 
 from typing import NamedTuple
 
@@ -27,7 +27,7 @@ ALIGNER_ANCHORS = Anchors(((64, 80), (96, 112), (128, 144)))  # one large face
 
 
 def make_priors(size: tuple[int, int], anchors: Anchors) -> np.ndarray:
-    """Anchors of an image, in the order of the network's outputs.
+    """Compute the anchors of an image, in the order of the network's outputs.
 
     Args:
       size: (height, width) in pixels.
@@ -51,7 +51,7 @@ def make_priors(size: tuple[int, int], anchors: Anchors) -> np.ndarray:
 
 
 def decode_boxes(offsets: jax.Array, priors: jax.Array) -> jax.Array:
-    """Boxes of raw outputs.
+    """Decode boxes from raw outputs.
 
     Args:
       offsets: [..., A, 4].
@@ -65,7 +65,7 @@ def decode_boxes(offsets: jax.Array, priors: jax.Array) -> jax.Array:
 
 
 def decode_keypoints(offsets: jax.Array, priors: jax.Array) -> jax.Array:
-    """Keypoints of raw outputs.
+    """Decode keypoints from raw outputs.
 
     Args:
       offsets: [..., A, 2 K].
@@ -77,11 +77,11 @@ def decode_keypoints(offsets: jax.Array, priors: jax.Array) -> jax.Array:
 
 
 def encode_boxes(boxes: jax.Array, priors: jax.Array) -> jax.Array:
-    """Offsets that `decode_boxes` turns into boxes.
+    """Encode boxes as the offsets that `decode_boxes` reads.
 
     Args:
       boxes: [..., A, 4], (left, top, right, bottom) as fractions of the image; sides
-        below a millionth count as one.
+        below a millionth are taken as a millionth.
       priors: [A, 4].
     Returns: float32 [..., A, 4].
     """
@@ -92,7 +92,7 @@ def encode_boxes(boxes: jax.Array, priors: jax.Array) -> jax.Array:
 
 
 def encode_keypoints(keypoints: jax.Array, priors: jax.Array) -> jax.Array:
-    """Offsets that `decode_keypoints` turns into keypoints.
+    """Encode keypoints as the offsets that `decode_keypoints` reads.
 
     Args:
       keypoints: [..., A, K, 2], (x, y) as fractions of the image.

@@ -43,7 +43,7 @@ class Heads(NamedTuple):
 
 
 def prepare_pixels(images: Array, pixels: str) -> Array:
-    """Bring images to the form that a network was trained with.
+    """Convert images to the form that a network was trained with.
 
     Args:
       images: [B, H, W, 3], RGB in [-1, 1].
@@ -71,7 +71,7 @@ def enlarge_nearest(x: Array, size: tuple[int, int]) -> Array:
     return x
 
 
-class ConvNorm(nn.Module):
+class ConvNormActivation(nn.Module):
     """Convolution without bias, batch norm, activation; a key of SLOPES or None."""
 
     features: int
@@ -111,16 +111,18 @@ class MobileNet(nn.Module):
     def __call__(self, x: Array, *, train: bool) -> list[Array]:
         """[B, H, W, 3] -> maps at strides 8, 16 and 32, fine to coarse."""
         options = dict(activation=self.activation, dtype=self.dtype)
-        x = ConvNorm(self.stem, stride=2, **options, name="stem")(x, train=train)
+        x = ConvNormActivation(self.stem, stride=2, **options, name="stem")(
+            x, train=train
+        )
         maps = []
         for number, blocks in enumerate(STAGES, start=1):
             for index, (multiple, stride) in enumerate(blocks):
                 name, width = f"stage{number}_{index}", x.shape[-1]
-                x = ConvNorm(
+                x = ConvNormActivation(
                     width, stride=stride, groups=width, **options,
                     name=f"{name}_depthwise",
                 )(x, train=train)  # fmt: skip
-                x = ConvNorm(
+                x = ConvNormActivation(
                     self.stem * multiple, kernel=1, **options, name=f"{name}_pointwise"
                 )(x, train=train)
             maps.append(x)
@@ -128,7 +130,7 @@ class MobileNet(nn.Module):
 
 
 class FeaturePyramid(nn.Module):
-    """Bring the maps to one width and add the coarse ones to the fine ones."""
+    """Project the maps to one width and add the coarse ones to the fine ones."""
 
     width: int
     activation: str
@@ -139,12 +141,14 @@ class FeaturePyramid(nn.Module):
         """[B, h, w, C_l] per level, fine to coarse -> [B, h, w, width] per level."""
         options = dict(activation=self.activation, dtype=self.dtype)
         levels = [
-            ConvNorm(self.width, kernel=1, **options, name=f"output{n}")(x, train=train)
+            ConvNormActivation(self.width, kernel=1, **options, name=f"output{n}")(
+                x, train=train
+            )
             for n, x in enumerate(maps, start=1)
         ]
         for n in range(len(levels) - 2, -1, -1):
             added = levels[n] + enlarge_nearest(levels[n + 1], levels[n].shape[1:3])
-            merge = ConvNorm(self.width, **options, name=f"merge{n + 1}")
+            merge = ConvNormActivation(self.width, **options, name=f"merge{n + 1}")
             levels[n] = merge(added, train=train)
         return levels
 
@@ -162,7 +166,9 @@ class ContextModule(nn.Module):
 
         def conv(name: str, x: Array, parts: int, activation: str | None) -> Array:
             features = self.width // parts
-            layer = ConvNorm(features, activation, dtype=self.dtype, name=name)
+            layer = ConvNormActivation(
+                features, activation, dtype=self.dtype, name=name
+            )
             return layer(x, train=train)
 
         view3 = conv("view3", x, 2, None)
@@ -180,7 +186,7 @@ class RetinaFace(nn.Module):
       stem: channels of the first layer; 8 is a quarter of MobileNet's.
       width: of the pyramid and the context modules, a multiple of 4.
       activation: key of SLOPES.
-      pixels: one of PIXELS, what the network sees.
+      pixels: one of PIXELS, the form of the network's input.
       num_keypoints: K.
       anchors_per_cell: of the priors.
       dtype: compute type; norms and outputs are float32.
@@ -196,7 +202,7 @@ class RetinaFace(nn.Module):
 
     @nn.compact
     def __call__(self, images: Array, *, train: bool = False) -> Heads:
-        """Look at images.
+        """Run the network.
 
         Args:
           images: [B, H, W, 3], RGB in [-1, 1].

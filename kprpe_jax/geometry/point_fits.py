@@ -1,4 +1,4 @@
-"""Least-squares maps between two sets of points, in closed form."""
+"""Fit maps between two sets of points by least squares, in closed form."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ _COLLINEAR = 1e-6  # least ratio of the determinant to the squared trace
 
 
 def fit_similarity(source: jax.Array, target: jax.Array) -> jax.Array:
-    """Rotation, scale and translation, no reflection, that bring points together.
+    """Fit a similarity: rotation, scale and translation, no reflection.
 
     In the plane Umeyama's solution needs no singular values: a rotation times a scale
     is any matrix [[a, -b], [b, a]], in which the error is quadratic. A reflected target
@@ -35,7 +35,7 @@ def similarity_matrix(source: np.ndarray, target: np.ndarray) -> np.ndarray:
 
 
 def fit_affine(source: jax.Array, target: jax.Array) -> jax.Array:
-    """Affine map that brings points together.
+    """Fit an affine map.
 
     Args:
       source: [..., K, 2], (x, y).
