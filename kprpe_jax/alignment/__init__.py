@@ -1,1 +1,1 @@
-"""Images to landmarks, and faces to where a recognizer expects them."""
+"""Align faces for recognizers: by keypoints, or by learned warps."""

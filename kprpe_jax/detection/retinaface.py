@@ -71,7 +71,7 @@ def enlarge_nearest(x: Array, size: tuple[int, int]) -> Array:
     return x
 
 
-class ConvNormActivation(nn.Module):
+class ActivatedConv(nn.Module):
     """Convolution without bias, batch norm, activation; a key of SLOPES or None."""
 
     features: int
@@ -111,18 +111,16 @@ class MobileNet(nn.Module):
     def __call__(self, x: Array, *, train: bool) -> list[Array]:
         """[B, H, W, 3] -> maps at strides 8, 16 and 32, fine to coarse."""
         options = dict(activation=self.activation, dtype=self.dtype)
-        x = ConvNormActivation(self.stem, stride=2, **options, name="stem")(
-            x, train=train
-        )
+        x = ActivatedConv(self.stem, stride=2, **options, name="stem")(x, train=train)
         maps = []
         for number, blocks in enumerate(STAGES, start=1):
             for index, (multiple, stride) in enumerate(blocks):
                 name, width = f"stage{number}_{index}", x.shape[-1]
-                x = ConvNormActivation(
+                x = ActivatedConv(
                     width, stride=stride, groups=width, **options,
                     name=f"{name}_depthwise",
                 )(x, train=train)  # fmt: skip
-                x = ConvNormActivation(
+                x = ActivatedConv(
                     self.stem * multiple, kernel=1, **options, name=f"{name}_pointwise"
                 )(x, train=train)
             maps.append(x)
@@ -141,14 +139,14 @@ class FeaturePyramid(nn.Module):
         """[B, h, w, C_l] per level, fine to coarse -> [B, h, w, width] per level."""
         options = dict(activation=self.activation, dtype=self.dtype)
         levels = [
-            ConvNormActivation(self.width, kernel=1, **options, name=f"output{n}")(
+            ActivatedConv(self.width, kernel=1, **options, name=f"output{n}")(
                 x, train=train
             )
             for n, x in enumerate(maps, start=1)
         ]
         for n in range(len(levels) - 2, -1, -1):
             added = levels[n] + enlarge_nearest(levels[n + 1], levels[n].shape[1:3])
-            merge = ConvNormActivation(self.width, **options, name=f"merge{n + 1}")
+            merge = ActivatedConv(self.width, **options, name=f"merge{n + 1}")
             levels[n] = merge(added, train=train)
         return levels
 
@@ -166,9 +164,7 @@ class ContextModule(nn.Module):
 
         def conv(name: str, x: Array, parts: int, activation: str | None) -> Array:
             features = self.width // parts
-            layer = ConvNormActivation(
-                features, activation, dtype=self.dtype, name=name
-            )
+            layer = ActivatedConv(features, activation, dtype=self.dtype, name=name)
             return layer(x, train=train)
 
         view3 = conv("view3", x, 2, None)

@@ -11,7 +11,7 @@ from kprpe_jax.detection.photos import detect_photos
 from kprpe_jax.recognizers import load_detector
 from kprpe_jax.registry import network
 from kprpe_jax.training import loop
-from kprpe_jax.weights.retinaface import export_weights
+from kprpe_jax.weights.load import export_weights
 from tests.detection.stand_in import smooth_photo
 from tests.tasks import test_landmarks
 
