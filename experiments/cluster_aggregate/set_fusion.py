@@ -177,7 +177,7 @@ def run_one(
     seed: int,
     *,
     runs: pathlib.Path | None = None,
-) -> report.Run:
+) -> report.FusionRun:
     """Train a method with a seed and search with it, unless that was done.
 
     Args:
@@ -215,10 +215,14 @@ def run_one(
         )
     curves = workdir / "metrics.jsonl"
     lines = curves.read_text().splitlines() if curves.exists() else []
-    return report.Run(name, seed, curves=[json.loads(line) for line in lines], **found)
+    return report.FusionRun(
+        name, seed, curves=[json.loads(line) for line in lines], **found
+    )
 
 
-def write_report(runs: Sequence[report.Run], trial: Trial, output: pathlib.Path) -> str:
+def write_report(
+    runs: Sequence[report.FusionRun], trial: Trial, output: pathlib.Path
+) -> str:
     """Write tables, plots and all numbers; returns the tables."""
     text = trial.describe() + "\n"
     for metric, label in METRICS.items():
@@ -234,7 +238,7 @@ def write_report(runs: Sequence[report.Run], trial: Trial, output: pathlib.Path)
     return text
 
 
-def _batch_lines(runs: Sequence[report.Run], size: str) -> str:
+def _batch_lines(runs: Sequence[report.FusionRun], size: str) -> str:
     lines = []
     for run in runs:
         if not run.more:

@@ -6,7 +6,9 @@ import numpy as np
 from jax import Array
 
 from kprpe_jax.augmentation.spatial import Spatial, move_keypoints, sample, warp
-from kprpe_jax.data.synthetic.walker import JOINT_MIRROR
+
+# In a mirrored image joint k (COCO order) is the old joint JOINT_MIRROR[k].
+JOINT_MIRROR = (0, 2, 1, 4, 3, 6, 5, 8, 7, 10, 9, 12, 11, 14, 13, 16, 15)
 
 
 def move_sequences(

@@ -32,7 +32,7 @@ STEM = (  # (width, kernel side, stride, padding, whether a max pool follows)
 )  # fmt: skip
 
 
-class ConvNorm(nn.Module):
+class InceptionConv(nn.Module):
     """Convolution without bias, batch norm, ReLU."""
 
     width: int
@@ -120,7 +120,7 @@ class InceptionResNet(Network):
     def setup(self) -> None:
         """Declare all parts."""
         self.stem = [
-            ConvNorm(width, (side, side), stride, padding, self.dtype)
+            InceptionConv(width, (side, side), stride, padding, self.dtype)
             for width, side, stride, padding, _ in STEM
         ]
         self.block35, self.block17, self.block8 = (
@@ -195,7 +195,7 @@ def _branches(
             strided = stride > 1 and index == len(branch) - 1
             how = (stride, "VALID") if strided else (1, "SAME")
             name = f"branch{number}_{index}"
-            y = ConvNorm(width, tuple(size), *how, dtype, name=name)(y, train)
+            y = InceptionConv(width, tuple(size), *how, dtype, name=name)(y, train)
         outputs.append(y)
     return outputs
 

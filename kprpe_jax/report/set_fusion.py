@@ -13,7 +13,7 @@ import numpy as np
 from kprpe_jax.report.robustness import mean_std
 
 
-class Run(NamedTuple):
+class FusionRun(NamedTuple):
     """One method with one seed.
 
     Attributes:
@@ -31,15 +31,15 @@ class Run(NamedTuple):
     curves: Sequence[Mapping[str, float]] = ()
 
 
-def by_name(runs: Sequence[Run]) -> dict[str, list[Run]]:
+def by_name(runs: Sequence[FusionRun]) -> dict[str, list[FusionRun]]:
     """Runs of each method, in order of appearance."""
-    groups: dict[str, list[Run]] = {}
+    groups: dict[str, list[FusionRun]] = {}
     for run in runs:
         groups.setdefault(run.name, []).append(run)
     return groups
 
 
-def size_table(runs: Sequence[Run], metric: str) -> str:
+def size_table(runs: Sequence[FusionRun], metric: str) -> str:
     """Percent by method and size of the probe, mean and deviation over seeds."""
     sizes = list(runs[0].results[metric])
     lines = [
@@ -55,7 +55,7 @@ def size_table(runs: Sequence[Run], metric: str) -> str:
 
 
 def plot_sizes(
-    runs: Sequence[Run], metric: str, label: str, path: pathlib.Path
+    runs: Sequence[FusionRun], metric: str, label: str, path: pathlib.Path
 ) -> None:
     """Plot a metric against the images of a probe; a band from least to most seed."""
     figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
@@ -70,13 +70,13 @@ def plot_sizes(
 
 
 def plot_gain(
-    runs: Sequence[Run], metric: str, baseline: str, path: pathlib.Path
+    runs: Sequence[FusionRun], metric: str, baseline: str, path: pathlib.Path
 ) -> None:
     """Plot the gain over a method in percent of it, as Fig. 1c of the paper."""
     figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
     groups = by_name(runs)
 
-    def mean(group: list[Run]) -> np.ndarray:
+    def mean(group: list[FusionRun]) -> np.ndarray:
         return np.mean([list(run.results[metric].values()) for run in group], 0)
 
     base = mean(groups[baseline])
@@ -87,7 +87,7 @@ def plot_gain(
     _finish(figure, axes, sizes, f"gain over {baseline}, percent", path)
 
 
-def plot_entropy(runs: Sequence[Run], path: pathlib.Path) -> None:
+def plot_entropy(runs: Sequence[FusionRun], path: pathlib.Path) -> None:
     """Plot the entropy of the assignment against training steps, as Supp. E."""
     figure, axes = plt.subplots(figsize=(5, 3), layout="constrained")
     for run in runs:

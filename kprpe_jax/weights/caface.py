@@ -9,15 +9,17 @@ from kprpe_jax.core.features import Features
 from kprpe_jax.fusion.cluster_aggregate import ClusterAggregate, ImageSets
 from kprpe_jax.fusion.norm_embedding import CLIP, STEPS, sinusoid_table
 from kprpe_jax.weights import rules as table
-from kprpe_jax.weights.rules import Layout, Rule
+from kprpe_jax.weights.rules import Rule, WeightLayout
 
 STYLE_CHANNELS = 384  # stages 2 and 3 of an iResNet, 128 + 256
 _STYLE, _ALIAS = "style_maker.cfc", "style_maker.cfcs.0"
 _TABLE = "norm_emb.pe"
 
 
-def caface_layout(model: ClusterAggregate, arrays: Mapping[str, np.ndarray]) -> Layout:
-    """Layout of a `ClusterAggregate` with the official options.
+def caface_layout(
+    model: ClusterAggregate, arrays: Mapping[str, np.ndarray]
+) -> WeightLayout:
+    """WeightLayout of a `ClusterAggregate` with the official options.
 
     The file says how many style channels there are. It holds the weights W_s twice and
     the table of sinusoids, which must be what they have to be.
@@ -40,7 +42,7 @@ def caface_layout(model: ClusterAggregate, arrays: Mapping[str, np.ndarray]) -> 
         _ALIAS: arrays.get(_STYLE),
         _TABLE: np.asarray(sinusoid_table(positions, model.norm_dim)),
     }
-    return Layout(
+    return WeightLayout(
         caface_rules(model),
         table.variable_shapes(model, sets),
         {name: array for name, array in arrays.items() if name not in needed},

@@ -12,7 +12,7 @@ from kprpe_jax.matching.patch_encoder import PairEncoder, PatchWindows
 from kprpe_jax.matching.two_image import OneImage, SameOrNot, TwoLinear
 from kprpe_jax.weights import rules as table
 from kprpe_jax.weights.load import import_weights
-from kprpe_jax.weights.rules import Layout, Rule
+from kprpe_jax.weights.rules import Rule, WeightLayout
 from kprpe_jax.weights.state_dict import load_state_dict
 
 FaceViT = OneImage | SameOrNot | TwoLinear
@@ -141,8 +141,8 @@ def import_checkpoint(
     )
 
 
-def face_vit_layout(model: FaceViT, arrays: Mapping[str, np.ndarray]) -> Layout:
-    """Layout of the transformer, without CNN and class centers.
+def face_vit_layout(model: FaceViT, arrays: Mapping[str, np.ndarray]) -> WeightLayout:
+    """WeightLayout of the transformer, without CNN and class centers.
 
     Left out, too, because the official code never uses them: the norm before attention
     in the hybrids and the positions of a second image in H1.
@@ -165,7 +165,7 @@ def face_vit_layout(model: FaceViT, arrays: Mapping[str, np.ndarray]) -> Layout:
         images = jnp.zeros((1, side, side, 3))
     count = 1 if isinstance(model, OneImage) else 2
     shapes = table.variable_shapes(model, *[images] * count)
-    return Layout(_rules(model, shapes), shapes, arrays)
+    return WeightLayout(_rules(model, shapes), shapes, arrays)
 
 
 def _check(model: FaceViT) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 
 from kprpe_jax.backbones.iresnet import IResNet
 from kprpe_jax.weights import rules as table
-from kprpe_jax.weights.rules import Layout, Rule
+from kprpe_jax.weights.rules import Rule, WeightLayout
 
 # Parts of a unit: ours -> in a `body` unit, in a `layer` unit.
 _NORMS = {"norm1": ("0", "bn1"), "norm2": ("2", "bn2"), "norm3": ("5", "bn3")}
@@ -14,13 +14,15 @@ _CONVS = {"conv1": ("1", "conv1"), "conv2": ("4", "conv2")}
 _ACT = ("3", "prelu")
 
 
-def iresnet_layout(model: IResNet, arrays: Mapping[str, np.ndarray]) -> Layout:
-    """Layout of an IResNet of one of the VARIANTS.
+def iresnet_layout(model: IResNet, arrays: Mapping[str, np.ndarray]) -> WeightLayout:
+    """WeightLayout of an IResNet of one of the VARIANTS.
 
     Raises: ValueError: options that no official weights are made for.
     """
     shapes = table.image_shapes(model)
-    return Layout(iresnet_rules(model, shapes), shapes, arrays, variant=model.shortcut)
+    return WeightLayout(
+        iresnet_rules(model, shapes), shapes, arrays, variant=model.shortcut
+    )
 
 
 def iresnet_rules(model: IResNet, shapes: Mapping[str, tuple[int, ...]]) -> list[Rule]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from kprpe_jax import registry
 from kprpe_jax.weights.rules import (
-    Layout,
+    WeightLayout,
     check_state_dict,
     export_state_dict,
     import_state_dict,
@@ -82,7 +82,7 @@ def export_weights(
 
 def _layout(
     network: nn.Module | str, arrays: dict[str, np.ndarray]
-) -> tuple[str, Layout]:
+) -> tuple[str, WeightLayout]:
     """The network in words, and the layout of its published files."""
     module = network
     if isinstance(network, str):

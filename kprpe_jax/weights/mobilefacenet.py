@@ -6,14 +6,14 @@ import numpy as np
 
 from kprpe_jax.backbones.mobilefacenet import STAGES, MobileFaceNet
 from kprpe_jax.weights import rules as table
-from kprpe_jax.weights.rules import Layout, Rule
+from kprpe_jax.weights.rules import Rule, WeightLayout
 
 
 def mobilefacenet_layout(
     model: MobileFaceNet, arrays: Mapping[str, np.ndarray]
-) -> Layout:
-    """Layout of a MobileFaceNet."""
-    return Layout(_rules(), table.image_shapes(model), arrays)
+) -> WeightLayout:
+    """WeightLayout of a MobileFaceNet."""
+    return WeightLayout(_rules(), table.image_shapes(model), arrays)
 
 
 def _rules() -> list[Rule]:

@@ -9,25 +9,29 @@ from kprpe_jax.backbones.arcface_resnet import ArcFaceResNet
 from kprpe_jax.backbones.inception_resnet import InceptionResNet
 from kprpe_jax.backbones.sphereface import SphereFace
 from kprpe_jax.weights import rules as table
-from kprpe_jax.weights.rules import Layout, Rule
+from kprpe_jax.weights.rules import Rule, WeightLayout
 
 
-def arcface_layout(model: ArcFaceResNet, arrays: Mapping[str, np.ndarray]) -> Layout:
-    """Layout of the gray ArcFace ResNet-18."""
-    return Layout(_arcface_rules(model), table.image_shapes(model), arrays)
+def arcface_layout(
+    model: ArcFaceResNet, arrays: Mapping[str, np.ndarray]
+) -> WeightLayout:
+    """WeightLayout of the gray ArcFace ResNet-18."""
+    return WeightLayout(_arcface_rules(model), table.image_shapes(model), arrays)
 
 
-def sphereface_layout(model: SphereFace, arrays: Mapping[str, np.ndarray]) -> Layout:
-    """Layout of sphere-20, trained with CosFace."""
-    return Layout(_sphereface_rules(model), table.image_shapes(model), arrays)
+def sphereface_layout(
+    model: SphereFace, arrays: Mapping[str, np.ndarray]
+) -> WeightLayout:
+    """WeightLayout of sphere-20, trained with CosFace."""
+    return WeightLayout(_sphereface_rules(model), table.image_shapes(model), arrays)
 
 
 def inception_layout(
     model: InceptionResNet, arrays: Mapping[str, np.ndarray]
-) -> Layout:
-    """Layout of FaceNet; its classifier (`logits.`) is left out."""
+) -> WeightLayout:
+    """WeightLayout of FaceNet; its classifier (`logits.`) is left out."""
     arrays = {k: v for k, v in arrays.items() if not k.startswith("logits.")}
-    return Layout(_inception_rules(model), table.image_shapes(model), arrays)
+    return WeightLayout(_inception_rules(model), table.image_shapes(model), arrays)
 
 
 def _arcface_rules(model: ArcFaceResNet) -> list[Rule]:

@@ -8,7 +8,7 @@ import numpy as np
 from kprpe_jax.detection.differentiable_aligner import DifferentiableAligner
 from kprpe_jax.detection.retinaface import STAGES, RetinaFace
 from kprpe_jax.weights import rules as table
-from kprpe_jax.weights.rules import Layout, Rule
+from kprpe_jax.weights.rules import Rule, WeightLayout
 
 _CONTEXT = {  # ours -> official
     "view3": "conv3X3",
@@ -20,19 +20,21 @@ _CONTEXT = {  # ours -> official
 _HEADS = {"boxes": "BboxHead", "logits": "ClassHead", "keypoints": "LandmarkHead"}
 
 
-def retinaface_layout(model: RetinaFace, arrays: Mapping[str, np.ndarray]) -> Layout:
-    """Layout of the detector."""
+def retinaface_layout(
+    model: RetinaFace, arrays: Mapping[str, np.ndarray]
+) -> WeightLayout:
+    """WeightLayout of the detector."""
     shapes = table.variable_shapes(model, jnp.zeros((1, 32, 32, 3)))
-    return Layout(retinaface_rules(), shapes, arrays)
+    return WeightLayout(retinaface_rules(), shapes, arrays)
 
 
 def aligner_layout(
     model: DifferentiableAligner, arrays: Mapping[str, np.ndarray]
-) -> Layout:
-    """Layout of the aligner: the detector and its mixer."""
+) -> WeightLayout:
+    """WeightLayout of the aligner: the detector and its mixer."""
     images = jnp.zeros((1, model.input_size, model.input_size, 3))
     rules = retinaface_rules("detector/") + mixer_rules(model.mixer_depth)
-    return Layout(rules, table.variable_shapes(model, images), arrays)
+    return WeightLayout(rules, table.variable_shapes(model, images), arrays)
 
 
 def retinaface_rules(target: str = "") -> list[Rule]:

@@ -41,7 +41,7 @@ class Rule:
     split: tuple[int, ...] | None = None
 
 
-class Layout(NamedTuple):
+class WeightLayout(NamedTuple):
     """How a published file maps to the variables of a network.
 
     Attributes:

@@ -7,13 +7,13 @@ import numpy as np
 from kprpe_jax.backbones.swin import Swin
 from kprpe_jax.position.window_bias import WindowKeypointBias
 from kprpe_jax.weights import rules as table
-from kprpe_jax.weights.rules import Layout, Rule
+from kprpe_jax.weights.rules import Rule, WeightLayout
 
 BUFFERS = ("relative_position_index", "relative_coords_table")  # of offsets, computed
 
 
-def swin_layout(model: Swin, arrays: Mapping[str, np.ndarray]) -> Layout:
-    """Layout of a Swin; buffers and the prefix `net.`, which only some have, left out.
+def swin_layout(model: Swin, arrays: Mapping[str, np.ndarray]) -> WeightLayout:
+    """WeightLayout of a Swin; buffers and the prefix `net.`, which only some have, left out.
 
     Raises: ValueError: options that no official weights are made for.
     """
@@ -26,7 +26,9 @@ def swin_layout(model: Swin, arrays: Mapping[str, np.ndarray]) -> Layout:
         )
     arrays = {k.removeprefix("net."): v for k, v in without_buffers(arrays).items()}
     shapes = table.image_shapes(model)
-    return Layout(swin_rules(model, shapes), shapes, arrays, variant=model.position)
+    return WeightLayout(
+        swin_rules(model, shapes), shapes, arrays, variant=model.position
+    )
 
 
 def without_buffers(state_dict: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -11,14 +11,14 @@ import numpy as np
 
 from kprpe_jax.backbones.swin_gait import SwinGait
 from kprpe_jax.weights import rules as table
-from kprpe_jax.weights.rules import Layout, Rule
+from kprpe_jax.weights.rules import Rule, WeightLayout
 from kprpe_jax.weights.swin import block_rules, without_buffers
 
 _HEADS = ("FCs.fc_bin", "BNNecks.fc_bin", "BNNecks.bn1d.")
 
 
-def swin_gait_layout(model: SwinGait, arrays: Mapping[str, np.ndarray]) -> Layout:
-    """Layout of a SwinGait with position `table` and mask_padding False.
+def swin_gait_layout(model: SwinGait, arrays: Mapping[str, np.ndarray]) -> WeightLayout:
+    """WeightLayout of a SwinGait with position `table` and mask_padding False.
 
     Official heads have one part more than there are strips. It copies the last strip,
     reaches neither embeddings nor logits, and is left out.
@@ -33,7 +33,9 @@ def swin_gait_layout(model: SwinGait, arrays: Mapping[str, np.ndarray]) -> Layou
         )
     silhouettes = jnp.zeros((1, 1, *model.image_size))
     shapes = table.variable_shapes(model, silhouettes)
-    return Layout(gait_rules(model), shapes, _without_spare(arrays, sum(model.bins)))
+    return WeightLayout(
+        gait_rules(model), shapes, _without_spare(arrays, sum(model.bins))
+    )
 
 
 def _without_spare(

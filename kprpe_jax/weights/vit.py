@@ -8,16 +8,18 @@ from kprpe_jax.backbones.vit import ViT
 from kprpe_jax.position.buckets import compute_buckets
 from kprpe_jax.position.encoding import PositionBias
 from kprpe_jax.weights import rules as table
-from kprpe_jax.weights.rules import Layout, Rule
+from kprpe_jax.weights.rules import Rule, WeightLayout
 
 
-def vit_layout(model: ViT, arrays: Mapping[str, np.ndarray]) -> Layout:
-    """Layout of a ViT, `scan` or unrolled.
+def vit_layout(model: ViT, arrays: Mapping[str, np.ndarray]) -> WeightLayout:
+    """WeightLayout of a ViT, `scan` or unrolled.
 
     Raises: ValueError: options that no official weights are made for.
     """
     shapes = table.image_shapes(model)
-    return Layout(vit_rules(model, shapes), shapes, arrays, variant=model.position)
+    return WeightLayout(
+        vit_rules(model, shapes), shapes, arrays, variant=model.position
+    )
 
 
 def vit_rules(model: ViT, shapes: Mapping[str, tuple[int, ...]]) -> list[Rule]:

@@ -4,9 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kprpe_jax.augmentation.sequences import move_sequences
+from kprpe_jax.augmentation.sequences import JOINT_MIRROR, move_sequences
 from kprpe_jax.augmentation.spatial import Spatial
-from kprpe_jax.data.synthetic.walker import JOINT_MIRROR
 from tests.quick import quick_jit
 
 

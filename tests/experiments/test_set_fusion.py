@@ -55,10 +55,10 @@ def test_probes_of_another_trial_are_refused(tmp_path):
 
 def test_tables_name_means_over_seeds():
     runs = [
-        report.Run("a", seed, {"rank1": {"1": share, "8": 1.0}})
+        report.FusionRun("a", seed, {"rank1": {"1": share, "8": 1.0}})
         for seed, share in enumerate((0.5, 0.7))
     ]
-    runs.append(report.Run("b", 0, {"rank1": {"1": 0.25, "8": 0.5}}))
+    runs.append(report.FusionRun("b", 0, {"rank1": {"1": 0.25, "8": 0.5}}))
     assert report.size_table(runs, "rank1").splitlines() == [
         "| method | N = 1 | N = 8 | seeds |",
         "|---|---|---|---|",

@@ -20,8 +20,6 @@ JOINTS = (
     *("left_wrist", "right_wrist", "left_hip", "right_hip"),
     *("left_knee", "right_knee", "left_ankle", "right_ankle"),
 )
-# In a mirrored image joint k is the old joint JOINT_MIRROR[k].
-JOINT_MIRROR = (0, 2, 1, 4, 3, 6, 5, 8, 7, 10, 9, 12, 11, 14, 13, 16, 15)
 
 
 class Walker(NamedTuple):

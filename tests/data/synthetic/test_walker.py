@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from kprpe_jax.augmentation.sequences import JOINT_MIRROR
 from kprpe_jax.data.gait import open_gait
 from kprpe_jax.data.prepare import prepare
 from kprpe_jax.data.synthetic import walker_frames
 from kprpe_jax.data.synthetic.walker import (
-    JOINT_MIRROR,
     JOINTS,
     SPREAD,
     Walker,
