@@ -19,7 +19,7 @@ _TABLE = "norm_emb.pe"
 def caface_layout(
     model: ClusterAggregate, arrays: Mapping[str, np.ndarray]
 ) -> WeightLayout:
-    """WeightLayout of a `ClusterAggregate` with the official options.
+    """Layout of a `ClusterAggregate` with the official options.
 
     The file says how many style channels there are. It holds the weights W_s twice and
     the table of sinusoids, which must be what they have to be.

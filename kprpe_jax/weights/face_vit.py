@@ -142,7 +142,7 @@ def import_checkpoint(
 
 
 def face_vit_layout(model: FaceViT, arrays: Mapping[str, np.ndarray]) -> WeightLayout:
-    """WeightLayout of the transformer, without CNN and class centers.
+    """Layout of the transformer, without CNN and class centers.
 
     Left out, too, because the official code never uses them: the norm before attention
     in the hybrids and the positions of a second image in H1.

@@ -15,7 +15,7 @@ _ACT = ("3", "prelu")
 
 
 def iresnet_layout(model: IResNet, arrays: Mapping[str, np.ndarray]) -> WeightLayout:
-    """WeightLayout of an IResNet of one of the VARIANTS.
+    """Layout of an IResNet of one of the VARIANTS.
 
     Raises: ValueError: options that no official weights are made for.
     """

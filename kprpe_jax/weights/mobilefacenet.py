@@ -12,7 +12,7 @@ from kprpe_jax.weights.rules import Rule, WeightLayout
 def mobilefacenet_layout(
     model: MobileFaceNet, arrays: Mapping[str, np.ndarray]
 ) -> WeightLayout:
-    """WeightLayout of a MobileFaceNet."""
+    """Layout of a MobileFaceNet."""
     return WeightLayout(_rules(), table.image_shapes(model), arrays)
 
 

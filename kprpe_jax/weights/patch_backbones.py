@@ -15,21 +15,21 @@ from kprpe_jax.weights.rules import Rule, WeightLayout
 def arcface_layout(
     model: ArcFaceResNet, arrays: Mapping[str, np.ndarray]
 ) -> WeightLayout:
-    """WeightLayout of the gray ArcFace ResNet-18."""
+    """Layout of the gray ArcFace ResNet-18."""
     return WeightLayout(_arcface_rules(model), table.image_shapes(model), arrays)
 
 
 def sphereface_layout(
     model: SphereFace, arrays: Mapping[str, np.ndarray]
 ) -> WeightLayout:
-    """WeightLayout of sphere-20, trained with CosFace."""
+    """Layout of sphere-20, trained with CosFace."""
     return WeightLayout(_sphereface_rules(model), table.image_shapes(model), arrays)
 
 
 def inception_layout(
     model: InceptionResNet, arrays: Mapping[str, np.ndarray]
 ) -> WeightLayout:
-    """WeightLayout of FaceNet; its classifier (`logits.`) is left out."""
+    """Layout of FaceNet; its classifier (`logits.`) is left out."""
     arrays = {k: v for k, v in arrays.items() if not k.startswith("logits.")}
     return WeightLayout(_inception_rules(model), table.image_shapes(model), arrays)
 

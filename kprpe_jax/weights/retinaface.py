@@ -23,7 +23,7 @@ _HEADS = {"boxes": "BboxHead", "logits": "ClassHead", "keypoints": "LandmarkHead
 def retinaface_layout(
     model: RetinaFace, arrays: Mapping[str, np.ndarray]
 ) -> WeightLayout:
-    """WeightLayout of the detector."""
+    """Layout of the detector."""
     shapes = table.variable_shapes(model, jnp.zeros((1, 32, 32, 3)))
     return WeightLayout(retinaface_rules(), shapes, arrays)
 
@@ -31,7 +31,7 @@ def retinaface_layout(
 def aligner_layout(
     model: DifferentiableAligner, arrays: Mapping[str, np.ndarray]
 ) -> WeightLayout:
-    """WeightLayout of the aligner: the detector and its mixer."""
+    """Layout of the aligner: the detector and its mixer."""
     images = jnp.zeros((1, model.input_size, model.input_size, 3))
     rules = retinaface_rules("detector/") + mixer_rules(model.mixer_depth)
     return WeightLayout(rules, table.variable_shapes(model, images), arrays)

@@ -13,7 +13,7 @@ BUFFERS = ("relative_position_index", "relative_coords_table")  # of offsets, co
 
 
 def swin_layout(model: Swin, arrays: Mapping[str, np.ndarray]) -> WeightLayout:
-    """WeightLayout of a Swin; buffers and the prefix `net.`, which only some have, left out.
+    """Layout of a Swin; buffers and the prefix `net.` are left out.
 
     Raises: ValueError: options that no official weights are made for.
     """

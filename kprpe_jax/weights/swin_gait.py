@@ -18,7 +18,7 @@ _HEADS = ("FCs.fc_bin", "BNNecks.fc_bin", "BNNecks.bn1d.")
 
 
 def swin_gait_layout(model: SwinGait, arrays: Mapping[str, np.ndarray]) -> WeightLayout:
-    """WeightLayout of a SwinGait with position `table` and mask_padding False.
+    """Layout of a SwinGait with position `table` and mask_padding False.
 
     Official heads have one part more than there are strips. It copies the last strip,
     reaches neither embeddings nor logits, and is left out.

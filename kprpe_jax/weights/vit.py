@@ -12,7 +12,7 @@ from kprpe_jax.weights.rules import Rule, WeightLayout
 
 
 def vit_layout(model: ViT, arrays: Mapping[str, np.ndarray]) -> WeightLayout:
-    """WeightLayout of a ViT, `scan` or unrolled.
+    """Layout of a ViT, `scan` or unrolled.
 
     Raises: ValueError: options that no official weights are made for.
     """
