@@ -30,12 +30,14 @@ def add_detector(parser: argparse._ActionsContainer, *, required: bool = False) 
     )
     parser.add_argument(
         "--min-score",
+        metavar="SCORE",
         type=float,
         default=0.5,
         help="a face must score more, 0..1 (0.5)",
     )
     parser.add_argument(
         "--max-side",
+        metavar="PIXELS",
         type=positive,
         default=1024,
         help="larger photos are shrunk to it before detection, in pixels (1024)",
@@ -86,6 +88,7 @@ def add_batch_size(parser: argparse._ActionsContainer, default: int = 32) -> Non
     """--batch-size N."""
     parser.add_argument(
         "--batch-size",
+        metavar="N",
         type=positive,
         default=default,
         help=f"images at once ({default})",
