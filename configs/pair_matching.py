@@ -31,7 +31,8 @@ def get_config(network: str = "h2l") -> ConfigDict:
     config = make_base("pair_matching", steps=240)
 
     config.data.name = "lfw_patches"
-    config.data.input = "patches"  # or images: through the CNN or learned patches
+    config.data.input = "patches"  # or images: through a backbone or learned patches
+    config.data.train_split = "clean"  # features have no other; the people differ
     config.data.in_memory = True
     config.data.train_identities = (0, NUM_TRAINED)  # (first, last); () = all
     config.data.num_classes = NUM_TRAINED
@@ -39,10 +40,9 @@ def get_config(network: str = "h2l") -> ConfigDict:
     config.data.batch_size = 64  # pairs
     config.data.num_threads = 1
 
-    config.backbone = ConfigDict()  # images: the CNN, unless patches are learned
-    config.backbone.kind = "mobilefacenet"
-    config.backbone.weights = ""
-    config.backbone.trained = False
+    config.backbone = "mobilefacenet"  # images, unless patches are learned
+    config.backbone_weights = ""  # its file; "" = random ones, which are trained
+    config.train_backbone = False
 
     config.augmentation = ConfigDict()  # images
     config.augmentation.preset = "none"
@@ -84,23 +84,30 @@ def get_config(network: str = "h2l") -> ConfigDict:
     config.evals = ConfigDict()
     config.evals.every_steps = 120
     config.evals.in_training = ("pairs",)
-    config.evals.name = ""  # data set; "" = data.name
-    config.evals.split = "train"  # the import has one; the people tell them apart
-    config.evals.identities = (NUM_TRAINED, 2 * NUM_TRAINED + 1)
-    config.evals.pairs = 1000
     config.evals.batch_size = 50  # pairs
+    pairs = config.evals.pairs = ConfigDict(dict(type="matched_pairs"))
+    pairs.dataset = ""  # "" = data.name
+    pairs.split = "clean"
+    pairs.identities = (NUM_TRAINED, 2 * NUM_TRAINED + 1)
+    pairs.count = 1000
     if network == "v":
         config.data.name = "lfw"
         learn_patches(config)
     return config
 
 
+def read_images(config: ConfigDict) -> None:
+    """Read images instead of patches."""
+    config.data.input = "images"
+    config.data.in_memory = False
+    config.data.train_split = config.evals.pairs.split = "train"  # an import's only one
+
+
 def learn_patches(config: ConfigDict) -> None:
     """No CNN: 7 x 7 learned patches of 112 x 112 images, a network as small as them."""
     config.steps = 600
     config.data.batch_size = 32
-    config.data.input = "images"
-    config.data.in_memory = False
+    read_images(config)
     config.augmentation.changes = ConfigDict(dict(spatial=dict(flip_prob=0.5)))
     config.model.window_size = config.model.window_stride = 16
     config.model.num_patches = 49

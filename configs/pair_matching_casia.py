@@ -5,7 +5,7 @@ is a folder per person of aligned faces of 128 x 128, WEIGHTS the gray ArcFace n
 
 kprpe-jax import folder --source ROOT --name casia
 python train.py --config configs/pair_matching_casia.py --workdir runs/casia_h2l \\
-    --config.backbone.weights=WEIGHTS
+    --config.backbone_weights=WEIGHTS
 """
 
 from ml_collections import ConfigDict
@@ -23,14 +23,13 @@ def get_config(network: str = "h2l") -> ConfigDict:
     epoch = PAIRS // BATCH
     config.steps = EPOCHS * epoch
     config.data.name = "casia"
-    config.data.input = "images"
-    config.data.in_memory = False
+    pair_matching.read_images(config)
     config.data.image_shape = (128, 128, 3)
     config.data.num_classes = 10_575
     config.data.train_identities = ()
     config.data.batch_size = BATCH  # the thesis counts images, its code pairs
     config.data.num_threads = 8
-    config.backbone.kind = "arcface_resnet"
+    config.backbone = "deepface_emd_arcface"
 
     config.model.num_heads = 4
     config.model.mlp_dim = 2048
@@ -49,7 +48,7 @@ def get_config(network: str = "h2l") -> ConfigDict:
     config.checkpoint.every_steps = epoch
     config.log.every_steps = 500
     config.evals.every_steps = epoch
-    config.evals.name = "lfw"  # aligned to 128 x 128
-    config.evals.identities = ()
-    config.evals.pairs = 6000
+    config.evals.pairs.dataset = "lfw"  # aligned to 128 x 128
+    config.evals.pairs.identities = ()
+    config.evals.pairs.count = 6000
     return config

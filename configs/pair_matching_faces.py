@@ -23,7 +23,7 @@ def get_config(network: str = "h2l") -> ConfigDict:
     config.data.builder = faces.builder
     config.data.num_classes = faces.num_classes
     config.data.train_identities = ()
-    config.evals.split = "test"
-    config.evals.identities = ()
-    config.evals.pairs = 2000
+    config.evals.pairs.split = "test"
+    config.evals.pairs.identities = ()
+    config.evals.pairs.count = 2000
     return config

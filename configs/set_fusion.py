@@ -36,11 +36,10 @@ def get_config(method: str = "cluster_aggregate") -> ConfigDict:
     config.data.batch_size = 16 * 2 * 16  # images: 16 people, two sets, 16 in each
     config.data.num_threads = 1
 
-    config.backbone = ConfigDict()  # pixels
-    config.backbone.kind = "mobilefacenet"
-    config.backbone.weights = ""
-    config.backbone.taps = ()  # () = the usual ones
-    config.backbone.trained = False
+    config.backbone = "mobilefacenet"  # pixels: a published network
+    config.backbone_weights = ""  # its file, or one that `export` wrote
+    config.backbone_style_maps = ()  # () = the network's own
+    config.train_backbone = False
 
     config.augmentation = ConfigDict()  # pixels; features are degraded already
     config.augmentation.preset = "none"
@@ -72,13 +71,14 @@ def get_config(method: str = "cluster_aggregate") -> ConfigDict:
     config.evals = ConfigDict()
     config.evals.every_steps = 100
     config.evals.in_training = ("probes",)
-    config.evals.features = "lfw_probes"
-    config.evals.split = "train"  # of data.name, where the backbone is trained
-    config.evals.identities = ()
-    config.evals.copies = 6  # where the backbone is trained
-    config.evals.sizes = (16,)
-    config.evals.repeats = 8  # probes of each person
-    config.evals.batch_images = 256  # N'
-    config.evals.entropy_sets = 64  # of them, for the entropy of the assignment
     config.evals.batch_size = 64  # images through the backbone at once
+    probes = config.evals.probes = ConfigDict(dict(type="growing_probes"))
+    probes.features = "lfw_probes"
+    probes.split = "train"  # of data.name, where the backbone is trained
+    probes.identities = ()
+    probes.copies = 6  # where the backbone is trained
+    probes.sizes = (16,)
+    probes.repeats = 8  # probes of each person
+    probes.batch_images = 256  # N'
+    probes.entropy_sets = 64  # of them, for the entropy of the assignment
     return config

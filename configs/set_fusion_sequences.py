@@ -13,6 +13,6 @@ def get_config(method: str = "cluster_aggregate") -> ConfigDict:
     """Configure a run of CAFace, or of one of `kprpe_jax.fusion.weighted.METHODS`."""
     config = set_fusion.get_config(method)
     config.data.features = "sequences_train"
-    config.evals.features = "sequences_probes"
-    config.evals.repeats = 4
+    config.evals.probes.features = "sequences_probes"
+    config.evals.probes.repeats = 4
     return config

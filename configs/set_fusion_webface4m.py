@@ -25,11 +25,11 @@ def get_config(method: str = "cluster_aggregate") -> ConfigDict:
     config.data.padded_sizes = (4, 8, 16)
     config.data.batch_size = 512 * 2 * 16  # 512 people, two sets, 16 images in each
     config.data.num_threads = 16
-    config.backbone.kind = "iresnet_insightface_ir101"
+    config.backbone = "iresnet_insightface_ir101"
     config.optimizer.boundaries = (6 * EPOCH, 9 * EPOCH)
     config.log.every_steps = 100
     config.checkpoint.every_steps = EPOCH
     config.evals.every_steps = EPOCH
-    config.evals.features = "webface4m_probes"
-    config.evals.sizes = (4, 16, 64)
+    config.evals.probes.features = "webface4m_probes"
+    config.evals.probes.sizes = (4, 16, 64)
     return config

@@ -1,4 +1,4 @@
-"""Load recognizers and detectors: published networks with their files, or runs."""
+"""Load recognizers, detectors and fusion models: published ones, files, or runs."""
 
 import os
 from typing import Any
@@ -7,7 +7,6 @@ import flax.linen as nn
 import numpy as np
 from ml_collections import ConfigDict
 
-from kprpe_jax import registry
 from kprpe_jax.backbones.network import Network
 from kprpe_jax.backbones.recognizer import Recognizer
 from kprpe_jax.detection.detector import (
@@ -18,13 +17,23 @@ from kprpe_jax.detection.detector import (
     retinaface_detector,
 )
 from kprpe_jax.detection.differentiable_aligner import DifferentiableAligner
-from kprpe_jax.tasks import joint_alignment, landmarks, networks
+from kprpe_jax.fusion.files import FusionFile, load_model, make_fusion
+from kprpe_jax.fusion.weighted import WeightedFusion
+from kprpe_jax.tasks import (
+    image_sets,
+    joint_alignment,
+    landmarks,
+    networks,
+    set_fusion,
+)
 from kprpe_jax.tasks.recognition import backbone_collections
 from kprpe_jax.training.checkpoint import restore_arrays
 from kprpe_jax.training.runs import RunSpec, parse_run, read_config, read_origin
-from kprpe_jax.weights import import_weights
+from kprpe_jax.weights.published import published_recognizer, read_published
+from kprpe_jax.weights.recognizer_file import read_recognizer
 
 # Whose runs hold a recognizer.
+MEANS = {"average": "average", "norm": "norm_weighted"}  # fusion without weights
 TASKS = ("recognition", "face_recognition", "joint_alignment")
 
 
@@ -32,8 +41,8 @@ def load_recognizer(spec: str, *, style_maps: tuple[str, ...] = ()) -> Recognize
     """Load a network with its weights.
 
     Args:
-      spec: NAME:FILE, a published network (`registry.NETWORKS`) with its weights; or
-        FOLDER[@CHECKPOINT], a run of `train.py` with "best" (the default; the last
+      spec: NAME:FILE, a published network (`registry.NETWORKS`) with its weights; a
+        .safetensors file that `export` wrote; or FOLDER[@CHECKPOINT], a run of `train.py` with "best" (the default; the last
         where the run has no best_metric), "last" or a step. All that a run needs is
         read from its folder.
       style_maps: feature maps of the style statistics; () = the network's own.
@@ -43,15 +52,10 @@ def load_recognizer(spec: str, *, style_maps: tuple[str, ...] = ()) -> Recognize
     run = parse_run(spec)
     if run is not None:
         return read_run(run).replace(style_maps=tuple(style_maps))
-    name, published, module, variables = _read_published("--model", spec, "recognizer")
-    return Recognizer(
-        variables,
-        module,
-        published.input_spec,
-        name,
-        published.license,
-        tuple(style_maps),
-    )
+    if spec.endswith(".safetensors") and ":" not in spec:
+        recognizer = read_recognizer(spec)
+        return recognizer.replace(style_maps=tuple(style_maps or recognizer.style_maps))
+    return published_recognizer(*_split_spec("--model", spec), style_maps=style_maps)
 
 
 def load_detector(
@@ -78,7 +82,8 @@ def load_detector(
     run = parse_run(spec)
     if run is not None:
         return _read_aligner(run, min_score)
-    name, published, module, variables = _read_published("--detector", spec, "detector")
+    name, path = _split_spec("--detector", spec)
+    published, module, variables = read_published(name, path, "detector")
     options = dict(min_score=min_score, name=name, license=published.license)
     if isinstance(module, DifferentiableAligner):
         return aligner_detector(module, variables, **options)
@@ -87,21 +92,73 @@ def load_detector(
     )
 
 
-def _read_published(
-    option: str, spec: str, kind: str
-) -> tuple[str, registry.PublishedNetwork, nn.Module, Any]:
-    """Read NAME:FILE: the name, its entry, the network and its variables."""
+def load_fusion(spec: str, *, embed_dim: int) -> FusionFile:
+    """Load a fusion model with its weights.
+
+    Args:
+      spec: `average` or `norm`, the plain means (weighted by the norms); NAME:FILE, a
+        published fusion model; a file that `export --fusion` wrote; or
+        FOLDER[@CHECKPOINT], a run of the task `set_fusion`, as `load_recognizer` takes
+        it.
+      embed_dim: D, of the embeddings that will be fused.
+    Raises: ValueError: none of these, or a model of another width.
+    """
+    if spec in MEANS:
+        file = make_fusion(WeightedFusion(embed_dim, MEANS[spec]), {}, backbone="")
+    elif run := parse_run(spec):
+        file = _read_fusion_run(run)
+    elif spec.endswith(".safetensors") and ":" not in spec:
+        file = load_model(spec)
+    else:
+        name, path = _split_spec("--fusion", spec)
+        _, model, variables = read_published(name, path, "fusion")
+        file = make_fusion(model, variables, backbone="")
+    if file.model.embed_dim != embed_dim:
+        raise ValueError(
+            f"--fusion {spec}: reads embeddings of {file.model.embed_dim} channels; "
+            f"the recognizer gives {embed_dim}; take the recognizer that it was "
+            "trained with."
+        )
+    return file
+
+
+def _read_fusion_run(run: RunSpec) -> FusionFile:
+    """Read the fusion model of a run; its data set is not needed."""
+    config = read_config(run.workdir)
+    if config.task != "set_fusion" or config.train_backbone:
+        raise ValueError(
+            f"--fusion {run}: must be a run of set_fusion with a frozen backbone; got "
+            f"one of {config.task}; name another run."
+        )
+    _, params, collections = restore_arrays(
+        run.workdir,
+        run.checkpoint,
+        config,
+        lambda path: (
+            path.startswith(("params/fusion/", "collections/"))
+            and not path.startswith("collections/backbone/")
+        ),
+    )
+    origin = read_origin(run.workdir)
+    if not origin:  # a run of an older version
+        origin = image_sets.read_features_origin(config)
+    return make_fusion(
+        set_fusion.make_model(config.fusion, embed_dim=origin["embed_dim"]),
+        {"params": params.get("fusion", {}), **collections},
+        backbone=origin.get("fingerprint", ""),
+    )
+
+
+def _split_spec(option: str, spec: str) -> tuple[str, str]:
+    """NAME:FILE."""
     name, colon, path = spec.partition(":")
     if not colon:
         raise ValueError(
             f"{option} {spec}: must be NAME:FILE, a published network with its "
-            "weights, or the folder of a run, FOLDER[@CHECKPOINT]; got neither."
+            "weights, a file that `export` wrote, or the folder of a run, "
+            "FOLDER[@CHECKPOINT]; got none of these."
         )
-    published = registry.network(name, kind)
-    if not os.path.exists(path):
-        raise ValueError(f"{option} {spec}: there is no file {path}; check the path.")
-    module = published.make()
-    return name, published, module, import_weights(module, path)
+    return name, path
 
 
 def _read_aligner(run: RunSpec, min_score: float) -> Detector:

@@ -32,7 +32,7 @@ from kprpe_jax import tasks
 from kprpe_jax.core import mesh as mesh_lib
 from kprpe_jax.core.features import Features
 from kprpe_jax.data.face_features import FeatureRows, read_features
-from kprpe_jax.evaluation.probe_sizes import ProbeResult, draw_probes, probe_results
+from kprpe_jax.evaluation.probe_sizes import ProbeResult, sample_probes, probe_results
 from kprpe_jax.fusion.weighted import WeightedFusion
 from kprpe_jax.report import set_fusion as report
 from kprpe_jax.tasks.growing_probes import enroll
@@ -91,7 +91,7 @@ class Trial:
             rows = np.concatenate([rows, more.embeddings])
             labels = np.concatenate([labels, more.labels])
         self.gallery, self.labels, self.sizes = rows, labels, sizes
-        self.probes = draw_probes(
+        self.probes = sample_probes(
             self.images.labels, size=max(sizes), repeats=evals.repeats, seed=0
         )
 

@@ -1,5 +1,6 @@
 """A network with its weights and its input contract: what all stages share."""
 
+import json
 from typing import Any
 
 import flax.linen as nn
@@ -8,7 +9,9 @@ import jax
 import numpy as np
 from jax import Array
 
+from kprpe_jax.backbones.description import describe
 from kprpe_jax.core.features import Features
+from kprpe_jax.backbones.description import describe
 from kprpe_jax.core.fingerprint import fingerprint_arrays
 from kprpe_jax.core.input_spec import InputSpec
 
@@ -58,7 +61,8 @@ class Recognizer:
         Features may be compared only where it is the same. Reads all weights to the
         host.
         """
-        about = self.module, tuple(self.input_spec), self.style_maps
+        module = json.dumps(describe(self.module), sort_keys=True)
+        about = module, tuple(self.input_spec), self.style_maps
         return fingerprint_arrays(about, self.variables)
 
     def features(self, images: Array, keypoints: Array | None = None) -> Features:

@@ -60,6 +60,22 @@ def open_faces(
     return FaceRows(source, rows=rows, first_label=first, **options)
 
 
+def stored_size(
+    data_dir: str | os.PathLike, name: str, split: str
+) -> tuple[int, int]:
+    """(height, width) of the first image of a split of imported faces.
+
+    Raises: ValueError: as `open_split`; a data set without encoded faces.
+    """
+    row = open_split(data_dir, name, split)[0]
+    if "has_keypoints" not in row:
+        raise ValueError(
+            f"{name} must be a data set of imported faces; got one with {sorted(row)}; "
+            "import it with `kprpe-jax import`"
+        )
+    return decode_rgb(row["image"].item()).shape[:2]
+
+
 class FaceRows(Sequence):
     """Decoded rows with random access, for `loader.train_batches` and `eval_batches`.
 

@@ -26,8 +26,8 @@ class Probes(NamedTuple):
     labels: np.ndarray
 
 
-def draw_probes(labels: np.ndarray, *, size: int, repeats: int, seed: int) -> Probes:
-    """Draw probes without repeated images, several of each person.
+def sample_probes(labels: np.ndarray, *, size: int, repeats: int, seed: int) -> Probes:
+    """Sample probes without repeated images, several of each person.
 
     Args:
       labels: int [N], of the images.
@@ -39,8 +39,8 @@ def draw_probes(labels: np.ndarray, *, size: int, repeats: int, seed: int) -> Pr
     people, counts = np.unique(labels, return_counts=True)
     if counts.min() < size:
         raise ValueError(
-            f"draw_probes: everyone must have {size} images; got {counts.min()} of "
-            f"person {people[counts.argmin()]}; draw smaller probes"
+            f"sample_probes: everyone must have {size} images; got {counts.min()} of "
+            f"person {people[counts.argmin()]}; sample smaller probes"
         )
     rng = np.random.default_rng(seed)
     rows = [
@@ -91,7 +91,7 @@ def probe_results(
     if max(sizes) > probes.rows.shape[1]:
         raise ValueError(
             f"probe_results: sizes must be at most {probes.rows.shape[1]}, the images "
-            f"of a probe; got {max(sizes)}; draw larger probes"
+            f"of a probe; got {max(sizes)}; sample larger probes"
         )
     same = probes.labels[:, None] == gallery_labels
     if not same.any(1).all():

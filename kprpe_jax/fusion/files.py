@@ -30,8 +30,8 @@ class FusionFile(NamedTuple):
     Attributes:
       model: `ClusterAggregate` or `WeightedFusion`.
       variables: its weights and running statistics.
-      backbone: fingerprint of the backbone whose features it fuses
-        (`interop.extractor`); "" = unknown.
+      backbone: fingerprint of the recognizer whose features it fuses; "" = unknown,
+        or any.
       fingerprint: text that changes with any of the others.
     """
 
@@ -39,6 +39,14 @@ class FusionFile(NamedTuple):
     variables: Any
     backbone: str
     fingerprint: str
+
+
+def make_fusion(model: nn.Module, variables: Any, *, backbone: str) -> FusionFile:
+    """Join a fusion model with its weights; arguments as `FusionFile`."""
+    digest = hashlib.sha256((_describe(model) + backbone).encode())
+    for name, array in sorted(_flatten(variables).items()):
+        digest.update(name.encode() + array.tobytes())
+    return FusionFile(model, variables, backbone, digest.hexdigest()[:16])
 
 
 def save_model(
@@ -52,24 +60,32 @@ def save_model(
     Returns: what `load_model` will give.
     """
     path = pathlib.Path(path)
-    arrays = {
-        name: np.array(array, order="C")  # scalars stay scalars
-        for name, array in flax.traverse_util.flatten_dict(
-            flax.core.unfreeze(variables), sep="/"
-        ).items()
+    arrays = _flatten(variables)
+    partial = path.with_name(path.name + ".partial")
+    metadata = {"model": _describe(model), "backbone": backbone}
+    # A model without weights, such as the average, needs something in its file.
+    save_file(arrays or {"none": np.zeros(0, np.float32)}, partial, metadata)
+    partial.replace(path)
+    return load_model(path)
+
+
+def _flatten(variables: Any) -> dict[str, np.ndarray]:
+    tree = flax.traverse_util.flatten_dict(flax.core.unfreeze(variables), sep="/")
+    # Scalars stay scalars. An empty tree, as of the average, is {}.
+    return {
+        name: np.array(x, order="C")
+        for name, x in tree.items()
+        if not (isinstance(x, dict) and not x)
     }
+
+
+def _describe(model: nn.Module) -> str:
     fields = {
         field.name: getattr(model, field.name)
         for field in dataclasses.fields(model)
         if field.name not in ("name", "parent")
     }
-    described = json.dumps([type(model).__name__, fields], sort_keys=True)
-    partial = path.with_name(path.name + ".partial")
-    metadata = {"model": described, "backbone": backbone}
-    # A model without weights, such as the average, needs something in its file.
-    save_file(arrays or {"none": np.zeros(0, np.float32)}, partial, metadata)
-    partial.replace(path)
-    return load_model(path)
+    return json.dumps([type(model).__name__, fields], sort_keys=True)
 
 
 def load_model(path: str | os.PathLike) -> FusionFile:
@@ -87,14 +103,11 @@ def load_model(path: str | os.PathLike) -> FusionFile:
         raise ValueError(
             f"load_model: {os.fspath(path)} must be a fusion model written by "
             f"save_model; reading it failed ({_first_line(error)}); make one with "
-            "python -m kprpe_jax.export_fusion"
+            "`kprpe-jax export --fusion`"
         ) from error
     arrays.pop("none", None)
-    digest = hashlib.sha256((metadata["model"] + metadata["backbone"]).encode())
-    for name in sorted(arrays):
-        digest.update(name.encode() + arrays[name].tobytes())
     variables = flax.traverse_util.unflatten_dict(arrays, sep="/")
-    return FusionFile(model, variables, metadata["backbone"], digest.hexdigest()[:16])
+    return make_fusion(model, variables, backbone=metadata["backbone"])
 
 
 class Stream(NamedTuple):

@@ -1,4 +1,4 @@
-"""Evaluation of set fusion: growing probes of people whom training does not see."""
+"""Evaluation of set fusion: growing probes of held-out identities."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,16 +10,23 @@ from jax import Array
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from kprpe_jax.core.features import Features
-from kprpe_jax.data.face_features import FeatureRows, collect, read_features
-from kprpe_jax.data.faces import open_faces
-from kprpe_jax.data.feature_rows import feature_rows
+from kprpe_jax.backbones.recognizer import Recognizer
+from kprpe_jax.core.features import take
+from kprpe_jax.data.faces import open_faces, stored_size
+from kprpe_jax.data.features import (
+    StoredFeatures,
+    check_origin,
+    collect,
+    read_features,
+    read_origin,
+)
 from kprpe_jax.evaluation.conditions import Evaluator
+from kprpe_jax.evaluation.feature_rows import clean_rows, degraded_rows
 from kprpe_jax.evaluation.probe_sizes import draw_probes, probe_results
 from kprpe_jax.fusion.aggregate import assignment_entropy
 from kprpe_jax.fusion.cluster_aggregate import ClusterAggregate, ImageSets
 from kprpe_jax.tasks.image_sets import SetData, backbone_variables
-from kprpe_jax.weights.extractor import Extractor
+from kprpe_jax.tasks.task import eval_sections
 
 
 def evaluators(
@@ -28,29 +35,47 @@ def evaluators(
     data: SetData,
     fusion_variables: Callable[[Any], Any],
 ) -> dict[str, Evaluator]:
-    """Evaluator `probes`: growing probes of people whom training does not see.
+    """Build the evaluators of the config: growing probes of held-out identities.
 
-    Reads evals: features (a data set of `data.precompute`), identities ((first, last),
-    () = all), sizes, repeats (probes of each person), batch_images (N') and
-    entropy_sets (largest probes whose mean assignment entropy is told). Each person's
-    first clean photo is enrolled; degraded copies of the other photos are drawn for the
-    probes, from people with enough of them. A backbone that is trained computes their
-    features anew: then evals.features only tells the people, and data.name has the
-    images.
+    A section evals.NAME of the type `growing_probes` reads features (a data set that
+    `embed` made), identities ((first, last), () = all), sizes, repeats (probes of each
+    person), batch_images (N') and entropy_sets (largest probes whose mean assignment
+    entropy is computed). Each person's first clean photo is enrolled; degraded copies
+    of the other photos are sampled for the probes, from people with enough of them. A
+    backbone that is trained computes their features anew, from the split `split` of
+    data.name, `copies` of each photo.
+
+    Raises: ValueError: features of another recognizer than training's.
     """
-    evals = config.evals
+    return {
+        name: _probes(config, section, model, data, fusion_variables)
+        for name, section in eval_sections(config, "growing_probes")
+    }
+
+
+def _probes(
+    config: ConfigDict,
+    evals: ConfigDict,
+    model: nn.Module,
+    data: SetData,
+    fusion_variables: Callable[[Any], Any],
+) -> Evaluator:
+    """The evaluator of one section."""
     identities = tuple(evals.identities) or None
-    stored: dict[str, FeatureRows] = {}
+    stored: dict[str, StoredFeatures] = {}
+    recomputed = data.recognizer is not None and config.train_backbone
 
     @jax.jit
     def entropy(variables: Any, sets: ImageSets) -> Array:
         assignment = model.apply(variables, sets, method="assignment")
         return assignment_entropy(assignment.map).mean()
 
-    def features(state: Any) -> dict[str, FeatureRows]:
-        if data.extractor is not None and config.backbone.trained:
-            return _embed_anew(config, data.extractor, state)
+    def features(state: Any, mesh: Mesh) -> dict[str, StoredFeatures]:
+        if recomputed:
+            return _embed_anew(config, evals, data.recognizer, state, mesh)
         if not stored:
+            origin = read_origin(config.data.dir, evals.features)
+            check_origin(origin, data.origin, evals.features)
             for split in ("clean", "degraded"):
                 stored[split] = read_features(
                     config.data.dir, evals.features, split, identities=identities
@@ -58,18 +83,17 @@ def evaluators(
         return stored
 
     def probes(state: Any, mesh: Mesh) -> dict[str, float]:
-        del mesh
-        rows, variables = features(state), fusion_variables(state)
+        rows, variables = features(state, mesh), fusion_variables(state)
         gallery, images = enroll(rows["clean"], rows["degraded"], size=max(evals.sizes))
-        drawn = draw_probes(
+        sampled = sample_probes(
             images.labels, size=max(evals.sizes), repeats=evals.repeats, seed=0
         )
         results = probe_results(
             model,
             variables,
-            Features(images.embeddings, style=images.statistics),
-            drawn,
-            gallery.embeddings,
+            images.features,
+            sampled,
+            gallery.features.embeddings,
             gallery.labels,
             sizes=evals.sizes,
             fars=(1e-3,),
@@ -78,20 +102,19 @@ def evaluators(
         metrics = {f"rank1_{n}": r.rank1 for n, r in results.items()}
         metrics |= {f"tar_at_far_1e-3_{n}": float(r.tar[0]) for n, r in results.items()}
         if isinstance(model, ClusterAggregate):
-            chosen = drawn.rows[: evals.entropy_sets]
+            chosen = sampled.rows[: evals.entropy_sets]
             sets = ImageSets(
-                Features(images.embeddings[chosen], style=images.statistics[chosen]),
-                np.ones(chosen.shape, bool),
+                take(images.features, chosen), np.ones(chosen.shape, bool)
             )
             metrics["entropy"] = float(entropy(variables, sets))
         return metrics
 
-    return {"probes": probes}
+    return probes
 
 
 def enroll(
-    clean: FeatureRows, degraded: FeatureRows, *, size: int
-) -> tuple[FeatureRows, FeatureRows]:
+    clean: StoredFeatures, degraded: StoredFeatures, *, size: int
+) -> tuple[StoredFeatures, StoredFeatures]:
     """Split photos: the first of each person for the gallery, the others for probes.
 
     Args:
@@ -116,16 +139,27 @@ def enroll(
 
 
 def _embed_anew(
-    config: ConfigDict, extractor: Extractor, state: Any
-) -> dict[str, FeatureRows]:
-    data, evals = config.data, config.evals
+    config: ConfigDict,
+    evals: ConfigDict,
+    recognizer: Recognizer,
+    state: Any,
+    mesh: Mesh,
+) -> dict[str, StoredFeatures]:
+    data = config.data
     source = open_faces(
         data.dir,
         data.name,
         evals.split,
-        image_size=extractor.image_size,
+        image_size=stored_size(data.dir, data.name, evals.split),
         identities=tuple(evals.identities) or None,
+        needs_keypoints=recognizer.uses_keypoints,
     )
-    rows = feature_rows(extractor, copies=evals.copies, batch_size=evals.batch_size)
-    made = rows(backbone_variables(state.params, state.collections), source)
-    return {split: collect(part) for split, part in made.items()}
+    variables = backbone_variables(state.params, state.collections)
+    given = recognizer.replace(variables=variables), source, source.labels()
+    options = dict(batch_size=config.evals.batch_size, mesh=mesh)
+    return {
+        "clean": collect(list(clean_rows(*given, mirror="sum", **options))),
+        "degraded": collect(
+            list(degraded_rows(*given, copies=evals.copies, **options))
+        ),
+    }

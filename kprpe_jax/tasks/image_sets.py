@@ -1,10 +1,9 @@
-"""The data of set fusion: features, or images and a backbone."""
+"""The data of set fusion: features, or images and a recognizer."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.sharding import Mesh
@@ -12,54 +11,60 @@ from ml_collections import ConfigDict
 
 from kprpe_jax.augmentation.recipe import make_recipe
 from kprpe_jax.augmentation.sharded import augment_sharded
+from kprpe_jax.backbones.recognizer import Recognizer
 from kprpe_jax.core.features import Features
 from kprpe_jax.data import order
-from kprpe_jax.data.face_features import (
-    FeatureRows,
-    check_features,
+from kprpe_jax.data.faces import open_faces, stored_size
+from kprpe_jax.data.features import (
+    StoredFeatures,
+    check_origin,
+    open_features,
     read_features,
+    read_origin,
 )
-from kprpe_jax.data.faces import open_faces
-from kprpe_jax.data.store import open_split, read_all
+from kprpe_jax.data.store import read_all
+from kprpe_jax.evaluation.feature_rows import about
 from kprpe_jax.losses.set_fusion import class_means
+from kprpe_jax.tasks import networks
 from kprpe_jax.tasks.task import TrainingRows
-from kprpe_jax.weights.extractor import Extractor, open_extractor
 from kprpe_jax.weights.state_dict import load_state_dict
 
 INPUTS = ("features", "pixels")
-READ = ("embedding", "statistics", "image", "label")  # of a row, by the loss
+READ = ("embedding", "style", "image", "keypoints", "label")  # of a row, by the loss
 
 
 class SetData(NamedTuple):
     """Everything about the data of a set fusion run.
 
     Attributes:
-      sizes: D and C.
+      shapes: of one image's features, float32: embeddings [D] and style [C, 2] or None.
       centers: f_GT, float32 [K, D].
       open_training: seed -> TrainingRows, 2 images_per_set rows of a person in turn.
       check_batch: of `Task`.
       features_of: (params, collections, rows, rng) -> Features.
-      extractor: the backbone; None where features are read.
+      recognizer: None where features are read.
+      origin: of `Task`: embed_dim, and what the features say of their recognizer.
     """
 
-    sizes: tuple[int, int]
+    shapes: Features
     centers: np.ndarray
     open_training: Callable[[int], TrainingRows]
     check_batch: Callable[[dict], None]
     features_of: Callable[..., Features]
-    extractor: Extractor | None
+    recognizer: Recognizer | None
+    origin: dict[str, Any]
 
 
 def open_data(config: ConfigDict, mesh: Mesh) -> SetData:
-    """Open what the config's sections `data` and `backbone` name.
+    """Open what the config's section `data` names.
 
-    Reads data: dir, features (a data set of `data.precompute`: the class centers come
-    from its clean photos, and with the input `features` the training rows from its
-    degraded ones), in_memory, input, train_identities ((first, last), () = all),
-    images_per_set, padded_sizes, batch_size; with the input `pixels` also name and
-    train_split (images of the same people), and backbone: kind, weights, taps, trained;
-    augmentation: preset, changes. loss.centers: `means`, or a file with one array
-    [K, D], such as a classifier's weights.
+    Reads data: dir, features (a data set that `embed` made: the class centers come from
+    its clean photos, and with the input `features` the training rows from its degraded
+    ones), in_memory, input, train_identities ((first, last), () = all), images_per_set,
+    padded_sizes, batch_size; with the input `pixels` also name and train_split (images
+    of the same people), and backbone, backbone_weights, backbone_style_maps,
+    train_backbone; augmentation: preset, changes. loss.centers: `means`, or a file with
+    one array [K, D], such as a classifier's weights.
 
     Raises: ValueError: see `set_fusion.build`.
     """
@@ -71,26 +76,31 @@ def open_data(config: ConfigDict, mesh: Mesh) -> SetData:
     _check_sizes(config, mesh)
     clean = read_features(data.dir, data.features, "clean")
     centers = _centers(config, clean)
-    sizes = clean.embeddings.shape[1], clean.statistics.shape[1]
+    shapes = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape[1:], np.float32),
+        clean.features._replace(patches=None),
+    )
+    origin = read_features_origin(config)
     if data.input == "features":
-        source = open_split(data.dir, data.features, "degraded")
-        check_features(source, data.features)
+        source = open_features(data.dir, data.features, "degraded")
         labels = np.repeat(clean.labels, len(source) // len(clean.labels))
         source = read_all(source) if data.in_memory else source
-        extractor, features_of = None, _stored_features
+        recognizer, features_of = None, _stored_features
     else:
-        extractor = _open_backbone(config, sizes)
+        recognizer = _open_recognizer(config, shapes, origin)
         source = open_faces(
-            data.dir, data.name, data.train_split, image_size=extractor.image_size
+            data.dir,
+            data.name,
+            data.train_split,
+            image_size=stored_size(data.dir, data.name, data.train_split),
+            needs_keypoints=recognizer.uses_keypoints,
         )
-        labels, features_of = (
-            source.labels(),
-            _computed_features(config, extractor, mesh),
-        )
+        labels = source.labels()
+        features_of = _computed_features(config, recognizer, mesh)
     first, last = tuple(data.train_identities) or (0, 2**31 - 1)
     labels = np.where((labels >= first) & (labels < last), labels, -1)
     return SetData(
-        sizes=sizes,
+        shapes=shapes,
         centers=centers,
         open_training=lambda seed: TrainingRows(
             source,
@@ -100,8 +110,22 @@ def open_data(config: ConfigDict, mesh: Mesh) -> SetData:
         ),
         check_batch=_batch_check(config, centers),
         features_of=features_of,
-        extractor=extractor,
+        recognizer=recognizer,
+        origin=origin,
     )
+
+
+def read_features_origin(config: ConfigDict) -> dict[str, Any]:
+    """The `Task.origin` of a run: the width and recognizer of its features.
+
+    Raises: ValueError: as `read_origin`.
+    """
+    data = config.data
+    stored = read_origin(data.dir, data.features)
+    clean = open_features(data.dir, data.features, "clean")
+    names = ("recognizer", "fingerprint", "input_spec")
+    about = {name: stored[name] for name in names if name in stored}
+    return {"embed_dim": len(clean[0]["embedding"]), **about}
 
 
 def backbone_variables(params: Any, collections: Any) -> dict[str, Any]:
@@ -127,13 +151,14 @@ def _check_sizes(config: ConfigDict, mesh: Mesh) -> None:
         )
 
 
-def _centers(config: ConfigDict, clean: FeatureRows) -> np.ndarray:
+def _centers(config: ConfigDict, clean: StoredFeatures) -> np.ndarray:
     if config.loss.centers == "means":
         count = int(clean.labels.max()) + 1
-        means = class_means(clean.embeddings, clean.labels, num_classes=count)
+        embeddings = clean.features.embeddings
+        means = class_means(embeddings, clean.labels, num_classes=count)
         return np.asarray(means)
     arrays = list(load_state_dict(config.loss.centers).values())
-    wanted = clean.embeddings.shape[1]
+    wanted = clean.features.embeddings.shape[1]
     if len(arrays) != 1 or arrays[0].ndim != 2 or arrays[0].shape[1] != wanted:
         raise ValueError(
             f"config.loss.centers: {config.loss.centers} must hold one array of class "
@@ -143,36 +168,43 @@ def _centers(config: ConfigDict, clean: FeatureRows) -> np.ndarray:
     return arrays[0]
 
 
-def _open_backbone(config: ConfigDict, sizes: tuple[int, int]) -> Extractor:
-    options = config.backbone
-    extractor = open_extractor(options.kind, options.weights, taps=options.taps)
-    if extractor.sizes() != sizes:
+def _open_recognizer(
+    config: ConfigDict, shapes: Features, origin: dict[str, Any]
+) -> Recognizer:
+    recognizer = networks.load_backbone(config)
+    check_origin(origin, about(recognizer), config.data.features)
+    found = recognizer.shapes()
+    sizes = [
+        [None if x is None else x.shape for x in (f.embeddings, f.style)]
+        for f in (shapes, jax.tree.map(lambda x: x.update(shape=x.shape[1:]), found))
+    ]
+    if sizes[0] != sizes[1]:
         raise ValueError(
-            f"config.backbone must give the features of {config.data.features}, D and "
-            f"C of {sizes}; got {extractor.sizes()}; precompute with this backbone."
+            f"config.backbone must give the features of {config.data.features}, "
+            f"embeddings and style of {sizes[0]}; got {sizes[1]}; make the features "
+            "with this backbone and these config.backbone_style_maps."
         )
-    return extractor
+    return recognizer
 
 
 def _stored_features(params: Any, collections: Any, rows: dict, rng: Array) -> Features:
     del params, collections, rng
-    return Features(rows["embedding"], style=rows["statistics"])
+    return Features(rows["embedding"], style=rows.get("style"))
 
 
 def _computed_features(
-    config: ConfigDict, extractor: Extractor, mesh: Mesh
+    config: ConfigDict, recognizer: Recognizer, mesh: Mesh
 ) -> Callable[..., Features]:
     options = config.augmentation
     recipe = make_recipe(options.preset, **options.changes.to_dict())
 
     def features_of(params, collections, rows, rng):
-        images = rows["image"]
-        nothing = jnp.zeros((len(images), 0, 2))
-        images, _ = augment_sharded(rng, images, nothing, recipe, mesh=mesh)
+        arrays = rows["image"], rows["keypoints"]
+        images, keypoints = augment_sharded(rng, *arrays, recipe, mesh=mesh)
         variables = backbone_variables(params, collections)
-        features = extractor.extract(variables, images)
-        features = Features(features.embeddings, style=features.statistics)
-        if config.backbone.trained:
+        features = recognizer.replace(variables=variables).features(images, keypoints)
+        features = Features(features.embeddings, style=features.style)
+        if config.train_backbone:
             return features
         return jax.lax.stop_gradient(features)
 
@@ -198,8 +230,9 @@ def _batch_check(config: ConfigDict, centers: np.ndarray) -> Callable[[dict], No
                 "features of all training people"
             )
         if "embedding" in batch:
-            fields = batch["embedding"], batch["statistics"].reshape(len(ids), -1)
-            finite = np.logical_and(*(np.isfinite(x).all(-1) for x in fields))
+            names = [name for name in ("embedding", "style") if name in batch]
+            fields = [batch[name].reshape(len(ids), -1) for name in names]
+            finite = np.all([np.isfinite(x).all(-1) for x in fields], axis=0)
             if not finite.all():
                 raise ValueError(
                     "set_fusion: features must be finite; those of the rows with id "

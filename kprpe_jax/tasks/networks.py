@@ -11,8 +11,10 @@ from ml_collections import ConfigDict
 
 from kprpe_jax import registry
 from kprpe_jax.backbones.network import Network
+from kprpe_jax.backbones.recognizer import Recognizer
 from kprpe_jax.core.input_spec import InputSpec
 from kprpe_jax.core.mesh import batch_sharding
+from kprpe_jax.weights.published import published_recognizer
 
 COMPUTE_TYPES = ("float32", "bfloat16", "float16")
 
@@ -31,6 +33,23 @@ def make_network(config: ConfigDict, mesh: Mesh | None = None) -> Network:
     if mesh is not None and "sharding" in {f.name for f in dataclasses.fields(network)}:
         fields["sharding"] = batch_sharding(mesh)
     return network(**fields)
+
+
+def load_backbone(config: ConfigDict) -> Recognizer:
+    """Load the network below a task that does not train it from the start.
+
+    Reads backbone (a published name of `registry.NETWORKS`; for a file that `export`
+    wrote also an architecture), backbone_weights (its file), backbone_style_maps.
+
+    Raises: ValueError: as `published_recognizer`; an unknown feature map.
+    """
+    recognizer = published_recognizer(
+        config.backbone,
+        config.backbone_weights,
+        style_maps=tuple(config.get("backbone_style_maps", ())),
+    )
+    recognizer.shapes()  # traces it: unknown maps are refused here
+    return recognizer
 
 
 def input_spec(config: ConfigDict, network: Network) -> InputSpec:

@@ -11,21 +11,29 @@ from jax import Array
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from kprpe_jax.data.face_patches import Patches, open_patches
+from kprpe_jax import registry
+from kprpe_jax.backbones.recognizer import Recognizer
+from kprpe_jax.core.input_spec import to_unit_range
 from kprpe_jax.data.faces import open_faces
+from kprpe_jax.data.features import (
+    FeatureRows,
+    check_origin,
+    open_features,
+    read_origin,
+)
 from kprpe_jax.data.pairs import PairRows, paired
 from kprpe_jax.data.store import read_all
+from kprpe_jax.evaluation.feature_rows import about
 from kprpe_jax.evaluation.pairs import sample_pairs
-from kprpe_jax.tasks import faces
+from kprpe_jax.tasks import faces, networks
 from kprpe_jax.tasks.task import TrainingRows
-from kprpe_jax.weights.patch_cnn import PatchCnn, open_patch_cnn
 
 INPUTS = ("patches", "images")
-CNN = "backbone"  # the collection, or the parameters, of the CNN
+BACKBONE = "backbone"  # the collection, or the parameters, of the network below
 # (name, split, identities) of the config -> rows, and their labels int [N]
 OpenRows = Callable[[str, str, Sequence[int]], tuple[Sequence, np.ndarray]]
 # (params, collections, batch of B pairs, rng, *, train) -> what the transformer reads
-# [B, 2, ...] and the CNN's batch statistics {} or {CNN: tree}
+# [B, 2, ...] and the batch statistics of the network below, {} or {BACKBONE: tree}
 Read = Callable[..., tuple[Array, dict[str, Any]]]
 
 
@@ -34,83 +42,122 @@ class PairData(NamedTuple):
 
     Attributes:
       open_training: seed -> TrainingRows, a row is a pair.
-      tested: the P pairs of the evaluation.
-      same: bool [P], which of these are genuine.
       check_batch: of `Task`.
       read: see `Read`.
-      cnn: None where there is none, or patches are read.
+      backbone: None where there is none, or patches are read; without variables where
+        it starts from random ones.
+      origin: of `Task`: what the patches say of their recognizer.
     """
 
     open_training: Callable[[int], TrainingRows]
-    tested: PairRows
-    same: np.ndarray
     check_batch: Callable[[dict], None]
     read: Read
-    cnn: PatchCnn | None
+    backbone: Recognizer | None
+    origin: dict[str, Any]
 
 
 def open_data(
     config: ConfigDict, mesh: Mesh, open_rows: OpenRows | None = None
 ) -> PairData:
-    """Open what the config's sections `data`, `backbone` and `evals` name.
+    """Open what the config's section `data` names.
 
     Reads data: dir, name, input, in_memory, train_split, train_identities ((first,
     last), () = all; labels count from the first), num_classes, image_shape; model:
-    num_patches, width, window_size; backbone: kind, weights, trained; augmentation:
-    preset, changes; evals: name ("" = data.name), split, identities, pairs.
+    num_patches, width, window_size; backbone, backbone_weights, train_backbone;
+    augmentation: preset, changes.
 
     Args:
       config: of the run.
       open_rows: where rows come from; None: data sets on disk.
     Raises: ValueError: see `pair_matching.build`.
     """
-    data, evals = config.data, config.evals
+    data = config.data
     if data.input not in INPUTS:
         raise ValueError(
             f"config.data.input must be one of {', '.join(INPUTS)}; got {data.input!r}."
         )
-    open_rows = partial(_open_rows, config) if open_rows is None else open_rows
-    cnn = None
+    on_disk = open_rows is None
+    open_rows = partial(_open_rows, config) if on_disk else open_rows
+    backbone, origin = None, {}
     source, labels = open_rows(data.name, data.train_split, data.train_identities)
     if data.input == "patches":
         _check_count(config, data.name, source[0]["patches"].shape)
         read = _stored
+        if on_disk:
+            origin = _origin(config, data.name)
     elif config.model.window_size:
         read = _pixels(config, mesh)
     else:
-        cnn = open_cnn(config)
-        read = _computed(config, cnn, mesh)
-    tested, people = open_rows(evals.name or data.name, evals.split, evals.identities)
-    pairs = sample_pairs(people, count=evals.pairs, seed=0)
+        backbone = open_backbone(config)
+        read = _computed(config, backbone, mesh)
+        if not config.train_backbone:
+            origin = about(backbone)
     return PairData(
         open_training=lambda seed: TrainingRows(
             PairRows(source), paired(labels, seed=seed)
         ),
-        tested=PairRows(tested, pairs.first * len(tested) + pairs.second),
-        same=pairs.same,
         check_batch=partial(_check_batch, config),
         read=read,
-        cnn=cnn,
+        backbone=backbone,
+        origin=origin,
     )
 
 
-def open_cnn(config: ConfigDict) -> PatchCnn:
-    """The CNN of the section `backbone`, where images go through one.
+def open_pairs(
+    config: ConfigDict,
+    evals: ConfigDict,
+    origin: dict[str, Any],
+    open_rows: OpenRows | None = None,
+) -> tuple[PairRows, np.ndarray]:
+    """Sample the pairs of an evaluator.
 
-    Raises: ValueError: neither weights nor training; another number of patches than the
-      model's; as `open_patch_cnn`.
+    Args:
+      config: of the run.
+      evals: reads dataset ("" = data.name), split, identities, count.
+      origin: of the run: patches of another recognizer are refused.
+      open_rows: as `open_data`.
+    Returns: P pairs; bool [P], which of them are genuine.
+    Raises: ValueError: as `sample_pairs`; patches of another recognizer.
     """
-    options = config.backbone
-    if not (options.weights or options.trained):
+    name = evals.dataset or config.data.name
+    if config.data.input == "patches" and open_rows is None:
+        check_origin(_origin(config, name), origin, name)
+    open_rows = partial(_open_rows, config) if open_rows is None else open_rows
+    tested, people = open_rows(name, evals.split, evals.identities)
+    pairs = sample_pairs(people, count=evals.count, seed=0)
+    return PairRows(tested, pairs.first * len(tested) + pairs.second), pairs.same
+
+
+def open_backbone(config: ConfigDict) -> Recognizer:
+    """The network below the transformer, where images go through one.
+
+    Raises: ValueError: neither weights nor training; images that it does not read;
+      another number of patches than the model's; as `networks.load_backbone`.
+    """
+    size = tuple(config.data.image_shape[:2])
+    if config.backbone_weights:
+        backbone = networks.load_backbone(config)
+    elif config.train_backbone:
+        published = registry.network(config.backbone, "recognizer")
+        spec = published.input_spec._replace(image_size=size)
+        module = published.make(image_size=size)
+        backbone = Recognizer({}, module, spec, config.backbone)
+    else:
         raise ValueError(
             "config.backbone must have weights or be trained; got neither; name its "
-            "weights or set backbone.trained."
+            "file in config.backbone_weights or set config.train_backbone."
         )
-    cnn = open_patch_cnn(
-        options.kind, options.weights, image_size=tuple(config.data.image_shape[:2])
+    images = jax.ShapeDtypeStruct((1, *size, 3), np.float32)
+    keypoints = jax.ShapeDtypeStruct((1, 5, 2), np.float32)
+    patches = jax.eval_shape(
+        lambda *x: _patches(
+            backbone, _init_variables(backbone, jax.random.key(0)), *x, train=False
+        )[0],
+        images,
+        keypoints,
     )
-    _check_count(config, "the CNN", (cnn.grid[0] * cnn.grid[1], cnn.width))
-    return cnn
+    _check_count(config, config.backbone, patches.shape[1:])
+    return backbone
 
 
 def example_input(config: ConfigDict) -> Array:
@@ -120,13 +167,46 @@ def example_input(config: ConfigDict) -> Array:
     return jnp.zeros((1, config.model.num_patches, config.model.width))
 
 
-def init_cnn(config: ConfigDict, cnn: PatchCnn, rng: Array) -> tuple[dict, dict]:
-    """The CNN's part of the parameters, {} where frozen, and of the collections."""
-    variables = cnn.init(rng)
-    if not config.backbone.trained:
-        return {}, {CNN: variables}
+def init_backbone(
+    config: ConfigDict, backbone: Recognizer, rng: Array
+) -> tuple[dict, dict]:
+    """Its part of the parameters, {} where frozen, and of the collections."""
+    variables = _init_variables(backbone, rng)
+    if not config.train_backbone:
+        return {}, {BACKBONE: variables}
     params = variables.pop("params")
-    return {CNN: params}, {CNN: variables}
+    return {BACKBONE: params}, {BACKBONE: variables}
+
+
+def _init_variables(backbone: Recognizer, rng: Array) -> dict[str, Any]:
+    """The published variables, or random ones without the layers behind the patches."""
+    if backbone.variables:
+        return jax.tree.map(jnp.asarray, dict(backbone.variables))
+    inputs = networks.example_inputs(backbone.input_spec, 1)
+    return dict(backbone.module.init(rng, *inputs, method="feature_maps"))
+
+
+def _patches(
+    backbone: Recognizer,
+    variables: dict[str, Any],
+    images: Array,
+    keypoints: Array,
+    rng: Array | None = None,
+    *,
+    train: bool,
+) -> tuple[Array, dict[str, Any]]:
+    """Patches float32 [B, N, C], and the collections after batch statistics."""
+    maps, changed = backbone.module.apply(
+        variables,
+        *backbone.input_spec.arguments(images, keypoints),
+        train=train,
+        method="feature_maps",
+        mutable=["batch_stats"],
+        rngs={} if rng is None else {"dropout": rng},
+    )
+    patches = maps[backbone.module.patch_map]
+    flat = patches.reshape(len(patches), -1, patches.shape[-1])
+    return flat.astype(jnp.float32), dict(changed)
 
 
 def _open_rows(
@@ -142,7 +222,8 @@ def _open_rows(
             identities=tuple(identities) or None,
         )
     else:
-        source = Patches(open_patches(data.dir, name, split), tuple(identities))
+        source = open_features(data.dir, name, split, patches=True)
+        source = FeatureRows(source, tuple(identities))
     labels = source.labels()
     return (read_all(source) if data.in_memory else source), labels
 
@@ -161,18 +242,25 @@ def _stored(params: Any, collections: Any, batch: dict, rng: Array, *, train: bo
     return batch["patches"].astype(jnp.float32), {}
 
 
-def _augmented(config: ConfigDict, mesh: Mesh) -> Callable[..., Array]:
-    """(batch of pairs, rng, train) -> images float32 [2 B, H, W, 3]."""
+def _origin(config: ConfigDict, name: str) -> dict[str, Any]:
+    """What a data set of features says of their recognizer."""
+    stored = read_origin(config.data.dir, name)
+    names = ("recognizer", "fingerprint", "input_spec")
+    return {name: stored[name] for name in names if name in stored}
+
+
+def _augmented(config: ConfigDict, mesh: Mesh) -> Callable[..., tuple[Array, Array]]:
+    """(batch of pairs, rng, train) -> images float32 [2 B, H, W, 3], keypoints."""
     augmented = faces.augmentation(config, mesh)
 
-    def images_of(batch: dict, rng: Array, train: bool) -> Array:
+    def images_of(batch: dict, rng: Array, train: bool) -> tuple[Array, Array]:
         images, keypoints = (
             batch[key].reshape(-1, *batch[key].shape[2:])
             for key in ("image", "keypoints")
         )
         if train:
-            return augmented({"image": images, "keypoints": keypoints}, rng)[0]
-        return images.astype(jnp.float32) / 127.5 - 1
+            return augmented({"image": images, "keypoints": keypoints}, rng)
+        return to_unit_range(images), keypoints
 
     return images_of
 
@@ -181,27 +269,28 @@ def _pixels(config: ConfigDict, mesh: Mesh) -> Read:
     images_of = _augmented(config, mesh)
 
     def read(params, collections, batch, rng, *, train):
-        images = images_of(batch, rng, train)
+        images, _ = images_of(batch, rng, train)
         return images.reshape(-1, 2, *images.shape[1:]), {}
 
     return read
 
 
-def _computed(config: ConfigDict, cnn: PatchCnn, mesh: Mesh) -> Read:
-    images_of, trained = _augmented(config, mesh), config.backbone.trained
+def _computed(config: ConfigDict, backbone: Recognizer, mesh: Mesh) -> Read:
+    images_of, trained = _augmented(config, mesh), config.train_backbone
 
     def read(params, collections, batch, rng, *, train):
         augment_rng, dropout_rng = jax.random.split(rng)
-        variables = dict(collections[CNN])
+        variables = dict(collections[BACKBONE])
         if trained:
-            variables["params"] = params[CNN]
-        patches, changed = cnn.patches(
+            variables["params"] = params[BACKBONE]
+        patches, changed = _patches(
+            backbone,
             variables,
-            images_of(batch, augment_rng, train),
+            *images_of(batch, augment_rng, train),
             dropout_rng,
             train=train and trained,
         )
-        changed = {CNN: {**collections[CNN], **changed}} if trained else {}
+        changed = {BACKBONE: {**collections[BACKBONE], **changed}} if trained else {}
         return patches.reshape(-1, 2, *patches.shape[1:]), changed
 
     return read

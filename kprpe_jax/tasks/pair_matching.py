@@ -15,6 +15,7 @@ from jax import Array
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from kprpe_jax.backbones.recognizer import Recognizer
 from kprpe_jax.core.unit import unit
 from kprpe_jax.evaluation.conditions import Evaluator
 from kprpe_jax.evaluation.embedding import map_rows
@@ -36,11 +37,10 @@ from kprpe_jax.matching.two_image import (
     score_pairs,
 )
 from kprpe_jax.tasks import pair_data
-from kprpe_jax.tasks.pair_data import CNN, OpenRows, PairData
+from kprpe_jax.tasks.pair_data import BACKBONE, OpenRows, PairData
 from kprpe_jax.tasks.recognition import SHARDING_RULES, num_centers
-from kprpe_jax.tasks.task import Task
+from kprpe_jax.tasks.task import Task, eval_sections
 from kprpe_jax.weights import face_vit
-from kprpe_jax.weights.patch_cnn import PatchCnn
 
 VARIANTS = ("one_image", "same_or_not", "two_linear")  # V and H1, H2, H2L
 
@@ -57,23 +57,26 @@ def build(config: ConfigDict, mesh: Mesh, open_rows: OpenRows | None = None) -> 
     """
     model = make_model(config.model)
     data = pair_data.open_data(config, mesh, open_rows)
-
     return Task(
-        init=partial(init, config, mesh, model, data.cnn),
+        init=partial(init, config, mesh, model, data.backbone),
         loss=make_loss(config, mesh, model, data),
         open_training=data.open_training,
         check_batch=data.check_batch,
-        evaluators={"pairs": pair_evaluator(config, model, data)},
+        evaluators={
+            name: pair_evaluator(config, section, model, data, open_rows)
+            for name, section in eval_sections(config, "matched_pairs")
+        },
         sharding_rules=SHARDING_RULES,
         import_weights=partial(import_weights, config, model),
+        origin=data.origin,
     )
 
 
 def import_weights(config: ConfigDict, model: nn.Module, path: str) -> dict[str, Any]:
-    """Read an official Face-ViT checkpoint, its CNN included.
+    """Read an official Face-ViT checkpoint, the CNN below it included.
 
     Args:
-      config: reads backbone.trained: whether the CNN is a parameter.
+      config: reads train_backbone: whether the CNN is a parameter.
       model: with the official options (`weights.face_vit.import_checkpoint`).
       path: as `load_state_dict` takes it.
     Raises: ValueError: other options; lists what does not fit.
@@ -83,25 +86,29 @@ def import_weights(config: ConfigDict, model: nn.Module, path: str) -> dict[str,
     params = {"transformer": variables.pop("params")}
     if weights.cnn is not None:
         cnn = dict(weights.cnn)
-        if config.backbone.trained:
-            params[CNN] = cnn.pop("params")
-        variables[CNN] = cnn
+        if config.train_backbone:
+            params[BACKBONE] = cnn.pop("params")
+        variables[BACKBONE] = cnn
     return {**variables, "params": params}
 
 
 def init(
-    config: ConfigDict, mesh: Mesh, model: nn.Module, cnn: PatchCnn | None, rng: Array
+    config: ConfigDict,
+    mesh: Mesh,
+    model: nn.Module,
+    backbone: Recognizer | None,
+    rng: Array,
 ) -> dict[str, Any]:
-    """Variables of the transformer, the class centers and the CNN.
+    """Variables of the transformer, the class centers and the network below.
 
     Args:
-      config: reads data.num_classes, backbone.trained and what `example_input` does.
+      config: reads data.num_classes, train_backbone and what `example_input` does.
       mesh: of `num_centers`.
       model: from `make_model`.
-      cnn: None where there is none.
+      backbone: None where there is none.
       rng: key.
     """
-    model_rng, cnn_rng, centers_rng = jax.random.split(rng, 3)
+    model_rng, backbone_rng, centers_rng = jax.random.split(rng, 3)
     example = pair_data.example_input(config)
     sides = (example,) * (1 if isinstance(model, OneImage) else 2)
     variables = dict(model.init(model_rng, *sides))
@@ -109,8 +116,8 @@ def init(
     if not isinstance(model, SameOrNot):
         shape = num_centers(config, mesh), _embed_dim(model)
         params["class_centers"] = 0.01 * jax.random.normal(centers_rng, shape)
-    if cnn is not None:
-        own, collections = pair_data.init_cnn(config, cnn, cnn_rng)
+    if backbone is not None:
+        own, collections = pair_data.init_backbone(config, backbone, backbone_rng)
         params, variables = {**params, **own}, {**variables, **collections}
     return {**variables, "params": params}
 
@@ -162,7 +169,7 @@ def make_loss(
     def loss(params, collections, batch, rng, *, train):
         read_rng, dropout_rng = jax.random.split(rng)
         sides, changed = data.read(params, collections, batch, read_rng, train=train)
-        own = {name: c for name, c in collections.items() if name != CNN}
+        own = {name: c for name, c in collections.items() if name != BACKBONE}
         inputs = (sides[:, 0], sides[:, 1])
         labels = batch["label"].T.reshape(-1)  # all first images, then all second ones
         if isinstance(model, OneImage):
@@ -194,18 +201,28 @@ def make_loss(
 
 def transformer_variables(params: Any, collections: Any) -> dict[str, Any]:
     """A training state's variables of the transformer."""
-    own = {name: c for name, c in collections.items() if name != CNN}
+    own = {name: c for name, c in collections.items() if name != BACKBONE}
     return {"params": params["transformer"], **own}
 
 
-def pair_evaluator(config: ConfigDict, model: nn.Module, data: PairData) -> Evaluator:
-    """Build the evaluator: verification of pairs of people whom training does not see.
+def pair_evaluator(
+    config: ConfigDict,
+    evals: ConfigDict,
+    model: nn.Module,
+    data: PairData,
+    open_rows: OpenRows | None = None,
+) -> Evaluator:
+    """Build an evaluator: verification of pairs of held-out identities.
 
-    Reads evals: batch_size, and what `open_data` says.
-
-    Returns: function (state, mesh) -> `verification`; where the data set has a CNN's
-      embeddings, also their `cosine_accuracy` on the same pairs.
+    Args:
+      config: reads evals.batch_size.
+      evals: of `pair_data.open_pairs`.
+      model, data: of the run.
+      open_rows: as `build`.
+    Returns: function (state, mesh) -> `verification`; where the rows have embeddings,
+      also their `cosine_accuracy` on the same pairs.
     """
+    tested, genuine = pair_data.open_pairs(config, evals, data.origin, open_rows)
 
     @jax.jit
     def score(params, collections, batch):
@@ -220,13 +237,13 @@ def pair_evaluator(config: ConfigDict, model: nn.Module, data: PairData) -> Eval
     def evaluate(state: Any, mesh: Mesh) -> dict[str, float]:
         scores = map_rows(
             lambda batch, _: score(state.params, state.collections, batch),
-            data.tested,
+            tested,
             batch_size=config.evals.batch_size,
             mesh=mesh,
         )
-        results = verification(scores["score"], data.same)
+        results = verification(scores["score"], genuine)
         if "cosine" in scores:
-            cosine = verification(scores["cosine"], data.same)
+            cosine = verification(scores["cosine"], genuine)
             results["cosine_accuracy"] = cosine["accuracy"]
         return results
 

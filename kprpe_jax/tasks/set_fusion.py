@@ -32,20 +32,18 @@ def build(config: ConfigDict, mesh: Mesh) -> Task:
       set, people, weights or class centers.
     """
     data = image_sets.open_data(config, mesh)
-    model = make_model(config.fusion, embed_dim=data.sizes[0])
+    model = make_model(config.fusion, embed_dim=data.origin["embed_dim"])
     centers = jnp.asarray(data.centers)
-    frozen = config.data.input == "features" or not config.backbone.trained
+    frozen = config.data.input == "features" or not config.train_backbone
 
     def init(rng: Array) -> dict[str, Any]:
-        features = Features(
-            jnp.zeros((1, 2, data.sizes[0])), style=jnp.zeros((1, 2, data.sizes[1], 2))
-        )
+        features = jax.tree.map(lambda x: jnp.zeros((1, 2, *x.shape)), data.shapes)
         sets = ImageSets(features, jnp.ones((1, 2), bool))
         variables = dict(model.init(rng, sets))
         params = {"fusion": variables.pop("params", {})}
-        if data.extractor is None:
+        if data.recognizer is None:
             return {**variables, "params": params}
-        backbone = jax.tree.map(jnp.asarray, dict(data.extractor.variables))
+        backbone = jax.tree.map(jnp.asarray, dict(data.recognizer.variables))
         if not frozen:
             params[BACKBONE] = backbone.pop("params")
         return {**variables, "params": params, BACKBONE: backbone}
@@ -56,6 +54,7 @@ def build(config: ConfigDict, mesh: Mesh) -> Task:
         open_training=data.open_training,
         check_batch=data.check_batch,
         evaluators=growing_probes.evaluators(config, model, data, fusion_variables),
+        origin=data.origin,
     )
 
 
@@ -89,9 +88,9 @@ def make_loss(
 ) -> Callable[..., Any]:
     """Build the `Task.loss` of Eq. 11.
 
-    N is drawn in the step, the same for all sets of it, and the sets are padded to the
-    next of `data.padded_sizes`: these are branches of one compiled program, of which a
-    step runs one.
+    N is sampled in the step, the same for all sets of it, and the sets are padded to
+    the next of `data.padded_sizes`: these are branches of one compiled program, of
+    which a step runs one.
 
     Args:
       config: reads data: images_per_set (the largest N), padded_sizes; and

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import grain
 from jax.sharding import Mesh, PartitionSpec
+from ml_collections import ConfigDict
 
 
 class TrainingRows(NamedTuple):
@@ -51,6 +52,28 @@ class Task(NamedTuple):
     sample_classes: Callable[..., Any] | None = None
     import_weights: Callable[[str], dict[str, Any]] | None = None
     origin: Mapping[str, Any] = MappingProxyType({})
+
+
+def eval_sections(config: ConfigDict, *types: str) -> list[tuple[str, ConfigDict]]:
+    """The config's evaluators: names and sections evals.NAME.
+
+    Args:
+      config: of the run.
+      types: those that the task has.
+    Raises: ValueError: a section of another type.
+    """
+    found = [
+        (name, section)
+        for name, section in config.evals.items()
+        if isinstance(section, ConfigDict)
+    ]
+    for name, section in found:
+        if section.get("type") not in types:
+            raise ValueError(
+                f"config.evals.{name}.type must be one of {', '.join(types)}; got "
+                f"{section.get('type')!r}"
+            )
+    return found
 
 
 def run_evaluators(

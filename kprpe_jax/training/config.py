@@ -39,6 +39,9 @@ MAY_CHANGE = (
 NETWORK = (
     "task",
     "backbone",
+    "backbone_weights",
+    "backbone_style_maps",
+    "train_backbone",
     "model",
     "fusion",
     "alignment",
@@ -54,7 +57,7 @@ SAME_NETWORK = {
     "model.position_options.factorized": (False, True),
     "model.position_options.anchor_width": None,
     "model.position_options.anchor_template": None,
-    "backbone.weights": None,
+    "backbone_weights": None,
 }
 
 # What the training loop reads, whatever the task; a task checks its own sections.

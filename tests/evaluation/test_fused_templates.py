@@ -5,7 +5,7 @@ import pytest
 
 from kprpe_jax.core.features import Features, take
 from kprpe_jax.evaluation.fused_templates import fuse_templates
-from kprpe_jax.evaluation.probe_sizes import draw_probes, probe_results
+from kprpe_jax.evaluation.probe_sizes import sample_probes, probe_results
 from kprpe_jax.evaluation.protocols import template_verification
 from kprpe_jax.evaluation.templates import pool_templates
 from kprpe_jax.fusion.cluster_aggregate import ImageSets
@@ -90,7 +90,7 @@ def test_probes_are_nested_and_found(rng):
     labels = np.repeat(np.arange(people), each)
     embeddings = centers[labels] + rng.normal(0, 0.6, (people * each, D))
     features = Features(embeddings.astype(np.float32))
-    probes = draw_probes(labels, size=8, repeats=3, seed=0)
+    probes = sample_probes(labels, size=8, repeats=3, seed=0)
     assert probes.rows.shape == (18, 8)
     for rows, label in zip(*probes, strict=True):
         assert len(set(rows)) == 8
@@ -109,7 +109,7 @@ def test_probes_are_nested_and_found(rng):
     with pytest.raises(
         ValueError, match="everyone must have 9 images; got 8 of person"
     ):
-        draw_probes(labels, size=9, repeats=1, seed=0)
+        sample_probes(labels, size=9, repeats=1, seed=0)
     options = dict(sizes=(1,))
     given = WeightedFusion(D), {}, features, probes
     with pytest.raises(
