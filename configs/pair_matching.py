@@ -4,8 +4,8 @@ The first 2,166 people train, the others are verified. ARCHIVE holds aligned 112
 photos as Name/Name_0001.jpg, WEIGHTS those of MobileFaceNet:
 
 kprpe-jax import tar --source ARCHIVE --name lfw
-python -m kprpe_jax.data.precompute_patches --source lfw --name lfw_patches \\
-    --weights WEIGHTS --min_images 2
+kprpe-jax embed --model mobilefacenet:WEIGHTS --dataset lfw --name lfw_patches \\
+    --patches --min-images 2
 python train.py --config configs/pair_matching.py --workdir runs/h2l
 python train.py --config configs/pair_matching.py:h2 --workdir runs/h2
 python train.py --config configs/pair_matching.py:v --workdir runs/v  # from the photos

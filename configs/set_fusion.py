@@ -4,10 +4,10 @@ ARCHIVE holds aligned 112 x 112 photos as Name/Name_0001.jpg, WEIGHTS those of
 MobileFaceNet. The two halves share nobody:
 
 kprpe-jax import tar --source ARCHIVE --name lfw
-python -m kprpe_jax.data.precompute --source lfw --name lfw_train --weights WEIGHTS \\
-    --identities 0,2166 --min_images 2 --max_images 40 --copies 4
-python -m kprpe_jax.data.precompute --source lfw --name lfw_probes --weights WEIGHTS \\
-    --identities 2166,4333 --min_images 16 --max_images 40 --copies 6
+kprpe-jax embed --model mobilefacenet:WEIGHTS --dataset lfw --name lfw_train --style \\
+    --mirror sum --identities 0:2166 --min-images 2 --max-images 40 --degraded 4
+kprpe-jax embed --model mobilefacenet:WEIGHTS --dataset lfw --name lfw_probes --style \\
+    --mirror sum --identities 2166:4333 --min-images 16 --max-images 40 --degraded 6
 python train.py --config configs/set_fusion.py --workdir runs/set_fusion
 python train.py --config configs/set_fusion.py:cfan --workdir runs/cfan
 """
@@ -15,7 +15,7 @@ python train.py --config configs/set_fusion.py:cfan --workdir runs/cfan
 from ml_collections import ConfigDict
 
 from kprpe_jax.configs.base import check_argument, make_base
-from kprpe_jax.data.feature_rows import DEGRADATION
+from kprpe_jax.evaluation.feature_rows import DEGRADATION
 from kprpe_jax.fusion.weighted import METHODS
 
 

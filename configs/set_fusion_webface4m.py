@@ -3,9 +3,8 @@
 Written from the paper (Supp. A) and the official code, and not run here: neither the
 data nor the weights were at hand.
 
-python -m kprpe_jax.data.precompute --source webface4m --name webface4m_features \\
-    --backbone iresnet_insightface_ir101 --weights WEIGHTS --identities 0,10000 \\
-    --copies 16
+kprpe-jax embed --model iresnet_insightface_ir101:WEIGHTS --dataset webface4m \\
+    --name webface4m_features --style --mirror sum --identities 0:10000 --degraded 16
 python train.py --config configs/set_fusion_webface4m.py --workdir runs/caface
 """
 

@@ -1,9 +1,5 @@
 """Load recognizers, detectors and fusion models: published ones, files, or runs."""
 
-import os
-from typing import Any
-
-import flax.linen as nn
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -42,9 +38,9 @@ def load_recognizer(spec: str, *, style_maps: tuple[str, ...] = ()) -> Recognize
 
     Args:
       spec: NAME:FILE, a published network (`registry.NETWORKS`) with its weights; a
-        .safetensors file that `export` wrote; or FOLDER[@CHECKPOINT], a run of `train.py` with "best" (the default; the last
-        where the run has no best_metric), "last" or a step. All that a run needs is
-        read from its folder.
+        .safetensors file that `export` wrote; or FOLDER[@CHECKPOINT], a run of
+        `train.py` with "best" (the default; the last where the run has no
+        best_metric), "last" or a step. All that a run needs is read from its folder.
       style_maps: feature maps of the style statistics; () = the network's own.
     Raises: ValueError: neither of the two; a network that is no recognizer; a file of
       other weights (names and shapes are told); no such checkpoint.
@@ -92,7 +88,7 @@ def load_detector(
     )
 
 
-def load_fusion(spec: str, *, embed_dim: int) -> FusionFile:
+def load_fusion(spec: str, *, embed_dim: int | None = None) -> FusionFile:
     """Load a fusion model with its weights.
 
     Args:
@@ -100,10 +96,13 @@ def load_fusion(spec: str, *, embed_dim: int) -> FusionFile:
         published fusion model; a file that `export --fusion` wrote; or
         FOLDER[@CHECKPOINT], a run of the task `set_fusion`, as `load_recognizer` takes
         it.
-      embed_dim: D, of the embeddings that will be fused.
+      embed_dim: D, of the embeddings that will be fused; None = as the model has it,
+        which the plain means do not say.
     Raises: ValueError: none of these, or a model of another width.
     """
     if spec in MEANS:
+        if embed_dim is None:
+            raise ValueError(f"--fusion {spec}: needs --model, whose width it takes.")
         file = make_fusion(WeightedFusion(embed_dim, MEANS[spec]), {}, backbone="")
     elif run := parse_run(spec):
         file = _read_fusion_run(run)
@@ -113,7 +112,7 @@ def load_fusion(spec: str, *, embed_dim: int) -> FusionFile:
         name, path = _split_spec("--fusion", spec)
         _, model, variables = read_published(name, path, "fusion")
         file = make_fusion(model, variables, backbone="")
-    if file.model.embed_dim != embed_dim:
+    if embed_dim not in (None, file.model.embed_dim):
         raise ValueError(
             f"--fusion {spec}: reads embeddings of {file.model.embed_dim} channels; "
             f"the recognizer gives {embed_dim}; take the recognizer that it was "

@@ -32,7 +32,7 @@ from kprpe_jax import tasks
 from kprpe_jax.core import mesh as mesh_lib
 from kprpe_jax.core.features import Features
 from kprpe_jax.data.face_features import FeatureRows, read_features
-from kprpe_jax.evaluation.probe_sizes import ProbeResult, sample_probes, probe_results
+from kprpe_jax.evaluation.probe_sizes import ProbeResult, probe_results, sample_probes
 from kprpe_jax.fusion.weighted import WeightedFusion
 from kprpe_jax.report import set_fusion as report
 from kprpe_jax.tasks.growing_probes import enroll

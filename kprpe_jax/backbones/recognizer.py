@@ -11,7 +11,6 @@ from jax import Array
 
 from kprpe_jax.backbones.description import describe
 from kprpe_jax.core.features import Features
-from kprpe_jax.backbones.description import describe
 from kprpe_jax.core.fingerprint import fingerprint_arrays
 from kprpe_jax.core.input_spec import InputSpec
 

@@ -14,7 +14,7 @@ def add_model(parser: argparse._ActionsContainer, *, required: bool = True) -> N
         metavar="SPEC",
         required=required,
         help="recognizer: NAME:FILE, a published network (`kprpe-jax models`) with its "
-        "weights; or a run, FOLDER[@best|@last|@STEP]",
+        "weights; a file that `export` wrote; or a run, FOLDER[@best|@last|@STEP]",
     )
 
 
@@ -81,6 +81,17 @@ def add_data_dir(parser: argparse._ActionsContainer) -> None:
     """--data-dir DIR."""
     parser.add_argument(
         "--data-dir", metavar="DIR", default="data", help="of all data sets (data)"
+    )
+
+
+def add_style_maps(parser: argparse._ActionsContainer) -> None:
+    """--style-maps MAP,MAP."""
+    parser.add_argument(
+        "--style-maps",
+        metavar="MAP,MAP",
+        type=lambda text: tuple(filter(None, text.split(","))),
+        default=(),
+        help="feature maps of the style statistics (the network's own)",
     )
 
 

@@ -60,9 +60,7 @@ def open_faces(
     return FaceRows(source, rows=rows, first_label=first, **options)
 
 
-def stored_size(
-    data_dir: str | os.PathLike, name: str, split: str
-) -> tuple[int, int]:
+def stored_size(data_dir: str | os.PathLike, name: str, split: str) -> tuple[int, int]:
     """(height, width) of the first image of a split of imported faces.
 
     Raises: ValueError: as `open_split`; a data set without encoded faces.

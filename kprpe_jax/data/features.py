@@ -1,7 +1,6 @@
 """The TFDS data set of features: what a recognizer says of images, computed once."""
 
 import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -10,7 +9,8 @@ import tensorflow_datasets as tfds
 
 from kprpe_jax.core.features import Features, take
 from kprpe_jax.data.faces import read_labels
-from kprpe_jax.data.store import open_builder, open_split, write
+from kprpe_jax.data.prepare import write
+from kprpe_jax.data.store import open_builder, open_split
 
 SPLITS = ("clean", "degraded")
 VERSION = "2.0.0"
@@ -103,25 +103,8 @@ def write_features(
     Returns: its folder.
     Raises: ValueError: a bad name; a data set of this name that is there.
     """
-    if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
-        raise ValueError(
-            "--name must be small letters, digits and _ with a letter first; got "
-            f"{name!r}; choose another"
-        )
-    path = os.path.join(data_dir, name, VERSION)
-    if os.path.exists(path):
-        raise ValueError(f"{path} is there already; delete it or choose another --name")
-    # TFDS takes the folder's name from the class.
-    named = type(name, (FeatureDataset,), {"name": name}, skip_registration=True)
-    builder = named(
-        rows=rows,
-        shapes=shapes,
-        origin=origin,
-        data_dir=os.fspath(data_dir),
-        file_format="array_record",
-    )
-    write(builder)
-    return path
+    given = dict(rows=rows, shapes=shapes, origin=origin)
+    return write(FeatureDataset, name, data_dir, **given)
 
 
 def read_origin(data_dir: str | os.PathLike, name: str) -> dict[str, Any]:

@@ -178,10 +178,10 @@ def _rows(
     copies: list[Features], labels: np.ndarray, photos: np.ndarray
 ) -> Iterator[dict[str, Any]]:
     """Rows of each photo's copies in a row."""
-    for place, photo in enumerate(photos):
+    for row, photo in enumerate(photos):
         for features in copies:
             values = {
-                _FIELDS[name]: x[place]
+                _FIELDS[name]: x[row]
                 for name, x in features._asdict().items()
                 if x is not None
             }

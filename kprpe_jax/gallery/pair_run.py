@@ -3,14 +3,14 @@
 import json
 import os
 import pathlib
-from functools import partial
 from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from kprpe_jax.gallery.trained_run import one_device, restore_run
 from kprpe_jax.matching.two_image import OneImage, SameOrNot, TwoLinear
-from kprpe_jax.tasks import pair_data, pair_matching
+from kprpe_jax.tasks import pair_matching
+from kprpe_jax.tasks.pair_data import BACKBONE
+from kprpe_jax.training.checkpoint import restore_arrays
 
 
 class PairRun(NamedTuple):
@@ -37,13 +37,17 @@ def read_pair_run(
     Raises: ValueError: no run, or one of another task; no such checkpoint.
     """
     config = _read_config(pathlib.Path(workdir))
-    model, cnn = pair_matching.make_model(config.model), None
-    if config.data.input == "images" and not config.model.window_size:
-        cnn = pair_data.open_cnn(config)
-    init = partial(pair_matching.init, config, one_device(), model, cnn)
-    state = restore_run(config, workdir, init, checkpoint=checkpoint)
-    variables = pair_matching.transformer_variables(state.params, state.collections)
-    return PairRun(config, model, variables)
+    _, params, collections = restore_arrays(
+        workdir,
+        checkpoint,
+        config,
+        lambda path: (
+            path.startswith(("params/transformer/", "collections/"))
+            and not path.startswith(f"collections/{BACKBONE}/")
+        ),
+    )
+    variables = pair_matching.transformer_variables(params, collections)
+    return PairRun(config, pair_matching.make_model(config.model), variables)
 
 
 def _read_config(workdir: pathlib.Path) -> ConfigDict:

@@ -110,7 +110,7 @@ def _check_patches(run: PairRun, gallery: Model, workdir: str | os.PathLike) -> 
     """The run must read patches, as many and as wide as the gallery's."""
     config = run.config
     where = f"network_stage: the run in {os.fspath(workdir)}"
-    if config.model.window_size or config.backbone.trained:
+    if config.model.window_size or config.train_backbone:
         raise ValueError(
             f"{where} must read the patches of the gallery's network; got one that "
             "makes its own from images, which a gallery does not keep; train one on "

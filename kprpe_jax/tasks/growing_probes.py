@@ -22,7 +22,7 @@ from kprpe_jax.data.features import (
 )
 from kprpe_jax.evaluation.conditions import Evaluator
 from kprpe_jax.evaluation.feature_rows import clean_rows, degraded_rows
-from kprpe_jax.evaluation.probe_sizes import draw_probes, probe_results
+from kprpe_jax.evaluation.probe_sizes import probe_results, sample_probes
 from kprpe_jax.fusion.aggregate import assignment_entropy
 from kprpe_jax.fusion.cluster_aggregate import ClusterAggregate, ImageSets
 from kprpe_jax.tasks.image_sets import SetData, backbone_variables
@@ -103,9 +103,7 @@ def _probes(
         metrics |= {f"tar_at_far_1e-3_{n}": float(r.tar[0]) for n, r in results.items()}
         if isinstance(model, ClusterAggregate):
             chosen = sampled.rows[: evals.entropy_sets]
-            sets = ImageSets(
-                take(images.features, chosen), np.ones(chosen.shape, bool)
-            )
+            sets = ImageSets(take(images.features, chosen), np.ones(chosen.shape, bool))
             metrics["entropy"] = float(entropy(variables, sets))
         return metrics
 

@@ -5,7 +5,7 @@ import pytest
 
 from kprpe_jax.core.features import Features, take
 from kprpe_jax.evaluation.fused_templates import fuse_templates
-from kprpe_jax.evaluation.probe_sizes import sample_probes, probe_results
+from kprpe_jax.evaluation.probe_sizes import probe_results, sample_probes
 from kprpe_jax.evaluation.protocols import template_verification
 from kprpe_jax.evaluation.templates import pool_templates
 from kprpe_jax.fusion.cluster_aggregate import ImageSets

@@ -6,12 +6,12 @@ import pytest
 
 from experiments.cluster_aggregate import set_fusion as study
 from kprpe_jax.report import set_fusion as report
-from tests.tasks import drawn_features
+from tests.tasks import made_features
 
 
 @pytest.mark.slow
 def test_a_study_trains_searches_and_goes_on(tmp_path):
-    config = drawn_features.make_config(
+    config = made_features.make_config(
         **{"evals.in_training": ("probes",), "evals.sizes": (8,)}
     )
     trial = study.Trial(config, "drawn", [1, 8])
@@ -39,7 +39,7 @@ def test_a_study_trains_searches_and_goes_on(tmp_path):
 
 
 def test_probes_of_another_trial_are_refused(tmp_path):
-    config = drawn_features.make_config()
+    config = made_features.make_config()
     config = config.copy_and_resolve_references().unlock()
     config.fusion.method = "average"
     few = study.Trial(config, "", [1, 8])

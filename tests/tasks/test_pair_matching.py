@@ -7,19 +7,22 @@ import jax
 import numpy as np
 import pytest
 
-from kprpe_jax import tasks
+from kprpe_jax import registry, tasks
+from kprpe_jax.backbones.network import Network
+from kprpe_jax.backbones.recognizer import Recognizer
+from kprpe_jax.core.input_spec import InputSpec
 from kprpe_jax.core.mesh import make_mesh, put_batch
 from kprpe_jax.gallery.pair_run import read_pair_run
 from kprpe_jax.layers.batch_norm import BatchNorm
 from kprpe_jax.matching.two_image import score_pairs
-from kprpe_jax.tasks import pair_data, pair_matching
+from kprpe_jax.tasks import networks, pair_data, pair_matching
 from kprpe_jax.training import loop
 from kprpe_jax.training.config import load_config
 from kprpe_jax.training.evaluate import evaluate
 from kprpe_jax.training.optimizer import make_schedule
-from kprpe_jax.weights import export_weights, patch_cnn
+from kprpe_jax.weights import face_vit
 from tests.quick import quick_jit
-from tests.tasks import drawn_patches, drawn_people
+from tests.tasks import drawn_people, made_patches
 from tests.tasks.tiny import one_device
 
 NETWORKS = ("h1", "h2", "h2l")
@@ -48,10 +51,10 @@ def slow_arcface(embeddings, centers, labels, *, margin, scale):
 
 @pytest.mark.parametrize("network", NETWORKS)
 def test_losses_by_hand(network, rng):
-    config = drawn_patches.make_config(network)
+    config = made_patches.make_config(network)
     task = tasks.build(config, one_device())
     params, collections = drawn(task, rng)
-    batch = drawn_patches.batch_of(task)
+    batch = made_patches.batch_of(task)
     assert batch["patches"].shape == (16, 2, 6, 8)
     run = quick_jit(lambda p, b, rng: task.loss(p, collections, b, rng, train=True))
     loss, (_, metrics) = run(params, batch, jax.random.key(0))
@@ -89,19 +92,21 @@ def test_losses_by_hand(network, rng):
 )
 def test_the_evaluator_verifies_unseen_people(network):
     """Its scores are those of the pairs one by one; the CNN's cosine stands beside."""
-    task = tasks.build(drawn_patches.make_config(network), one_device())
-    data = pair_data.open_data(drawn_patches.make_config(network), one_device())
-    pairs = data.tested.__getitems__(range(100))
+    task = tasks.build(made_patches.make_config(network), one_device())
+    config = made_patches.make_config(network)
+    data = pair_data.open_data(config, one_device())
+    tested, genuine = pair_data.open_pairs(config, config.evals.pairs, data.origin)
+    pairs = tested.__getitems__(range(100))
     # Labels count from the first of the tested people, 8.
     same = [pair["label"][0] == pair["label"][1] for pair in pairs]
-    np.testing.assert_array_equal(same, data.same)
-    assert min(pair["id"] for pair in pairs) == 8 * drawn_patches.PHOTOS
+    np.testing.assert_array_equal(same, genuine)
+    assert min(pair["id"] for pair in pairs) == 8 * made_patches.PHOTOS
 
     # Weights whose scores are far from ties, which programs may round either way.
     params, collections = drawn(task, np.random.default_rng(1))
     state = type("State", (), {"params": params, "collections": collections})
     got = task.evaluators["pairs"](state, one_device())
-    model = pair_matching.make_model(drawn_patches.make_config(network).model)
+    model = pair_matching.make_model(made_patches.make_config(network).model)
     score = quick_jit(
         lambda a, b: score_pairs(model, {"params": params["transformer"]}, a, b)
     )
@@ -131,28 +136,28 @@ def test_the_evaluator_verifies_unseen_people(network):
             "variant must be one of one_image, same_or_",
         ),
         ({"data.input": "video"}, "input must be one of patches, images; got 'video'"),
-        ({"model.num_patches": 64}, "must be those of drawn, 6 and 8; got 64 and 8"),
-        ({"model.width": 512}, "must be those of drawn, 6 and 8; got 6 and 512"),
+        ({"model.num_patches": 64}, "must be those of made, 6 and 8; got 64 and 8"),
+        ({"model.width": 512}, "must be those of made, 6 and 8; got 6 and 512"),
         ({"data.train_identities": (40, 50)}, r"must lie in 40 .. 49; got 0 .. 11"),
         ({"data.train_identities": (3, 4)}, "pairs need two people .*; got 1 people"),
-        ({"evals.identities": (8, 9)}, "there must be two identities"),
+        ({"evals.pairs.identities": (8, 9)}, "there must be two identities"),
         ({"data.name": "absent"}, "must be a prepared data set"),
     ],
 )
 def test_faults_of_the_config_are_described(changes, match):
-    config = drawn_patches.make_config(**changes)
+    config = made_patches.make_config(**changes)
     with pytest.raises(ValueError, match=match):
         tasks.build(config, one_device()).open_training(0)
 
 
 def test_an_unknown_network_is_named():
     with pytest.raises(ValueError, match="must be one of v, h1, h2, h2l; got 'h3'"):
-        drawn_patches.make_config("h3")
+        made_patches.make_config("h3")
 
 
 def test_faults_of_the_data_are_described():
-    task = tasks.build(drawn_patches.make_config("h2"), one_device())
-    batch = drawn_patches.batch_of(task)
+    task = tasks.build(made_patches.make_config("h2"), one_device())
+    batch = made_patches.batch_of(task)
     task.check_batch(batch)
     stranger, broken = dict(batch), dict(batch)
     stranger["label"] = np.where(np.arange(2) == 1, 8, batch["label"])
@@ -179,12 +184,13 @@ def test_the_thesis_training():
     model = pair_matching.make_model(config.model)
     assert (model.encoder.depth, model.encoder.num_heads) == (1, 4)
     assert (model.encoder.num_patches, model.output_dim) == (64, 512)
-    assert not config.backbone.trained
+    assert not config.train_backbone
+    assert config.backbone == "deepface_emd_arcface"
 
 
 def images_config(**extra):
     """On the drawn people's images of 32 x 32, through a CNN: 2 x 2 patches of 512."""
-    return drawn_patches.make_config(
+    return made_patches.make_config(
         **{
             "data.dir": drawn_people.data_dir(),
             "data.name": "people",
@@ -192,43 +198,56 @@ def images_config(**extra):
             "data.image_shape": (32, 32, 3),
             "model.num_patches": 4,
             "model.width": 512,
-            "backbone.trained": True,
+            "data.train_split": "train",
+            "evals.pairs.split": "train",
+            "train_backbone": True,
             **extra,
         }
     )
 
 
-class TinyCnn(nn.Module):
+class TinyCnn(Network):
     """One convolution and a batch norm in place of MobileFaceNet."""
 
-    image_size: tuple[int, int]
+    image_size: tuple[int, int] = (112, 112)
+    patch_map = "maps"
 
     @nn.compact
-    def features(self, images, *, train=False):
+    def feature_maps(self, images, keypoints=None, *, train=False):
         x = nn.Conv(512, (16, 16), 16, name="conv")(images)
         return {"maps": BatchNorm(name="norm")(x, train=train)}
 
 
-def open_tiny(kind, weights, *, image_size):
-    model, variables = TinyCnn(image_size), None
-    if weights:
-        images = np.zeros((1, *image_size, 3), np.float32)
-        variables = model.init(jax.random.key(9), images, method="feature_maps")
-    return patch_cnn._bind(model, "maps", variables, 0)
+TINY = registry.network("mobilefacenet")._replace(
+    build=f"{__name__}:TinyCnn", input_spec=InputSpec((112, 112))
+)
+
+
+def load_tiny(config):
+    """With weights, as if they were published."""
+    model = TinyCnn((32, 32))
+    images = np.zeros((1, 32, 32, 3), np.float32)
+    variables = model.init(jax.random.key(9), images, method="feature_maps")
+    return Recognizer(dict(variables), model, InputSpec((32, 32)), "tiny")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("trained", [True, False])
 def test_the_cnn_below(trained, monkeypatch):
     """Trained it learns and collects batch statistics; frozen it stays as it was."""
-    monkeypatch.setattr(pair_data, "open_patch_cnn", open_tiny)
-    weights = "" if trained else "published"
-    config = images_config(**{"backbone.trained": trained, "backbone.weights": weights})
+    monkeypatch.setitem(registry.NETWORKS, "tiny", TINY)
+    monkeypatch.setattr(registry, "resolve", lambda path: TinyCnn)
+    monkeypatch.setattr(networks, "load_backbone", load_tiny)
+    config = images_config(
+        backbone="tiny",
+        train_backbone=trained,
+        backbone_weights="" if trained else "published",
+    )
     task = tasks.build(config, one_device())
     variables = dict(quick_jit(task.init)(jax.random.key(0)))
     params = variables.pop("params")
     assert ("backbone" in params) == trained
-    batch = drawn_patches.batch_of(task, 4)
+    batch = made_patches.batch_of(task, 4)
 
     def loss(params, train):
         return task.loss(params, variables, batch, jax.random.key(1), train=train)
@@ -256,13 +275,13 @@ def test_the_cnn_below(trained, monkeypatch):
 @pytest.mark.parametrize(
     ("changes", "match"),
     [
-        ({"backbone.trained": False}, "must have weights or be trained; got neither"),
-        ({"model.num_patches": 42}, "must be those of the CNN, 4 and 512; got 42 and"),
+        ({"train_backbone": False}, "must have weights or be trained; got neither"),
+        ({"model.num_patches": 42}, "those of mobilefacenet, 4 and 512; got 42 and"),
         (
             {"data.image_shape": (40, 40, 3)},
             "images must be 40 x 40 pixels; got 32 x 32",
         ),
-        ({"backbone.kind": "vgg"}, "unknown backbone 'vgg'; use one of mobilefacenet"),
+        ({"backbone": "vgg"}, "unknown recognizer 'vgg'; did you mean"),
     ],
 )
 def test_faults_of_the_cnn_are_described(changes, match):
@@ -273,11 +292,11 @@ def test_faults_of_the_cnn_are_described(changes, match):
 @pytest.mark.slow
 def test_the_loss_is_that_of_one_device(rng):
     """Pairs lie sharded over eight devices, the class centers over two of them."""
-    config = drawn_patches.make_config()
+    config = made_patches.make_config()
     meshes = [one_device(), make_mesh({"data": 2, "fsdp": 2, "class": 2})]
     task = tasks.build(config, meshes[0])
     params, collections = drawn(task, rng)
-    batch = drawn_patches.batch_of(task)
+    batch = made_patches.batch_of(task)
 
     def loss(params, batch, task):
         rng = jax.random.key(0)
@@ -300,7 +319,7 @@ def test_official_weights_verify(tmp_path, rng):
         "model.logit_scale": "width",
         "model.head_norm": "batch",
     }
-    config = drawn_patches.make_config(**official)
+    config = made_patches.make_config(**official)
     task = tasks.build(config, one_device())
     params, collections = drawn(task, rng)
     collections = jax.tree.map(np.exp, collections)  # variances are positive
@@ -312,7 +331,7 @@ def test_official_weights_verify(tmp_path, rng):
     state = type("State", (), {"params": params, "collections": collections})
     want = task.evaluators["pairs"](state, one_device())
     assert got["pairs/auc"] == pytest.approx(want["auc"], abs=1e-6)
-    ours = drawn_patches.make_config()
+    ours = made_patches.make_config()
     with pytest.raises(ValueError, match="official weights are made for"):
         evaluate(ours, tmp_path, weights=str(path))
 
@@ -325,22 +344,20 @@ def test_a_run_learns_and_is_not_taken_for_another(tmp_path):
         "evals.in_training": ("pairs",),
         "evals.every_steps": 60,
     }
-    results = loop.train(drawn_patches.make_config(**learned), tmp_path)
+    results = loop.train(made_patches.make_config(**learned), tmp_path)
     assert results["compilations"] == 1
     assert results["loss"] < 1
     assert results["pairs/auc"] > 0.7  # chance is 0.5
-    again = evaluate(drawn_patches.make_config(**learned), tmp_path, checkpoint="last")
+    again = evaluate(made_patches.make_config(**learned), tmp_path, checkpoint="last")
     assert again["pairs/auc"] == pytest.approx(results["pairs/auc"])
     # Of its own the run is a score of patches.
-    config = drawn_patches.make_config(**learned)
+    config = made_patches.make_config(**learned)
     run = read_pair_run(tmp_path)
     score = quick_jit(partial(score_pairs, run.model, run.variables))
-    data = pair_data.open_data(config, one_device())
-    pairs = [pair["patches"] for pair in data.tested.__getitems__(range(100))]
+    tested, genuine = pair_data.open_pairs(config, config.evals.pairs, {})
+    pairs = [pair["patches"] for pair in tested.__getitems__(range(100))]
     scores = np.asarray(score(*np.float32(pairs).swapaxes(0, 1)))
-    want = pair_matching.verification(scores, data.same)
+    want = pair_matching.verification(scores, genuine)
     assert results["pairs/auc"] == pytest.approx(want["auc"])
     with pytest.raises(ValueError, match="model.variant is 'two_linear' in the run"):
-        evaluate(
-            drawn_patches.make_config("h2", **learned), tmp_path, checkpoint="last"
-        )
+        evaluate(made_patches.make_config("h2", **learned), tmp_path, checkpoint="last")

@@ -1,5 +1,8 @@
 """Set fusion from pixels: a frozen backbone, and one that learns along."""
 
+from functools import partial
+
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,34 +10,56 @@ import pytest
 
 from kprpe_jax import tasks
 from kprpe_jax.augmentation.recipe import make_recipe
-from kprpe_jax.data.face_features import write_features
+from kprpe_jax.backbones.network import Network
+from kprpe_jax.backbones.recognizer import Recognizer
+from kprpe_jax.core.input_spec import InputSpec
 from kprpe_jax.data.faces import open_faces
-from kprpe_jax.data.feature_rows import feature_rows
-from kprpe_jax.tasks import growing_probes, image_sets
+from kprpe_jax.data.features import write_features
+from kprpe_jax.evaluation.feature_rows import (
+    about,
+    clean_rows,
+    degraded_rows,
+    row_shapes,
+)
+from kprpe_jax.tasks import growing_probes, image_sets, networks
 from kprpe_jax.training.state import TrainState
-from kprpe_jax.weights.extractor import Extractor, Features
 from tests.quick import quick_jit
-from tests.tasks import drawn_features, drawn_people
+from tests.tasks import drawn_people, made_features
 from tests.tasks.tiny import one_device
 
 SIZE, D = drawn_people.SIZE, 12
 
 
-def _extract(variables, images):
-    """Brightness of four squares, scaled by what may be learned."""
-    squares = images.reshape(len(images), 2, SIZE // 2, 2, SIZE // 2, 3).mean((2, 4))
-    flat = squares.reshape(len(images), D)
-    statistics = jnp.stack([images.mean((1, 2)), images.std((1, 2))], -1)
-    return Features(variables["params"]["gain"] * flat, statistics)
+class Squares(Network):
+    """Embeds the brightness of four squares, scaled by what may be learned."""
+
+    image_size: tuple[int, int] = (SIZE, SIZE)
+    output_dim: int = D
+    patch_map = "squares"
+    style_maps = ("pixels",)
+
+    def setup(self):
+        self.gain = self.param("gain", nn.initializers.ones, (D,))
+
+    @property
+    def grid(self):
+        return 2, 2
+
+    def feature_maps(self, images, keypoints=None, *, train=False):
+        squares = images.reshape(len(images), 2, SIZE // 2, 2, SIZE // 2, 3)
+        return {"squares": squares.mean((2, 4)), "pixels": images}
+
+    def embed_map(self, squares, *, train=False):
+        return self.gain * squares.reshape(len(squares), D)
 
 
-EXTRACTOR = Extractor(
-    "squares",
-    {"params": {"gain": np.linspace(1, 2, D, dtype=np.float32)}, "batch_stats": {}},
-    _extract,
-    (SIZE, SIZE),
+RECOGNIZER = Recognizer(
+    {"params": {"gain": np.linspace(1, 2, D, dtype=np.float32)}},
+    Squares(),
+    InputSpec((SIZE, SIZE)),
     "squares",
 )
+PLAIN = make_recipe("none")
 
 
 @pytest.fixture
@@ -43,11 +68,20 @@ def config(tmp_path, monkeypatch):
     images = drawn_people.data_dir()
     (tmp_path / "people").symlink_to(f"{images}/people")
     people = open_faces(images, "people", "train", image_size=(SIZE, SIZE))
-    made = feature_rows(EXTRACTOR, copies=1, recipe=make_recipe("none"))
-    rows = made(EXTRACTOR.variables, people)
-    options = dict(data_dir=tmp_path, sizes=EXTRACTOR.sizes(), origin={})
-    write_features(rows, name="squares", **options)
-    monkeypatch.setattr(image_sets, "open_extractor", lambda *a, **k: EXTRACTOR)
+    given = RECOGNIZER, people, people.labels()
+    options = dict(mesh=one_device())
+    rows = {
+        "clean": clean_rows(*given, mirror="sum", **options),
+        "degraded": degraded_rows(*given, copies=1, recipe=PLAIN, **options),
+    }
+    write_features(
+        rows,
+        name="squares",
+        data_dir=tmp_path,
+        shapes=row_shapes(RECOGNIZER, ("embeddings", "style")),
+        origin=about(RECOGNIZER),
+    )
+    monkeypatch.setattr(networks, "load_backbone", lambda config: RECOGNIZER)
 
     def make(**changes):
         pixels = {
@@ -56,12 +90,12 @@ def config(tmp_path, monkeypatch):
             "data.name": "people",
             "data.features": "squares",
             "augmentation.changes": {},
-            "evals.features": "squares",
-            "evals.identities": (8, 12),
-            "evals.copies": 2,
-            "evals.sizes": (1, 4),
+            "evals.probes.features": "squares",
+            "evals.probes.identities": (8, 12),
+            "evals.probes.copies": 2,
+            "evals.probes.sizes": (1, 4),
         }
-        return drawn_features.make_config("average", **{**pixels, **changes})
+        return made_features.make_config("average", **{**pixels, **changes})
 
     return make
 
@@ -69,14 +103,13 @@ def config(tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_a_trained_backbone_gets_a_gradient_and_is_evaluated_anew(config, monkeypatch):
     monkeypatch.setattr(
-        growing_probes, "feature_rows",
-        lambda *a, **k: feature_rows(*a, **{**k, "recipe": make_recipe("none")}),
-    )  # fmt: skip
-    task = tasks.build(config(**{"backbone.trained": True}), one_device())
+        growing_probes, "degraded_rows", partial(degraded_rows, recipe=PLAIN)
+    )
+    task = tasks.build(config(**{"train_backbone": True}), one_device())
     variables = dict(task.init(jax.random.key(0)))
     params = variables.pop("params")
     assert set(params) == {"fusion", "backbone"}
-    batch = drawn_features.batch_of(task)
+    batch = made_features.batch_of(task)
     task.check_batch(batch)
 
     def loss(params):
@@ -98,7 +131,7 @@ def test_a_frozen_backbone_stays_in_the_collections(config):
     variables = dict(task.init(jax.random.key(0)))
     params = variables.pop("params")
     assert set(params) == {"fusion"}
-    batch = drawn_features.batch_of(task)
+    batch = made_features.batch_of(task)
     run = quick_jit(
         lambda v, batch: task.loss(params, v, batch, jax.random.key(1), train=True)
     )
@@ -108,10 +141,12 @@ def test_a_frozen_backbone_stays_in_the_collections(config):
     # What is read from images is what was computed from them before.
     stored = config(**{"data.input": "features", "data.name": "none"})
     other = tasks.build(stored, one_device())
-    features = _extract(EXTRACTOR.variables, batch["image"] / 127.5 - 1)
+    features = jax.jit(Recognizer.features)(
+        RECOGNIZER, np.float32(batch["image"] / 127.5 - 1)
+    )
     rows = {
         "embedding": np.float32(features.embeddings),
-        "statistics": np.zeros((64, 3, 2), np.float32),
+        "style": np.float32(features.style),
         "label": batch["label"],
         "id": batch["id"],
     }
@@ -122,11 +157,15 @@ def test_a_frozen_backbone_stays_in_the_collections(config):
 
 
 def test_another_backbone_than_that_of_the_features_is_refused(config, monkeypatch):
-    narrow = EXTRACTOR._replace(
-        extract=lambda v, x: Features(x[:, 0, 0], jnp.zeros((len(x), 3, 2)))
-    )
-    monkeypatch.setattr(image_sets, "open_extractor", lambda *a, **k: narrow)
+    make = config
+    moved = RECOGNIZER.replace(variables={"params": {"gain": np.ones(D, np.float32)}})
+    monkeypatch.setattr(networks, "load_backbone", lambda config: moved)
+    with pytest.raises(ValueError, match=r"of squares are of squares \(weights .*; g"):
+        tasks.build(make(), one_device())
+    maps = RECOGNIZER.replace(style_maps=("squares", "pixels"))
+    monkeypatch.setattr(networks, "load_backbone", lambda config: maps)
+    monkeypatch.setattr(image_sets, "check_origin", lambda *a: None)
     with pytest.raises(
-        ValueError, match=r"of \(12, 3\); got \(3, 3\); precompute with"
+        ValueError, match=r"of \[\(12,\), \(3, 2\)\]; got \[\(12,\), \(6, 2\)\]; make"
     ):
-        tasks.build(config(), one_device())
+        tasks.build(make(), one_device())

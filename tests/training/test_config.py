@@ -153,7 +153,8 @@ def test_workdir_that_is_no_folder_or_is_damaged(tmp_path):
 def test_what_makes_another_network():
     fields = {
         "task": "recognition",
-        "backbone": {"kind": "cnn", "weights": "here.npz"},
+        "backbone": "cnn",
+        "backbone_weights": "here.npz",
         "model": {
             "attention": "xla",
             "sizes": (1, 2),
@@ -170,14 +171,14 @@ def test_what_makes_another_network():
         config.update_from_flattened_dict(changed)
         return config_lib.network_changes(stored, config)
 
-    free = {"backbone.weights": "there.npz", "model.attention": "pallas"}
+    free = {"backbone_weights": "there.npz", "model.attention": "pallas"}
     assert changes(**free, **{"data.name": "others", "evals.pairs": 4}) == []
     # Where the position tables began does not matter any more.
     assert changes(**{"model.position_options.anchor_width": 0.07}) == []
     # "norm" is no other way to compute "xla".
     for field, value in (
         ("task", "gait"),
-        ("backbone.kind", "vit"),
+        ("backbone", "vit"),
         ("model.attention", "norm"),
         ("model.sizes", (1, 3)),
         ("model.pool", "mean"),

@@ -1,4 +1,4 @@
-"""A small data set of features and its images: random networks, drawn people."""
+"""A small data set of features: noise around a center per person."""
 
 import functools
 import tempfile
@@ -7,13 +7,14 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from kprpe_jax.configs import set_fusion
-from kprpe_jax.data.face_features import write_features
+from kprpe_jax.data.features import write_features
 
 PEOPLE, PHOTOS, COPIES, D, CHANNELS = 10, 4, 4, 8, 3
+ABOUT = {"recognizer": "none", "fingerprint": "f" * 64, "input_spec": "none"}
 
 
 def rows(rng):
-    """Embeddings around a center per person, their noise told by the statistics."""
+    """Embeddings around a center per person, their noise told by the style."""
     centers = rng.normal(size=(PEOPLE, D))
     clean, degraded = [], []
     for person in range(PEOPLE):
@@ -21,12 +22,12 @@ def rows(rng):
             photo = np.int32(len(clean))
 
             def row(noise, person=person, photo=photo):
-                statistics = rng.normal(0, 0.1, (CHANNELS, 2)) + noise
+                style = rng.normal(0, 0.1, (CHANNELS, 2)) + noise
                 return {
                     "embedding": np.float32(
                         centers[person] + noise * rng.normal(size=D)
                     ),
-                    "statistics": np.float32(statistics),
+                    "style": np.float32(style),
                     "label": np.int32(person),
                     "photo": photo,
                 }
@@ -39,9 +40,12 @@ def rows(rng):
 @functools.cache
 def _data() -> tempfile.TemporaryDirectory:
     folder = tempfile.TemporaryDirectory(prefix="kprpe_jax_features_")
-    drawn = rows(np.random.default_rng(0))
     write_features(
-        drawn, name="drawn", data_dir=folder.name, sizes=(D, CHANNELS), origin={}
+        rows(np.random.default_rng(0)),
+        name="made",
+        data_dir=folder.name,
+        shapes={"embedding": (D,), "style": (CHANNELS, 2)},
+        origin=ABOUT,
     )
     return folder  # removed when the interpreter ends
 
@@ -57,7 +61,7 @@ def make_config(method: str = "cluster_aggregate", **extra) -> ConfigDict:
     small = {
         "steps": 4,
         "data.dir": data_dir(),
-        "data.features": "drawn",
+        "data.features": "made",
         "data.train_identities": (0, 8),
         "data.images_per_set": 4,
         "data.padded_sizes": (4,),
@@ -70,10 +74,10 @@ def make_config(method: str = "cluster_aggregate", **extra) -> ConfigDict:
         "fusion.mixer_depth": 1,
         "optimizer.boundaries": (3,),
         "log.every_steps": 1,
-        "evals.features": "drawn",
-        "evals.identities": (8, 10),
-        "evals.sizes": (1, 4),
-        "evals.repeats": 4,
+        "evals.probes.features": "made",
+        "evals.probes.identities": (8, 10),
+        "evals.probes.sizes": (1, 4),
+        "evals.probes.repeats": 4,
         "evals.in_training": (),
         "evals.every_steps": 4,
     }

@@ -7,13 +7,14 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from kprpe_jax.configs import pair_matching
-from kprpe_jax.data.face_patches import write_patches
+from kprpe_jax.data.features import write_features
 
 PEOPLE, PHOTOS, COUNT, WIDTH, D = 12, 4, 6, 8, 5
 
 
 def rows(rng):
     """Patches that tell the person, embeddings that tell nothing."""
+    photo = 0
     for person in range(PEOPLE):
         pattern = rng.normal(size=(COUNT, WIDTH))
         for _ in range(PHOTOS):
@@ -22,18 +23,20 @@ def rows(rng):
                 "patches": patches.astype(np.float16),
                 "embedding": rng.normal(size=D).astype(np.float32),
                 "label": np.int32(person),
+                "photo": np.int32(photo),
             }
+            photo += 1
 
 
 @functools.cache
 def _data() -> tempfile.TemporaryDirectory:
     folder = tempfile.TemporaryDirectory(prefix="kprpe_jax_patches_")
-    write_patches(
-        rows(np.random.default_rng(0)),
-        name="drawn",
+    write_features(
+        {"clean": rows(np.random.default_rng(0))},
+        name="made",
         data_dir=folder.name,
-        sizes=(COUNT, WIDTH, D),
-        origin={},
+        shapes={"patches": (COUNT, WIDTH), "embedding": (D,)},
+        origin={"recognizer": "none", "fingerprint": "f" * 64},
     )
     return folder  # removed when the interpreter ends
 
@@ -49,7 +52,7 @@ def make_config(network: str = "h2l", **extra) -> ConfigDict:
     small = {
         "steps": 4,
         "data.dir": data_dir(),
-        "data.name": "drawn",
+        "data.name": "made",
         "data.train_identities": (0, 8),
         "data.num_classes": 8,
         "data.batch_size": 16,
@@ -64,8 +67,8 @@ def make_config(network: str = "h2l", **extra) -> ConfigDict:
         "log.every_steps": 20,
         "checkpoint.every_steps": 1000,
         "evals.in_training": (),
-        "evals.identities": (8, 12),
-        "evals.pairs": 100,
+        "evals.pairs.identities": (8, 12),
+        "evals.pairs.count": 100,
         "evals.batch_size": 24,
     }
     config.update_from_flattened_dict({**small, **extra})

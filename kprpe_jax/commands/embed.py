@@ -1,0 +1,265 @@
+"""Embed the faces of photos, or of a data set.
+
+    kprpe-jax embed --model mobilefacenet:mobilefacenet.npz --photos FOLDER \\
+        --detector retinaface_mnet025:retinaface_mnet025.npz --output faces.npz
+    kprpe-jax embed --model SPEC --dataset lfw:train --name lfw_features --style
+
+Photos become one .npz file of features with the names of photos and people. A data
+set of imported faces becomes a data set of features, from which set fusion and pair
+matching are trained; with --degraded each photo also gives degraded copies, which
+depend on seed, photo and copy alone. Both name their recognizer and input contract.
+"""
+
+import argparse
+import sys
+from typing import Any
+
+from kprpe_jax.commands import options as shared
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    model = parser.add_argument_group("network")
+    shared.add_model(model)
+    model.add_argument("--style", action="store_true", help="keep style statistics")
+    shared.add_style_maps(model)
+    model.add_argument("--patches", action="store_true", help="keep patches")
+    model.add_argument(
+        "--mirror",
+        choices=("none", "sum"),
+        default="none",
+        help="sum: embeddings of a photo and its mirror image, added (none); degraded "
+        "copies are never mirrored",
+    )
+    shared.add_batch_size(model, 64)
+    photos = parser.add_argument_group("photos")
+    shared.add_photos(photos, required=False)
+    shared.add_detector(photos)
+    shared.add_faces(photos)
+    shared.add_output(photos, "the .npz file to write")
+    data = parser.add_argument_group("data set")
+    data.add_argument("--dataset", metavar="NAME[:SPLIT]", help="of imported faces")
+    data.add_argument("--name", help="of the data set of features to make")
+    shared.add_data_dir(data)
+    data.add_argument(
+        "--identities",
+        metavar="A:B",
+        type=shared.identity_range,
+        help="labels A up to but without B (all)",
+    )
+    data.add_argument(
+        "--min-images",
+        metavar="N",
+        type=shared.positive,
+        default=1,
+        help="leave out people with fewer (1)",
+    )
+    data.add_argument(
+        "--max-images",
+        metavar="N",
+        type=shared.positive,
+        default=None,
+        help="first photos of each person (all)",
+    )
+    data.add_argument(
+        "--degraded",
+        metavar="COPIES",
+        type=shared.positive,
+        default=0,
+        help="also degraded copies of each photo",
+    )
+    data.add_argument("--seed", type=int, default=0, help="of the degradations (0)")
+    shared.add_on_error(parser)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Run the embed command."""
+    of_photos = options.photos is not None
+    needed = {
+        True: ("--photos", ("output",), ("dataset", "name", "identities")),
+        False: ("--dataset", ("dataset", "name"), ("output", "detector")),
+    }
+    option, wanted, others = needed[of_photos]
+    missing = [f"--{name}" for name in wanted if getattr(options, name) is None]
+    surplus = [f"--{name}" for name in others if getattr(options, name) is not None]
+    if missing or surplus:
+        raise ValueError(
+            "give either --photos and --output, or --dataset and --name; with "
+            f"{option} {', '.join(missing) or 'nothing'} is missing and "
+            f"{', '.join(surplus) or 'nothing'} has no use."
+        )
+    (_embed_photos if of_photos else _embed_dataset)(options)
+
+
+def _embed_photos(options: argparse.Namespace) -> None:
+    from tqdm import tqdm
+
+    from kprpe_jax.commands.main import RunError
+    from kprpe_jax.core.features import concatenate
+    from kprpe_jax.data.feature_file import write_feature_file
+    from kprpe_jax.data.read_photos import count_photos, person_of, read_photos
+    from kprpe_jax.detection.photo_faces import read_faces
+    from kprpe_jax.evaluation.feature_rows import about
+    from kprpe_jax.evaluation.photo_features import embed_faces
+    from kprpe_jax.recognizers import load_detector, load_recognizer
+
+    total = count_photos(options.photos)
+    recognizer = load_recognizer(options.model, style_maps=options.style_maps)
+    detector = None
+    if options.detector:
+        detector = load_detector(
+            options.detector, min_score=options.min_score, max_side=options.max_side
+        )
+    photos = read_faces(
+        read_photos(options.photos),
+        recognizer.input_spec,
+        detector,
+        faces=options.faces,
+        batch_size=options.batch_size,
+    )
+    bar = tqdm(photos, total=total, unit=" photos", disable=not sys.stderr.isatty())
+    names: list[str] = []
+    waiting: list[Any] = []
+    parts = []
+    bad: list[str] = []
+    count = 0
+
+    def flush() -> None:
+        if waiting:
+            parts.append(
+                embed_faces(
+                    recognizer,
+                    waiting,
+                    batch_size=options.batch_size,
+                    fields=_fields(options),
+                    mirror=options.mirror,
+                )
+            )
+            waiting.clear()
+
+    for photo in bar:
+        count += 1
+        if not photo.faces:
+            reason = f"{photo.name}: {photo.reasons[0]}"
+            if options.on_error == "fail":
+                raise ValueError(f"{reason} (--on-error skip leaves it out)")
+            bad.append(reason)
+        waiting += photo.faces
+        names += [photo.name] * len(photo.faces)
+        if len(waiting) >= 16 * options.batch_size:
+            flush()
+    flush()
+    for reason in bad:
+        sys.stdout.write(f"skipped {reason}\n")
+    if not parts:
+        raise RunError(f"none of {count} photos has a usable face; nothing was written")
+    write_feature_file(
+        options.output,
+        concatenate(parts),
+        names=names,
+        persons=[person_of(name) for name in names],
+        counts=[1] * len(names),
+        about={**about(recognizer), "license": recognizer.license},
+    )
+    sys.stdout.write(
+        f"{count} photos: {len(names)} faces embedded, {len(bad)} photos skipped; in "
+        f"{options.output}\n"
+    )
+
+
+def _embed_dataset(options: argparse.Namespace) -> None:
+    import numpy as np
+    from tqdm import tqdm
+
+    from kprpe_jax.data.faces import open_faces, stored_size
+    from kprpe_jax.data.features import choose_photos, write_features
+    from kprpe_jax.evaluation import feature_rows
+    from kprpe_jax.recognizers import load_recognizer
+
+    recognizer = load_recognizer(options.model, style_maps=options.style_maps)
+    source, _, split = options.dataset.partition(":")
+    split = split or "train"
+    given = options.data_dir, source, split
+    faces = open_faces(*given, image_size=stored_size(*given))
+    labels = faces.labels()
+    left_out = {"of nobody": int((labels < 0).sum())}
+    if options.identities:
+        first, last = options.identities
+        others = (labels >= 0) & ((labels < first) | (labels >= last))
+        left_out["of other identities"] = int(others.sum())
+        labels = np.where(others, -1, labels)
+    if recognizer.uses_keypoints:
+        bare = (labels >= 0) & ~faces.has_keypoints()
+        if bare.any() and options.on_error == "fail":
+            raise ValueError(
+                f"--dataset {source}: {bare.sum()} photos have no keypoints, which the "
+                "recognizer reads; import them with --landmarks or --detector, or give "
+                "--on-error skip."
+            )
+        left_out["without keypoints"] = int(bare.sum())
+        labels = np.where(bare, -1, labels)
+    enough = choose_photos(labels, min_images=options.min_images)
+    left_out["of people with too few"] = int((labels >= 0).sum()) - len(enough)
+    photos = choose_photos(
+        labels, min_images=options.min_images, max_images=options.max_images or 0
+    )
+    left_out["beyond --max-images"] = len(enough) - len(photos)
+    if not photos.size:
+        raise ValueError(
+            f"--dataset {source}: no photo is left of {len(labels)} (skipped: "
+            f"{_told(left_out)}); change --identities, --min-images or --on-error."
+        )
+    chosen, labels = faces.select(photos), labels[photos]
+    options_of_rows = dict(fields=_fields(options), batch_size=options.batch_size)
+    bar = dict(unit=" rows", disable=not sys.stderr.isatty())
+    rows = {
+        "clean": feature_rows.clean_rows(
+            recognizer, chosen, labels, mirror=options.mirror, **options_of_rows
+        )
+    }
+    if options.degraded:
+        rows["degraded"] = feature_rows.degraded_rows(
+            recognizer,
+            chosen,
+            labels,
+            copies=options.degraded,
+            seed=options.seed,
+            **options_of_rows,
+        )
+    copies = {"clean": 1, "degraded": options.degraded}
+    people = len(np.unique(labels))
+    path = write_features(
+        {
+            split: tqdm(part, split, total=copies[split] * len(photos), **bar)
+            for split, part in rows.items()
+        },
+        name=options.name,
+        data_dir=options.data_dir,
+        shapes=feature_rows.row_shapes(recognizer, _fields(options)),
+        origin={
+            **feature_rows.about(recognizer),
+            "license": recognizer.license,
+            "source": source,
+            "split": split,
+            "mirror": options.mirror,
+            "copies": options.degraded,
+            "seed": options.seed,
+            "photos": len(photos),
+            "identities": people,
+        },
+    )
+    copied = f", {options.degraded} degraded copies each" if options.degraded else ""
+    sys.stdout.write(
+        f"{options.name}: {len(photos)} photos of {people} identities embedded"
+        f"{copied}; skipped: {_told(left_out)}; in {path}\n"
+    )
+
+
+def _fields(options: argparse.Namespace) -> tuple[str, ...]:
+    """The fields of Features that are kept."""
+    kept = {"style": options.style or options.style_maps, "patches": options.patches}
+    return ("embeddings", *(name for name, wanted in kept.items() if wanted))
+
+
+def _told(left_out: dict[str, int]) -> str:
+    return ", ".join(f"{n} {why}" for why, n in left_out.items() if n) or "none"

@@ -1,0 +1,62 @@
+"""Write a recognizer or a fusion model as one self-describing .safetensors file.
+
+    kprpe-jax export --model runs/lfw@best --output lfw.safetensors
+    kprpe-jax export --fusion runs/set_fusion --output fusion.safetensors
+
+The file holds weights and, in its metadata, the network with its fields, the input
+contract, the license and the fingerprint. It is a SPEC: --model lfw.safetensors, or
+--fusion fusion.safetensors. Nothing in it is executed.
+"""
+
+import argparse
+import pathlib
+import sys
+
+from kprpe_jax.commands import options as shared
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    shared.add_model(parser, required=False)
+    shared.add_style_maps(parser)
+    parser.add_argument(
+        "--fusion",
+        metavar="SPEC",
+        help="fusion model: NAME:FILE, a published one (`kprpe-jax models`); or a run "
+        "of set_fusion, FOLDER[@best|@last|@STEP]; average or norm with --model",
+    )
+    shared.add_output(parser, "the .safetensors file to write", required=True)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Run the export command."""
+    from kprpe_jax.fusion.files import save_model
+    from kprpe_jax.recognizers import MEANS, load_fusion, load_recognizer
+    from kprpe_jax.weights.recognizer_file import save_recognizer
+
+    if not (options.model or options.fusion):
+        raise ValueError("give --model or --fusion; got neither.")
+    output = pathlib.Path(options.output)
+    if output.suffix != ".safetensors":
+        raise ValueError(f"--output {output}: must end with .safetensors.")
+    if options.model and options.fusion and options.fusion not in MEANS:
+        raise ValueError("give one of --model and --fusion; got both.")
+    recognizer = None
+    if options.model:
+        recognizer = load_recognizer(options.model, style_maps=options.style_maps)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    if not options.fusion:
+        save_recognizer(output, recognizer)
+        sys.stdout.write(
+            f"{recognizer.name}: {recognizer.input_spec.describe()}; fingerprint "
+            f"{recognizer.fingerprint[:16]}; in {output}\n"
+        )
+        return
+    width = recognizer.shapes().embeddings.shape[-1] if recognizer else None
+    file = load_fusion(options.fusion, embed_dim=width)
+    backbone = recognizer.fingerprint if recognizer else file.backbone
+    file = save_model(output, file.model, file.variables, backbone=backbone)
+    of = f"of the recognizer {backbone[:16]}" if backbone else "of any recognizer"
+    sys.stdout.write(
+        f"{type(file.model).__name__} {file.fingerprint} {of}; in {output}\n"
+    )

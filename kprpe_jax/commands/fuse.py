@@ -1,0 +1,90 @@
+"""Fuse the photos or videos of each person into one embedding.
+
+    kprpe-jax fuse --photos PEOPLE --output embeddings --fusion average \\
+        --model mobilefacenet:mobilefacenet.npz \\
+        --detector retinaface_mnet025:retinaface_mnet025.npz
+
+PEOPLE holds a folder of photos or a video of each person. Photos are read and fused in
+batches: memory does not grow with their number. Writes PERSON.npz, the features of one
+person with the number of images, the recognizer and its contract. With --keep-state a
+stream can continue on another day: give --resume and that day's photos alone, as a
+photo that comes twice counts twice.
+"""
+
+import argparse
+import pathlib
+import sys
+
+from kprpe_jax.commands import options as shared
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    files = parser.add_argument_group("input and output")
+    shared.add_photos(files)
+    shared.add_output(files, "folder of the files; made if absent", required=True)
+    files.add_argument(
+        "--keep-state", action="store_true", help="write PERSON.state.npz, too"
+    )
+    files.add_argument(
+        "--resume",
+        action="store_true",
+        help="continue from PERSON.state.npz where it is, and write it again",
+    )
+    shared.add_on_error(files)
+    networks = parser.add_argument_group("networks")
+    shared.add_model(networks)
+    shared.add_style_maps(networks)
+    networks.add_argument(
+        "--fusion",
+        metavar="SPEC",
+        required=True,
+        help="average; norm; NAME:FILE, a published model; a file that `export` wrote; "
+        "or a run of set_fusion, FOLDER[@best|@last|@STEP]",
+    )
+    shared.add_detector(networks)
+    shared.add_faces(networks)
+    shared.add_batch_size(networks, 64)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Run the fuse command."""
+    from kprpe_jax.commands.main import RunError
+    from kprpe_jax.gallery.fuse import fuse_people
+    from kprpe_jax.recognizers import load_detector, load_fusion, load_recognizer
+
+    recognizer = load_recognizer(options.model, style_maps=options.style_maps)
+    width = recognizer.shapes().embeddings.shape[-1]
+    file = load_fusion(options.fusion, embed_dim=width)
+    detector = None
+    if options.detector:
+        detector = load_detector(
+            options.detector, min_score=options.min_score, max_side=options.max_side
+        )
+    if options.faces == "all":
+        raise ValueError("--faces must be center or largest: one face a photo is fused")
+    result = fuse_people(
+        pathlib.Path(options.photos),
+        pathlib.Path(options.output),
+        recognizer,
+        file,
+        detector,
+        faces=options.faces,
+        batch_size=options.batch_size,
+        keep_state=options.keep_state,
+        resume=options.resume,
+        on_error=options.on_error,
+    )
+    for reason in result.skipped:
+        sys.stdout.write(f"skipped {reason}\n")
+    for person, count in result.images.items():
+        sys.stdout.write(f"{person}: {count} images\n")
+    nobody = f" ({', '.join(result.without)})" if result.without else ""
+    summary = (
+        f"{len(result.images)} people fused, {len(result.without)} without a usable "
+        f"photo{nobody}; {result.used} photos used, {len(result.skipped)} skipped; in "
+        f"{options.output}"
+    )
+    if not result.images:
+        raise RunError(f"nobody was fused: {summary}")
+    sys.stdout.write(f"{summary}\n")
