@@ -1,6 +1,6 @@
 """CAFace on the features of synthetic people in video frames.
 
-python -m experiments synthetic_sequences --weights WEIGHTS
+python -m experiments synthetic_sequences --model mobilefacenet:WEIGHTS
 python train.py --config configs/set_fusion_sequences.py --workdir runs/sequences
 """
 

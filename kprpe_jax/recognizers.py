@@ -28,8 +28,8 @@ from kprpe_jax.training.runs import RunSpec, parse_run, read_config, read_origin
 from kprpe_jax.weights.published import published_recognizer, read_published
 from kprpe_jax.weights.recognizer_file import read_recognizer
 
-# Whose runs hold a recognizer.
 MEANS = {"average": "average", "norm": "norm_weighted"}  # fusion without weights
+# Whose runs hold a recognizer.
 TASKS = ("recognition", "face_recognition", "joint_alignment")
 
 

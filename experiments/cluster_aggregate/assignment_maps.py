@@ -1,9 +1,9 @@
 """Draw what CAFace does with the images of a person.
 
     python -m experiments assignment_maps --fusion fusion.safetensors \
-        --weights mobilefacenet.npz --output assignments.png [--images FOLDER]
+        --model mobilefacenet:mobilefacenet.npz [--images FOLDER]
 
-Without --images a drawn person's frames, from easy to hard, are looked at.
+Without --images the frames of a synthetic person are shown, from easy to hard.
 """
 
 import pathlib
@@ -15,21 +15,22 @@ import jax.numpy as jnp
 import numpy as np
 from absl import app, flags, logging
 
+from kprpe_jax.backbones.recognizer import Recognizer
 from kprpe_jax.core.features import Features
+from kprpe_jax.core.input_spec import to_unit_range
 from kprpe_jax.data.read_photos import read_photos
 from kprpe_jax.data.synthetic.nuisance import Severity
 from kprpe_jax.data.synthetic.sequences import render_sequence
 from kprpe_jax.fusion.aggregate import image_weights
 from kprpe_jax.fusion.cluster_aggregate import ClusterAggregate, ImageSets
-from kprpe_jax.fusion.files import FusionFile, load_model
+from kprpe_jax.fusion.files import FusionFile
+from kprpe_jax.recognizers import load_fusion, load_recognizer
 from kprpe_jax.report.assignments import plot_assignments
-from kprpe_jax.weights.extractor import KINDS, Extractor, open_extractor
 
 DIFFICULTIES = (0.5, 1.0, 1.5, 2.5)  # of the drawn person's sequences
 
-_FUSION = flags.DEFINE_string("fusion", None, "File of `export_fusion`.")
-_BACKBONE = flags.DEFINE_enum("backbone", "mobilefacenet", KINDS, "Backbone.")
-_WEIGHTS = flags.DEFINE_string("weights", None, "File of its weights.")
+_FUSION = flags.DEFINE_string("fusion", None, "Fusion model, a SPEC.")
+_MODEL = flags.DEFINE_string("model", None, "Recognizer, a SPEC (NAME:FILE).")
 _IMAGES = flags.DEFINE_string("images", None, "Folder of aligned faces of a person.")
 _PERSON = flags.DEFINE_integer("person", 1000, "Number of the drawn person.", 0)
 _OUTPUT = flags.DEFINE_string("output", "assignments.png", "Picture to write.")
@@ -49,11 +50,11 @@ class Looked(NamedTuple):
     weights: dict[str, np.ndarray]
 
 
-def look(extractor: Extractor, file: FusionFile, images: np.ndarray) -> Looked:
+def look(recognizer: Recognizer, file: FusionFile, images: np.ndarray) -> Looked:
     """Fuse one set and keep how.
 
     Args:
-      extractor: the backbone.
+      recognizer: one that reads no keypoints.
       file: a ClusterAggregate of its features.
       images: uint8 [N, H, W, 3].
     Raises: ValueError: a model of another kind.
@@ -65,10 +66,10 @@ def look(extractor: Extractor, file: FusionFile, images: np.ndarray) -> Looked:
         )
 
     @jax.jit
-    def run(backbone: Any, variables: Any, images: jax.Array):
-        features = extractor.extract(backbone, images.astype(jnp.float32) / 127.5 - 1)
+    def run(recognizer: Recognizer, variables: Any, images: jax.Array):
+        features = recognizer.features(to_unit_range(images))
         sets = ImageSets(
-            Features(features.embeddings[None], style=features.statistics[None]),
+            Features(features.embeddings[None], style=features.style[None]),
             jnp.ones((1, len(images)), bool),
         )
         assignment = file.model.apply(variables, sets, method="assignment").map
@@ -77,7 +78,7 @@ def look(extractor: Extractor, file: FusionFile, images: np.ndarray) -> Looked:
         norms = jnp.linalg.norm(features.embeddings, axis=-1)
         return assignment[0], fused.importance[0].mean(-1), weights[0], norms
 
-    outputs = run(extractor.variables, file.variables, images)
+    outputs = run(recognizer, file.variables, images)
     assignment, importance, weights, norms = jax.device_get(outputs)
     both = {"CAFace": weights, "average (norms)": norms / norms.sum()}
     return Looked(assignment, importance, both)
@@ -117,12 +118,14 @@ def main(argv: list[str]) -> None:
                 f"assignment_maps: everything is given by flags; got {argv[1:]}; see "
                 "--help"
             )
-        extractor = open_extractor(_BACKBONE.value, _WEIGHTS.value)
+        recognizer = load_recognizer(_MODEL.value)
+        width = recognizer.shapes().embeddings.shape[-1]
+        file = load_fusion(_FUSION.value, embed_dim=width)
         if _IMAGES.value is None:
             images = drawn_person(_PERSON.value)
         else:
-            images = _read(_IMAGES.value, extractor.image_size)
-        looked = look(extractor, load_model(_FUSION.value), images)
+            images = _read(_IMAGES.value, recognizer.image_size)
+        looked = look(recognizer, file, images)
         plot_assignments(images, *looked, _OUTPUT.value)
     except ValueError as e:
         sys.exit(f"error: {e}")
@@ -131,5 +134,5 @@ def main(argv: list[str]) -> None:
 
 def start() -> None:
     """Run from the command line."""
-    flags.mark_flags_as_required(["fusion", "weights"])
+    flags.mark_flags_as_required(["fusion", "model"])
     app.run(main)

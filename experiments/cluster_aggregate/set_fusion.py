@@ -30,8 +30,7 @@ from experiments.whole_run import (
 )
 from kprpe_jax import tasks
 from kprpe_jax.core import mesh as mesh_lib
-from kprpe_jax.core.features import Features
-from kprpe_jax.data.face_features import FeatureRows, read_features
+from kprpe_jax.data.features import StoredFeatures, read_features
 from kprpe_jax.evaluation.probe_sizes import ProbeResult, probe_results, sample_probes
 from kprpe_jax.fusion.weighted import WeightedFusion
 from kprpe_jax.report import set_fusion as report
@@ -75,7 +74,7 @@ class Trial:
     """
 
     def __init__(self, config: ConfigDict, gallery: str, sizes: Sequence[int]):
-        evals = config.evals
+        evals = config.evals.probes
         self.asked = {"gallery": gallery, "sizes": list(sizes)}
         read = partial(
             read_features,
@@ -84,11 +83,11 @@ class Trial:
             identities=tuple(evals.identities) or None,
         )
         enrolled, self.images = enroll(read("clean"), read("degraded"), size=max(sizes))
-        rows, labels = enrolled.embeddings, enrolled.labels
+        rows, labels = enrolled.features.embeddings, enrolled.labels
         if gallery:
             more = read_features(config.data.dir, gallery, "clean")
             more = _first_of_each(more, without=labels)
-            rows = np.concatenate([rows, more.embeddings])
+            rows = np.concatenate([rows, more.features.embeddings])
             labels = np.concatenate([labels, more.labels])
         self.gallery, self.labels, self.sizes = rows, labels, sizes
         self.probes = sample_probes(
@@ -102,7 +101,7 @@ class Trial:
         return probe_results(
             model,
             variables,
-            Features(self.images.embeddings, style=self.images.statistics),
+            self.images.features,
             self.probes,
             self.gallery,
             self.labels,
@@ -117,7 +116,7 @@ class Trial:
         )
 
 
-def _first_of_each(rows: FeatureRows, *, without: np.ndarray) -> FeatureRows:
+def _first_of_each(rows: StoredFeatures, *, without: np.ndarray) -> StoredFeatures:
     _, first = np.unique(rows.labels, return_index=True)
     first = rows.select(first)
     return first.select(~np.isin(first.labels, without))
@@ -151,7 +150,7 @@ def trained(
     task = tasks.build(config, mesh)
     state = restore_for_eval(workdir, "last", abstract_state(task, mesh), config)
     features = read_features(config.data.dir, config.data.features, "clean")
-    model = make_model(config.fusion, embed_dim=features.embeddings.shape[1])
+    model = make_model(config.fusion, embed_dim=features.features.embeddings.shape[1])
     return model, fusion_variables(state)
 
 

@@ -1,10 +1,10 @@
 """Features of drawn people before a camera, to train and test set fusion on.
 
-    python -m experiments synthetic_sequences --weights mobilefacenet.npz
+    python -m experiments synthetic_sequences --model mobilefacenet:mobilefacenet.npz
 
 writes the data sets `sequences_train` and `sequences_probes`, of different people, in
-the form of `data.precompute`: `clean` has two nearly undisturbed pictures of each
-person, `degraded` the frames of sequences that are harder and harder to recognize.
+the form that `kprpe-jax embed` writes: `clean` has two nearly undisturbed pictures of
+each person, `degraded` the frames of sequences that are harder and harder to recognize.
 """
 
 import sys
@@ -16,45 +16,47 @@ import jax.numpy as jnp
 import numpy as np
 from absl import app, flags, logging
 
-from kprpe_jax.data.face_features import write_features
+from kprpe_jax.backbones.recognizer import Recognizer
+from kprpe_jax.core.input_spec import to_unit_range
+from kprpe_jax.data.features import write_features
 from kprpe_jax.data.synthetic.faces import render_faces
 from kprpe_jax.data.synthetic.nuisance import Severity
 from kprpe_jax.data.synthetic.sequences import render_sequence
-from kprpe_jax.weights.extractor import KINDS, Extractor, open_extractor
+from kprpe_jax.evaluation.feature_rows import about, row_shapes
+from kprpe_jax.recognizers import load_recognizer
 
 CLEAN_DIFFICULTY = 0.2
 DIFFICULTIES = (1.0, 1.5, 2.0, 2.5)  # of a person's sequences, in turn
 FRAMES = 16
 PEOPLE = {"sequences_train": (0, 100), "sequences_probes": (100, 160)}
 
-_WEIGHTS = flags.DEFINE_string("weights", None, "File of the backbone's weights.")
-_BACKBONE = flags.DEFINE_enum("backbone", "mobilefacenet", KINDS, "Backbone.")
+_MODEL = flags.DEFINE_string("model", None, "Recognizer, a SPEC (NAME:FILE).")
 _DATA_DIR = flags.DEFINE_string("data_dir", "data", "Folder of all data sets.")
 _SETS = flags.DEFINE_list("sets", list(PEOPLE), "Data sets to write.")
 _SEED = flags.DEFINE_integer("seed", 0, "Of all people and pictures.", 0)
 
 
 def sequence_rows(
-    extractor: Extractor, people: range, *, seed: int
+    recognizer: Recognizer, people: range, *, seed: int
 ) -> dict[str, Iterator[dict[str, Any]]]:
-    """Rows of both splits of `face_features`.
+    """Rows of both splits of `data.features`.
 
     Args:
-      extractor: the backbone, of 112 x 112 faces.
+      recognizer: of faces of 112 pixels height that reads no keypoints.
       people: numbers of the people; labels count them from 0.
       seed: of all people and pictures.
     """
-    variables = jax.device_put(extractor.variables)
+    recognizer = jax.device_put(recognizer)
 
     @jax.jit
     def clean(person):
         people, index = jnp.full(2, person), jnp.arange(2)
         severity = severity_of(CLEAN_DIFFICULTY)
         images = render_faces(seed, people, index, severity=severity).images
-        images = images.astype(jnp.float32) / 127.5 - 1
-        features = extractor.extract(variables, images)
-        mirrored = extractor.extract(variables, images[:, :, ::-1])
-        return features._replace(embeddings=features.embeddings + mirrored.embeddings)
+        images = to_unit_range(images)
+        features = recognizer.features(images)
+        mirrored = recognizer.embed(images[:, :, ::-1])
+        return features.embeddings + mirrored, features.style
 
     @jax.jit
     def sequence(person, index, difficulty):
@@ -62,7 +64,8 @@ def sequence_rows(
         frames = render_sequence(
             seed, person, index, num_frames=FRAMES, severity=severity
         )
-        return extractor.extract(variables, frames.images / 127.5 - 1)
+        features = recognizer.features(frames.images / 127.5 - 1)
+        return features.embeddings, features.style
 
     def pictures(label: int, person: int):
         for place, features in enumerate(_rows(clean(person))):
@@ -87,8 +90,8 @@ def severity_of(difficulty: Any) -> Severity:
 
 
 def _rows(features: Any) -> Iterator[dict[str, np.ndarray]]:
-    for embedding, statistics in zip(*jax.device_get(features), strict=True):
-        yield {"embedding": embedding, "statistics": statistics}
+    for embedding, style in zip(*jax.device_get(features), strict=True):
+        yield {"embedding": embedding, "style": style}
 
 
 def main(argv: list[str]) -> None:
@@ -105,19 +108,15 @@ def main(argv: list[str]) -> None:
                 f"synthetic_sequences: --sets must be some of {', '.join(PEOPLE)}; got "
                 f"{','.join(_SETS.value)}"
             )
-        extractor = open_extractor(_BACKBONE.value, _WEIGHTS.value)
+        recognizer = load_recognizer(_MODEL.value)
         for name in _SETS.value:
             first, last = PEOPLE[name]
             path = write_features(
-                sequence_rows(extractor, range(first, last), seed=_SEED.value),
+                sequence_rows(recognizer, range(first, last), seed=_SEED.value),
                 name=name,
                 data_dir=_DATA_DIR.value,
-                sizes=extractor.sizes(),
-                origin={
-                    "backbone": extractor.kind,
-                    "fingerprint": extractor.fingerprint,
-                    "seed": _SEED.value,
-                },
+                shapes=row_shapes(recognizer, ("embeddings", "style")),
+                origin={**about(recognizer), "seed": _SEED.value},
             )
             sys.stdout.write(f"{name}: {last - first} people; in {path}\n")
     except ValueError as e:
@@ -126,5 +125,5 @@ def main(argv: list[str]) -> None:
 
 def start() -> None:
     """Run from the command line."""
-    flags.mark_flags_as_required(["weights"])
+    flags.mark_flags_as_required(["model"])
     app.run(main)

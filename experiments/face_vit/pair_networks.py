@@ -99,10 +99,10 @@ def network_config(config: ConfigDict, train: Images, seed: int) -> ConfigDict:
     config = config.copy_and_resolve_references()
     config.unlock()
     config.seed = seed
-    config.data.name = config.evals.name = "memory"
+    config.data.name = config.evals.pairs.dataset = "memory"
     config.data.num_classes = int(train.labels.max()) + 1
-    config.data.train_split, config.evals.split = "train", "test"
-    config.data.train_identities = config.evals.identities = ()
+    config.data.train_split, config.evals.pairs.split = "train", "test"
+    config.data.train_identities = config.evals.pairs.identities = ()
     if not config.model.window_size:
         config.data.input = "patches"
         config.model.num_patches, config.model.width = train.patches.shape[1:]

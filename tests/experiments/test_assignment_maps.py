@@ -1,24 +1,30 @@
-"""Pictures of assignments, with a backbone that only looks at brightness."""
+"""Pictures of assignments, with a recognizer that reads brightness alone."""
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from experiments.cluster_aggregate.assignment_maps import look
+from kprpe_jax.backbones.network import Network
+from kprpe_jax.backbones.recognizer import Recognizer
+from kprpe_jax.core.features import Features
+from kprpe_jax.core.input_spec import InputSpec
 from kprpe_jax.fusion.files import FusionFile
 from kprpe_jax.fusion.weighted import WeightedFusion
 from kprpe_jax.report.assignments import plot_assignments
-from kprpe_jax.weights.extractor import Extractor, Features
 from tests.fusion.tiny import CHANNELS, D, draw_variables, tiny_model
 
 
-def _extract(variables, images):
-    brightness = images.mean((1, 2, 3))[:, None]
-    statistics = jnp.broadcast_to(brightness[..., None], (len(images), CHANNELS, 2))
-    return Features(1 + brightness * jnp.arange(D), statistics)
+class Brightness(Network):
+    """Embeds the mean brightness; its style is the same in all channels."""
+
+    def features(self, images, keypoints=None, *, train=False, style_maps=()):
+        brightness = images.mean((1, 2, 3))[:, None]
+        style = jnp.broadcast_to(brightness[..., None], (len(images), CHANNELS, 2))
+        return Features(1 + brightness * jnp.arange(D), style=style)
 
 
-EXTRACTOR = Extractor("brightness", {}, _extract, (4, 4), "")
+BRIGHTNESS = Recognizer({}, Brightness(), InputSpec((4, 4)), "brightness")
 
 
 @pytest.mark.slow
@@ -26,7 +32,7 @@ def test_shares_and_weights_of_each_image(rng):
     model = tiny_model()
     file = FusionFile(model, draw_variables(model, rng), "", "")
     images = rng.integers(0, 256, (5, 4, 4, 3), np.uint8)
-    looked = look(EXTRACTOR, file, images)
+    looked = look(BRIGHTNESS, file, images)
     assert looked.assignment.shape == (3, 5)
     np.testing.assert_allclose(looked.assignment.sum(0), 1, rtol=1e-5)
     np.testing.assert_allclose(looked.importance.sum(), 1, rtol=1e-5)
@@ -42,7 +48,7 @@ def test_shares_and_weights_of_each_image(rng):
 def test_other_models_have_no_assignments():
     file = FusionFile(WeightedFusion(D), {}, "", "")
     with pytest.raises(ValueError, match="got WeightedFusion, which has no assignmen"):
-        look(EXTRACTOR, file, np.zeros((1, 4, 4, 3), np.uint8))
+        look(BRIGHTNESS, file, np.zeros((1, 4, 4, 3), np.uint8))
 
 
 def test_a_picture_is_written(rng, tmp_path):

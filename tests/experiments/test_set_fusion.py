@@ -12,9 +12,9 @@ from tests.tasks import made_features
 @pytest.mark.slow
 def test_a_study_trains_searches_and_goes_on(tmp_path):
     config = made_features.make_config(
-        **{"evals.in_training": ("probes",), "evals.sizes": (8,)}
+        **{"evals.in_training": ("probes",), "evals.probes.sizes": (8,)}
     )
-    trial = study.Trial(config, "drawn", [1, 8])
+    trial = study.Trial(config, "made", [1, 8])
     assert trial.describe() == "8 probes of 2 people, searched among 10 people."
     runs = []
     for method in ("average", "cluster_aggregate"):
@@ -48,8 +48,8 @@ def test_probes_of_another_trial_are_refused(tmp_path):
     more = study.Trial(config, "", [1, 4, 8])
     with pytest.raises(ValueError, match=r"must be of .*\[1, 4, 8\].*take another --o"):
         study.run_one(config, more, tmp_path, "average", 0)
-    config.evals.repeats += 1
-    with pytest.raises(ValueError, match=r"holds a run whose evals\.repeats is"):
+    config.evals.probes.repeats += 1
+    with pytest.raises(ValueError, match=r"a run whose evals\.probes\.repeats is"):
         study.run_one(config, few, tmp_path, "average", 0)
 
 

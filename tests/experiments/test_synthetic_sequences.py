@@ -1,4 +1,4 @@
-"""Rows of drawn sequences, with a backbone that only looks at brightness."""
+"""Rows of drawn sequences, with a recognizer that reads brightness alone."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -9,20 +9,28 @@ from experiments.cluster_aggregate.synthetic_sequences import (
     FRAMES,
     sequence_rows,
 )
-from kprpe_jax.weights.extractor import Extractor, Features
+from kprpe_jax.backbones.network import Network
+from kprpe_jax.backbones.recognizer import Recognizer
+from kprpe_jax.core.features import Features
+from kprpe_jax.core.input_spec import InputSpec
 
 
-def _extract(variables, images):
-    brightness = images.mean((1, 2))  # [B, 3]
-    return Features(brightness, jnp.zeros((len(images), 1, 2)))
+class Brightness(Network):
+    """Embeds the mean color."""
+
+    def __call__(self, images, keypoints=None, *, train=False):
+        return images.mean((1, 2))
+
+    def features(self, images, keypoints=None, *, train=False, style_maps=()):
+        return Features(self(images), style=jnp.zeros((len(images), 1, 2)))
 
 
 @pytest.mark.slow
 def test_rows_of_people_and_their_frames():
-    extractor = Extractor("brightness", {}, _extract, (112, 112), "")
+    recognizer = Recognizer({}, Brightness(), InputSpec((112, 112)), "brightness")
     rows = {
         split: list(rows)
-        for split, rows in sequence_rows(extractor, range(5, 7), seed=0).items()
+        for split, rows in sequence_rows(recognizer, range(5, 7), seed=0).items()
     }
     assert [row["label"] for row in rows["clean"]] == [0, 0, 1, 1]
     assert [row["photo"] for row in rows["clean"]] == [0, 1, 2, 3]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from kprpe_jax.configs import pair_matching
-from kprpe_jax.data.face_patches import write_patches
+from kprpe_jax.data.features import write_features
 from kprpe_jax.gallery import enroll, explain, identify, second_stage
 from kprpe_jax.gallery.encoder import mobilefacenet_encoder
 from kprpe_jax.gallery.gallery import Gallery
@@ -124,7 +124,7 @@ def test_runs_that_do_not_fit(folder, trained, capsys):  # noqa: F811
             "wide": {"model.width": 8},
             "many": {"model.num_patches": 3},
             "windows": {"model.window_size": 8},
-            "cnn": {"backbone.trained": True},
+            "cnn": {"train_backbone": True},
         }.items()
     }
     cases = {
@@ -181,13 +181,22 @@ def test_a_run_on_patches_ranks_a_gallery(tmp_path, capsys, monkeypatch):
     photos = sorted((tmp_path / "people").glob("*/*.png"))
     faces = embed([prepare(read_photo(str(path))) for path in photos])
     rows = [
-        dict(patches=patch.astype(np.float16), embedding=embedding, label=at // 2)
+        dict(
+            patches=patch.astype(np.float16),
+            embedding=embedding,
+            label=at // 2,
+            photo=at,
+        )
         for at, (patch, embedding) in enumerate(
             zip(faces.patches, faces.embeddings, strict=True)
         )
     ]
-    write_patches(
-        iter(rows), name="p", data_dir=tmp_path, sizes=(42, 512, 128), origin={}
+    write_features(
+        {"clean": iter(rows)},
+        name="p",
+        data_dir=tmp_path,
+        shapes={"patches": (42, 512), "embedding": (128,)},
+        origin={},
     )
     config = pair_matching.get_config()
     config.update_from_flattened_dict(
@@ -202,8 +211,8 @@ def test_a_run_on_patches_ranks_a_gallery(tmp_path, capsys, monkeypatch):
             "model.mlp_dim": 16,
             "model.output_dim": 16,
             "evals.in_training": (),
-            "evals.identities": (),
-            "evals.pairs": 10,
+            "evals.pairs.identities": (),
+            "evals.pairs.count": 10,
             "checkpoint.every_steps": 2,
         }  # fmt: skip
     )

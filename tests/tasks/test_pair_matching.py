@@ -20,7 +20,7 @@ from kprpe_jax.training import loop
 from kprpe_jax.training.config import load_config
 from kprpe_jax.training.evaluate import evaluate
 from kprpe_jax.training.optimizer import make_schedule
-from kprpe_jax.weights import face_vit
+from kprpe_jax.weights import export_weights
 from tests.quick import quick_jit
 from tests.tasks import drawn_people, made_patches
 from tests.tasks.tiny import one_device
