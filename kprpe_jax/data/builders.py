@@ -14,6 +14,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import tensorflow_datasets as tfds
+import tqdm
 
 from kprpe_jax.data import idx, keypoints
 
@@ -178,7 +179,9 @@ def _rows(images: np.ndarray, labels: np.ndarray) -> Iterator[tuple[int, dict]]:
     """Yield (key, features) of uint8 [N, 28, 28] images."""
     images = images[..., None]
     points = keypoints.box_keypoints(images)
-    for i, (image, label) in enumerate(zip(images, labels, strict=True)):
+    rows = zip(images, labels, strict=True)
+    rows = tqdm.tqdm(rows, total=len(images), unit=" images", disable=None)
+    for i, (image, label) in enumerate(rows):
         yield (
             i,
             {

@@ -6,9 +6,13 @@ import sys
 
 import numpy as np
 import pytest
+import tensorflow_datasets as tfds
+from ml_collections import ConfigDict
 
+from kprpe_jax import registry
 from kprpe_jax.data import store
 from kprpe_jax.data.prepare import prepare
+from kprpe_jax.training.loop import prepare_data
 
 SHARD = "digits/1.0.0/digits-test.array_record-00000-of-00001"
 
@@ -43,6 +47,43 @@ def test_prepare_refuses_what_it_does_not_know(tmp_path, name, builder_args, mat
     with pytest.raises(ValueError, match=match):
         prepare(name, tmp_path, **builder_args)
     assert not list(tmp_path.iterdir())
+
+
+class Squares(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    """A data set of one file: number and square."""
+
+    VERSION = tfds.core.Version("1.0.0")
+
+    def __init__(self, *, count=3, **kwargs):
+        self._count = count
+        super().__init__(**kwargs)
+
+    def _info(self):
+        return tfds.core.DatasetInfo(
+            builder=self,
+            features=tfds.features.FeaturesDict({"square": np.int32, "id": np.int32}),
+            metadata=tfds.core.MetadataDict(count=self._count),
+            disable_shuffling=True,
+        )
+
+    def _split_generators(self, dl_manager):
+        return {"train": self._generate_examples()}
+
+    def _generate_examples(self):
+        for i in range(self._count):
+            yield i, {"square": i * i, "id": i}
+
+
+def test_a_data_set_is_one_builder_and_one_line_of_the_registry(tmp_path, monkeypatch):
+    monkeypatch.setitem(registry.DATA_SETS, "squares", f"{__name__}:Squares")
+    data = {"name": "squares", "dir": str(tmp_path), "builder": {"count": 5}}
+    prepare_data(ConfigDict({"data": data}))
+    rows = store.open_split(tmp_path, "squares", "train")
+    assert [int(row["square"]) for row in rows] == [0, 1, 4, 9, 16]
+    with pytest.raises(ValueError, match=r"made from \{'count': 3\}; it was from"):
+        prepare("squares", tmp_path, count=3)
+    with pytest.raises(ValueError, match=r"must be of \['count'\]; got \['size'\]"):
+        prepare("squares", tmp_path, size=3)
 
 
 def test_absent_sets_and_splits_are_named(digits_dir, tmp_path):
