@@ -6,6 +6,7 @@ import importlib
 import re
 import sys
 from collections.abc import Sequence
+from functools import partial
 from types import ModuleType
 from typing import NoReturn
 
@@ -40,7 +41,9 @@ def make_parser(verb: str, module: ModuleType) -> Parser:
     parser = Parser(
         prog=f"kprpe-jax {verb}",
         description=(module.__doc__ or "").strip(),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=partial(
+            argparse.RawDescriptionHelpFormatter, max_help_position=28, width=100
+        ),
         allow_abbrev=False,
     )
     module.add_options(parser)
