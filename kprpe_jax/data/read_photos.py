@@ -116,7 +116,7 @@ def _read_video(
     except ImportError as error:
         raise ValueError(
             f"{path}: videos need OpenCV, which is not installed; "
-            "pip install 'kprpe-jax[video]'."
+            "pip install opencv-python-headless."
         ) from error
     video = cv2.VideoCapture(os.fspath(path))
     number = 0
