@@ -152,10 +152,11 @@ def _split_spec(option: str, spec: str) -> tuple[str, str]:
     """NAME:FILE."""
     name, colon, path = spec.partition(":")
     if not colon:
+        exported = "" if option == "--detector" else " a file that `export` wrote,"
         raise ValueError(
             f"{option} {spec}: must be NAME:FILE, a published network with its "
-            "weights, a file that `export` wrote, or the folder of a run, "
-            "FOLDER[@CHECKPOINT]; got none of these."
+            f"weights,{exported} or the folder of a run, FOLDER[@CHECKPOINT]; got none "
+            "of these."
         )
     return name, path
 
