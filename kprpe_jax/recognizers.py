@@ -1,4 +1,4 @@
-"""Load recognizers, detectors and fusion models: published ones, files, or runs."""
+"""Load recognizers, detectors, fusion models, matchers: published, files, or runs."""
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -15,11 +15,13 @@ from kprpe_jax.detection.detector import (
 from kprpe_jax.detection.differentiable_aligner import DifferentiableAligner
 from kprpe_jax.fusion.files import FusionFile, load_model, make_fusion
 from kprpe_jax.fusion.weighted import WeightedFusion
+from kprpe_jax.matching.matchers import PairMatcher
 from kprpe_jax.tasks import (
     image_sets,
     joint_alignment,
     landmarks,
     networks,
+    pair_matching,
     set_fusion,
 )
 from kprpe_jax.tasks.recognition import backbone_collections
@@ -146,6 +148,39 @@ def _read_fusion_run(run: RunSpec) -> FusionFile:
         {"params": params.get("fusion", {}), **collections},
         backbone=origin.get("fingerprint", ""),
     )
+
+
+def load_matcher(spec: str) -> PairMatcher:
+    """Load a network of two images that compares patches.
+
+    Args:
+      spec: FOLDER[@CHECKPOINT], a run of the task `pair_matching`, as `load_recognizer`
+        takes it; or NAME:FILE, a published one (`registry.NETWORKS`) with its weights.
+    Raises: ValueError: as `load_recognizer`.
+    """
+    run = parse_run(spec)
+    if run is None:
+        name, path = _split_spec("--matcher", spec)
+        return PairMatcher(*read_published(name, path, "pair matcher")[1:])
+    config = read_config(run.workdir)
+    if config.task != "pair_matching":
+        raise ValueError(
+            f"--matcher {run}: must be a run of pair_matching; got one of "
+            f"{config.task}; name another run."
+        )
+    if config.train_backbone:
+        raise ValueError(
+            f"--matcher {run}: must read the patches of a recognizer; got a run that "
+            "trained its own CNN; name one that was trained on patches."
+        )
+    _, params, collections = restore_arrays(
+        run.workdir,
+        run.checkpoint,
+        config,
+        lambda path: path.startswith(("params/transformer/", "collections/")),
+    )
+    variables = pair_matching.transformer_variables(params, collections)
+    return PairMatcher(pair_matching.make_model(config.model), variables)
 
 
 def _split_spec(option: str, spec: str) -> tuple[str, str]:

@@ -3,7 +3,7 @@
 Source: DeepFace-EMD, Eq. 5.1, on the protocol of LFW.
 
     python -m experiments patch_verification --dataset lfw_pairs \
-        --weights mobilefacenet.npz --output reports/patch_verification
+        --model mobilefacenet:mobilefacenet.npz --output reports/patch_verification
 
 The data set has a list of pairs (`kprpe-jax import --pairs`, or a verification .bin).
 """
@@ -17,20 +17,21 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 
+from experiments.command import run
 from experiments.deepface_emd.reranking_features import (
     Network,
     PhotoFeatures,
-    named_network,
+    load_network,
     select,
 )
 from experiments.deepface_emd.reranking_photos import SIDE
 from experiments.deepface_emd.reranking_scores import WEIGHTINGS, pair_scores
+from kprpe_jax.commands.options import add_model
 from kprpe_jax.data.faces import FaceRows
 from kprpe_jax.data.pair_sets import PairSet, open_pair_set
 from kprpe_jax.evaluation.roc import roc_curve, tar_at_far
 from kprpe_jax.evaluation.scores import pair_similarity
 from kprpe_jax.evaluation.verification import fold_accuracy
-from kprpe_jax.gallery.command import add_network, run
 from kprpe_jax.report.reranking import NAMES
 
 ALPHAS = (0.0, 0.3, 0.5, 0.7, 1.0)
@@ -122,7 +123,7 @@ def table(results: dict[str, dict[str, dict[str, float]]]) -> str:
 
 def _study(options: argparse.Namespace) -> None:
     pairs = open_pair_set(options.data_dir, options.dataset, image_size=(SIDE, SIDE))
-    network = named_network(options)
+    network = load_network(options.model)
     features, known = embed_all(pairs.faces, network)
     names = [name for name in WEIGHTINGS if known or name != "landmarks"]
     results = verify_by_patches(features, pairs, weightings=names)
@@ -142,7 +143,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add = parser.add_argument
     add("--dataset", required=True, help="an import with a list of pairs")
     add("--data_dir", default="data", help="folder of all data sets")
-    add_network(parser)
+    add_model(parser)
     add("--output", default="reports/patch_verification", help="folder of the report")
     run(parser, _study, arguments)
 

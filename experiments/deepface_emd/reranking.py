@@ -3,10 +3,10 @@
 Source: DeepFace-EMD, Sec. 5.2.
 
     python -m experiments reranking --archive lfw.tar.gz --points points.npz \
-        --weights mobilefacenet.npz --output reports/reranking
+        --model mobilefacenet:mobilefacenet.npz --output reports/reranking
 
 or, in place of LFW's archive, an imported data set (--dataset), and in place of
-published weights a run on faces (--config and --workdir). Features and scores stay in
+published weights a run on faces (--model runs/faces). Features and scores stay in
 OUTPUT/cache; a study that was stopped goes on there.
 """
 
@@ -18,12 +18,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from experiments.command import run
 from experiments.deepface_emd.reranking_features import (
     Network,
     PhotoFeatures,
     claim_cache,
     embed_photos,
-    named_network,
+    load_network,
     select,
 )
 from experiments.deepface_emd.reranking_photos import Photos, read_dataset, read_lfw
@@ -36,8 +37,8 @@ from experiments.deepface_emd.reranking_sweeps import (
     sweep_depth,
 )
 from experiments.deepface_emd.reranking_trial import K, Trial, count_all
+from kprpe_jax.commands.options import add_model
 from kprpe_jax.evaluation.altered import ALTERATIONS
-from kprpe_jax.gallery.command import add_network, run
 from kprpe_jax.matching.two_stage import first_stage
 from kprpe_jax.report import reranking as report
 
@@ -183,7 +184,7 @@ def _read_kinds(text: str) -> dict[str, int]:
 def _study(options: argparse.Namespace) -> None:
     kinds = _read_kinds(options.queries)
     photos = _read_photos(options)
-    network = named_network(options)
+    network = load_network(options.model)
     output = pathlib.Path(options.output)
     results = run_study(
         photos, network, output, kinds, swept=options.swept, alone=options.alone
@@ -203,7 +204,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add("--dataset", help="an imported data set instead, NAME or NAME:SPLIT")
     add("--data_dir", default="data", help="folder of all data sets")
     add("--identities", help="of the data set: labels first,last")
-    add_network(parser)
+    add_model(parser)
     add("--output", default="reports/reranking", help="folder of the report")
     add(
         "--queries",

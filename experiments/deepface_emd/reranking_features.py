@@ -1,7 +1,5 @@
-"""Networks and features behind `reranking`, kept on disk between runs."""
+"""The network and the features behind `reranking`, kept on disk between runs."""
 
-import argparse
-import os
 import pathlib
 from collections.abc import Callable
 from functools import partial
@@ -14,13 +12,11 @@ from jax import Array
 from numpy.lib.format import open_memmap
 
 from experiments.deepface_emd.reranking_photos import SIDE, Photos
-from kprpe_jax import registry
+from kprpe_jax.backbones.mobilefacenet import MobileFaceNet
 from kprpe_jax.core.features import Features
 from kprpe_jax.data.importers.decode import decode_rgb
-from kprpe_jax.gallery.command import read_encoder
-from kprpe_jax.gallery.encoder import Encoder, fingerprint
 from kprpe_jax.matching.patch_weights import landmark_density
-from kprpe_jax.weights import import_weights
+from kprpe_jax.recognizers import load_recognizer
 
 # (rng, images [B, 112, 112, 3], keypoints) -> the same two
 Change = Callable[[Array, Array, Array], tuple[Array, Array]]
@@ -53,69 +49,37 @@ class Network(NamedTuple):
     embed: Callable[[Array, Array], PhotoFeatures]
 
 
-def mobilefacenet_network(weights: str | os.PathLike) -> Network:
-    """MobileFaceNet with published weights, which reads the middle 96 columns.
+def load_network(spec: str) -> Network:
+    """The network of a SPEC, as `load_recognizer` takes it.
 
-    `pooled` is what its global depthwise convolution gives.
+    `pooled` is what MobileFaceNet's global depthwise convolution gives; of others it is
+    the mean of the patches.
 
-    Raises: ValueError: as `import_weights`.
+    Raises: ValueError: as `load_recognizer`; it does not read 112 x 112 faces or their
+      middle columns.
     """
-    model = registry.network("mobilefacenet").make()
-    variables = import_weights(model, weights)
-    spec = registry.network("mobilefacenet").input_spec
-
-    def embed(images: Array, keypoints: Array) -> PhotoFeatures:
-        images, keypoints = spec.apply(images, keypoints)
-        maps = model.apply(variables, images, method="feature_maps")["conv3"]
-        pooled = model.apply(variables, maps, method=lambda m, x: m.pool(x, False))
-        faces = Features(
-            model.apply(variables, maps, method="embed_map"),
-            maps.reshape(len(maps), -1, maps.shape[-1]),
-        )
-        density = landmark_density(keypoints, maps.shape[1:3])
-        return PhotoFeatures(faces, pooled.reshape(len(maps), -1), density)
-
-    return Network(fingerprint(repr(model), variables), embed)
-
-
-def encoder_network(encoder: Encoder) -> Network:
-    """A network of a run; `pooled` is the mean of the patches.
-
-    Raises: ValueError: it does not read 112 x 112 faces or their middle columns.
-    """
-    if encoder.image_size[0] != SIDE or encoder.image_size[1] > SIDE:
+    recognizer = load_recognizer(spec)
+    height, width = recognizer.image_size
+    if height != SIDE or width > SIDE:
         raise ValueError(
             f"reranking: the network must read faces of {SIDE} x {SIDE} pixels, or "
-            f"their middle columns; got {encoder.image_size}; train one that does."
+            f"their middle columns; got {recognizer.image_size}; train one that does."
         )
 
     def embed(images: Array, keypoints: Array) -> PhotoFeatures:
-        images, keypoints = _middle(images, keypoints, encoder.image_size)
-        faces = encoder.embed(images, keypoints)
-        density = landmark_density(keypoints, encoder.grid)
-        return PhotoFeatures(faces, faces.patches.mean(1), density)
+        features = recognizer.features(images, keypoints)
+        patches, grid = features.patches, recognizer.grid
+        pooled = patches.mean(1)
+        if isinstance(recognizer.module, MobileFaceNet):
+            maps = patches.reshape(len(patches), *grid, -1)
+            pooled = recognizer.module.apply(
+                recognizer.variables, maps, method=lambda m, x: m.pool(x, False)
+            ).reshape(len(patches), -1)
+        density = landmark_density(features.keypoints, grid)
+        faces = Features(features.embeddings, patches)
+        return PhotoFeatures(faces, pooled, density)
 
-    return Network(encoder.fingerprint, embed)
-
-
-def named_network(options: argparse.Namespace) -> Network:
-    """The network that a command's options name (`add_network`).
-
-    Raises: ValueError: as `read_encoder`, `mobilefacenet_network` and
-      `encoder_network`.
-    """
-    if options.weights is not None and options.workdir is None:
-        return mobilefacenet_network(options.weights)
-    return encoder_network(read_encoder(options))
-
-
-def _middle(
-    images: Array, keypoints: Array, size: tuple[int, int]
-) -> tuple[Array, Array]:
-    """The middle columns of an aligned photo, and its keypoints there."""
-    left = (SIDE - size[1]) // 2
-    moved = (keypoints * SIDE - jnp.array([left, 0])) / jnp.array(size[::-1])
-    return images[:, :, left : left + size[1]], moved
+    return Network(recognizer.fingerprint, embed)
 
 
 def claim_cache(cache: pathlib.Path, network: Network, photos: Photos) -> None:

@@ -2,7 +2,7 @@
 
     python -m experiments pair_matching --networks h1,h2,h2l,v --seeds 0,1,2 \
         --config configs/pair_matching.py --archive lfw.tar.gz --points points.npz \
-        --weights mobilefacenet.npz --output reports/pair_matching
+        --model mobilefacenet:mobilefacenet.npz --output reports/pair_matching
 
 or, in place of LFW's archive, an imported data set (--dataset synthetic_faces). One
 half of the people trains, the other is verified and searched: C by the CNN's cosine, D
@@ -23,11 +23,12 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
+from experiments.command import run
 from experiments.deepface_emd.reranking_features import (
     Network,
     claim_cache,
     embed_photos,
-    mobilefacenet_network,
+    load_network,
 )
 from experiments.deepface_emd.reranking_photos import Photos, read_dataset, read_lfw
 from experiments.deepface_emd.reranking_trial import Trial
@@ -40,12 +41,12 @@ from experiments.face_vit.pair_networks import (
     train_network,
 )
 from experiments.whole_run import check_different, whole_numbers
+from kprpe_jax.commands.options import add_model
 from kprpe_jax.core.features import Features
 from kprpe_jax.data.importers.decode import decode_rgb
 from kprpe_jax.evaluation.altered import ALTERATIONS
 from kprpe_jax.evaluation.pairs import Pairs, sample_pairs
 from kprpe_jax.evaluation.retrieval import count_relevant
-from kprpe_jax.gallery.command import run
 from kprpe_jax.matching.candidates import score_candidates
 from kprpe_jax.matching.nearest import Ranking
 from kprpe_jax.matching.two_stage import first_stage
@@ -306,7 +307,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add("--data_dir", default="data", help="folder of all data sets")
     add("--split", default="train", help="of the data set")
     add("--people", type=int, default=0, help="of the data set, the first; 0 = all")
-    add("--weights", required=True, help="weights of MobileFaceNet")
+    add_model(parser)
     add("--config", default="configs/pair_matching.py", help="of the networks")
     add("--networks", default="h1,h2,h2l", help="that the config knows")
     add("--seeds", default="0", help="of each network")
@@ -335,7 +336,7 @@ def _main(options: argparse.Namespace) -> None:
     output = pathlib.Path(options.output)
     results = run_study(
         photos,
-        mobilefacenet_network(options.weights),
+        load_network(options.model),
         output,
         config=options.config,
         overrides=options.overrides,

@@ -16,12 +16,13 @@ from kprpe_jax.core import mesh as mesh_lib
 from kprpe_jax.core.features import Features
 from kprpe_jax.core.unit import unit
 from kprpe_jax.data.store import Rows
-from kprpe_jax.gallery.pair_run import read_pair_run
 from kprpe_jax.matching.earth_movers import match_faces
 from kprpe_jax.matching.sinkhorn import FAST
 from kprpe_jax.matching.two_image import OneImage, score_pairs
+from kprpe_jax.recognizers import load_matcher
 from kprpe_jax.tasks import pair_matching
 from kprpe_jax.training import loop
+from kprpe_jax.training.runs import read_config
 
 
 class Images(NamedTuple):
@@ -131,9 +132,10 @@ def train_network(
 def read_network(workdir: pathlib.Path) -> Trained:
     """Read the last checkpoint of a run without a CNN of its own.
 
-    Raises: ValueError: as `read_pair_run`.
+    Raises: ValueError: as `load_matcher` and `read_config`.
     """
-    config, model, variables = read_pair_run(workdir)
+    config = read_config(workdir)
+    model, variables, _ = load_matcher(f"{workdir}@last")
     inputs = _patches if config.data.input == "patches" else _pixels
     if isinstance(model, OneImage):
         embed = jax.jit(lambda x: unit(model.apply(variables, x)))

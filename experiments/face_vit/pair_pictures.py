@@ -1,7 +1,7 @@
 """Pictures of why two drawn faces match, by those of `pair_matching`.
 
     python -m experiments pair_pictures --people 200 \
-        --weights mobilefacenet.npz --output reports/pair_matching_drawn \
+        --model mobilefacenet:mobilefacenet.npz --output reports/pair_matching_drawn \
         --figures docs/figures
 
 OUTPUT is that study's, of --dataset synthetic_faces with as many people: its runs are
@@ -21,7 +21,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from experiments.deepface_emd.reranking_features import mobilefacenet_network
+from experiments.command import run
+from experiments.deepface_emd.reranking_features import load_network
 from experiments.deepface_emd.reranking_photos import read_dataset
 from experiments.face_vit.pair_matching import KINDS, Test, prepare
 from experiments.face_vit.pair_networks import (
@@ -30,8 +31,8 @@ from experiments.face_vit.pair_networks import (
     Trained,
     read_network,
 )
+from kprpe_jax.commands.options import add_model
 from kprpe_jax.core.features import Features
-from kprpe_jax.gallery.command import run
 from kprpe_jax.matching.candidates import score_candidates
 from kprpe_jax.matching.earth_movers import match_faces
 from kprpe_jax.matching.explanations import (
@@ -207,7 +208,7 @@ def draw(options: argparse.Namespace) -> dict[str, Any]:
         options.data_dir, "synthetic_faces", "train", identities=(0, options.people)
     )
     output, figures = pathlib.Path(options.output), pathlib.Path(options.figures)
-    network = mobilefacenet_network(options.weights)
+    network = load_network(options.model)
     _, test = prepare(
         photos, network, output / "cache", kinds=KINDS,
         num_pairs=options.pairs, num_queries=options.queries,
@@ -262,7 +263,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add = parser.add_argument
     add("--data_dir", default="data", help="folder of all data sets")
     add("--people", type=int, default=200, help="the first of synthetic_faces")
-    add("--weights", required=True, help="weights of MobileFaceNet")
+    add_model(parser)
     add("--networks", default="v,h1,h2l", help="runs of the study with seed 0")
     add("--queries", type=int, default=100, help="as in the study")
     add("--pairs", type=int, default=600, help="as in the study")

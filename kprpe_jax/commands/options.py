@@ -44,14 +44,16 @@ def add_detector(parser: argparse._ActionsContainer, *, required: bool = False) 
     )
 
 
-def add_faces(parser: argparse._ActionsContainer) -> None:
+def add_faces(
+    parser: argparse._ActionsContainer, *, choices: tuple[str, ...] = FACES
+) -> None:
     """--faces center|largest|all."""
     parser.add_argument(
         "--faces",
-        choices=FACES,
+        choices=choices,
         default="center",
-        help="of a photo: the one nearest to its center (the default), the largest, or "
-        "all",
+        help="of a photo: the one nearest to its center (the default), the largest"
+        + (", or all" if "all" in choices else ""),
     )
 
 

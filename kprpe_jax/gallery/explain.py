@@ -1,202 +1,171 @@
-"""Why a photo matches: identification as one HTML page, flow or heat of the patches.
+"""Explain why photos match: what a page of matches shows."""
 
-    python -m kprpe_jax.gallery.explain --gallery people.gallery \
-        --photos photo.jpg --weights mobilefacenet.npz --gallery_photos PHOTOS \
-        --page why.html
-
-PHOTOS is the folder that was enrolled: a gallery keeps no pictures. Photos without
---detector must be aligned.
-"""
-
-import argparse
 import os
 import pathlib
-import sys
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
-from kprpe_jax.core.features import Features
-from kprpe_jax.data.read_photos import find_photos
-from kprpe_jax.gallery.command import (
-    add_ranking,
-    make_parser,
-    read_encoder,
-    read_prepare,
-    read_second_stage,
-    run,
-)
-from kprpe_jax.gallery.encoder import Encoder
-from kprpe_jax.gallery.gallery import Contents, Gallery
-from kprpe_jax.gallery.identify import identify
-from kprpe_jax.gallery.photos import (
-    Prepare,
-    embed_faces,
-    read_photo,
-)
-from kprpe_jax.gallery.second_stage import (
-    Explanation,
-    SecondStage,
-    earth_movers_stage,
-)
-from kprpe_jax.report.match_page import Candidate, Query, write_match_page
+from kprpe_jax.backbones.recognizer import Recognizer
+from kprpe_jax.core.features import Features, take
+from kprpe_jax.core.input_spec import to_bytes
+from kprpe_jax.data.read_photos import read_photos
+from kprpe_jax.detection.detector import Detector
+from kprpe_jax.detection.photo_faces import read_faces
+from kprpe_jax.gallery.gallery import Gallery
+from kprpe_jax.gallery.header import GalleryContents
+from kprpe_jax.gallery.identify import check_candidates
+from kprpe_jax.gallery.photos import BATCH, embed_photos, list_photos
+from kprpe_jax.matching.matchers import EarthMoversMatcher, Explanation, Matcher
+from kprpe_jax.matching.nearest import ExactIndex, Ranking
+from kprpe_jax.matching.two_stage import explain_two_stage, first_stage
+from kprpe_jax.report.match_page import Candidate, Query
+
+# Photo of the gallery -> its aligned face, uint8 [H, W, 3], or None
+ReadPicture = Callable[[str], np.ndarray | None]
 
 
-def explain_photos(
-    photos: Sequence[str],
+def explain(
     gallery: Gallery,
-    encoder: Encoder,
-    prepare: Prepare,
+    photos: str | os.PathLike,
+    recognizer: Recognizer,
+    detector: Detector | None = None,
     *,
     gallery_photos: str | os.PathLike | None = None,
     ranks: int = 5,
-    second: SecondStage | None = None,
-    **options: Any,
-) -> list[Query]:
-    """Answer photos, and show for the first ranks which patch matched which.
+    faces: str = "center",
+    candidates: int | None = None,
+    alpha: float = 0.7,
+    matcher: Matcher | None = None,
+    batch_size: int = BATCH,
+    progress: Callable[[Sequence], Iterable] = iter,
+) -> tuple[list[Query], dict[str, str]]:
+    """Rank the gallery's photos for each face, and show what matched what.
+
+    The flows shown are those whose scores ranked.
 
     Args:
-      photos: paths; those without a face are left out.
-      gallery: open.
-      encoder: the network; the gallery's own.
-      prepare: how a photo becomes a face.
-      gallery_photos: folder of the enrolled photos; None: answers without pictures.
-      ranks: answers of each photo, at least 1.
-      second: as `identify` takes it.
-      options: k and alpha of `identify`.
-    Returns: what `write_match_page` takes.
-    Raises: ValueError: another network's gallery; as `identify`.
+      gallery: open, of this recognizer.
+      photos: as `photos.list_photos` takes them.
+      recognizer: the network.
+      detector: None = photos are aligned faces already.
+      gallery_photos: folder of the enrolled photos, for their pictures; None: without.
+      ranks: photos of the gallery to show for each face, at least 1.
+      faces: of a photo: `center`, `largest` or `all`.
+      candidates: photos whose patches are compared; None: 100, or as many as there are;
+        0, or a gallery without patches: the cosine ranks alone.
+      alpha, matcher: as `identify.identify`.
+      batch_size: photos at once.
+      progress: wraps the list of files, as tqdm does.
+    Returns: what `write_match_page` takes; name -> why a photo has no face.
+    Raises: ValueError: as `identify.identify`; ranks below 1, no such folder.
     """
-    gallery.check_model(encoder.name, encoder.fingerprint)
-    contents, embed = gallery.read(), embed_faces(encoder)
-    row_of = {name: row for row, name in enumerate(contents.photos)}
-    second = earth_movers_stage() if second is None else second
-    queries = []
-    for path in photos:
-        face = prepare(read_photo(path))
-        if isinstance(face, str):
+    if ranks < 1:
+        raise ValueError(f"--ranks must be at least 1; got {ranks}.")
+    if gallery_photos is not None and not os.path.isdir(gallery_photos):
+        raise ValueError(
+            f"--gallery-photos must be the folder that was enrolled; got "
+            f"{gallery_photos}."
+        )
+    gallery.check(recognizer)
+    contents = gallery.read()
+    size = len(contents.photos)
+    if candidates is None:
+        candidates = min(100, size) if contents.features.patches is not None else 0
+    check_candidates(gallery, contents, candidates)
+    matcher = matcher or EarthMoversMatcher(grid=gallery.header.grid)
+    index = ExactIndex(contents.features.embeddings)
+    shown = min(ranks, candidates or size)
+    read = _picture_reader(gallery_photos, recognizer, detector, faces)
+
+    def rank(query: Features) -> tuple[Ranking, Explanation | None]:
+        sides = query, contents.features
+        if not candidates:
+            return first_stage(*sides, ranks=shown, index=index), None
+        options = dict(shown=shown, k=candidates, alpha=alpha, matcher=matcher)
+        return explain_two_stage(*sides, index=index, **options)
+
+    options = dict(faces=faces, batch_size=batch_size)
+    files = progress(list_photos(photos))
+    queries, skipped = [], {}
+    for photo in embed_photos(files, recognizer, detector, **options):
+        if photo.features is None:
+            skipped[photo.faces.name] = photo.faces.reasons[0]
             continue
-        faces = embed([face])
-        (answers,) = identify(faces, contents, second=second, **options)
-        first = _first_ranks(answers)
-        shown = answers[:ranks]
-        rows = [row_of[answer["photo"]] for answer in shown]
-        reasons = _explain(second, faces, contents, rows)
-        queries.append(
-            Query(
-                os.path.basename(path),
-                _pixels(face[0]),
-                encoder.grid,
-                [
-                    _candidate(answer, first, why, gallery_photos, prepare)
-                    for answer, why in zip(shown, reasons, strict=True)
-                ],
-                weights=reasons[0] and reasons[0].query_heat,
+        several = len(photo.faces.faces) > 1
+        for number, face in enumerate(photo.faces.faces):
+            ranking, why = rank(take(photo.features, slice(number, number + 1)))
+            queries.append(
+                Query(
+                    photo.faces.name + (f", face {number + 1}" if several else ""),
+                    to_bytes(face.image),
+                    gallery.header.grid,
+                    _candidates(contents, ranking, why, shown, read),
+                    weights=None if why is None else why.query_heat[0, 0],
+                )
+            )
+    return queries, skipped
+
+
+def _candidates(
+    contents: GalleryContents,
+    ranking: Ranking,
+    why: Explanation | None,
+    shown: int,
+    read: ReadPicture,
+) -> list[Candidate]:
+    """The first ranks of the only query."""
+    first = np.argsort(np.argsort(-ranking.cosine[0], kind="stable"), kind="stable") + 1
+    result = []
+    for rank, row in enumerate(ranking.rows[0, :shown]):
+        scores = {"score": ranking.scores, "cosine": ranking.cosine}
+        reason = {}
+        if why is not None:
+            scores["patches"] = ranking.patch_similarity
+            reason = dict(weights=why.heat[0, rank], first_rank=int(first[rank]))
+            # A flow shows where each patch went. Without one there is the query's heat,
+            # which differs from candidate to candidate.
+            if why.flow is None:
+                reason["query_weights"] = why.query_heat[0, rank]
+            else:
+                reason["flow"] = why.flow[0, rank]
+        result.append(
+            Candidate(
+                contents.people[row],
+                contents.photos[row],
+                read(contents.photos[row]),
+                {name: float(x[0, rank]) for name, x in scores.items()},
+                **reason,
             )
         )
-    return queries
+    return result
 
 
-def _first_ranks(answers: list[dict[str, Any]]) -> dict[str, int | None]:
-    """Photo -> place by cosine alone; None where nothing was ranked again."""
-    again = answers[0]["patches"] is not None
-    order = sorted(answers, key=lambda answer: -answer["cosine"])
-    return {a["photo"]: rank if again else None for rank, a in enumerate(order, 1)}
+def _picture_reader(
+    folder: str | os.PathLike | None,
+    recognizer: Recognizer,
+    detector: Detector | None,
+    faces: str,
+) -> ReadPicture:
+    """A function that aligns the enrolled photo of a name again, once each."""
+    known: dict[str, np.ndarray | None] = {}
+    faces = "center" if faces == "all" else faces
 
+    def read(name: str) -> np.ndarray | None:
+        if folder is None:
+            return None
+        if name not in known:
+            known[name] = None
+            # The name comes from a file: it must not lead out of the folder.
+            root = pathlib.Path(folder).resolve()
+            path = (root / name).resolve()
+            if path.is_relative_to(root) and path.is_file():
+                found = read_faces(
+                    read_photos(path), recognizer.input_spec, detector, faces=faces
+                )
+                usable = (x.faces[0].image for x in found if x.faces)
+                image = next(usable, None)
+                known[name] = None if image is None else to_bytes(image)
+        return known[name]
 
-def _explain(
-    second: SecondStage, faces: Features, contents: Contents, rows: list[int]
-) -> list[Explanation | None]:
-    """Of the query and each of these; None without patches."""
-    if contents.faces.patches is None:
-        return [None] * len(rows)
-    candidates = Features(
-        contents.faces.embeddings[rows], np.asarray(contents.faces.patches[rows])
-    )
-    return second.explain(faces, candidates)
-
-
-def _candidate(
-    answer: dict[str, Any],
-    first: dict[str, int | None],
-    why: Explanation | None,
-    gallery_photos: str | os.PathLike | None,
-    prepare: Prepare,
-) -> Candidate:
-    image = None
-    if gallery_photos is not None:
-        # The name comes from a file: it must not lead out of the folder.
-        folder = pathlib.Path(gallery_photos).resolve()
-        path = (folder / answer["photo"]).resolve()
-        if path.is_relative_to(folder):
-            face = prepare(read_photo(os.fspath(path)))
-            image = None if isinstance(face, str) else _pixels(face[0])
-    scores = {name: answer[name] for name in ("score", "cosine", "patches")}
-    reason = {}
-    if why is not None:
-        reason = dict(flow=why.flow, weights=why.heat)
-        # A flow shows where each patch went. Without one there is the query's heat,
-        # which differs from candidate to candidate.
-        if why.flow is None:
-            reason["query_weights"] = why.query_heat
-    return Candidate(
-        answer["person"],
-        answer["photo"],
-        image,
-        {name: score for name, score in scores.items() if score is not None},
-        first[answer["photo"]],
-        **reason,
-    )
-
-
-def _pixels(image: np.ndarray) -> np.ndarray:
-    levels = np.clip(np.round((image + 1) * 127.5), 0, 255)
-    return levels.astype(np.uint8)
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command."""
-    parser = make_parser(__doc__)
-    add_ranking(parser)
-    add = parser.add_argument
-    add("--page", required=True, help="HTML file to write")
-    add("--gallery_photos", help="folder of the enrolled photos, for their pictures")
-    run(parser, _main, arguments)
-
-
-def _main(options: argparse.Namespace) -> None:
-    if options.photos is None or options.ranks < 1:
-        raise ValueError(
-            "explain needs --photos file or folder, and --ranks of at least 1; got "
-            f"{options.photos} and {options.ranks}"
-        )
-    if options.gallery_photos and not os.path.isdir(options.gallery_photos):
-        raise ValueError(
-            f"explain: --gallery_photos must be the folder that was enrolled; got "
-            f"{options.gallery_photos}"
-        )
-    photos = list(map(str, find_photos(options.photos)))
-    with Gallery(options.gallery) as gallery:
-        encoder = read_encoder(options)
-        queries = explain_photos(
-            photos,
-            gallery,
-            encoder,
-            read_prepare(options, encoder),
-            gallery_photos=options.gallery_photos,
-            ranks=options.ranks,
-            second=read_second_stage(options, gallery),
-            k=options.k,
-            alpha=options.alpha,
-        )
-    write_match_page(queries, options.page)
-    left_out = len(photos) - len(queries)
-    sys.stdout.write(
-        f"{len(queries)} photos explained, {left_out} without a face; page: "
-        f"{options.page}\n"
-    )
-
-
-if __name__ == "__main__":
-    main()
+    return read

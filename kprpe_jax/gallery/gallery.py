@@ -1,4 +1,4 @@
-"""A gallery on disk: who is known, and what a network saw of each photo.
+"""A gallery on disk: people, and the features of their photos.
 
 One SQLite file. Whatever is added or removed is one transaction: after a kill the file
 holds all of it or nothing. What is removed is overwritten with zeros.
@@ -11,17 +11,19 @@ import pathlib
 import sqlite3
 import zlib
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
 
 import numpy as np
 
+from kprpe_jax.backbones.recognizer import Recognizer
 from kprpe_jax.core.features import Features
+from kprpe_jax.core.input_spec import InputSpec
+from kprpe_jax.gallery.header import GalleryContents, GalleryEntry, GalleryHeader
 from kprpe_jax.gallery.packing import KINDS, pack, unpack
 
 _APPLICATION = 0x6B705250  # marks the file as ours
-_VERSION = 1
+_VERSION = 2
 _TABLES = """
-CREATE TABLE header (model TEXT NOT NULL);
+CREATE TABLE header (recognizer TEXT NOT NULL);
 CREATE TABLE people (
     id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE
 );
@@ -29,77 +31,27 @@ CREATE TABLE photos (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     person INTEGER NOT NULL REFERENCES people ON DELETE CASCADE,
     name TEXT NOT NULL UNIQUE, digest TEXT NOT NULL UNIQUE, added TEXT NOT NULL,
-    embedding BLOB NOT NULL, checksum INTEGER NOT NULL
+    num_images INTEGER NOT NULL, embedding BLOB NOT NULL, checksum INTEGER NOT NULL
 );
 CREATE INDEX photos_of ON photos (person);
 CREATE TABLE patches (
     photo INTEGER PRIMARY KEY REFERENCES photos ON DELETE CASCADE,
-    data BLOB NOT NULL, checksum INTEGER NOT NULL
+    keypoints BLOB NOT NULL, data BLOB NOT NULL, checksum INTEGER NOT NULL
 );
 """
-
-
-class Model(NamedTuple):
-    """What all rows of a gallery were made with.
-
-    Attributes:
-      name: of the network, in words.
-      fingerprint: of its weights.
-      embed_dim: D.
-      grid: (rows, columns) of patches.
-      channels: C, of a patch.
-      patches: how they are kept, of `packing.KINDS`.
-    """
-
-    name: str
-    fingerprint: str
-    embed_dim: int
-    grid: tuple[int, int]
-    channels: int
-    patches: str
-
-
-class Entry(NamedTuple):
-    """One photo to add.
-
-    Attributes:
-      person: name.
-      photo: name, the only one of its kind in the gallery: "person/file".
-      digest: hexadecimal, of the file.
-      embedding: float32 [D].
-      patches: float32 [N, C].
-    """
-
-    person: str
-    photo: str
-    digest: str
-    embedding: np.ndarray
-    patches: np.ndarray
-
-
-class Contents(NamedTuple):
-    """All photos of a gallery, in the order in which they were added.
-
-    Attributes:
-      people: G names.
-      photos: G names.
-      faces: embeddings float32 [G, D], read; patches [G, N, C], read when they are
-        indexed, None where the gallery keeps none.
-    """
-
-    people: list[str]
-    photos: list[str]
-    faces: Features
 
 
 class Gallery:
     """An open gallery; use it in a `with` statement."""
 
-    def __init__(self, path: str | os.PathLike, *, create: Model | None = None):
+    def __init__(self, path: str | os.PathLike, *, create: GalleryHeader | None = None):
         """Open a gallery, or make an empty one where none is and `create` is given.
 
-        Raises: ValueError: no gallery there, not a gallery, damaged, of a later format;
-          `create` is of another model or keeps patches otherwise.
+        Args:
+          path: of the file.
+          create: from `describe_gallery`; checked where there is a gallery.
+        Raises: ValueError: no gallery there, not a gallery, damaged, of another format;
+          `create` is of another recognizer or keeps patches otherwise.
         """
         self.path = pathlib.Path(path)
         there = self.path.exists()
@@ -133,17 +85,27 @@ class Gallery:
         with self._clear_errors():
             return self._database.execute("SELECT count(*) FROM photos").fetchone()[0]
 
-    def check_model(self, name: str, fingerprint: str) -> None:
-        """Refuse another network's features.
+    def check(self, other: Recognizer | GalleryHeader) -> None:
+        """Refuse the features of another recognizer.
 
-        Raises: ValueError: the gallery was made by another network or other weights.
+        Raises: ValueError: the gallery was made by another network, other weights, or
+          under another input contract.
         """
-        if fingerprint != self.model.fingerprint:
+        name, header = other.name, self.header
+        if other.input_spec != header.input_spec:
             raise ValueError(
-                f"gallery: {self.path} was made by {self.model.name} "
-                f"({self.model.fingerprint[:12]}), not by {name} "
+                f"gallery: the faces of {self.path} are {header.input_spec.describe()} "
+                f"({header.name}), those of {name} are {other.input_spec.describe()}: "
+                "their features cannot be compared; give the recognizer that it was "
+                "made with, or enroll everybody anew."
+            )
+        fingerprint = other.fingerprint
+        if fingerprint != header.fingerprint:
+            raise ValueError(
+                f"gallery: {self.path} was made by {header.name} "
+                f"({header.fingerprint[:12]}), not by {name} "
                 f"({fingerprint[:12]}): their features cannot be compared; give the "
-                "network that it was made with, or enroll everybody anew."
+                "recognizer that it was made with, or enroll everybody anew."
             )
 
     def photo_with(self, digest: str) -> str | None:
@@ -160,7 +122,7 @@ class Gallery:
         with self._clear_errors():
             return bool(self._database.execute(query, (name,)).fetchone()[0])
 
-    def add(self, entries: Sequence[Entry]) -> None:
+    def add(self, entries: Sequence[GalleryEntry]) -> None:
         """Add photos, all or none of them.
 
         Raises: ValueError: a name or a file that is there already; features of another
@@ -190,59 +152,92 @@ class Gallery:
         before = len(self)
         with self._clear_errors(), self._transaction():
             for name in names:
-                found = self._database.execute(
-                    "DELETE FROM people WHERE name = ?", (name,)
-                )
-                if not found.rowcount:
-                    raise ValueError(
-                        f"gallery: {self.path} holds nobody named {name!r}, or no "
-                        "more; nobody was removed; correct the name."
-                    )
+                self._remove(name)
         return before - len(self)
 
-    def read(self) -> Contents:
+    def replace_person(self, name: str, entries: Sequence[GalleryEntry]) -> int:
+        """Remove all photos of a person and add these, all or nothing.
+
+        Args:
+          name: somebody who is there.
+          entries: at least one, all of this person.
+        Returns: how many photos went.
+        Raises: ValueError: nobody of this name; as `add`.
+        """
+        for entry in entries:
+            self._check(entry)
+        with self._clear_errors(), self._transaction():
+            before = len(self)
+            self._remove(name)
+            removed = before - len(self)
+            for entry in entries:
+                self._add(entry)
+        return removed
+
+    def photos_of(self, name: str) -> list[tuple[str, int, str]]:
+        """Photos of a person: names, numbers of images, and when each was added (UTC).
+
+        Raises: ValueError: nobody of this name.
+        """
+        query = (
+            "SELECT photos.name, num_images, added FROM photos JOIN people "
+            "ON people.id = photos.person WHERE people.name = ? ORDER BY photos.id"
+        )
+        with self._clear_errors():
+            rows = self._database.execute(query, (name,)).fetchall()
+        if not rows:
+            raise ValueError(
+                f"gallery: {self.path} holds nobody named {name!r}; correct the name."
+            )
+        return rows
+
+    def read(self) -> GalleryContents:
         """All names and embeddings; patches are read later, where they are needed.
 
         Raises: ValueError: nobody is enrolled; a damaged file.
         """
         query = (
-            "SELECT photos.id, people.name, photos.name, embedding, checksum "
+            "SELECT photos.id, people.name, photos.name, num_images, embedding, "
+            "checksum "
             "FROM photos JOIN people ON people.id = photos.person ORDER BY photos.id"
         )
         with self._clear_errors():
             rows = self._database.execute(query).fetchall()
         if not rows:
             raise ValueError(f"gallery: {self.path} is empty; enroll people first.")
-        ids, people, photos, blobs, sums = zip(*rows, strict=True)
-        embeddings = np.empty((len(rows), self.model.embed_dim), np.float32)
+        ids, people, photos, counts, blobs, sums = zip(*rows, strict=True)
+        embeddings = np.empty((len(rows), self.header.embed_dim), np.float32)
         for row, (blob, checksum) in enumerate(zip(blobs, sums, strict=True)):
-            self._check_blob(photos[row], blob, checksum, 4 * self.model.embed_dim)
+            self._check_blob(photos[row], blob, checksum, 4 * self.header.embed_dim)
             embeddings[row] = np.frombuffer(blob, np.float32)
-        patches = None
-        if self.model.patches != "none":
-            patches = StoredPatches(self, np.array(ids), photos)
-        return Contents(list(people), list(photos), Features(embeddings, patches))
+        features = Features(embeddings)
+        if self.header.patches != "none":
+            stored = (StoredField(self, np.array(ids), photos, i) for i in (0, 1))
+            features = Features(embeddings, next(stored), keypoints=next(stored))
+        return GalleryContents(list(people), list(photos), np.array(counts), features)
 
-    def read_patches(self, photo_id: int, name: str) -> np.ndarray:
-        """Patches float32 [N, C] of one photo.
+    def read_patches(self, photo_id: int, name: str) -> tuple[np.ndarray, np.ndarray]:
+        """Patches float32 [N, C] and keypoints float32 [K, 2] of one photo.
 
         Raises: ValueError: they are damaged or gone.
         """
-        query = "SELECT data, checksum FROM patches WHERE photo = ?"
+        query = "SELECT keypoints, data, checksum FROM patches WHERE photo = ?"
         with self._clear_errors():
             row = self._database.execute(query, (int(photo_id),)).fetchone()
-        shape = self._patch_shape
-        blob, checksum = row or (b"", 0)
-        size = len(pack(np.zeros(shape, np.float32), self.model.patches))
-        self._check_blob(name, blob, checksum, size)
-        return unpack(blob, self.model.patches, shape)
+        shape, points = self.shapes
+        *blobs, checksum = row or (b"", b"", 0)
+        sizes = 8 * points[0], len(pack(np.zeros(shape), self.header.patches))
+        self._check_blob(name, b"".join(blobs), checksum, sum(sizes))
+        keypoints = np.frombuffer(blobs[0], np.float32).reshape(points)
+        return unpack(blobs[1], self.header.patches, shape), keypoints
 
     @property
-    def _patch_shape(self) -> tuple[int, int]:
-        rows, columns = self.model.grid
-        return rows * columns, self.model.channels
+    def shapes(self) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Shapes (N, C) of a photo's patches and (K, 2) of its keypoints."""
+        rows, columns = self.header.grid
+        return (rows * columns, self.header.channels), (self.header.num_keypoints, 2)
 
-    def _prepare(self, create: Model | None) -> None:
+    def _prepare(self, create: GalleryHeader | None) -> None:
         run = self._database.execute
         for setting in (
             "foreign_keys = ON", "secure_delete = ON", "synchronous = FULL",
@@ -256,45 +251,63 @@ class Gallery:
             with self._transaction():
                 for statement in _TABLES.split(";")[:-1]:
                     run(statement)
-                run("INSERT INTO header VALUES (?)", (json.dumps(create._asdict()),))
+                header = create._replace(input_spec=create.input_spec._asdict())
+                run("INSERT INTO header VALUES (?)", (json.dumps(header._asdict()),))
                 run(f"PRAGMA application_id = {_APPLICATION}")
                 run(f"PRAGMA user_version = {_VERSION}")
+        elif application == _APPLICATION and version == 1:
+            raise ValueError(
+                f"gallery: {self.path} is of format 1, which does not say how its "
+                "faces were framed; enroll everybody again into a new file."
+            )
         elif application != _APPLICATION or version != _VERSION:
             raise ValueError(
                 f"gallery: {self.path} must be a gallery of format {_VERSION}; got "
                 "another file; give a gallery that `enroll` made."
             )
-        self.model = self._read_header()
+        self.header = self._read_header()
         if create is None:
             return
-        self.check_model(create.name, create.fingerprint)
-        if create.patches != self.model.patches:
+        self.check(create)
+        if create.patches != self.header.patches:
             raise ValueError(
-                f"gallery: {self.path} keeps patches as {self.model.patches}; got "
+                f"gallery: {self.path} keeps patches as {self.header.patches}; got "
                 f"{create.patches}; use the same for all."
             )
 
-    def _read_header(self) -> Model:
-        (text,) = self._database.execute("SELECT model FROM header").fetchone()
-        model = Model(**json.loads(text))
-        return model._replace(grid=tuple(model.grid))
+    def _read_header(self) -> GalleryHeader:
+        (text,) = self._database.execute("SELECT recognizer FROM header").fetchone()
+        header = GalleryHeader(**json.loads(text))
+        spec = InputSpec(**header.input_spec)
+        spec = spec._replace(image_size=tuple(spec.image_size))
+        return header._replace(grid=tuple(header.grid), input_spec=spec)
 
-    def _check(self, entry: Entry) -> None:
-        shapes = (entry.embedding.shape, entry.patches.shape)
-        want = ((self.model.embed_dim,), self._patch_shape)
+    def _check(self, entry: GalleryEntry) -> None:
+        arrays = entry.features.embeddings, entry.features.patches
+        arrays += (entry.features.keypoints,)
+        shapes = tuple(np.shape(x) for x in arrays)
+        want = ((self.header.embed_dim,), *self.shapes)
         if shapes != want:
             raise ValueError(
                 f"gallery: features of {entry.photo} must have the shapes {want} as "
                 f"all in {self.path}; got {shapes}; use one network."
             )
-        finite = np.isfinite(entry.embedding).all() and np.isfinite(entry.patches).all()
-        if not finite or not entry.embedding.any():
+        finite = all(np.isfinite(x).all() for x in arrays)
+        if not finite or not arrays[0].any():
             raise ValueError(
                 f"gallery: features of {entry.photo} must be finite and not all zero; "
                 "got others; look at the photo and at the network's weights."
             )
 
-    def _add(self, entry: Entry) -> None:
+    def _remove(self, name: str) -> None:
+        found = self._database.execute("DELETE FROM people WHERE name = ?", (name,))
+        if not found.rowcount:
+            raise ValueError(
+                f"gallery: {self.path} holds nobody named {name!r}, or no more; nobody "
+                "was removed; correct the name."
+            )
+
+    def _add(self, entry: GalleryEntry) -> None:
         run = self._database.execute
         if self.has_photo(entry.photo) or self.photo_with(entry.digest):
             raise ValueError(
@@ -302,16 +315,19 @@ class Gallery:
                 "file under another name; remove the person first, or leave it out."
             )
         run("INSERT OR IGNORE INTO people (name) VALUES (?)", (entry.person,))
-        embedding = entry.embedding.astype(np.float32).tobytes()
+        embedding = entry.features.embeddings.astype(np.float32).tobytes()
+        values = entry.photo, entry.digest, entry.num_images, embedding
         photo = run(
-            "INSERT INTO photos (person, name, digest, added, embedding, checksum) "
-            "SELECT id, ?, ?, datetime('now'), ?, ? FROM people WHERE name = ?",
-            (entry.photo, entry.digest, embedding, zlib.crc32(embedding), entry.person),
+            "INSERT INTO photos (person, name, digest, added, num_images, embedding, "
+            "checksum) SELECT id, ?, ?, datetime('now'), ?, ?, ? FROM people "
+            "WHERE name = ?",
+            (*values, zlib.crc32(embedding), entry.person),
         ).lastrowid
-        if self.model.patches != "none":
-            data = pack(entry.patches, self.model.patches)
-            row = (photo, data, zlib.crc32(data))
-            run("INSERT INTO patches VALUES (?, ?, ?)", row)
+        if self.header.patches != "none":
+            keypoints = entry.features.keypoints.astype(np.float32).tobytes()
+            data = pack(entry.features.patches, self.header.patches)
+            row = (photo, keypoints, data, zlib.crc32(keypoints + data))
+            run("INSERT INTO patches VALUES (?, ?, ?, ?)", row)
 
     def _check_blob(self, photo: str, blob: bytes, checksum: int, size: int) -> None:
         if len(blob) != size or zlib.crc32(blob) != checksum:
@@ -346,22 +362,25 @@ class Gallery:
             ) from e
 
 
-class StoredPatches:
-    """Patches [G, N, C] of a gallery that are read from the disk when indexed."""
+class StoredField:
+    """Patches [G, N, C] or keypoints [G, K, 2] of a gallery, read when indexed."""
 
-    def __init__(self, gallery: Gallery, ids: np.ndarray, names: Sequence[str]):
+    def __init__(
+        self, gallery: Gallery, ids: np.ndarray, names: Sequence[str], number: int
+    ):
         self._gallery, self._ids, self._names = gallery, ids, names
-        self.shape = (len(ids), *gallery._patch_shape)
+        self._number = number  # 0: the patches, 1: the keypoints
+        self.shape = (len(ids), *gallery.shapes[number])
 
     def __len__(self) -> int:
         """G."""
         return len(self._ids)
 
     def __getitem__(self, rows: np.ndarray) -> np.ndarray:
-        """Patches float32 [..., N, C] of rows [...]; each is read once."""
+        """float32 [..., N, C] or [..., K, 2] of rows [...]; each is read once."""
         known, at = np.unique(rows, return_inverse=True)
         read = [
-            self._gallery.read_patches(self._ids[row], self._names[row])
+            self._gallery.read_patches(self._ids[row], self._names[row])[self._number]
             for row in known
         ]
         return np.stack(read)[at.reshape(np.shape(rows))]

@@ -1,193 +1,275 @@
-"""Who is on a photo: ranked answers from a gallery, as a table and as JSON.
+"""Identify the faces of photos among the people of a gallery."""
 
-    python -m kprpe_jax.gallery.identify --gallery people.gallery \
-        --photos photo.jpg --weights mobilefacenet.npz --detector retinaface.npz
-
-Photos without --detector must be aligned.
-"""
-
-import argparse
-import json
-import pathlib
-import sys
-from collections.abc import Sequence
-from typing import Any
+import itertools
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from kprpe_jax.core.features import Features
-from kprpe_jax.data.read_photos import find_photos
-from kprpe_jax.gallery.command import (
-    add_ranking,
-    make_parser,
-    read_encoder,
-    read_prepare,
-    read_second_stage,
-    run,
-)
-from kprpe_jax.gallery.encoder import Encoder
-from kprpe_jax.gallery.gallery import Contents, Gallery
+from kprpe_jax.backbones.recognizer import Recognizer
+from kprpe_jax.core.features import Features, concatenate, take
+from kprpe_jax.data.read_photos import VIDEOS
+from kprpe_jax.detection.detector import Detector
+from kprpe_jax.gallery.gallery import Gallery
+from kprpe_jax.gallery.header import GalleryContents
 from kprpe_jax.gallery.photos import (
-    Prepare,
-    embed_faces,
-    read_photo,
+    BATCH,
+    EmbeddedPhoto,
+    average,
+    embed_photos,
+    list_photos,
 )
-from kprpe_jax.gallery.second_stage import SecondStage, earth_movers_stage
-from kprpe_jax.matching.nearest import Ranking
-from kprpe_jax.matching.two_stage import first_stage, rank_again
+from kprpe_jax.matching.matchers import EarthMoversMatcher, Matcher
+from kprpe_jax.matching.nearest import ExactIndex, Ranking
+from kprpe_jax.matching.two_stage import first_stage, two_stage
 
-BATCH = 32
-DEPTH = 100  # of the second stage, unless told
+PROBES = ("photo", "folder")
+_DEPTH = 1000  # photos of a ranking, at least
+
+
+class RankedPerson(NamedTuple):
+    """A person of a ranking, by the best of their photos.
+
+    Attributes:
+      person, photo: who, and which photo of theirs.
+      score: what ranked: the cosine, or with a second stage the mixed score.
+      cosine: of the embeddings.
+      patch_similarity: None = the patches were not compared.
+    """
+
+    person: str
+    photo: str
+    score: float
+    cosine: float
+    patch_similarity: float | None
+
+
+class Answer(NamedTuple):
+    """Who a face is, or why a photo has none.
+
+    Attributes:
+      photo: with its parent folder.
+      box: (left, top, right, bottom) in pixels of the photo; None where there is none:
+        aligned photos, fused ones, photos without a face.
+      person: None = unknown.
+      score: of the first of the ranking; None where there is no face.
+      threshold: scores below it are unknown people; None = the best one is named.
+      ranking: a row a person, best first; empty where there is no face.
+      reason: why there is no face; None where there is one.
+    """
+
+    photo: str
+    box: tuple[float, float, float, float] | None
+    person: str | None
+    score: float | None
+    threshold: float | None
+    ranking: list[RankedPerson]
+    reason: str | None = None
+
+    def record(self) -> dict[str, Any]:
+        """As the JSON file has it."""
+        ranking = [dict(person=x.person, score=x.score) for x in self.ranking]
+        record = {**self._asdict(), "ranking": ranking}
+        if self.reason is None:
+            del record["reason"]
+        return record
 
 
 def identify(
-    faces: Features,
-    contents: Contents,
+    gallery: Gallery,
+    photos: str | os.PathLike,
+    recognizer: Recognizer,
+    detector: Detector | None = None,
     *,
-    k: int | None = None,
+    faces: str = "center",
+    probe: str = "photo",
+    threshold: float | None = None,
+    candidates: int = 0,
     alpha: float = 0.7,
-    second: SecondStage | None = None,
-) -> list[list[dict[str, Any]]]:
-    """Ranked answers for queries of the gallery's own network.
+    matcher: Matcher | None = None,
+    on_error: str = "skip",
+    batch_size: int = BATCH,
+    progress: Callable[[Sequence], Iterable] = iter,
+) -> list[Answer]:
+    """Say who the people in photos are.
 
     Args:
-      faces: [Q, ...].
-      contents: of the gallery.
-      k: candidates of the second stage; None: 100, or all where there are fewer; 0, or
-        a gallery without patches: no second stage.
-      alpha: share of the second stage's score.
-      second: None: the earth mover's distance.
-    Returns: for each query a list of answers, best first: rank, person, photo, score,
-      and the scores of the stages, cosine and patches (None without a second stage).
-    Raises: ValueError: as `two_stage`.
+      gallery: open, of this recognizer.
+      photos: as `photos.list_photos` takes them.
+      recognizer: the network.
+      detector: None = photos are aligned faces already.
+      faces: of a photo: `center`, `largest` or `all`.
+      probe: what is one question: each `photo`, or all faces of a `folder` or a video,
+        averaged.
+      threshold: scores below it are unknown people; None = the best one is named.
+      candidates: photos of the gallery whose patches are compared; 0 = the cosine
+        ranks alone.
+      alpha: share of the patches' similarity in the score, in [0, 1].
+      matcher: what compares patches; None: the earth mover's distance.
+      on_error: at a photo without a usable face: `fail`, or `skip` it.
+      batch_size: photos at once.
+      progress: wraps the list of files, as tqdm does.
+    Returns: one answer per face that was asked, one per photo without a face.
+    Raises: ValueError: another recognizer's gallery, an empty one, one without the
+      patches that are to be compared; more candidates than photos; a photo without a
+      face with `fail`.
     """
-    size = len(contents.photos)
-    if not 0 <= alpha <= 1 or (k is not None and not 0 <= k <= size):
-        raise ValueError(
-            f"identify: alpha must lie in [0, 1] and k in [0, {size}], the size of the "
-            f"gallery; got {alpha} and {k}."
-        )
-    depth = min(DEPTH, size) if k is None else k
-    first = first_stage(faces, contents.faces, ranks=max(depth, 1))
-    if not depth or contents.faces.patches is None:
-        return _answers(contents, first, first, None)
-    second = earth_movers_stage() if second is None else second
-    patches = second.compare(faces, contents.faces, first.rows)
-    ranking = rank_again(first, patches, alpha)
-    return _answers(contents, ranking, first, patches)
-
-
-def _answers(
-    contents: Contents, ranking: Ranking, first: Ranking, patches: np.ndarray | None
-) -> list[list[dict[str, Any]]]:
-    answers = []
-    for query, rows in enumerate(ranking.rows):
-        place = {int(row): i for i, row in enumerate(first.rows[query])}
-        answers.append(
-            [
-                {
-                    "rank": rank,
-                    "person": contents.people[row],
-                    "photo": contents.photos[row],
-                    "score": float(ranking.scores[query, rank - 1]),
-                    "cosine": float(first.scores[query, place[int(row)]]),
-                    "patches": None
-                    if patches is None
-                    else float(patches[query, place[int(row)]]),
-                }
-                for rank, row in enumerate(rows, 1)
-            ]
-        )
+    if probe not in PROBES:
+        raise ValueError(f"--probe must be one of {', '.join(PROBES)}; got {probe!r}.")
+    gallery.check(recognizer)
+    contents = gallery.read()
+    files = list_photos(photos)
+    if probe == "folder":  # a folder's own photos stand beside each other
+        files.sort(key=lambda file: file.path.parent)
+    rank = make_ranker(gallery, contents, candidates, alpha, matcher)
+    options = dict(faces=faces, batch_size=batch_size)
+    embedded = embed_photos(progress(files), recognizer, detector, **options)
+    questions = _single(embedded) if probe == "photo" else _fused(embedded)
+    answers: list[Answer] = []
+    while chunk := list(itertools.islice(questions, batch_size)):
+        rows = [features for _, features in chunk if features is not None]
+        ranking = rank(concatenate(rows)) if rows else None
+        row = 0
+        for answer, features in chunk:
+            if features is None:
+                if on_error == "fail":
+                    raise ValueError(
+                        f"identify: {answer.photo}: {answer.reason}; or leave such "
+                        "photos out with --on-error skip"
+                    )
+                answers.append(answer._replace(threshold=threshold))
+                continue
+            people = rank_people(contents, ranking, row)
+            answers.append(_decide(answer, people, threshold))
+            row += 1
     return answers
 
 
-def identify_photos(
-    photos: Sequence[str],
+def make_ranker(
     gallery: Gallery,
-    encoder: Encoder,
-    prepare: Prepare,
-    **options: Any,
-) -> list[dict[str, Any]]:
-    """Answer each photo; one without a face has `error` in place of `answers`.
+    contents: GalleryContents,
+    candidates: int,
+    alpha: float,
+    matcher: Matcher | None,
+) -> Callable[[Features], Ranking]:
+    """A function of queries [Q, ...] that ranks the photos of a gallery.
 
     Args:
-      photos: paths.
-      gallery: open.
-      encoder: the network; the gallery's own.
-      prepare: how a photo becomes a face.
-      options: of `identify`.
-    Raises: ValueError: another network's gallery; as `identify`.
+      gallery, contents: open, and what it holds.
+      candidates, alpha, matcher: as `identify`.
+    Raises: ValueError: as `identify`.
     """
-    gallery.check_model(encoder.name, encoder.fingerprint)
-    contents, embed = gallery.read(), embed_faces(encoder)
-    results = []
-    for start in range(0, len(photos), BATCH):
-        part = photos[start : start + BATCH]
-        faces = [prepare(read_photo(path)) for path in part]
-        seen = [face for face in faces if not isinstance(face, str)]
-        answers = iter(identify(embed(seen), contents, **options) if seen else ())
-        for path, face in zip(part, faces, strict=True):
-            if isinstance(face, str):
-                results.append({"query": path, "error": face})
-            else:
-                results.append({"query": path, "answers": next(answers)})
-    return results
+    size = len(contents.photos)
+    check_candidates(gallery, contents, candidates)
+    ranks = min(size, max(candidates, _DEPTH))
+    options = dict(ranks=ranks, index=ExactIndex(contents.features.embeddings))
+    if not candidates:
+        return lambda queries: first_stage(queries, contents.features, **options)
+    matcher = matcher or EarthMoversMatcher(grid=gallery.header.grid)
+    options |= dict(k=candidates, alpha=alpha, matcher=matcher)
+    return lambda queries: two_stage(queries, contents.features, **options)
 
 
-def table(results: Sequence[dict[str, Any]], ranks: int) -> str:
-    """The first answers of each photo, in columns."""
-    lines = []
-    for result in results:
-        lines.append(result["query"])
-        if "error" in result:
-            lines.append(f"  {result['error']}")
-            continue
-        answers = result["answers"][:ranks]
-        width = max(len(answer["person"]) for answer in answers)
-        lines.append(f"  rank  {'person':<{width}}  score   cosine  patches  photo")
-        for answer in answers:
-            patches = answer["patches"]
-            shown = "      -" if patches is None else f"{patches:7.4f}"
-            lines.append(
-                f"  {answer['rank']:4}  {answer['person']:<{width}}  "
-                f"{answer['score']:6.4f}  {answer['cosine']:6.4f}  {shown}  "
-                f"{answer['photo']}"
-            )
-    return "\n".join(lines) + "\n"
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command."""
-    parser = make_parser(__doc__)
-    add_ranking(parser)
-    parser.add_argument("--output", help="JSON file to write, with all answers")
-    run(parser, _main, arguments)
-
-
-def _main(options: argparse.Namespace) -> None:
-    if options.photos is None or options.ranks < 1:
+def check_candidates(
+    gallery: Gallery, contents: GalleryContents, candidates: int
+) -> None:
+    """Raise ValueError unless so many photos can be compared by patches."""
+    size = len(contents.photos)
+    if not 0 <= candidates <= size:
         raise ValueError(
-            "identify needs --photos file or folder, and --ranks of at least 1; got "
-            f"{options.photos} and {options.ranks}"
+            f"--candidates must lie in [0, {size}], the photos of the gallery; got "
+            f"{candidates}."
         )
-    photos = list(map(str, find_photos(options.photos)))
-    with Gallery(options.gallery) as gallery:
-        encoder = read_encoder(options)
-        results = identify_photos(
-            photos,
-            gallery,
-            encoder,
-            read_prepare(options, encoder),
-            k=options.k,
-            alpha=options.alpha,
-            second=read_second_stage(options, gallery),
+    if candidates and contents.features.patches is None:
+        raise ValueError(
+            f"--candidates compares patches, of which {gallery.path} keeps none; "
+            "enroll with --patches bfloat16, or rank with --candidates 0."
         )
-    if options.output is not None:
-        pathlib.Path(options.output).write_text(json.dumps(results, indent=1) + "\n")
-    sys.stdout.write(table(results, options.ranks))
-    if all("error" in result for result in results):
-        raise ValueError(f"identify: none of {len(results)} photos could be answered")
 
 
-if __name__ == "__main__":
-    main()
+def rank_people(
+    contents: GalleryContents, ranking: Ranking, query: int
+) -> list[RankedPerson]:
+    """The people of one query's ranking of photos, each by the best photo."""
+    patches, people = ranking.patch_similarity, {}
+    for at, row in enumerate(ranking.rows[query]):
+        person = contents.people[row]
+        if row < 0 or person in people:
+            continue
+        similarity = None if patches is None else float(patches[query, at])
+        people[person] = RankedPerson(
+            person,
+            contents.photos[row],
+            float(ranking.scores[query, at]),
+            float(ranking.cosine[query, at]),
+            None if similarity is None or np.isnan(similarity) else similarity,
+        )
+    return list(people.values())
+
+
+def _decide(
+    answer: Answer, ranking: list[RankedPerson], threshold: float | None
+) -> Answer:
+    """The answer with its ranking: the best person, or nobody below the threshold."""
+    best = ranking[0]
+    known = threshold is None or best.score >= threshold
+    person = best.person if known else None
+    return answer._replace(
+        person=person, score=best.score, threshold=threshold, ranking=ranking
+    )
+
+
+def _single(
+    photos: Iterable[EmbeddedPhoto],
+) -> Iterator[tuple[Answer, Features | None]]:
+    """Each face of each photo alone, [1, ...]."""
+    for photo in photos:
+        empty = Answer(_shown_name(photo), None, None, None, None, [])
+        if photo.features is None:
+            yield empty._replace(reason=photo.faces.reasons[0]), None
+            continue
+        for number in range(len(photo.faces.faces)):
+            box = _pixels(photo, number)
+            features = take(photo.features, slice(number, number + 1))
+            yield empty._replace(box=box), features
+
+
+def _fused(
+    photos: Iterable[EmbeddedPhoto],
+) -> Iterator[tuple[Answer, Features | None]]:
+    """All faces of each folder, and of each video, as one, [1, ...]."""
+
+    def key(photo: EmbeddedPhoto) -> str:
+        path = photo.file.path.absolute()
+        path = path if path.suffix.lower() in VIDEOS else path.parent
+        return f"{path.parent.name}/{path.name}"
+
+    for name, group in itertools.groupby(photos, key):
+        parts, reasons = [], []
+        for photo in group:
+            reasons += photo.faces.reasons
+            if photo.features is not None:
+                parts.append(photo.features)
+        empty = Answer(name, None, None, None, None, [])
+        if not parts:
+            yield empty._replace(reason=reasons[0]), None
+            continue
+        one = average(concatenate(parts))
+        yield empty, Features(*(None if x is None else x[None] for x in one))
+
+
+def _shown_name(photo: EmbeddedPhoto) -> str:
+    """Name of a photo or frame, with the folder in which its file lies."""
+    return f"{photo.file.path.absolute().parent.name}/{photo.faces.name}"
+
+
+def _pixels(
+    photo: EmbeddedPhoto, number: int
+) -> tuple[float, float, float, float] | None:
+    """Box of a face in pixels; None where the whole photo is the face."""
+    box = photo.faces.boxes[number]
+    if (box == [0, 0, 1, 1]).all():
+        return None
+    height, width = photo.faces.photo.shape[:2]
+    return tuple(round(float(x), 1) for x in box * [width, height, width, height])

@@ -12,7 +12,7 @@ def pack(patches: np.ndarray, kind: str) -> bytes:
     Args:
       patches: float32 [N, C].
       kind: `float32`; `bfloat16`; `int8`, each patch in steps of its largest element /
-        127, which stands before it as a float32; `none`.
+        127, the step stored before it as a float32; `none`.
     """
     if kind == "none":
         return b""

@@ -1,109 +1,148 @@
-"""Photos to the aligned faces that an encoder reads."""
+"""Photos and videos to the features of their faces, in batches."""
 
+import collections
+import itertools
 import os
-from collections.abc import Callable, Sequence
+import pathlib
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 import jax
 import numpy as np
 
-from kprpe_jax import registry
-from kprpe_jax.alignment.photos import NoFaceError, align
-from kprpe_jax.core.features import Features
-from kprpe_jax.core.input_spec import InputSpec, to_unit_range
-from kprpe_jax.data.importers.decode import decode_rgb
-from kprpe_jax.data.importers.record import RejectedRecord, read_image
-from kprpe_jax.detection.detector import retinaface_detector
-from kprpe_jax.detection.photos import detect_photos
-from kprpe_jax.gallery.encoder import Encoder
-from kprpe_jax.geometry.template import face_template
-from kprpe_jax.weights import import_weights
+from kprpe_jax.alignment.photos import AlignedFace
+from kprpe_jax.backbones.recognizer import Recognizer
+from kprpe_jax.core.features import Features, take
+from kprpe_jax.core.input_spec import to_bytes
+from kprpe_jax.data.read_photos import find_photos, read_photos
+from kprpe_jax.detection.detector import Detector
+from kprpe_jax.detection.photo_faces import PhotoFaces, read_faces
+from kprpe_jax.evaluation.embedding import embed
 
-_MIN_SCORE = 0.5  # of a face
-# encoded photo -> image [H, W, 3] and keypoints [5, 2]; or why there is no face
-Prepare = Callable[[bytes], tuple[np.ndarray, np.ndarray] | str]
+BATCH = 32  # photos and faces at once
+FIELDS = ("embeddings", "patches", "keypoints")
 
 
-def aligned_photos(encoder: Encoder) -> Prepare:
-    """Take faces that are aligned to the template already.
+class PhotoFile(NamedTuple):
+    """A photo or a video of a person.
 
-    They must have the encoder's size, or its height and more columns on both sides, as
-    112 x 112 faces have for a network that reads 112 x 96.
+    Attributes:
+      person: name: the folder of a folder of folders, otherwise the file's name without
+        its ending and its number.
+      name: of the file, below the folder that was named, or the file's own.
+      path: of the file.
     """
-    height, width = encoder.image_size
-    keypoints = face_template(encoder.image_size) / np.float32([width, height])
 
-    def prepare(encoded: bytes) -> tuple[np.ndarray, np.ndarray] | str:
-        try:
-            image = decode_rgb(encoded)
-        except ValueError as e:
-            return str(e)
-        margin = image.shape[1] - width
-        if image.shape[0] != height or margin < 0 or margin % 2:
-            return (
-                f"it must be an aligned face of {height} x {width} pixels; got "
-                f"{image.shape[0]} x {image.shape[1]}; give --detector to align it"
-            )
-        image = image[:, margin // 2 : margin // 2 + width]
-        return to_unit_range(image), keypoints
-
-    return prepare
+    person: str
+    name: str
+    path: pathlib.Path
 
 
-def detected_photos(encoder: Encoder, weights: str | os.PathLike) -> Prepare:
-    """Find the largest face of a photo and align it.
+class EmbeddedPhoto(NamedTuple):
+    """The faces of a photo, or of a frame of a video.
+
+    Attributes:
+      file: which it is, or is of.
+      faces: where they are, and why there are none.
+      features: [F, ...] of them; None where F = 0.
+    """
+
+    file: PhotoFile
+    faces: PhotoFaces
+    features: Features | None
+
+
+def list_photos(path: str | os.PathLike) -> list[PhotoFile]:
+    """The photos and videos of a path, with the names of their people.
 
     Args:
-      encoder: says the size.
-      weights: of RetinaFace.
-    Raises: ValueError: no such file, or other weights.
+      path: a photo, a video, a folder, or a folder of folders: one per person.
+    Raises: ValueError: no such path, or nothing in it.
     """
-    if not os.path.isfile(weights):
-        raise ValueError(
-            f"detected_photos: {os.fspath(weights)} is not a file; name the weights of "
-            "RetinaFace."
-        )
-    model = registry.network("retinaface_mnet025").make()
-    variables = import_weights(model, weights)
-    detector = retinaface_detector(model, variables, min_score=_MIN_SCORE)
-    spec = InputSpec(encoder.image_size)
+    path, found = pathlib.Path(path), []
+    for file in find_photos(path):
+        inside = pathlib.Path(file.name) if file == path else file.relative_to(path)
+        person = re.sub(r"(?<=.)_\d+$", "", file.stem)
+        if len(inside.parts) > 1:
+            person = inside.parts[0]
+        found.append(PhotoFile(person, inside.as_posix(), file))
+    return found
 
-    def prepare(encoded: bytes) -> tuple[np.ndarray, np.ndarray] | str:
-        try:
-            photo = decode_rgb(encoded)
-        except ValueError as e:
-            return str(e)
-        (found,) = detect_photos(detector, [("", photo)], batch_size=1, order="largest")
-        if not len(found.keypoints):
-            return "no face was found in it; give a photo that shows one"
-        try:
-            return align(photo, found.keypoints[0], spec)
-        except NoFaceError as e:
-            return str(e)
 
-    return prepare
+def embed_photos(
+    files: Iterable[PhotoFile],
+    recognizer: Recognizer,
+    detector: Detector | None = None,
+    *,
+    faces: str = "center",
+    batch_size: int = BATCH,
+) -> Iterator[EmbeddedPhoto]:
+    """Detect, align and embed the faces of photos and videos, in batches.
+
+    Args:
+      files: from `list_photos`; read one after the other.
+      recognizer: the network.
+      detector: None = photos are aligned faces already, as its input contract says; a
+        network that reads keypoints is given the template's.
+      faces: of a photo: `center`, `largest` or `all`.
+      batch_size: photos, and faces, at once.
+    Returns: every photo and every frame, in order.
+    """
+    order: collections.deque[PhotoFile] = collections.deque()
+
+    def photos() -> Iterator[tuple[str, np.ndarray | str]]:
+        for file in files:
+            for name, photo in read_photos(file.path):
+                order.append(file)
+                yield name, photo
+
+    spec = recognizer.input_spec
+    results = read_faces(
+        photos(), spec, detector, faces=faces, batch_size=min(batch_size, 8)
+    )
+    while chunk := list(itertools.islice(results, batch_size)):
+        aligned = [face for result in chunk for face in result.faces]
+        features = embed_faces(recognizer, aligned, batch_size) if aligned else None
+        first = 0
+        for result in chunk:
+            end = first + len(result.faces)
+            own = take(features, slice(first, end)) if end > first else None
+            first = end
+            yield EmbeddedPhoto(order.popleft(), result, own)
 
 
 def embed_faces(
-    encoder: Encoder,
-) -> Callable[[Sequence[tuple[np.ndarray, np.ndarray]]], Features]:
-    """The encoder on the host's batches, padded to powers of two.
+    recognizer: Recognizer, faces: Sequence[AlignedFace], batch_size: int = BATCH
+) -> Features:
+    """Features of aligned faces on the host: embeddings, patches, keypoints.
 
-    Returns: function of (image, keypoints) pairs -> Features of NumPy arrays, float32.
+    Args:
+      recognizer: the network.
+      faces: at least one.
+      batch_size: faces at once; the last batch is padded.
     """
-    compiled = jax.jit(encoder.embed)
-
-    def embed(faces: Sequence[tuple[np.ndarray, np.ndarray]]) -> Features:
-        count = len(faces)
-        size = 1 << (count - 1).bit_length()
-        padded = [*faces, *[faces[-1]] * (size - count)]
-        images, keypoints = (np.stack(x) for x in zip(*padded, strict=True))
-        result = jax.device_get(compiled(images, keypoints))
-        return Features(result.embeddings[:count], result.patches[:count])
-
-    return embed
+    rows = [dict(image=to_bytes(x.image), keypoints=x.keypoints) for x in faces]
+    # A few faces alone take a small batch; every device has a share.
+    size = min(1 << (len(rows) - 1).bit_length(), batch_size)
+    size = -(-size // jax.device_count()) * jax.device_count()
+    return embed(recognizer, rows, batch_size=size, fields=FIELDS)
 
 
-def read_photo(path: str) -> bytes:
-    """A file's bytes, empty where it cannot be read: no decoder knows these."""
-    image = read_image(path, path)
-    return b"" if isinstance(image, RejectedRecord) else image
+def average(features: Features) -> Features:
+    """One person's features of several images: the mean of the unit embeddings.
+
+    Patches and keypoints are those of the image whose embedding is nearest to it. A
+    single image stays as it is.
+
+    Args:
+      features: [F, ...], host arrays.
+    Returns: the same fields of one image.
+    """
+    if len(features.embeddings) == 1:
+        return take(features, 0)
+    lengths = np.linalg.norm(features.embeddings, axis=1, keepdims=True)
+    units = features.embeddings / np.maximum(lengths, 1e-12)
+    mean = units.mean(0)
+    nearest = take(features, int((units @ mean).argmax()))
+    return nearest._replace(embeddings=mean)

@@ -102,8 +102,14 @@ def second_stage(
         options = weighting, grid, solver, mesh
         return (earth_movers_scores(query, candidates, *options),)
 
-    sides = (x._replace(style=None) for x in (queries, gallery))
+    sides = (needed_fields(x, weighting) for x in (queries, gallery))
     return compare_candidates(compare, *sides, rows, chunk=chunk, mesh=mesh)[0]
+
+
+def needed_fields(features: Features, weighting: str) -> Features:
+    """The fields that a comparison reads; the others are None and never sent."""
+    keypoints = features.keypoints if weighting == "landmarks" else None
+    return features._replace(style=None, keypoints=keypoints)
 
 
 def score_candidates(

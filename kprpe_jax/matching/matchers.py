@@ -12,6 +12,7 @@ from kprpe_jax.core.features import Features
 from kprpe_jax.matching.candidates import (
     compare_candidates,
     flat_pairs,
+    needed_fields,
     score_candidates,
     second_stage,
 )
@@ -97,7 +98,7 @@ class EarthMoversMatcher(NamedTuple):
         def compare(query: Features, candidates: Features) -> tuple[Array, ...]:
             return _flows(query, candidates, *options)
 
-        sides = (x._replace(style=None) for x in (queries, gallery))
+        sides = (needed_fields(x, self.weighting) for x in (queries, gallery))
         scores, flow = compare_candidates(compare, *sides, rows, chunk=self.chunk)
         flow = np.maximum(flow, 0)  # round-off may leave it a little below
         return Explanation(scores, flow.sum(-1), flow.sum(-2), flow)

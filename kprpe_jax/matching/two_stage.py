@@ -12,6 +12,7 @@ from kprpe_jax.matching.candidates import (
     chunks,
     default_chunk,
     earth_movers_scores,
+    needed_fields,
     take_rows,
 )
 from kprpe_jax.matching.matchers import EarthMoversMatcher, Explanation, Matcher
@@ -241,7 +242,7 @@ def rank_by_patches(
             "rank_by_patches: ranks must lie between 1 and the size of the gallery, "
             f"{size}; got {ranks}."
         )
-    queries, gallery = (x._replace(style=None) for x in (queries, gallery))
+    queries, gallery = (needed_fields(x, weighting) for x in (queries, gallery))
     chunk = default_chunk() if chunk is None else chunk
     own = np.full(count, -1) if exclude_rows is None else np.asarray(exclude_rows)
     rankings = []

@@ -1,5 +1,6 @@
-"""Files of data sets, as the tests of kprpe_jax.data make them."""
+"""Files of data sets and photos of people, as other tests make them."""
 
 from tests.data.conftest import idx_dir
+from tests.gallery.tiny import folder, networks
 
-__all__ = ["idx_dir"]
+__all__ = ["folder", "idx_dir", "networks"]

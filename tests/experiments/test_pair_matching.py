@@ -149,5 +149,5 @@ def test_scores_of_another_run_are_refused(tmp_path, monkeypatch, trial):
 
 def test_one_source_of_photos(capsys):
     with pytest.raises(SystemExit):
-        pair_matching.main(["--weights=w", "--dataset=d", "--archive=a", "--points=p"])
+        pair_matching.main(["--model=w", "--dataset=d", "--archive=a", "--points=p"])
     assert "--archive and --points, or --dataset; got both" in capsys.readouterr().err

@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments.deepface_emd.reranking_features import mobilefacenet_network
+from experiments.deepface_emd.reranking_features import load_network
 from experiments.deepface_emd.reranking_photos import Photos
 from experiments.face_vit.pair_matching import alter, see
 from experiments.face_vit.pair_pictures import study_sheets
 from kprpe_jax.data.synthetic.source import FaceSource
 from kprpe_jax.matching.explanations import cross_correlation
 from kprpe_jax.report.user_study import write_study_page
-from tests.gallery.test_networks import WEIGHTS, needs_data
+from tests.commands.test_verify import WEIGHTS, needs_data
 from tests.report.browser import browser, needs_browser
 
 PEOPLE = 6
@@ -45,7 +45,7 @@ def drawn_photos():
 def test_sheets_of_drawn_people(tmp_path):
     from selenium.webdriver.common.by import By
 
-    photos, network = drawn_photos(), mobilefacenet_network(WEIGHTS)
+    photos, network = drawn_photos(), load_network(f"mobilefacenet:{WEIGHTS}")
     ones, others = np.arange(0, 2 * PEOPLE, 2), np.arange(1, 2 * PEOPLE, 2)
     others[1::2] = np.roll(others[1::2], 1)  # every other pair shows two people
     worn = alter(photos.select(ones), "sunglasses")

@@ -192,7 +192,7 @@ def test_study_of_an_import_with_any_network(people_dir, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--weights=w"], "--archive and --points, or --dataset"),
+        ([], "--archive and --points, or --dataset"),
         (["--dataset=a", "--archive=b", "--points=c"], "or --dataset"),
         (["--dataset=a", "--queries=plain"], "kind:count,kind:count"),
         (["--dataset=a", "--identities=1"], "must be first,last; got '1'"),
@@ -200,7 +200,7 @@ def test_study_of_an_import_with_any_network(people_dir, tmp_path):
 )
 def test_bad_options_are_one_sentence(arguments, message, capsys):
     with pytest.raises(SystemExit) as stopped:
-        main(arguments)
+        main([*arguments, "--model=w"])
     assert stopped.value.code == 2
     error = capsys.readouterr().err
     assert message in error

@@ -1,4 +1,4 @@
-"""Drawn people through real weights to a page in a real browser.
+"""Synthetic people through real weights to a page in a real browser.
 
 KPRPE_SCREENSHOTS=docs/figures keeps the picture.
 """
@@ -9,16 +9,16 @@ import pathlib
 import pytest
 from PIL import Image
 
+from kprpe_jax.commands.main import main
 from kprpe_jax.data.synthetic.source import FaceSource
-from kprpe_jax.gallery import enroll, explain
-from tests.gallery.test_networks import WEIGHTS, needs_data
+from tests.commands.test_verify import WEIGHTS, needs_data
 from tests.report.browser import browser, needs_browser
 
 PEOPLE, PHOTOS = 8, 3
 
 
 def write_people(folder):
-    """A folder per drawn person; the last photo of each stays out of the gallery."""
+    """A folder per synthetic person; the last photo of each is a query."""
     source = FaceSource(num_identities=PEOPLE, images_per_identity=PHOTOS, seed=3)
     for row in range(len(source)):
         person, number = divmod(row, PHOTOS)
@@ -36,19 +36,23 @@ def test_hovering_shows_the_flow(tmp_path, capsys):
     from selenium.webdriver.common.by import By
 
     write_people(tmp_path)
-    network = [f"--gallery={tmp_path / 'people.gallery'}", f"--weights={WEIGHTS}"]
-    enroll.main([*network, f"--photos={tmp_path / 'people'}"])
+    network = [
+        f"--gallery={tmp_path / 'people.gallery'}",
+        f"--model=mobilefacenet:{WEIGHTS}",
+    ]
+    main(["enroll", *network, f"--photos={tmp_path / 'people'}"])
     page = tmp_path / "why.html"
-    explain.main(
+    main(
         [
+            "explain",
             *network,
             f"--photos={tmp_path / 'queries'}",
-            f"--gallery_photos={tmp_path / 'people'}",
+            f"--gallery-photos={tmp_path / 'people'}",
             f"--page={page}",
             "--weighting=apc",
         ]
     )
-    assert f"{PEOPLE} photos explained, 0 without" in capsys.readouterr().out
+    assert f"{PEOPLE} faces explained, 0 photos" in capsys.readouterr().out
     with browser(width=1160, height=820) as driver:
         driver.get(page.as_uri())
         sections = driver.find_elements(By.CSS_SELECTOR, "section")

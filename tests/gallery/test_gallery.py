@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from kprpe_jax.gallery.gallery import Gallery
-from tests.gallery.made import MODEL, entries, make
+from tests.gallery.made import HEADER, entries, make
 
 
 @pytest.fixture
@@ -34,29 +34,61 @@ def test_comes_back_as_it_was_put_in(path, patches, error):
         contents = gallery.read()
         assert gallery.people() == {"ann": 2, "bob": 2, "cleo": 2}
         assert contents.people == [entry.person for entry in made]
-        want = np.stack([entry.embedding for entry in made])
-        np.testing.assert_array_equal(contents.faces.embeddings, want)
+        want = np.stack([entry.features.embeddings for entry in made])
+        np.testing.assert_array_equal(contents.features.embeddings, want)
         rows = np.array([[4, 0], [0, 3]])
-        got = contents.faces.patches[rows]
-        want = np.stack([entry.patches for entry in made])[rows]
+        got = contents.features.patches[rows]
+        want = np.stack([entry.features.patches for entry in made])[rows]
         largest = np.abs(want).max(-1, keepdims=True)
         assert (np.abs(got - want) <= error * largest).all()
         assert (np.abs(got - want).max() > 0) == (error > 0)
-        assert contents.faces.patches.shape == (6, 4, 16)
+        assert contents.features.patches.shape == (6, 4, 16)
 
 
 def test_no_patches(path):
     make(path, patches="none")
     with Gallery(path) as gallery:
-        assert gallery.read().faces.patches is None
+        features = gallery.read().features
+        assert features.patches is features.keypoints is None
+
+
+def test_header_and_keypoints(path):
+    made = make(path)
+    with Gallery(path) as gallery:
+        assert gallery.header == HEADER
+        contents = gallery.read()
+        got = contents.features.keypoints[np.array([5, 1])]
+        want = [made[row].features.keypoints for row in (5, 1)]
+        np.testing.assert_array_equal(got, want)
+        assert list(contents.num_images) == [1] * 6
+
+
+def test_a_person_is_replaced_whole_or_not_at_all(path):
+    made = make(path)
+    secret = made[0].features.patches.tobytes()
+    new = [entry._replace(person="ann") for entry in entries(["dora"], seed=5)]
+    with Gallery(path) as gallery:
+        for wrong in ([*new, made[2]], [change(new[0], embeddings=np.ones(7))]):
+            with pytest.raises(ValueError, match="photo named bob/0.jpg|shapes"):
+                gallery.replace_person("ann", wrong)
+        assert [name for name, *_ in gallery.photos_of("ann")] == [
+            "ann/0.jpg", "ann/1.jpg",
+        ]  # fmt: skip
+        with pytest.raises(ValueError, match="nobody named 'eve'"):
+            gallery.replace_person("eve", new)
+        assert gallery.replace_person("ann", new[:1]) == 2
+        assert gallery.people() == {"ann": 1, "bob": 2, "cleo": 2}
+        with pytest.raises(ValueError, match="holds nobody named 'eve'; correct"):
+            gallery.photos_of("eve")
+    assert secret not in path.read_bytes()
 
 
 def test_people_come_and_go(path):
     make(path)
     size = path.stat().st_size
-    secret = entries(["ann"])[0].embedding.tobytes()
+    secret = entries(["ann"])[0].features.embeddings.tobytes()
     assert secret in path.read_bytes()
-    with Gallery(path, create=MODEL) as gallery:
+    with Gallery(path, create=HEADER) as gallery:
         gallery.add(entries(["dora"], photos=1, seed=3))
         assert gallery.remove_people(["ann"]) == 2
         assert len(gallery) == 5
@@ -77,6 +109,10 @@ def test_removing_somebody_twice_removes_nobody(path):
     assert names_in(path) == before
 
 
+def change(entry, **fields):
+    return entry._replace(features=entry.features._replace(**fields))
+
+
 def test_all_of_a_batch_or_nothing(path):
     made = make(path)
     before = names_in(path)
@@ -90,16 +126,16 @@ def test_all_of_a_batch_or_nothing(path):
         ],
         "dora/1.jpg must be finite": [
             new[0],
-            new[1]._replace(patches=new[1].patches * np.nan),
+            change(new[1], patches=new[1].features.patches * np.nan),
         ],
         "dora/0.jpg must be finite and not all zero": [
-            new[0]._replace(embedding=np.zeros(8, np.float32))
+            change(new[0], embeddings=np.zeros(8, np.float32))
         ],
-        r"shapes \(\(8,\), \(4, 16\)\) .* got \(\(8,\), \(9, 16\)\)": [
-            new[0]._replace(patches=np.ones((9, 16), np.float32))
+        r"shapes \(\(8,\), \(4, 16\), \(5, 2\)\) .* got \(\(8,\), \(9, 16\), ": [
+            change(new[0], patches=np.ones((9, 16), np.float32))
         ],
     }
-    with Gallery(path, create=MODEL) as gallery:
+    with Gallery(path, create=HEADER) as gallery:
         for message, batch in wrong.items():
             with pytest.raises(ValueError, match=message):
                 gallery.add(batch)
@@ -107,36 +143,44 @@ def test_all_of_a_batch_or_nothing(path):
     assert names_in(path) == before
 
 
-def test_another_models_gallery(path):
+def test_another_recognizers_gallery(path):
     make(path)
-    other = MODEL._replace(fingerprint="0" * 64, name="another")
-    with pytest.raises(ValueError, match="made by drawn .* not by another .* compared"):
+    other = HEADER._replace(fingerprint="0" * 64, name="another")
+    with pytest.raises(ValueError, match="made by random .* not by another .* comp"):
         Gallery(path, create=other)
     with (
         Gallery(path) as gallery,
         pytest.raises(ValueError, match="cannot be compared"),
     ):
-        gallery.check_model("another", "0" * 64)
+        gallery.check(other)
+    grayer = HEADER._replace(input_spec=HEADER.input_spec._replace(color="gray"))
+    with pytest.raises(ValueError, match="16 x 8, RGB, .* are 16 x 8, luma, .* compar"):
+        Gallery(path, create=grayer)
     with pytest.raises(ValueError, match="keeps patches as float32; got int8"):
-        Gallery(path, create=MODEL._replace(patches="int8"))
+        Gallery(path, create=HEADER._replace(patches="int8"))
     with pytest.raises(ValueError, match="unknown kind of patches 'half'"):
-        Gallery(path, create=MODEL._replace(patches="half"))
+        Gallery(path, create=HEADER._replace(patches="half"))
 
 
 def test_files_that_are_no_gallery(path, tmp_path):
     with pytest.raises(ValueError, match="there is none at .*people.gallery; enroll"):
         Gallery(path)
     with pytest.raises(ValueError, match="lies in no folder; make it first"):
-        Gallery(tmp_path / "no" / "people.gallery", create=MODEL)
+        Gallery(tmp_path / "no" / "people.gallery", create=HEADER)
     path.write_bytes(b"a text" * 1000)
     with pytest.raises(ValueError, match="damaged or no gallery .*file is not a data"):
         Gallery(path)
     path.unlink()
     sqlite3.connect(path).execute("CREATE TABLE other (x)")
-    with pytest.raises(ValueError, match="must be a gallery of format 1; got another"):
-        Gallery(path, create=MODEL)
+    with pytest.raises(ValueError, match="must be a gallery of format 2; got another"):
+        Gallery(path, create=HEADER)
     path.unlink()
-    Gallery(path, create=MODEL).__exit__()
+    Gallery(path, create=HEADER).__exit__()
+    sqlite3.connect(path).execute("PRAGMA user_version = 1")
+    with pytest.raises(ValueError, match="is of format 1, .* enroll everybody again"):
+        Gallery(path)
+    path.unlink()
+    Gallery(path, create=HEADER).__exit__()
     with Gallery(path) as gallery, pytest.raises(ValueError, match="is empty; enroll"):
         gallery.read()
 
@@ -148,10 +192,13 @@ def test_damage_is_found(path):
 
     def read():
         with Gallery(path) as gallery:
-            faces = gallery.read().faces
+            faces = gallery.read().features
             return faces.patches[np.arange(6)]
 
-    for blob in (made[2].embedding.tobytes(), made[2].patches.tobytes()):
+    for blob in (
+        made[2].features.embeddings.tobytes(),
+        made[2].features.patches.tobytes(),
+    ):
         at = whole.index(blob) + 5
         path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
         with pytest.raises(ValueError, match="features of bob/0.jpg in .* are damaged"):
@@ -182,9 +229,9 @@ def test_two_writers_wait_for_each_other(path, monkeypatch):
 WRITER = """
     import sys
     from kprpe_jax.gallery.gallery import Gallery
-    from tests.gallery.made import MODEL, entries
+    from tests.gallery.made import HEADER, entries
 
-    with Gallery(sys.argv[1], create=MODEL) as gallery:
+    with Gallery(sys.argv[1], create=HEADER) as gallery:
         for number in range(10**6):
             gallery.add(entries([f"p{number}"], photos=3, seed=number))
             if number == 0:
@@ -207,7 +254,7 @@ def test_survives_a_kill(path):
         time.sleep(0.05 + 0.037 * round_number)
         writer.send_signal(signal.SIGKILL)
         writer.wait()
-        with Gallery(path, create=MODEL) as gallery:
+        with Gallery(path, create=HEADER) as gallery:
             people = gallery.people()
             assert set(people.values()) <= {3}
             numbers = sorted(int(name[1:]) for name in people)
@@ -216,6 +263,9 @@ def test_survives_a_kill(path):
             assert set(numbers) <= set(kept)
             assert set(kept) - set(numbers) <= {last - 1}
             contents = gallery.read()
-            assert contents.faces.patches[np.arange(len(gallery))].shape[1:] == (4, 16)
+            assert contents.features.patches[np.arange(len(gallery))].shape[1:] == (
+                4,
+                16,
+            )
             gallery.add(entries(["zoe"], seed=1))  # and it goes on
             assert len(gallery) == 3 * len(people) + 2

@@ -12,9 +12,9 @@ from kprpe_jax.backbones.network import Network
 from kprpe_jax.backbones.recognizer import Recognizer
 from kprpe_jax.core.input_spec import InputSpec
 from kprpe_jax.core.mesh import make_mesh, put_batch
-from kprpe_jax.gallery.pair_run import read_pair_run
 from kprpe_jax.layers.batch_norm import BatchNorm
 from kprpe_jax.matching.two_image import score_pairs
+from kprpe_jax.recognizers import load_matcher
 from kprpe_jax.tasks import networks, pair_data, pair_matching
 from kprpe_jax.training import loop
 from kprpe_jax.training.config import load_config
@@ -352,7 +352,7 @@ def test_a_run_learns_and_is_not_taken_for_another(tmp_path):
     assert again["pairs/auc"] == pytest.approx(results["pairs/auc"])
     # Of its own the run is a score of patches.
     config = made_patches.make_config(**learned)
-    run = read_pair_run(tmp_path)
+    run = load_matcher(f"{tmp_path}@last")
     score = quick_jit(partial(score_pairs, run.model, run.variables))
     tested, genuine = pair_data.open_pairs(config, config.evals.pairs, {})
     pairs = [pair["patches"] for pair in tested.__getitems__(range(100))]

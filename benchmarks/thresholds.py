@@ -1,0 +1,69 @@
+"""The threshold of a recognizer on LFW's pairs, for `kprpe_jax.gallery.thresholds`.
+
+    python -m benchmarks thresholds mobilefacenet:mobilefacenet.npz \
+        --archive lfw_df_aligned112.tar.gz --pairs pairs.txt
+
+Prints the lowest cosine that at most one impostor pair in a thousand reaches. Faces are
+embedded once, without their mirror images, with the template's keypoints: as `verify`
+embeds aligned photos.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+import numpy as np
+
+from kprpe_jax.alignment.photos import AlignedFace
+from kprpe_jax.core.input_spec import to_unit_range
+from kprpe_jax.data.importers.decode import decode_rgb
+from kprpe_jax.data.importers.pair_list import read_lfw_pairs
+from kprpe_jax.data.importers.tar_images import read_images
+from kprpe_jax.evaluation.roc import roc_curve, tar_at_far
+from kprpe_jax.evaluation.scores import pair_similarity
+from kprpe_jax.gallery.photos import embed_faces
+from kprpe_jax.gallery.thresholds import MeasuredThreshold
+from kprpe_jax.geometry.template import face_template
+from kprpe_jax.recognizers import load_recognizer
+
+FAR = 1e-3
+
+
+def measure(model: str, archive: str, pairs: str) -> MeasuredThreshold:
+    """Measure a recognizer.
+
+    Args:
+      model: SPEC of `load_recognizer`.
+      archive: aligned 112 x 112 photos as Name/Name_0001.jpg.
+      pairs: LFW's official list.
+    Raises: ValueError: as `load_recognizer`, `read_images` and `read_lfw_pairs`.
+    """
+    recognizer, listed = load_recognizer(model), read_lfw_pairs(pairs)
+    names, rows = np.unique(listed.keys, return_inverse=True)
+    keypoints = face_template((112, 112)) / np.float32(112)
+    faces = [
+        AlignedFace(to_unit_range(decode_rgb(encoded)), keypoints)
+        for encoded in read_images(archive, names.tolist())
+    ]
+    embeddings = embed_faces(recognizer, faces).embeddings
+    first, second = embeddings[rows.reshape(-1, 2).T]
+    scores = np.asarray(pair_similarity(first, second), np.float64)
+    point = tar_at_far(roc_curve(scores, listed.same), [FAR])
+    threshold = float(np.floor(1e4 * point.threshold[0]) / 1e4)
+    return MeasuredThreshold(
+        threshold,
+        float((scores[~listed.same] >= threshold).mean()),
+        float((scores[listed.same] >= threshold).mean()),
+        f"{len(listed.same):,} pairs of LFW",
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run from the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("model", help="SPEC of the recognizer")
+    parser.add_argument("--archive", required=True, help="aligned 112 x 112 photos")
+    parser.add_argument("--pairs", required=True, help="LFW's list of pairs")
+    options = parser.parse_args(arguments)
+    measured = measure(options.model, options.archive, options.pairs)
+    sys.stdout.write(f"{measured}\n")

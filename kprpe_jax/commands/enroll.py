@@ -1,0 +1,73 @@
+"""Add people to a gallery.
+
+    kprpe-jax enroll --gallery people.gallery --photos FOLDER \\
+        --model mobilefacenet:mobilefacenet.npz \\
+        --detector retinaface_mnet025:retinaface_mnet025.npz
+
+A folder of folders is a folder per person; in a flat folder the person is the file's
+name without its ending and its number (Ann_Example_0001.jpg); a video shows one person.
+A killed command goes on when it is run again: photos that are there are passed over.
+"""
+
+import argparse
+import sys
+
+from kprpe_jax.commands import options as shared
+from kprpe_jax.commands.galleries import (
+    count,
+    load_networks,
+    say_skipped,
+    show_progress,
+)
+
+PATCHES = ("float32", "bfloat16", "int8", "none")
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    files = parser.add_argument_group("input and output")
+    shared.add_gallery(files)
+    shared.add_photos(files)
+    shared.add_on_error(files)
+    networks = parser.add_argument_group("faces")
+    shared.add_model(networks)
+    shared.add_detector(networks)
+    shared.add_faces(networks, choices=("center", "largest"))
+    networks.add_argument(
+        "--patches",
+        choices=PATCHES,
+        default="bfloat16",
+        help="how the gallery keeps patches (bfloat16)",
+    )
+    shared.add_batch_size(networks)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Run the enroll command."""
+    from kprpe_jax.gallery.enroll import enroll
+    from kprpe_jax.gallery.gallery import Gallery
+    from kprpe_jax.gallery.header import describe_gallery
+    from kprpe_jax.gallery.photos import list_photos
+
+    list_photos(options.photos)  # a wrong path makes no gallery
+    recognizer, detector = load_networks(options)
+    header = describe_gallery(recognizer, options.patches)
+    with Gallery(options.gallery, create=header) as gallery:
+        result = enroll(
+            gallery,
+            options.photos,
+            recognizer,
+            detector,
+            faces=options.faces,
+            on_error=options.on_error,
+            batch_size=options.batch_size,
+            progress=show_progress,
+        )
+        say_skipped(result.skipped)
+        given = result.added + result.known + len(result.skipped)
+        sys.stdout.write(
+            f"{count(given, 'photo')}: {result.added} added, {result.known} enrolled "
+            f"before, {len(result.skipped)} skipped; {options.gallery} holds "
+            f"{count(len(gallery), 'photo')} of "
+            f"{count(len(gallery.people()), 'person', 'people')}\n"
+        )

@@ -1,0 +1,81 @@
+"""Show why photos match, patch by patch.
+
+    kprpe-jax explain --gallery people.gallery --photos PHOTO --page why.html \\
+        --model mobilefacenet:mobilefacenet.npz \\
+        --detector retinaface_mnet025:retinaface_mnet025.npz --gallery-photos FOLDER
+
+Writes one HTML page. FOLDER is the folder that was enrolled: a gallery keeps no
+pictures.
+"""
+
+import argparse
+import sys
+
+from kprpe_jax.commands import options as shared
+from kprpe_jax.commands.galleries import (
+    add_ranking,
+    count,
+    load_networks,
+    make_matcher,
+    say_skipped,
+    show_progress,
+)
+from kprpe_jax.commands.main import RunError
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    files = parser.add_argument_group("input and output")
+    shared.add_gallery(files)
+    shared.add_photos(files)
+    files.add_argument(
+        "--page", metavar="FILE.html", required=True, help="page to write"
+    )
+    files.add_argument(
+        "--gallery-photos",
+        metavar="FOLDER",
+        help="the enrolled photos, for their pictures",
+    )
+    files.add_argument(
+        "--ranks", type=shared.positive, default=5, help="photos to show (5)"
+    )
+    networks = parser.add_argument_group("faces")
+    shared.add_model(networks)
+    shared.add_detector(networks)
+    shared.add_faces(networks)
+    shared.add_batch_size(networks)
+    add_ranking(parser.add_argument_group("ranking"))
+
+
+def run(options: argparse.Namespace) -> None:
+    """Run the explain command."""
+    from kprpe_jax.gallery.explain import explain
+    from kprpe_jax.gallery.gallery import Gallery
+    from kprpe_jax.gallery.photos import list_photos
+    from kprpe_jax.report.match_page import write_match_page
+
+    list_photos(options.photos)  # before anything is loaded
+    with Gallery(options.gallery) as gallery:
+        recognizer, detector = load_networks(options)
+        queries, skipped = explain(
+            gallery,
+            options.photos,
+            recognizer,
+            detector,
+            gallery_photos=options.gallery_photos,
+            ranks=options.ranks,
+            faces=options.faces,
+            candidates=options.candidates,
+            alpha=0.7 if options.alpha is None else options.alpha,
+            matcher=make_matcher(options, gallery.header),
+            batch_size=options.batch_size,
+            progress=show_progress,
+        )
+    say_skipped(skipped)
+    if not queries:
+        raise RunError(f"none of {count(len(skipped), 'photo')} shows a usable face")
+    write_match_page(queries, options.page)
+    sys.stdout.write(
+        f"{count(len(queries), 'face')} explained, {count(len(skipped), 'photo')} "
+        f"skipped; page: {options.page}\n"
+    )

@@ -1,0 +1,93 @@
+"""What the verbs on faces and galleries share."""
+
+import argparse
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+# Those of the thesis, in `matching.patch_weights`, which imports JAX.
+WEIGHTINGS = ("uniform", "apc", "cc", "sc", "landmarks", "sc_distance")
+CANDIDATES = 100
+
+
+def add_ranking(parser: argparse._ActionsContainer) -> None:
+    """--candidates, --alpha, --weighting, --matcher: the second stage."""
+    add = parser.add_argument
+    add(
+        "--candidates",
+        type=int,
+        metavar="K",
+        help="photos of the gallery whose patches are compared again; 0 = none",
+    )
+    add(
+        "--alpha",
+        type=float,
+        help="share of the patches' similarity in the score, 0..1 (0.7)",
+    )
+    add(
+        "--weighting",
+        choices=WEIGHTINGS,
+        help="of the patches in the earth mover's distance (apc)",
+    )
+    add(
+        "--matcher",
+        metavar="SPEC",
+        help="in place of that distance: the run of a two-image network, "
+        "FOLDER[@best|@last|@STEP], or NAME:FILE",
+    )
+
+
+def load_networks(options: argparse.Namespace) -> tuple[Any, Any]:
+    """The recognizer and the detector, or None, that the options name."""
+    from kprpe_jax.recognizers import load_detector, load_recognizer
+
+    recognizer = load_recognizer(options.model)
+    if options.detector is None:
+        return recognizer, None
+    detector = load_detector(
+        options.detector, min_score=options.min_score, max_side=options.max_side
+    )
+    return recognizer, detector
+
+
+def make_matcher(options: argparse.Namespace, header: Any) -> Any:
+    """The matcher that the options name, for the patches of a gallery.
+
+    Raises: ValueError: two are named; as `load_matcher` and `check_patches`.
+    """
+    from kprpe_jax.matching.matchers import EarthMoversMatcher
+    from kprpe_jax.matching.patch_weights import DEFAULT_WEIGHTING
+    from kprpe_jax.recognizers import load_matcher
+
+    if options.matcher is None:
+        weighting = options.weighting or DEFAULT_WEIGHTING
+        return EarthMoversMatcher(weighting, header.grid)
+    if options.weighting is not None:
+        raise ValueError(
+            "--weighting belongs to the earth mover's distance, which --matcher "
+            "replaces; give one of them."
+        )
+    matcher = load_matcher(options.matcher)
+    try:
+        matcher.check_patches(header.grid, header.channels)
+    except ValueError as error:
+        raise ValueError(f"--matcher {options.matcher}: {error}") from error
+    return matcher
+
+
+def show_progress(files: Sequence) -> Iterable:
+    """A bar on stderr, if that is a terminal and there is some work."""
+    from tqdm import tqdm
+
+    return tqdm(files, unit=" photos", disable=not sys.stderr.isatty(), delay=2)
+
+
+def say_skipped(skipped: Mapping[str, str]) -> None:
+    """Say on stderr which photos were left out, and why."""
+    for name, reason in skipped.items():
+        sys.stderr.write(f"skipped: {name}: {reason}\n")
+
+
+def count(number: int, singular: str, plural: str = "") -> str:
+    """A number and its noun."""
+    return f"{number} {singular if number == 1 else plural or singular + 's'}"

@@ -1,0 +1,122 @@
+"""List, show, remove or replace the people of a gallery.
+
+    kprpe-jax gallery list --gallery people.gallery
+    kprpe-jax gallery show Ann --gallery people.gallery
+    kprpe-jax gallery remove Ann Bob --gallery people.gallery
+    kprpe-jax gallery replace Ann --photos FOLDER --gallery people.gallery --model SPEC
+
+`list` prints a line a person, `show` a line a photo. What is removed is overwritten
+with zeros; `replace` is one transaction.
+"""
+
+import argparse
+import sys
+from typing import Any
+
+from kprpe_jax.commands import options as shared
+from kprpe_jax.commands.galleries import (
+    count,
+    load_networks,
+    say_skipped,
+    show_progress,
+)
+
+ACTIONS = ("list", "show", "remove", "replace")
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("action", choices=ACTIONS, help="what to do")
+    parser.add_argument("people", nargs="*", metavar="PERSON", help="whom")
+    shared.add_gallery(parser)
+    group = parser.add_argument_group("replace")
+    shared.add_photos(group, required=False)
+    shared.add_model(group, required=False)
+    shared.add_detector(group)
+    shared.add_faces(group, choices=("center", "largest"))
+    shared.add_on_error(group)
+    shared.add_batch_size(group)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Run the gallery command."""
+    from kprpe_jax.gallery.gallery import Gallery
+
+    _check(options)
+    with Gallery(options.gallery) as gallery:
+        {"list": _list, "show": _show, "remove": _remove, "replace": _replace}[
+            options.action
+        ](options, gallery)
+
+
+def _check(options: argparse.Namespace) -> None:
+    """Raise ValueError unless the action has what it needs, and nothing more."""
+    action, people = options.action, len(options.people)
+    if action == "list" and people:
+        raise ValueError("gallery list takes no PERSON; gallery show tells of one.")
+    if action in ("show", "remove") and not people:
+        raise ValueError(f"gallery {action} needs a PERSON; gallery list names all.")
+    if action == "replace":
+        if people != 1 or not (options.photos and options.model):
+            raise ValueError(
+                "gallery replace needs one PERSON, --photos and --model; got "
+                f"{people} of the first, --photos {options.photos} and --model "
+                f"{options.model}."
+            )
+    elif options.photos or options.model or options.detector:
+        raise ValueError(
+            f"gallery {action} takes no --photos, --model or --detector; gallery "
+            "replace does."
+        )
+
+
+def _list(options: argparse.Namespace, gallery: Any) -> None:
+    people = gallery.people()
+    for name, number in people.items():
+        sys.stdout.write(f"{name}\t{count(number, 'photo')}\n")
+    header = gallery.header
+    terms = f" ({header.license})" if header.license else ""
+    sys.stderr.write(
+        f"{count(len(people), 'person', 'people')}, "
+        f"{count(len(gallery), 'photo')}; {header.name}{terms}: "
+        f"{header.input_spec.describe()}; patches: {header.patches}\n"
+    )
+
+
+def _show(options: argparse.Namespace, gallery: Any) -> None:
+    for person in options.people:
+        for photo, images, added in gallery.photos_of(person):
+            text = f"{person}\t{photo}\t{count(images, 'image')}\t{added} UTC\n"
+            sys.stdout.write(text)
+
+
+def _remove(options: argparse.Namespace, gallery: Any) -> None:
+    removed = gallery.remove_people(options.people)
+    sys.stdout.write(
+        f"removed: {count(len(options.people), 'person', 'people')}, "
+        f"{count(removed, 'photo')}; {count(len(gallery), 'photo')} remain\n"
+    )
+
+
+def _replace(options: argparse.Namespace, gallery: Any) -> None:
+    from kprpe_jax.gallery.enroll import replace
+
+    (person,) = options.people
+    before = len(gallery.photos_of(person))
+    recognizer, detector = load_networks(options)
+    result = replace(
+        gallery,
+        person,
+        options.photos,
+        recognizer,
+        detector,
+        faces=options.faces,
+        on_error=options.on_error,
+        batch_size=options.batch_size,
+        progress=show_progress,
+    )
+    say_skipped(result.skipped)
+    sys.stdout.write(
+        f"replaced: {count(before, 'photo')} of {person} by {result.added}, "
+        f"{len(result.skipped)} skipped; {count(len(gallery), 'photo')} in all\n"
+    )

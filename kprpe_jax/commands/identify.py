@@ -1,0 +1,128 @@
+"""Say who the people in photos are.
+
+    kprpe-jax identify --gallery people.gallery --photos PHOTOS \\
+        --model mobilefacenet:mobilefacenet.npz \\
+        --detector retinaface_mnet025:retinaface_mnet025.npz --output answers.json
+
+Each photo is asked alone; --probe folder averages the faces of each folder or video.
+The cosine of the embeddings ranks; with --candidates the patches of the best photos are
+compared again. A published network has the threshold that was measured for its cosine.
+"""
+
+import argparse
+import json
+import pathlib
+import sys
+from typing import Any
+
+from kprpe_jax.commands import options as shared
+from kprpe_jax.commands.galleries import (
+    CANDIDATES,
+    add_ranking,
+    count,
+    load_networks,
+    make_matcher,
+    show_progress,
+)
+from kprpe_jax.commands.main import RunError
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    files = parser.add_argument_group("input and output")
+    shared.add_gallery(files)
+    shared.add_photos(files)
+    shared.add_output(files, "JSON file: a list with a record per face asked")
+    shared.add_on_error(files, "skip")
+    files.add_argument(
+        "--ranks", type=shared.positive, default=5, help="people to print (5)"
+    )
+    networks = parser.add_argument_group("faces")
+    shared.add_model(networks)
+    shared.add_detector(networks)
+    shared.add_faces(networks)
+    networks.add_argument(
+        "--probe",
+        choices=("photo", "folder"),
+        default="photo",
+        help="one question: each photo (the default), or each folder or video",
+    )
+    shared.add_batch_size(networks)
+    ranking = parser.add_argument_group("ranking")
+    ranking.add_argument(
+        "--threshold", type=float, help="a person with a lower score is unknown"
+    )
+    add_ranking(ranking)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Run the identify command."""
+    from kprpe_jax.gallery.gallery import Gallery
+    from kprpe_jax.gallery.identify import identify
+    from kprpe_jax.gallery.photos import list_photos
+    from kprpe_jax.gallery.thresholds import measured_threshold
+
+    list_photos(options.photos)  # before anything is loaded
+    with Gallery(options.gallery) as gallery:
+        recognizer, detector = load_networks(options)
+        candidates = options.candidates
+        asked = (options.alpha, options.weighting, options.matcher)
+        if candidates is None:  # an option of the second stage asks for it
+            wants = any(value is not None for value in asked)
+            candidates = min(CANDIDATES, len(gallery)) if wants else 0
+        threshold = options.threshold
+        if threshold is None and not candidates:
+            measured = measured_threshold(recognizer.name)
+            threshold = measured.threshold if measured else None
+        answers = identify(
+            gallery,
+            options.photos,
+            recognizer,
+            detector,
+            faces=options.faces,
+            probe=options.probe,
+            threshold=threshold,
+            candidates=candidates,
+            alpha=0.7 if options.alpha is None else options.alpha,
+            matcher=make_matcher(options, gallery.header) if candidates else None,
+            on_error=options.on_error,
+            batch_size=options.batch_size,
+            progress=show_progress,
+        )
+    if options.output is not None:
+        records = [answer.record() for answer in answers]
+        text = json.dumps(records, indent=1, ensure_ascii=False)
+        pathlib.Path(options.output).write_text(text + "\n", encoding="utf-8")
+    sys.stdout.write(_table(answers, options.ranks))
+    skipped = sum(answer.reason is not None for answer in answers)
+    known = sum(answer.person is not None for answer in answers)
+    asked = len(answers) - skipped
+    noun = "photo" if options.probe == "photo" else "probe"
+    sys.stdout.write(
+        f"{count(asked, 'face')}: {known} identified, {asked - known} unknown; "
+        f"{count(skipped, noun)} skipped\n"
+    )
+    if not asked:
+        raise RunError(f"none of {len(answers)} photos could be answered")
+
+
+def _table(answers: list[Any], ranks: int) -> str:
+    """The first people of each ranking, in columns."""
+    lines = []
+    for answer in answers:
+        if answer.reason is not None:
+            lines.append(f"{answer.photo}: skipped: {answer.reason}")
+            continue
+        person = answer.person or f"unknown (below {answer.threshold:g})"
+        lines.append(f"{answer.photo}: {person}")
+        shown = answer.ranking[:ranks]
+        width = max(len(row.person) for row in shown)
+        lines.append(f"  rank  {'person':<{width}}   score  cosine patches  photo")
+        for rank, row in enumerate(shown, 1):
+            patches = row.patch_similarity
+            patches = "      -" if patches is None else f"{patches:7.4f}"
+            lines.append(
+                f"  {rank:4}  {row.person:<{width}} {row.score:7.4f} {row.cosine:7.4f} "
+                f"{patches}  {row.photo}"
+            )
+    return "".join(line + "\n" for line in lines)
