@@ -1,5 +1,5 @@
 # make demo       train and compare position encodings on real digits; writes a report
-# make faces-demo the same on faces that are drawn
+# make faces-demo the same on synthetic faces
 # make test       the everyday tests
 # make test-slow  several processes, kill and resume, small trainings
 # make lint       style

@@ -1,35 +1,48 @@
-"""Run the command line of an experiment."""
+"""Find an experiment by its name and run it."""
 
-import argparse
+import ast
+import difflib
+import importlib
+import pathlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-from kprpe_jax.commands.main import split_overrides
-from kprpe_jax.core.compile_cache import use_compile_cache
+from kprpe_jax.commands.main import run_command
+
+_ROOT = pathlib.Path(__file__).parent
 
 
-def run(
-    parser: argparse.ArgumentParser,
-    body: Callable[[argparse.Namespace], None],
-    arguments: Sequence[str] | None = None,
-) -> None:
-    """Parse the arguments and run an experiment.
+def find_experiments() -> dict[str, tuple[str, str]]:
+    """Name -> module and first line of help of every experiment in a paper's folder."""
+    found = {}
+    for path in sorted(_ROOT.glob("*/*.py")):
+        text = path.read_text("utf-8")
+        if "\ndef add_options(" in text:
+            help_line = (ast.get_docstring(ast.parse(text)) or "").split("\n")[0]
+            module = f"experiments.{path.parent.name}.{path.stem}"
+            found[path.stem] = module, help_line
+    return found
 
-    A ValueError is the user's mistake: its sentence goes to stderr, the exit status is
-    2.
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run `python -m experiments NAME ...`; without a name list all of them.
 
     Args:
-      parser: of the options.
-      body: what the experiment does; `options.overrides` holds `--config.field=value`.
       arguments: of the command line, `sys.argv[1:]` by default.
     """
-    given = sys.argv[1:] if arguments is None else list(arguments)
-    use_compile_cache()
-    rest, overrides = split_overrides(given)
-    options = parser.parse_args(rest)
-    options.overrides = overrides
-    try:
-        body(options)
-    except ValueError as error:
-        sys.stderr.write(f"error: {error}\n")
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    found = find_experiments()
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        width = max(map(len, found))
+        lines = [f"  {name:<{width}}  {text}" for name, (_, text) in found.items()]
+        sys.stdout.write(
+            "usage: python -m experiments NAME [options]\n\n" + "\n".join(lines) + "\n"
+        )
+        return
+    name, *rest = arguments
+    if name not in found:
+        near = difflib.get_close_matches(name, found, n=1, cutoff=0.0)[0]
+        sys.stderr.write(f"error: unknown experiment {name!r}; did you mean {near}?\n")
         sys.exit(2)
+    module = importlib.import_module(found[name][0])
+    run_command(module, f"python -m experiments {name}", rest)

@@ -1,4 +1,4 @@
-"""Runs of a study: each trained to its end and measured once, or the study stops."""
+"""Runs of an experiment: each is trained to its end and measured once."""
 
 import json
 import os
@@ -8,6 +8,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from kprpe_jax.commands.main import RunError
 from kprpe_jax.training import config as config_lib
 from kprpe_jax.training import loop
 
@@ -15,19 +16,19 @@ from kprpe_jax.training import loop
 RESULTS = "study.json"
 
 
-class Stopped(RuntimeError):
-    """A run was asked to stop before its end, and so is the study."""
+class StoppedError(RunError):
+    """A run was stopped before its end, and with it the experiment."""
 
 
 def train_to_the_end(config: ConfigDict, workdir: str | os.PathLike) -> None:
     """Train, or go on where an earlier study was stopped.
 
-    Raises: Stopped: SIGTERM ended the training; its checkpoint is kept. ValueError: as
-      `loop.train`.
+    Raises: StoppedError: SIGTERM ended the training; its checkpoint is kept.
+      ValueError: as `loop.train`.
     """
     step = int(loop.train(config, workdir)["step"])
     if step < config.steps:
-        raise Stopped(
+        raise StoppedError(
             f"{os.fspath(workdir)}: stopped after step {step} of {config.steps}; start "
             "the study again to go on"
         )
@@ -48,8 +49,8 @@ def train_and_measure(
       measure: called after the training; gives JSON values.
       name: of the file in `workdir` that keeps them.
     Returns: the values, as JSON gives them back.
-    Raises: Stopped: as `train_to_the_end`. ValueError: `workdir` holds a run of another
-      config; as `loop.train`.
+    Raises: StoppedError: as `train_to_the_end`. ValueError: `workdir` holds a run of
+      another config; as `loop.train`.
     """
     config_lib.check_workdir(config, workdir)
     finished = workdir / name
@@ -64,19 +65,6 @@ def write_whole(file: pathlib.Path, values: dict[str, Any]) -> None:
     partial = file.with_suffix(".partial")
     partial.write_text(json.dumps(values, indent=2) + "\n")
     partial.replace(file)
-
-
-def whole_numbers(study: str, flag: str, values: Sequence[str]) -> list[int]:
-    """Read the numbers of a flag.
-
-    Raises: ValueError: something else than digits.
-    """
-    if not all(value.isdecimal() for value in values):
-        raise ValueError(
-            f"{study}: --{flag} must be whole numbers, such as 0,1,2; got "
-            f"{','.join(values)}"
-        )
-    return [int(value) for value in values]
 
 
 def check_different(study: str, flag: str, values: Sequence[Any]) -> None:

@@ -10,6 +10,7 @@ paper's: the spline in front of a transformer with and without keypoint bias. A 
 that was stopped continues where it was.
 """
 
+import argparse
 import pathlib
 import sys
 from collections.abc import Sequence
@@ -18,26 +19,16 @@ from typing import Any
 
 import jax
 import numpy as np
-from absl import app, flags
 from ml_collections import ConfigDict
 
-from experiments.whole_run import (
-    Stopped,
-    check_different,
-    train_and_measure,
-    whole_numbers,
-)
+from experiments import options as shared
+from experiments.whole_run import check_different, train_and_measure
 from kprpe_jax.core import mesh
 from kprpe_jax.report import alignment as report
 from kprpe_jax.tasks import joint_alignment
 from kprpe_jax.training.checkpoint import restore_for_eval
-from kprpe_jax.training.command import command, parse_flags, read_config
 from kprpe_jax.training.evaluate import evaluate
 from kprpe_jax.training.state import abstract_state
-
-_GROUPS = flags.DEFINE_list("groups", ["strength"], "Tables to make, of GROUPS.")
-_SEEDS = flags.DEFINE_list("seeds", ["0"], "Seeds; each is a run of each variant.")
-_OUTPUT = flags.DEFINE_string("output", "reports/alignment", "Folder of the report.")
 
 _INPUT = {"alignment.after": "input"}
 _FIXED_WEIGHTS = {"alignment.learn_weights": False}
@@ -106,7 +97,7 @@ def run_study(
       seed: value of config.seed.
     Returns: name -> {"evaluator/metric": value}, with `template` [S, 2] and `weights`
       [S] as lists.
-    Raises: Stopped: SIGTERM ended a training; what was done is kept. ValueError: a
+    Raises: StoppedError: SIGTERM ended a training; what was done is kept. ValueError: a
       folder of a run with another config; as `loop.train`.
     """
     results = {}
@@ -150,26 +141,34 @@ def _learned(config: ConfigDict, workdir: pathlib.Path) -> dict[str, np.ndarray]
     }
 
 
-def _study(overrides: list[str]) -> None:
-    config = read_config(overrides)
-    output = pathlib.Path(_OUTPUT.value)
-    for group in _GROUPS.value:
+TAKES_CONFIG = True
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    shared.add_config(parser, "configs/balanced_alignment.py:small")
+    parser.add_argument(
+        "--groups",
+        type=shared.words,
+        default=["strength"],
+        metavar="NAME,NAME",
+        help=f"tables to make, of {','.join(GROUPS)} (strength)",
+    )
+    shared.add_seeds(parser)
+    shared.add_report(parser, "reports/alignment")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Run the experiment."""
+    config = shared.read_config(options)
+    for group in options.groups:
         if group not in GROUPS:
             raise ValueError(
-                f"alignment: --groups must be some of {', '.join(GROUPS)}; got "
-                f"{group!r}; choose some of them"
+                f"--groups must be some of {', '.join(GROUPS)}; got {group!r}"
             )
-    seeds = whole_numbers("alignment", "seeds", _SEEDS.value)
+    seeds = options.seeds
     check_different("alignment", "seeds", seeds)
-    names = list(dict.fromkeys(n for g in _GROUPS.value for n in GROUPS[g]))
-    runs = [run_study(config, output, names=names, seed=seed) for seed in seeds]
-    groups = {group: GROUPS[group] for group in _GROUPS.value}
-    sys.stdout.write(report.write_report(runs, groups, output))
-
-
-main = command(_study, failures=(Stopped,))
-
-
-def start() -> None:
-    """Run from the command line."""
-    app.run(main, flags_parser=parse_flags)
+    names = list(dict.fromkeys(n for g in options.groups for n in GROUPS[g]))
+    runs = [run_study(config, options.output, names=names, seed=seed) for seed in seeds]
+    groups = {group: GROUPS[group] for group in options.groups}
+    sys.stdout.write(report.write_report(runs, groups, options.output))

@@ -8,6 +8,7 @@ hold what alignment takes away: the shape.
     python -m experiments alignment_families
 """
 
+import argparse
 import pathlib
 import sys
 from collections.abc import Callable
@@ -15,10 +16,11 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import app, flags, logging
 
+from experiments import options as shared
 from kprpe_jax.alignment import warps
 from kprpe_jax.alignment.template import frontal_template
+from kprpe_jax.commands.options import add_data_dir
 from kprpe_jax.data import store
 from kprpe_jax.data.prepare import prepare
 from kprpe_jax.data.synthetic.landmarks import KEYPOINTS
@@ -30,13 +32,8 @@ from kprpe_jax.geometry import thin_plate_spline as tps
 from kprpe_jax.geometry.point_fits import fit_affine, fit_similarity
 from kprpe_jax.report.alignment import plot_points
 
-_DATA_DIR = flags.DEFINE_string("data_dir", "data/small", "Folder of synthetic_faces.")
-_OUTPUT = flags.DEFINE_string(
-    "output", "docs/figures/alignment_families.png", "The plot."
-)
-_SEVERITY = flags.DEFINE_float("severity", 1.0, "Of `misalign`.")
 # As configs/balanced_alignment.py:small; landmarks do not depend on the size.
-_DRAWN = dict(
+_BUILDER = dict(
     num_identities=200, num_test_identities=100, images_per_identity=20, size=32
 )
 _GRIDS = (2, 3, 4, 6, 8)
@@ -127,27 +124,28 @@ def measure(
     return results
 
 
-def main(argv: list[str]) -> None:
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    add_data_dir(parser)
+    parser.set_defaults(data_dir="data/small")
+    parser.add_argument(
+        "--severity", type=float, default=1.0, help="of the misalignment (1)"
+    )
+    shared.add_picture(parser, "docs/figures/alignment_families.png")
+
+
+def run(options: argparse.Namespace) -> None:
     """Measure, print a table and draw the plot."""
-    logging.set_verbosity(logging.WARNING)
-    try:
-        if argv[1:]:
-            raise ValueError(
-                f"alignment_families: everything is given by flags; got {argv[1:]}; "
-                "see --help"
-            )
-        prepare("synthetic_faces", _DATA_DIR.value, **_DRAWN)
-        train, test = (
-            store.open_split(_DATA_DIR.value, "synthetic_faces", split)
-            for split in ("train", "test")
-        )
-    except ValueError as e:
-        sys.exit(f"error: {e}")
+    prepare("synthetic_faces", options.data_dir, **_BUILDER)
+    train, test = (
+        store.open_split(options.data_dir, "synthetic_faces", split)
+        for split in ("train", "test")
+    )
     rows = test.__getitems__(range(len(test)))
     points = np.stack([row["landmarks"] for row in rows])
     labels = np.array([row["label"] for row in rows])
     frame = jnp.zeros((len(points), 2, 2, 3))
-    moved = misalign(jax.random.key(0), frame, points, _SEVERITY.value)[1]
+    moved = misalign(jax.random.key(0), frame, points, options.severity)[1]
     first = train.__getitems__(range(min(len(train), 2000)))
     template = frontal_template(
         np.stack([row["landmarks"] for row in first]), tuple(KEYPOINTS[:3].tolist())
@@ -156,11 +154,6 @@ def main(argv: list[str]) -> None:
     sys.stdout.write("| warp | ANME | rank-1, % |\n|---|---|---|\n")
     for name, (anme, rank) in results.items():
         sys.stdout.write(f"| {name} | {anme:.3f} | {100 * rank:.1f} |\n")
-    output = pathlib.Path(_OUTPUT.value)
+    output = pathlib.Path(options.output)
     output.parent.mkdir(parents=True, exist_ok=True)
     plot_points({n: (a, 100 * r) for n, (a, r) in results.items()}, output)
-
-
-def start() -> None:
-    """Run from the command line."""
-    app.run(main)

@@ -1,12 +1,12 @@
 """Pictures of a learned warp: its grid on faces, and faces of one person aligned.
 
-    python -m experiments alignment_pictures \
-        --config configs/balanced_alignment.py:small --workdir runs/small \
+    python -m experiments alignment_pictures --workdir runs/small \
         --output docs/figures
 
 Where the run belongs to the study, the learned template and weights are drawn, too.
 """
 
+import argparse
 import pathlib
 import sys
 from typing import Any, NamedTuple
@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import app, flags
 from ml_collections import ConfigDict
 
+from experiments import options as shared
 from kprpe_jax.alignment import warps
 from kprpe_jax.core import mesh
 from kprpe_jax.core.input_spec import BLACK
@@ -24,11 +24,10 @@ from kprpe_jax.evaluation.misaligned import misalign
 from kprpe_jax.report import alignment as report
 from kprpe_jax.tasks import faces, joint_alignment, networks, recognition
 from kprpe_jax.training.checkpoint import restore_for_eval
-from kprpe_jax.training.command import command, parse_flags, read_config, read_workdir
 from kprpe_jax.training.loop import prepare_data
+from kprpe_jax.training.runs import read_config
 from kprpe_jax.training.state import abstract_state
 
-_OUTPUT = flags.DEFINE_string("output", "reports/alignment", "Folder of the pictures.")
 _LINES = 9  # of the grid, each way
 _FACES = 6
 
@@ -88,14 +87,21 @@ def warp_faces(config: ConfigDict, workdir: str, *, severity: float) -> Warped:
     return Warped(*map(np.asarray, (images, after, grid, points, aligned)))
 
 
-def _draw(overrides: list[str]) -> None:
-    config, workdir = read_config(overrides), read_workdir()
-    output = pathlib.Path(_OUTPUT.value)
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    shared.add_workdir(parser)
+    shared.add_report(parser, "reports/alignment")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Draw the pictures of a run."""
+    output = options.output
     output.mkdir(parents=True, exist_ok=True)
-    warped = warp_faces(config, workdir, severity=1.0)
+    config = read_config(options.workdir)
+    warped = warp_faces(config, options.workdir, severity=1.0)
     report.plot_warps(*warped, output / "alignment_warps.png")
-    learned = pathlib.Path(workdir, "template.npz")
-    if learned.exists():  # of a run of the study
+    learned = pathlib.Path(options.workdir, "template.npz")
+    if learned.exists():  # of a run of the experiment `alignment`
         with np.load(learned, allow_pickle=False) as shape:
             report.plot_template(
                 shape["first_template"],
@@ -104,11 +110,3 @@ def _draw(overrides: list[str]) -> None:
                 output / "alignment_template.png",
             )
     sys.stdout.write(f"written to {output}\n")
-
-
-main = command(_draw)
-
-
-def start() -> None:
-    """Run from the command line."""
-    app.run(main, flags_parser=parse_flags)

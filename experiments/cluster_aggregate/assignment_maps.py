@@ -1,4 +1,4 @@
-"""Draw what CAFace does with the images of a person.
+"""Draw the assignment of a person's images to the clusters of CAFace.
 
     python -m experiments assignment_maps --fusion fusion.safetensors \
         --model mobilefacenet:mobilefacenet.npz [--images FOLDER]
@@ -6,6 +6,7 @@
 Without --images the frames of a synthetic person are shown, from easy to hard.
 """
 
+import argparse
 import pathlib
 import sys
 from typing import Any, NamedTuple
@@ -13,9 +14,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import app, flags, logging
 
+from experiments import options as shared
 from kprpe_jax.backbones.recognizer import Recognizer
+from kprpe_jax.commands.options import add_model
 from kprpe_jax.core.features import Features
 from kprpe_jax.core.input_spec import to_unit_range
 from kprpe_jax.data.read_photos import read_photos
@@ -27,17 +29,11 @@ from kprpe_jax.fusion.files import FusionFile
 from kprpe_jax.recognizers import load_fusion, load_recognizer
 from kprpe_jax.report.assignments import plot_assignments
 
-DIFFICULTIES = (0.5, 1.0, 1.5, 2.5)  # of the drawn person's sequences
-
-_FUSION = flags.DEFINE_string("fusion", None, "Fusion model, a SPEC.")
-_MODEL = flags.DEFINE_string("model", None, "Recognizer, a SPEC (NAME:FILE).")
-_IMAGES = flags.DEFINE_string("images", None, "Folder of aligned faces of a person.")
-_PERSON = flags.DEFINE_integer("person", 1000, "Number of the drawn person.", 0)
-_OUTPUT = flags.DEFINE_string("output", "assignments.png", "Picture to write.")
+DIFFICULTIES = (0.5, 1.0, 1.5, 2.5)  # of the synthetic person's sequences
 
 
-class Looked(NamedTuple):
-    """What CAFace made of one set.
+class SetAssignment(NamedTuple):
+    """How CAFace fused one set.
 
     Attributes:
       assignment: A [M, N].
@@ -50,8 +46,10 @@ class Looked(NamedTuple):
     weights: dict[str, np.ndarray]
 
 
-def look(recognizer: Recognizer, file: FusionFile, images: np.ndarray) -> Looked:
-    """Fuse one set and keep how.
+def assign(
+    recognizer: Recognizer, file: FusionFile, images: np.ndarray
+) -> SetAssignment:
+    """Fuse one set and return its assignment.
 
     Args:
       recognizer: one that reads no keypoints.
@@ -81,10 +79,10 @@ def look(recognizer: Recognizer, file: FusionFile, images: np.ndarray) -> Looked
     outputs = run(recognizer, file.variables, images)
     assignment, importance, weights, norms = jax.device_get(outputs)
     both = {"CAFace": weights, "average (norms)": norms / norms.sum()}
-    return Looked(assignment, importance, both)
+    return SetAssignment(assignment, importance, both)
 
 
-def drawn_person(person: int, *, frames: int = 5) -> np.ndarray:
+def synthetic_person(person: int, *, frames: int = 5) -> np.ndarray:
     """Frames of a person that does not exist, uint8 [N, 112, 112, 3]."""
 
     @jax.jit
@@ -109,30 +107,30 @@ def _read(folder: str, size: tuple[int, int]) -> np.ndarray:
     return np.stack(images)
 
 
-def main(argv: list[str]) -> None:
-    """Draw what the flags name."""
-    logging.set_verbosity(logging.WARNING)
-    try:
-        if argv[1:]:
-            raise ValueError(
-                f"assignment_maps: everything is given by flags; got {argv[1:]}; see "
-                "--help"
-            )
-        recognizer = load_recognizer(_MODEL.value)
-        width = recognizer.shapes().embeddings.shape[-1]
-        file = load_fusion(_FUSION.value, embed_dim=width)
-        if _IMAGES.value is None:
-            images = drawn_person(_PERSON.value)
-        else:
-            images = _read(_IMAGES.value, recognizer.image_size)
-        looked = look(recognizer, file, images)
-        plot_assignments(images, *looked, _OUTPUT.value)
-    except ValueError as e:
-        sys.exit(f"error: {e}")
-    sys.stdout.write(f"written to {_OUTPUT.value}\n")
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    add_model(parser)
+    parser.add_argument(
+        "--fusion", metavar="SPEC", required=True, help="CAFace: NAME:FILE or a run"
+    )
+    parser.add_argument(
+        "--images", metavar="DIR", help="aligned faces of a person, in place of frames"
+    )
+    parser.add_argument(
+        "--person", type=int, default=1000, help="number of the synthetic one (1000)"
+    )
+    shared.add_picture(parser, "assignments.png")
 
 
-def start() -> None:
-    """Run from the command line."""
-    flags.mark_flags_as_required(["fusion", "model"])
-    app.run(main)
+def run(options: argparse.Namespace) -> None:
+    """Draw the assignment of one person's images."""
+    recognizer = load_recognizer(options.model)
+    width = recognizer.shapes().embeddings.shape[-1]
+    file = load_fusion(options.fusion, embed_dim=width)
+    if options.images is None:
+        images = synthetic_person(options.person)
+    else:
+        images = _read(options.images, recognizer.image_size)
+    found = assign(recognizer, file, images)
+    plot_assignments(images, *found, options.output)
+    sys.stdout.write(f"written to {options.output}\n")

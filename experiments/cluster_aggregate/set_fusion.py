@@ -9,6 +9,7 @@ Each method is trained with each seed on the config's people, and searched with 
 of others among all of the gallery. A study that was stopped continues where it was.
 """
 
+import argparse
 import json
 import pathlib
 import sys
@@ -18,119 +19,32 @@ from typing import Any
 
 import flax.linen as nn
 import numpy as np
-from absl import app, flags
 from ml_collections import ConfigDict
 
+from experiments import options as shared
+from experiments.cluster_aggregate.probes import Trial, by_metric
 from experiments.whole_run import (
-    Stopped,
     check_different,
     train_to_the_end,
-    whole_numbers,
     write_whole,
 )
 from kprpe_jax import tasks
 from kprpe_jax.core import mesh as mesh_lib
-from kprpe_jax.data.features import StoredFeatures, read_features
-from kprpe_jax.evaluation.probe_sizes import ProbeResult, probe_results, sample_probes
+from kprpe_jax.data.features import read_features
 from kprpe_jax.fusion.weighted import WeightedFusion
 from kprpe_jax.report import set_fusion as report
-from kprpe_jax.tasks.growing_probes import enroll
 from kprpe_jax.tasks.set_fusion import fusion_variables, make_model
 from kprpe_jax.training import config as config_lib
 from kprpe_jax.training.checkpoint import restore_for_eval
-from kprpe_jax.training.command import command, parse_flags, read_config
 from kprpe_jax.training.state import abstract_state
 
 UNTRAINED = ("average", "norm_weighted")
-FARS = (1e-4, 1e-3)
+METHODS = (*UNTRAINED, "pfe", "cfan", "rsa", "cluster_aggregate")
 METRICS = {
     "rank1": "rank-1, percent",
     "tar_1e-4": "TAR at FAR 1e-4, percent",
     "tar_1e-3": "TAR at FAR 1e-3, percent",
 }
-
-_METHODS = flags.DEFINE_list(
-    "methods",
-    ["average", "norm_weighted", "pfe", "cfan", "rsa", "cluster_aggregate"],
-    "Methods to compare.",
-)
-_SEEDS = flags.DEFINE_list("seeds", ["0"], "Seeds of the trainings.")
-_CLUSTERS = flags.DEFINE_list("clusters", [], "Other M of cluster_aggregate, seed 0.")
-_VARIANTS = flags.DEFINE_list("variants", [], "Other variants of it, seed 0.")
-_GALLERY = flags.DEFINE_string("gallery", "", "Features of more people to search.")
-_SIZES = flags.DEFINE_list("sizes", ["1", "2", "4", "8", "16", "32", "64"], "Of probes")
-_TRAINED = flags.DEFINE_string("trained", "", "Output of a study: train nothing anew.")
-_OUTPUT = flags.DEFINE_string("output", "reports/set_fusion", "Folder of the report.")
-
-
-class Trial:
-    """The people to recognize: the same probes and gallery for every method.
-
-    Args:
-      config: of the runs; reads data.dir and evals.
-      gallery: features data set whose clean rows of other people join the gallery; "" =
-        none.
-      sizes: images of a probe.
-    """
-
-    def __init__(self, config: ConfigDict, gallery: str, sizes: Sequence[int]):
-        evals = config.evals.probes
-        self.asked = {"gallery": gallery, "sizes": list(sizes)}
-        read = partial(
-            read_features,
-            config.data.dir,
-            evals.features,
-            identities=tuple(evals.identities) or None,
-        )
-        enrolled, self.images = enroll(read("clean"), read("degraded"), size=max(sizes))
-        rows, labels = enrolled.features.embeddings, enrolled.labels
-        if gallery:
-            more = read_features(config.data.dir, gallery, "clean")
-            more = _first_of_each(more, without=labels)
-            rows = np.concatenate([rows, more.features.embeddings])
-            labels = np.concatenate([labels, more.labels])
-        self.gallery, self.labels, self.sizes = rows, labels, sizes
-        self.probes = sample_probes(
-            self.images.labels, size=max(sizes), repeats=evals.repeats, seed=0
-        )
-
-    def run(
-        self, model: nn.Module, variables: Any, **options
-    ) -> dict[int, ProbeResult]:
-        """Search with all probes; options of `probe_results`."""
-        return probe_results(
-            model,
-            variables,
-            self.images.features,
-            self.probes,
-            self.gallery,
-            self.labels,
-            **{"sizes": self.sizes, "fars": FARS, **options},
-        )
-
-    def describe(self) -> str:
-        """One sentence about people and probes."""
-        return (
-            f"{len(self.probes.rows)} probes of {len(np.unique(self.probes.labels))} "
-            f"people, searched among {len(self.labels)} people."
-        )
-
-
-def _first_of_each(rows: StoredFeatures, *, without: np.ndarray) -> StoredFeatures:
-    _, first = np.unique(rows.labels, return_index=True)
-    first = rows.select(first)
-    return first.select(~np.isin(first.labels, without))
-
-
-def by_metric(results: dict[int, ProbeResult]) -> dict[str, dict[str, float]]:
-    """Results as JSON: metric -> size -> share."""
-    return {
-        "rank1": {str(n): r.rank1 for n, r in results.items()},
-        **{
-            name: {str(n): float(r.tar[index]) for n, r in results.items()}
-            for index, name in enumerate(("tar_1e-4", "tar_1e-3"))
-        },
-    }
 
 
 def trained(
@@ -142,7 +56,8 @@ def trained(
       config: of the run.
       workdir: of the run.
       finished: take what is there, whatever else the config says of evaluation.
-    Raises: Stopped: SIGTERM ended the training.
+    Raises: StoppedError: SIGTERM ended the training. ValueError: `output` holds this
+      run of another config, or searched another gallery or with other sizes.
     """
     if not finished:
         train_to_the_end(config, workdir)
@@ -186,8 +101,8 @@ def run_one(
       name: of the run.
       seed: its seed.
       runs: folder of finished runs to take instead; the results go to `output`.
-    Raises: Stopped: SIGTERM ended the training. ValueError: `output` holds this run of
-      another config, or searched another gallery or with other sizes.
+    Raises: StoppedError: SIGTERM ended the training. ValueError: `output` holds this
+      run of another config, or searched another gallery or with other sizes.
     """
     title = f"{name.replace(' ', '_')}-{seed}"
     workdir = (runs or output / "runs") / title
@@ -195,7 +110,7 @@ def run_one(
     config_lib.check_workdir(config, finished.parent)
     if not finished.exists():
         if config.fusion.method in UNTRAINED:
-            embed_dim = trial.images.embeddings.shape[1]
+            embed_dim = trial.images.features.embeddings.shape[1]
             model, variables = WeightedFusion(embed_dim, config.fusion.method), {}
         else:
             model, variables = trained(config, workdir, finished=runs is not None)
@@ -255,23 +170,21 @@ def _batch_lines(runs: Sequence[report.FusionRun], size: str) -> str:
     return "\n" + "\n\n".join(lines) + "\n" if lines else ""
 
 
-def _plan(config: ConfigDict) -> list[tuple[str, int, dict[str, Any]]]:
+def _plan(
+    config: ConfigDict, options: argparse.Namespace
+) -> list[tuple[str, int, dict[str, Any]]]:
     """Name, seed and changes of the config of every run."""
-    seeds = whole_numbers("set_fusion", "seeds", _SEEDS.value)
-    clusters = whole_numbers("set_fusion", "clusters", _CLUSTERS.value)
-    check_different("set_fusion", "seeds", seeds)
-    check_different("set_fusion", "clusters", clusters)
-    check_different("set_fusion", "methods", _METHODS.value)
-    check_different("set_fusion", "variants", _VARIANTS.value)
+    for name in ("seeds", "clusters", "methods", "variants"):
+        check_different("set_fusion", name, getattr(options, name))
     plan = []
-    for method in _METHODS.value:
-        own = [0] if method in UNTRAINED else seeds
+    for method in options.methods:
+        own = [0] if method in UNTRAINED else options.seeds
         plan += [(method, seed, {"fusion.method": method}) for seed in own]
     caface = {"fusion.method": "cluster_aggregate"}
-    for count in clusters:
+    for count in options.clusters:
         changes = {**caface, "fusion.num_clusters": count}
         plan.append((f"cluster_aggregate M={count}", 0, changes))
-    for variant in _VARIANTS.value:
+    for variant in options.variants:
         changes = {**caface, "fusion.variant": variant}
         plan.append((f"cluster_aggregate {variant}", 0, changes))
     for _, _, changes in plan:  # before any run
@@ -281,25 +194,57 @@ def _plan(config: ConfigDict) -> list[tuple[str, int, dict[str, Any]]]:
     return plan
 
 
-def _compare(overrides: list[str]) -> None:
-    config = read_config(overrides)
-    output = pathlib.Path(_OUTPUT.value)
-    plan = _plan(config)
-    trial = Trial(config, _GALLERY.value, [int(size) for size in _SIZES.value])
+TAKES_CONFIG = True
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    shared.add_config(parser, "configs/set_fusion.py")
+    add = parser.add_argument
+    add(
+        "--methods",
+        type=shared.words,
+        default=list(METHODS),
+        metavar="NAME,NAME",
+        help="to compare (all)",
+    )
+    shared.add_seeds(parser)
+    add(
+        "--clusters",
+        type=shared.whole_numbers,
+        default=[],
+        metavar="N,N",
+        help="other M of cluster_aggregate, seed 0",
+    )
+    add(
+        "--variants",
+        type=shared.words,
+        default=[],
+        metavar="NAME,NAME",
+        help="other variants of cluster_aggregate, seed 0",
+    )
+    add("--gallery", default="", help="features of more people to search")
+    add(
+        "--sizes",
+        type=shared.whole_numbers,
+        default=[1, 2, 4, 8, 16, 32, 64],
+        metavar="N,N",
+        help="of probes (1,2,4,8,16,32,64)",
+    )
+    add("--trained", default="", help="output of an earlier study: train nothing anew")
+    shared.add_report(parser, "reports/set_fusion")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Run the experiment."""
+    config, output = shared.read_config(options), options.output
+    plan = _plan(config, options)
+    trial = Trial(config, options.gallery, options.sizes)
     output.mkdir(parents=True, exist_ok=True)
-    earlier = pathlib.Path(_TRAINED.value) / "runs" if _TRAINED.value else None
+    earlier = pathlib.Path(options.trained) / "runs" if options.trained else None
     runs = []
     for name, seed, changes in plan:
         changed = config.copy_and_resolve_references()
         changed.update_from_flattened_dict({**changes, "seed": seed})
-        run = run_one(changed.lock(), trial, output, name, seed, runs=earlier)
-        runs.append(run)
+        runs.append(run_one(changed.lock(), trial, output, name, seed, runs=earlier))
     sys.stdout.write(write_report(runs, trial, output))
-
-
-main = command(_compare, failures=(Stopped,))
-
-
-def start() -> None:
-    """Run from the command line."""
-    app.run(main, flags_parser=parse_flags)

@@ -1,4 +1,4 @@
-"""Features of drawn people before a camera, to train and test set fusion on.
+"""Features of synthetic people before a camera, to train and test set fusion on.
 
     python -m experiments synthetic_sequences --model mobilefacenet:mobilefacenet.npz
 
@@ -7,6 +7,7 @@ the form that `kprpe-jax embed` writes: `clean` has two nearly undisturbed pictu
 each person, `degraded` the frames of sequences that are harder and harder to recognize.
 """
 
+import argparse
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -14,9 +15,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import app, flags, logging
 
+from experiments import options as shared
 from kprpe_jax.backbones.recognizer import Recognizer
+from kprpe_jax.commands.options import add_data_dir, add_model
 from kprpe_jax.core.input_spec import to_unit_range
 from kprpe_jax.data.features import write_features
 from kprpe_jax.data.synthetic.faces import render_faces
@@ -29,11 +31,6 @@ CLEAN_DIFFICULTY = 0.2
 DIFFICULTIES = (1.0, 1.5, 2.0, 2.5)  # of a person's sequences, in turn
 FRAMES = 16
 PEOPLE = {"sequences_train": (0, 100), "sequences_probes": (100, 160)}
-
-_MODEL = flags.DEFINE_string("model", None, "Recognizer, a SPEC (NAME:FILE).")
-_DATA_DIR = flags.DEFINE_string("data_dir", "data", "Folder of all data sets.")
-_SETS = flags.DEFINE_list("sets", list(PEOPLE), "Data sets to write.")
-_SEED = flags.DEFINE_integer("seed", 0, "Of all people and pictures.", 0)
 
 
 def sequence_rows(
@@ -94,36 +91,36 @@ def _rows(features: Any) -> Iterator[dict[str, np.ndarray]]:
         yield {"embedding": embedding, "style": style}
 
 
-def main(argv: list[str]) -> None:
-    """Write both data sets and say where they are."""
-    logging.set_verbosity(logging.WARNING)
-    try:
-        if argv[1:]:
-            raise ValueError(
-                "synthetic_sequences: everything is given by flags; got "
-                f"{argv[1:]}; see --help"
-            )
-        if not set(_SETS.value) <= set(PEOPLE):
-            raise ValueError(
-                f"synthetic_sequences: --sets must be some of {', '.join(PEOPLE)}; got "
-                f"{','.join(_SETS.value)}"
-            )
-        recognizer = load_recognizer(_MODEL.value)
-        for name in _SETS.value:
-            first, last = PEOPLE[name]
-            path = write_features(
-                sequence_rows(recognizer, range(first, last), seed=_SEED.value),
-                name=name,
-                data_dir=_DATA_DIR.value,
-                shapes=row_shapes(recognizer, ("embeddings", "style")),
-                origin={**about(recognizer), "seed": _SEED.value},
-            )
-            sys.stdout.write(f"{name}: {last - first} people; in {path}\n")
-    except ValueError as e:
-        sys.exit(f"error: {e}")
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    add_model(parser)
+    add_data_dir(parser)
+    parser.add_argument(
+        "--sets",
+        type=shared.words,
+        default=list(PEOPLE),
+        metavar="NAME,NAME",
+        help=f"data sets to write ({','.join(PEOPLE)})",
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="of all people and images (0)"
+    )
 
 
-def start() -> None:
-    """Run from the command line."""
-    flags.mark_flags_as_required(["model"])
-    app.run(main)
+def run(options: argparse.Namespace) -> None:
+    """Write the data sets."""
+    if not set(options.sets) <= set(PEOPLE):
+        raise ValueError(
+            f"--sets must be some of {', '.join(PEOPLE)}; got {','.join(options.sets)}"
+        )
+    recognizer = load_recognizer(options.model)
+    for name in options.sets:
+        first, last = PEOPLE[name]
+        path = write_features(
+            sequence_rows(recognizer, range(first, last), seed=options.seed),
+            name=name,
+            data_dir=options.data_dir,
+            shapes=row_shapes(recognizer, ("embeddings", "style")),
+            origin={**about(recognizer), "seed": options.seed},
+        )
+        sys.stdout.write(f"{name}: {last - first} people; in {path}\n")

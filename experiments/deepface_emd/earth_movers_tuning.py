@@ -3,7 +3,7 @@
 Source: DeepFace-EMD, Ch. 6 (future work).
 
     python -m experiments earth_movers_tuning --faces orl_faces.npz \
-        --weights mobilefacenet.npz --output reports/earth_movers_tuning
+        --model mobilefacenet:mobilefacenet.npz
 
 The last bottlenecks of MobileFaceNet and its last map learn to match crops of half of
 the people with their whole photos, patch by patch; the other half are searched for.
@@ -13,7 +13,6 @@ import argparse
 import json
 import pathlib
 import sys
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -22,8 +21,10 @@ import numpy as np
 import optax
 from jax import Array
 
+from experiments import options as shared
 from kprpe_jax import registry
 from kprpe_jax.backbones.mobilefacenet import MobileFaceNet
+from kprpe_jax.commands.options import add_model
 from kprpe_jax.core.features import Features
 from kprpe_jax.evaluation.altered import crop_faces
 from kprpe_jax.evaluation.retrieval import count_relevant, retrieval
@@ -31,7 +32,7 @@ from kprpe_jax.matching.candidates import second_stage
 from kprpe_jax.matching.earth_movers import match_faces
 from kprpe_jax.matching.sinkhorn import FAST
 from kprpe_jax.matching.two_stage import first_stage, rank_again
-from kprpe_jax.weights import import_weights
+from kprpe_jax.recognizers import load_recognizer
 
 _FROZEN = 12  # bottlenecks in front of those that learn
 _CROPS = 4  # of each training photo
@@ -199,37 +200,6 @@ def find(
     return figures
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the study that the arguments describe."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--faces", required=True, help="ORL as .npz")
-    parser.add_argument("--weights", required=True, help="of MobileFaceNet")
-    parser.add_argument("--output", default="reports/earth_movers_tuning")
-    parser.add_argument("--steps", type=int, default=60)
-    parser.add_argument("--people", type=int, default=10, help="in a batch")
-    options = parser.parse_args(arguments)
-    try:
-        images, labels = read_orl(options.faces)
-    except ValueError as error:
-        sys.exit(f"error: {error}")
-    model = registry.network("mobilefacenet").make()
-    variables = import_weights(model, options.weights)
-    learns = labels <= np.median(labels)
-    train, test = (
-        freeze(model, variables, images[part], labels[part], crops, seed)
-        for part, crops, seed in ((learns, _CROPS, 0), (~learns, 1, 100))
-    )
-    before = find(model, variables, test)
-    tuned, losses = tune(
-        model, variables, train, steps=options.steps, people=options.people, seed=0
-    )
-    results = {"before": before, "after": find(model, tuned, test), "loss": losses}
-    output = pathlib.Path(options.output)
-    output.mkdir(parents=True, exist_ok=True)
-    (output / "results.json").write_text(json.dumps(results, indent=1) + "\n")
-    sys.stdout.write(table(results))
-
-
 def table(results: dict[str, Any]) -> str:
     """Before and after, and the loss of the first and the last ten steps."""
     lines = [
@@ -246,6 +216,35 @@ def table(results: dict[str, Any]) -> str:
     return "\n".join(lines) + f"\nloss: {first:.3f} -> {last:.3f}\n"
 
 
-def start() -> None:
-    """Run from the command line."""
-    main()
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("--faces", metavar="FILE", required=True, help="ORL as .npz")
+    add_model(parser)
+    shared.add_report(parser, "reports/earth_movers_tuning")
+    parser.add_argument("--steps", type=int, default=60, help="of the tuning (60)")
+    parser.add_argument("--people", type=int, default=10, help="in a batch (10)")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Run the experiment."""
+    images, labels = read_orl(options.faces)
+    recognizer = load_recognizer(options.model)
+    model, variables = recognizer.module, recognizer.variables
+    if not isinstance(model, MobileFaceNet):
+        raise ValueError(
+            f"--model {options.model}: the last layers of a MobileFaceNet are tuned; "
+            f"got a {type(model).__name__}; name a MobileFaceNet."
+        )
+    learns = labels <= np.median(labels)
+    train, test = (
+        freeze(model, variables, images[part], labels[part], crops, seed)
+        for part, crops, seed in ((learns, _CROPS, 0), (~learns, 1, 100))
+    )
+    before = find(model, variables, test)
+    tuned, losses = tune(
+        model, variables, train, steps=options.steps, people=options.people, seed=0
+    )
+    results = {"before": before, "after": find(model, tuned, test), "loss": losses}
+    options.output.mkdir(parents=True, exist_ok=True)
+    (options.output / "results.json").write_text(json.dumps(results, indent=1) + "\n")
+    sys.stdout.write(table(results))

@@ -3,30 +3,31 @@
 Source: DeepFace-EMD, Eq. 5.1, on the protocol of LFW.
 
     python -m experiments patch_verification --dataset lfw_pairs \
-        --model mobilefacenet:mobilefacenet.npz --output reports/patch_verification
+        --model mobilefacenet:mobilefacenet.npz
 
 The data set has a list of pairs (`kprpe-jax import --pairs`, or a verification .bin).
 """
 
 import argparse
 import json
-import pathlib
 import sys
 from collections.abc import Sequence
 
 import jax
 import numpy as np
 
-from experiments.command import run
+from experiments import options as shared
 from experiments.deepface_emd.reranking_features import (
-    Network,
     PhotoFeatures,
-    load_network,
+    load_photo_recognizer,
+    photo_features,
     select,
 )
 from experiments.deepface_emd.reranking_photos import SIDE
 from experiments.deepface_emd.reranking_scores import WEIGHTINGS, pair_scores
-from kprpe_jax.commands.options import add_model
+from kprpe_jax.backbones.recognizer import Recognizer
+from kprpe_jax.commands.options import add_data_dir, add_model
+from kprpe_jax.core.input_spec import to_unit_range
 from kprpe_jax.data.faces import FaceRows
 from kprpe_jax.data.pair_sets import PairSet, open_pair_set
 from kprpe_jax.evaluation.roc import roc_curve, tar_at_far
@@ -39,13 +40,13 @@ FAR = 1e-3
 
 
 def embed_all(
-    faces: FaceRows, network: Network, *, batch_size: int = 32
+    faces: FaceRows, recognizer: Recognizer, *, batch_size: int = 32
 ) -> tuple[PhotoFeatures, bool]:
     """Features of all rows, in memory, and whether all of them have keypoints."""
 
     @jax.jit
     def embed(images: jax.Array, keypoints: jax.Array) -> PhotoFeatures:
-        return network.embed(images.astype(np.float32) / 127.5 - 1, keypoints)
+        return photo_features(recognizer, to_unit_range(images), keypoints)
 
     parts, known = [], True
     for start in range(0, len(faces), batch_size):
@@ -121,33 +122,24 @@ def table(results: dict[str, dict[str, dict[str, float]]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _study(options: argparse.Namespace) -> None:
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument(
+        "--dataset", metavar="NAME", required=True, help="import with a list of pairs"
+    )
+    add_data_dir(parser)
+    add_model(parser)
+    shared.add_report(parser, "reports/patch_verification")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Run the experiment."""
     pairs = open_pair_set(options.data_dir, options.dataset, image_size=(SIDE, SIDE))
-    network = load_network(options.model)
-    features, known = embed_all(pairs.faces, network)
+    features, known = embed_all(pairs.faces, load_photo_recognizer(options.model))
     names = [name for name in WEIGHTINGS if known or name != "landmarks"]
     results = verify_by_patches(features, pairs, weightings=names)
-    output = pathlib.Path(options.output)
-    output.mkdir(parents=True, exist_ok=True)
-    (output / "results.json").write_text(json.dumps(results, indent=1) + "\n")
+    options.output.mkdir(parents=True, exist_ok=True)
+    (options.output / "results.json").write_text(json.dumps(results, indent=1) + "\n")
     text = table(results)
-    (output / "table.md").write_text(text)
+    (options.output / "table.md").write_text(text)
     sys.stdout.write(text)
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the study that the options describe."""
-    parser = argparse.ArgumentParser(
-        description=__doc__.split("\n")[0], allow_abbrev=False
-    )
-    add = parser.add_argument
-    add("--dataset", required=True, help="an import with a list of pairs")
-    add("--data_dir", default="data", help="folder of all data sets")
-    add_model(parser)
-    add("--output", default="reports/patch_verification", help="folder of the report")
-    run(parser, _study, arguments)
-
-
-def start() -> None:
-    """Run from the command line."""
-    main()

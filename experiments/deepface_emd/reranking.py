@@ -5,29 +5,26 @@ Source: DeepFace-EMD, Sec. 5.2.
     python -m experiments reranking --archive lfw.tar.gz --points points.npz \
         --model mobilefacenet:mobilefacenet.npz --output reports/reranking
 
-or, in place of LFW's archive, an imported data set (--dataset), and in place of
-published weights a run on faces (--model runs/faces). Features and scores stay in
-OUTPUT/cache; a study that was stopped goes on there.
+or, in place of LFW's archive, an imported data set (--dataset). Features and scores
+stay in OUTPUT/cache; an experiment that was stopped continues there.
 """
 
 import argparse
 import json
 import pathlib
 import sys
-from collections.abc import Sequence
 
 import numpy as np
 
-from experiments.command import run
+from experiments import options as shared
 from experiments.deepface_emd.reranking_features import (
-    Network,
     PhotoFeatures,
     claim_cache,
     embed_photos,
-    load_network,
+    load_photo_recognizer,
     select,
 )
-from experiments.deepface_emd.reranking_photos import Photos, read_dataset, read_lfw
+from experiments.deepface_emd.reranking_photos import Photos, read_photo_set
 from experiments.deepface_emd.reranking_scores import candidate_scores
 from experiments.deepface_emd.reranking_sweeps import (
     DEPTHS,
@@ -37,6 +34,7 @@ from experiments.deepface_emd.reranking_sweeps import (
     sweep_depth,
 )
 from experiments.deepface_emd.reranking_trial import K, Trial, count_all
+from kprpe_jax.backbones.recognizer import Recognizer
 from kprpe_jax.commands.options import add_model
 from kprpe_jax.evaluation.altered import ALTERATIONS
 from kprpe_jax.matching.two_stage import first_stage
@@ -45,7 +43,7 @@ from kprpe_jax.report import reranking as report
 
 def run_study(
     photos: Photos,
-    network: Network,
+    recognizer: Recognizer,
     output: pathlib.Path,
     kinds: dict[str, int],
     *,
@@ -56,7 +54,7 @@ def run_study(
 
     Args:
       photos: the gallery; some of them, altered or not, are the queries.
-      network: what looks at them.
+      recognizer: embeds them.
       output: folder; features and scores go to its `cache`.
       kinds: what is done to the queries -> how many are drawn, 0 = all.
       swept: queries of the sweep of k, 0 = no sweep.
@@ -77,8 +75,8 @@ def run_study(
             f"{len(photos.labels)}; choose a larger one."
         )
     cache = output / "cache"
-    claim_cache(cache, network, photos)
-    gallery = embed_photos(photos, network, cache / "features_plain")
+    claim_cache(cache, recognizer, photos)
+    gallery = embed_photos(photos, recognizer, cache / "features_plain")
     # Candidates are gathered by the thousand: from memory, not from a map.
     gallery = select(gallery, np.arange(len(photos.labels)))
     results: dict[str, dict] = {
@@ -98,7 +96,7 @@ def run_study(
         else:
             folder = cache / f"features_{name}"
             changed = photos.select(rows)
-            queries = embed_photos(changed, network, folder, ALTERATIONS[kind])
+            queries = embed_photos(changed, recognizer, folder, ALTERATIONS[kind])
         file = cache / f"scores_{name}.npy"
         trial = _score_kind(rows, queries, gallery, photos.labels, file)
         modes = ("removed", "counted") if kind == "plain" else ("removed", "kept")
@@ -147,75 +145,49 @@ def _score_kind(
     return Trial(rows, labels[rows], labels, first, scores)
 
 
-def _read_photos(options: argparse.Namespace) -> Photos:
-    is_archive = options.archive is not None and options.points is not None
-    if is_archive == (options.dataset is not None):
-        raise ValueError(
-            "reranking: it needs photos: --archive and --points, or --dataset"
-        )
-    if is_archive:
-        return read_lfw(options.archive, options.points)
-    identities = None
-    if options.identities:
-        first, _, last = options.identities.partition(",")
-        if not (first.isdecimal() and last.isdecimal()):
-            raise ValueError(
-                "reranking: --identities must be first,last; got "
-                f"{options.identities!r}"
-            )
-        identities = int(first), int(last)
-    name, _, split = options.dataset.partition(":")
-    return read_dataset(options.data_dir, name, split or "train", identities=identities)
-
-
 def _read_kinds(text: str) -> dict[str, int]:
     kinds = {}
     for part in text.split(","):
         kind, _, count = part.partition(":")
         if not count.isdecimal():
             raise ValueError(
-                "reranking: --queries must be kind:count,kind:count with 0 for all; "
-                f"got {text!r}"
+                f"--queries must be kind:count,kind:count with 0 for all; got {text!r}"
             )
         kinds[kind] = int(count)
     return kinds
 
 
-def _study(options: argparse.Namespace) -> None:
-    kinds = _read_kinds(options.queries)
-    photos = _read_photos(options)
-    network = load_network(options.model)
-    output = pathlib.Path(options.output)
-    results = run_study(
-        photos, network, output, kinds, swept=options.swept, alone=options.alone
-    )
-    (output / "results.json").write_text(json.dumps(results, indent=1) + "\n")
-    sys.stdout.write(report.write(results, output))
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the study that the options describe."""
-    parser = argparse.ArgumentParser(
-        description=__doc__.split("\n")[0], allow_abbrev=False
-    )
-    add = parser.add_argument
-    add("--archive", help="LFW's aligned photos, .tar.gz")
-    add("--points", help="their landmarks, .npz")
-    add("--dataset", help="an imported data set instead, NAME or NAME:SPLIT")
-    add("--data_dir", default="data", help="folder of all data sets")
-    add("--identities", help="of the data set: labels first,last")
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    shared.add_photo_set(parser)
     add_model(parser)
-    add("--output", default="reports/reranking", help="folder of the report")
-    add(
+    shared.add_report(parser, "reports/reranking")
+    parser.add_argument(
         "--queries",
         default="plain:2000,crop:1000,mask:500,sunglasses:500",
-        help="what is done to the queries, and how many are drawn; 0 = all",
+        metavar="KIND:N,KIND:N",
+        help="alterations of the queries, and how many of each; 0 = all",
     )
-    add("--swept", type=int, default=300, help="queries of the sweep of k")
-    add("--alone", type=int, default=30, help="queries that see all patches")
-    run(parser, _study, arguments)
+    parser.add_argument(
+        "--swept", type=int, default=300, help="queries of the sweep of k (300)"
+    )
+    parser.add_argument(
+        "--alone", type=int, default=30, help="queries ranked by all patches (30)"
+    )
 
 
-def start() -> None:
-    """Run from the command line."""
-    main()
+def run(options: argparse.Namespace) -> None:
+    """Run the experiment."""
+    kinds = _read_kinds(options.queries)
+    photos = read_photo_set(options)
+    recognizer = load_photo_recognizer(options.model)
+    results = run_study(
+        photos,
+        recognizer,
+        options.output,
+        kinds,
+        swept=options.swept,
+        alone=options.alone,
+    )
+    (options.output / "results.json").write_text(json.dumps(results, indent=1) + "\n")
+    sys.stdout.write(report.write(results, options.output))

@@ -1,4 +1,4 @@
-"""The network and the features behind `reranking`, kept on disk between runs."""
+"""Recognizers and features behind `reranking`, kept on disk between runs."""
 
 import pathlib
 from collections.abc import Callable
@@ -13,6 +13,7 @@ from numpy.lib.format import open_memmap
 
 from experiments.deepface_emd.reranking_photos import SIDE, Photos
 from kprpe_jax.backbones.mobilefacenet import MobileFaceNet
+from kprpe_jax.backbones.recognizer import Recognizer
 from kprpe_jax.core.features import Features
 from kprpe_jax.data.importers.decode import decode_rgb
 from kprpe_jax.matching.patch_weights import landmark_density
@@ -27,7 +28,7 @@ class PhotoFeatures(NamedTuple):
 
     Attributes:
       faces: embeddings [N, D] and patches [N, P, C].
-      pooled: float32 [N, C], what sums up the image and is as wide as a patch, which
+      pooled: float32 [N, C], a summary of the image as wide as a patch, which
         the embedding need not be: it takes its place in the CC weights.
       density: float32 [N, P], landmark density, for the LMK weights.
     """
@@ -37,71 +38,60 @@ class PhotoFeatures(NamedTuple):
     density: np.ndarray
 
 
-class Network(NamedTuple):
-    """What looks at aligned photos.
+def load_photo_recognizer(spec: str) -> Recognizer:
+    """Load a recognizer of photos of 112 x 112 pixels.
 
-    Attributes:
-      fingerprint: hexadecimal, of architecture and weights.
-      embed: images [B, 112, 112, 3] in [-1, 1], keypoints [B, 5, 2] -> PhotoFeatures.
-    """
-
-    fingerprint: str
-    embed: Callable[[Array, Array], PhotoFeatures]
-
-
-def load_network(spec: str) -> Network:
-    """The network of a SPEC, as `load_recognizer` takes it.
-
-    `pooled` is what MobileFaceNet's global depthwise convolution gives; of others it is
-    the mean of the patches.
-
-    Raises: ValueError: as `load_recognizer`; it does not read 112 x 112 faces or their
-      middle columns.
+    Raises: ValueError: as `load_recognizer`; it reads images of another size.
     """
     recognizer = load_recognizer(spec)
     height, width = recognizer.image_size
     if height != SIDE or width > SIDE:
         raise ValueError(
-            f"reranking: the network must read faces of {SIDE} x {SIDE} pixels, or "
-            f"their middle columns; got {recognizer.image_size}; train one that does."
+            f"--model {spec}: the recognizer must read faces of {SIDE} x {SIDE} "
+            f"pixels, or their middle columns; got {height} x {width}; take another."
         )
-
-    def embed(images: Array, keypoints: Array) -> PhotoFeatures:
-        features = recognizer.features(images, keypoints)
-        patches, grid = features.patches, recognizer.grid
-        pooled = patches.mean(1)
-        if isinstance(recognizer.module, MobileFaceNet):
-            maps = patches.reshape(len(patches), *grid, -1)
-            pooled = recognizer.module.apply(
-                recognizer.variables, maps, method=lambda m, x: m.pool(x, False)
-            ).reshape(len(patches), -1)
-        density = landmark_density(features.keypoints, grid)
-        faces = Features(features.embeddings, patches)
-        return PhotoFeatures(faces, pooled, density)
-
-    return Network(recognizer.fingerprint, embed)
+    return recognizer
 
 
-def claim_cache(cache: pathlib.Path, network: Network, photos: Photos) -> None:
+def photo_features(
+    recognizer: Recognizer, images: Array, keypoints: Array
+) -> PhotoFeatures:
+    """Features of photos [B, 112, 112, 3] in [-1, 1] with keypoints [B, 5, 2].
+
+    `pooled` is the mean of the patches; of MobileFaceNet, the output of its global
+    depthwise convolution.
+    """
+    found = recognizer.features(images, keypoints)
+    pooled = found.patches.mean(1)
+    if isinstance(recognizer.module, MobileFaceNet):
+        maps = found.patches.reshape(len(images), *recognizer.grid, -1)
+        pooled = recognizer.module.apply(
+            recognizer.variables, maps, method=lambda model, x: model.pool(x, False)
+        ).reshape(len(images), -1)
+    density = landmark_density(found.keypoints, recognizer.grid)
+    return PhotoFeatures(Features(found.embeddings, found.patches), pooled, density)
+
+
+def claim_cache(cache: pathlib.Path, recognizer: Recognizer, photos: Photos) -> None:
     """Remember whose features a folder holds; make it where it is missing.
 
     Raises: ValueError: it holds those of another network or other photos.
     """
-    owner = f"{network.fingerprint} {len(photos.labels)} photos"
+    owner = f"{recognizer.fingerprint} {len(photos.labels)} photos"
     cache.mkdir(parents=True, exist_ok=True)
     file = cache / "owner.txt"
     if not file.exists():
         file.write_text(owner)
     elif file.read_text() != owner:
         raise ValueError(
-            f"claim_cache: {cache} must hold features of this network and these "
+            f"claim_cache: {cache} must hold features of this recognizer and these "
             "photos; it holds others; choose another --output."
         )
 
 
 def embed_photos(
     photos: Photos,
-    network: Network,
+    recognizer: Recognizer,
     folder: pathlib.Path,
     change: Change | None = None,
     *,
@@ -112,7 +102,7 @@ def embed_photos(
 
     Args:
       photos: N of them.
-      network: what looks at them.
+      recognizer: embeds them.
       folder: of the cache; features that were not finished are gone on with.
       change: what is done to the photos before.
       seed: of the change; what is done to a photo depends on its number alone.
@@ -121,7 +111,7 @@ def embed_photos(
     if not folder.exists():
         unfinished = folder.with_name(folder.name + ".unfinished")
         unfinished.mkdir(parents=True, exist_ok=True)
-        _embed_to(photos, network, unfinished, change, seed, batch_size)
+        _embed_to(photos, recognizer, unfinished, change, seed, batch_size)
         unfinished.rename(folder)
     names = ("embeddings", "patches", "pooled", "densities")
     read = [np.load(folder / f"{name}.npy", mmap_mode="r") for name in names]
@@ -131,7 +121,7 @@ def embed_photos(
 
 def _embed_to(
     photos: Photos,
-    network: Network,
+    recognizer: Recognizer,
     folder: pathlib.Path,
     change: Change | None,
     seed: int,
@@ -144,7 +134,7 @@ def _embed_to(
             fold = partial(jax.random.fold_in, jax.random.key(seed))
             keys = jax.vmap(fold)(numbers)
             images, keypoints = jax.vmap(_one_by_one(change))(keys, images, keypoints)
-        features = network.embed(images, keypoints)
+        features = photo_features(recognizer, images, keypoints)
         return {
             "embeddings": features.faces.embeddings,
             "patches": features.faces.patches,

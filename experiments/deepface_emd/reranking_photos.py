@@ -1,5 +1,6 @@
 """Photos behind `reranking`: an archive of LFW, or any imported data set."""
 
+import argparse
 import io
 import os
 from typing import NamedTuple
@@ -124,3 +125,22 @@ def _aligned(row: dict[str, np.ndarray], name: str) -> tuple[bytes, np.ndarray]:
     file = io.BytesIO()
     Image.fromarray(to_bytes(face.image)).save(file, "png", compress_level=1)
     return file.getvalue(), face.keypoints
+
+
+def read_photo_set(options: argparse.Namespace) -> Photos:
+    """Read the photos that the options of `add_photo_set` name.
+
+    Raises: ValueError: neither or both of archive and data set; as the readers.
+    """
+    is_archive = options.archive is not None and options.points is not None
+    if is_archive == (options.dataset is not None):
+        raise ValueError(
+            "the photos: give --archive and --points, or --dataset; got "
+            + ("both" if is_archive else "neither")
+        )
+    if is_archive:
+        return read_lfw(options.archive, options.points)
+    name, _, split = options.dataset.partition(":")
+    return read_dataset(
+        options.data_dir, name, split or "train", identities=options.identities
+    )

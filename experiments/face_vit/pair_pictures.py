@@ -1,13 +1,13 @@
-"""Pictures of why two drawn faces match, by those of `pair_matching`.
+"""Pictures of why two synthetic faces match, by the runs of `pair_matching`.
 
-    python -m experiments pair_pictures --people 200 \
-        --model mobilefacenet:mobilefacenet.npz --output reports/pair_matching_drawn \
-        --figures docs/figures
+    python -m experiments pair_pictures --identities 0:200 \
+        --model mobilefacenet:mobilefacenet.npz \
+        --output reports/pair_matching_synthetic --figures docs/figures
 
-OUTPUT is that study's, of --dataset synthetic_faces with as many people: its runs are
-read. Heat maps of pairs (Face-ViT, Fig. 5.7), queries with their first five
-before and after the second stage (DeepFace-EMD, Fig. 5.2), and OUTPUT/user_study.html,
-the sheets of Face-ViT's Sec. 5.3.3.
+OUTPUT is that of `pair_matching --dataset synthetic_faces` with the same people. Draws
+heat maps of pairs (Face-ViT, Fig. 5.7), queries with their first five before and after
+the second stage (DeepFace-EMD, Fig. 5.2), and writes OUTPUT/user_study.html, the sheets
+of Face-ViT's Sec. 5.3.3.
 """
 
 import argparse
@@ -21,17 +21,21 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from experiments.command import run
-from experiments.deepface_emd.reranking_features import load_network
+from experiments import options as shared
+from experiments.deepface_emd.reranking_features import load_photo_recognizer
 from experiments.deepface_emd.reranking_photos import read_dataset
-from experiments.face_vit.pair_matching import KINDS, Test, prepare
+from experiments.face_vit.pair_data import KINDS, Test, prepare
 from experiments.face_vit.pair_networks import (
     Images,
     Scorer,
     Trained,
     read_network,
 )
-from kprpe_jax.commands.options import add_model
+from kprpe_jax.commands.options import (
+    add_data_dir,
+    add_model,
+    identity_range,
+)
 from kprpe_jax.core.features import Features
 from kprpe_jax.matching.candidates import score_candidates
 from kprpe_jax.matching.earth_movers import match_faces
@@ -205,17 +209,17 @@ def _others(ranking: Ranking, own: np.ndarray, k: int) -> Ranking:
 def draw(options: argparse.Namespace) -> dict[str, Any]:
     """Read the networks and draw all figures; see the module."""
     photos = read_dataset(
-        options.data_dir, "synthetic_faces", "train", identities=(0, options.people)
+        options.data_dir, "synthetic_faces", "train", identities=options.identities
     )
-    output, figures = pathlib.Path(options.output), pathlib.Path(options.figures)
-    network = load_network(options.model)
+    output, figures = options.output, pathlib.Path(options.figures)
+    recognizer = load_photo_recognizer(options.model)
     _, test = prepare(
-        photos, network, output / "cache", kinds=KINDS,
+        photos, recognizer, output / "cache", kinds=KINDS,
         num_pairs=options.pairs, num_queries=options.queries,
     )  # fmt: skip
     networks = {
         name.upper(): read_network(output / "runs" / f"{name}_0")
-        for name in options.networks.split(",")
+        for name in options.networks
     }
     rows = [4, 0, 2, 1]  # the odd one shows two people
     kinds = ("plain", "mask", "sunglasses", "plain")
@@ -255,23 +259,31 @@ def _write_sheets(
     write_study_page(pairs[:5], pairs[5:], path, study="pair matching")
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command."""
-    parser = argparse.ArgumentParser(
-        description=__doc__.split("\n")[0], allow_abbrev=False
-    )
-    add = parser.add_argument
-    add("--data_dir", default="data", help="folder of all data sets")
-    add("--people", type=int, default=200, help="the first of synthetic_faces")
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    add_data_dir(parser)
     add_model(parser)
-    add("--networks", default="v,h1,h2l", help="runs of the study with seed 0")
-    add("--queries", type=int, default=100, help="as in the study")
-    add("--pairs", type=int, default=600, help="as in the study")
-    add("--output", default="reports/pair_matching_drawn", help="of the study")
+    add = parser.add_argument
+    add(
+        "--identities",
+        type=identity_range,
+        default=(0, 200),
+        metavar="FIRST:END",
+        help="of synthetic_faces (0:200)",
+    )
+    add(
+        "--networks",
+        type=shared.words,
+        default=["v", "h1", "h2l"],
+        metavar="NAME,NAME",
+        help="runs of pair_matching with seed 0 (v,h1,h2l)",
+    )
+    add("--queries", type=int, default=100, help="as in pair_matching (100)")
+    add("--pairs", type=int, default=600, help="as in pair_matching (600)")
+    shared.add_report(parser, "reports/pair_matching_synthetic")
     add("--figures", default="docs/figures", help="folder of the figures")
-    run(parser, lambda options: sys.stdout.write(f"{draw(options)}\n"), arguments)
 
 
-def start() -> None:
-    """Run from the command line."""
-    main()
+def run(options: argparse.Namespace) -> None:
+    """Draw all figures."""
+    sys.stdout.write(f"{draw(options)}\n")

@@ -6,22 +6,19 @@
 Do the keypoints stay on eyes, nose and mouth?
 """
 
+import argparse
 import pathlib
 import sys
 
 import jax
 import numpy as np
-from absl import app, flags, logging
 
+from experiments import options as shared
 from kprpe_jax.augmentation.photometric import OPERATIONS
 from kprpe_jax.augmentation.recipe import PRESETS, Recipe, augment, make_recipe
 from kprpe_jax.data.synthetic.faces import render_faces
 from kprpe_jax.data.synthetic.nuisance import Severity
 from kprpe_jax.report.contact_sheet import plot_contact_sheet
-
-_OUTPUT = flags.DEFINE_string("output", "docs/figures/augmentation.png", "The picture.")
-_SEED = flags.DEFINE_integer("seed", 0, "Of the people and of the draws.")
-_IDENTITIES = flags.DEFINE_integer("identities", 8, "People, one a column.")
 
 # Every program runs once: quick to compile rather than quick.
 _QUICK = {
@@ -77,14 +74,13 @@ def draw_sheet(path: str | pathlib.Path, *, num_identities: int, seed: int) -> N
     )
 
 
-def main(argv: list[str]) -> None:
-    """Draw the sheet that the flags ask for."""
-    del argv
-    logging.set_verbosity(logging.WARNING)
-    draw_sheet(_OUTPUT.value, num_identities=_IDENTITIES.value, seed=_SEED.value)
-    sys.stdout.write(f"written to {_OUTPUT.value}\n")
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    shared.add_picture(parser, "docs/figures/augmentation.png")
+    shared.add_synthetic(parser, 8)
 
 
-def start() -> None:
-    """Run from the command line."""
-    app.run(main)
+def run(options: argparse.Namespace) -> None:
+    """Draw the sheet."""
+    draw_sheet(options.output, num_identities=options.identities, seed=options.seed)
+    sys.stdout.write(f"written to {options.output}\n")

@@ -14,37 +14,23 @@ On faces an iResNet may stand beside the encodings (ir18, ir34, ir50, ir101).
 A study that was stopped continues where it was.
 """
 
+import argparse
 import json
 import pathlib
 import sys
 from collections.abc import Sequence
 from functools import partial
 
-from absl import app, flags
 from ml_collections import ConfigDict
 
+from experiments import options as shared
 from experiments.kprpe import offsets
-from experiments.whole_run import (
-    Stopped,
-    check_different,
-    train_and_measure,
-    whole_numbers,
-)
+from experiments.whole_run import check_different, train_and_measure
 from kprpe_jax.backbones import iresnet, swin_gait
 from kprpe_jax.position.encoding import KEYPOINT_FORMS, POSITIONS
 from kprpe_jax.report import gait, robustness
 from kprpe_jax.tasks import networks
-from kprpe_jax.training.command import command, parse_flags, read_config
 from kprpe_jax.training.evaluate import evaluate
-
-_POSITIONS = flags.DEFINE_list(
-    "positions", ["absolute", "kprpe_multihead"], "Encodings to compare."
-)
-_WIDTHS = flags.DEFINE_list(
-    "iresnet_widths", list(map(str, iresnet.WIDTHS)), "Channels of iResNet stages."
-)
-_SEEDS = flags.DEFINE_list("seeds", ["0"], "Seeds; each is a run of each encoding.")
-_OUTPUT = flags.DEFINE_string("output", "reports/digits", "Folder of the report.")
 
 
 def choose_network(
@@ -100,7 +86,7 @@ def run_study(
       seeds: values of config.seed.
       widths: of `choose_network`.
     Returns: one `Run` per network and seed.
-    Raises: Stopped: SIGTERM ended a training; what was done is kept.
+    Raises: StoppedError: SIGTERM ended a training; what was done is kept.
     Raises: ValueError: an unknown network, or one or a seed named twice, before any
       run; a folder of a run with another config; faults as `loop.train`.
     """
@@ -119,37 +105,16 @@ def run_study(
     runs = []
     for seed in seeds:
         for position in positions:
-            run = choose_network(config, position, seed=seed, widths=widths)
+            one = choose_network(config, position, seed=seed, widths=widths)
             workdir = output / "runs" / f"{position}-{seed}"
-            measure = partial(evaluate, run, workdir, checkpoint="last")
-            results = train_and_measure(run, workdir, measure)
+            measure = partial(evaluate, one, workdir, checkpoint="last")
+            results = train_and_measure(one, workdir, measure)
             curves = [
                 json.loads(line)
                 for line in (workdir / "metrics.jsonl").read_text().splitlines()
             ]
             runs.append(robustness.Run(position, seed, results, curves))
     return runs
-
-
-def _compare(overrides: list[str]) -> None:
-    config = read_config(overrides)
-    output = pathlib.Path(_OUTPUT.value)
-    seeds = whole_numbers("encodings", "seeds", _SEEDS.value)
-    widths = whole_numbers("encodings", "iresnet_widths", _WIDTHS.value)
-    runs = run_study(
-        config, output, positions=_POSITIONS.value, seeds=seeds, widths=widths
-    )
-    if config.task != "classification":
-        evals = config.evals
-        layout = gait.layout(evals) if config.task == "gait" else None
-        layout = layout or robustness.faces(evals.severities)
-        sys.stdout.write(robustness.write_report(runs, output, layout))
-        return
-    text = robustness.write_report(runs, output)
-    for position in _POSITIONS.value:
-        if position in KEYPOINT_FORMS:
-            _draw_offsets(config, output, position, seeds[0])
-    sys.stdout.write(text)
 
 
 def _draw_offsets(
@@ -168,9 +133,48 @@ def _draw_offsets(
     )
 
 
-main = command(_compare, failures=(Stopped,))
+TAKES_CONFIG = True
 
 
-def start() -> None:
-    """Run from the command line."""
-    app.run(main, flags_parser=parse_flags)
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    shared.add_config(parser)
+    parser.add_argument(
+        "--positions",
+        type=shared.words,
+        default=["absolute", "kprpe_multihead"],
+        metavar="NAME,NAME",
+        help="encodings to compare (absolute,kprpe_multihead)",
+    )
+    parser.add_argument(
+        "--iresnet-widths",
+        type=shared.whole_numbers,
+        default=list(iresnet.WIDTHS),
+        metavar="N,N,N,N",
+        help="channels of iResNet stages (64,128,256,512)",
+    )
+    shared.add_seeds(parser)
+    shared.add_report(parser, "reports/digits")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Run the experiment."""
+    config, output = shared.read_config(options), options.output
+    runs = run_study(
+        config,
+        output,
+        positions=options.positions,
+        seeds=options.seeds,
+        widths=options.iresnet_widths,
+    )
+    if config.task != "classification":
+        evals = config.evals
+        layout = gait.layout(evals) if config.task == "gait" else None
+        layout = layout or robustness.faces(evals.severities)
+        sys.stdout.write(robustness.write_report(runs, output, layout))
+        return
+    text = robustness.write_report(runs, output)
+    for position in options.positions:
+        if position in KEYPOINT_FORMS:
+            _draw_offsets(config, output, position, options.seeds[0])
+    sys.stdout.write(text)

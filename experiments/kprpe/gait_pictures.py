@@ -1,19 +1,20 @@
 """Draw what a run on gait has learned: offsets in a window, and what a search finds.
 
-    python -m experiments gait_pictures --config configs/gait.py \
-        --workdir reports/gait/runs/kprpe-0 --output docs/figures
+    python -m experiments gait_pictures --workdir reports/gait/runs/kprpe-0 \
+        --output docs/figures
 
 Of a run without keypoints only the search is drawn.
 """
 
+import argparse
 import pathlib
 import sys
 
 import jax
 import numpy as np
-from absl import app, flags
 from ml_collections import ConfigDict
 
+from experiments import options as shared
 from kprpe_jax import tasks
 from kprpe_jax.core import mesh as mesh_lib
 from kprpe_jax.data.gait import GaitSplit
@@ -24,20 +25,21 @@ from kprpe_jax.report.gait import plot_window_offsets, with_joints
 from kprpe_jax.report.heat_maps import framed
 from kprpe_jax.tasks import gait
 from kprpe_jax.training.checkpoint import restore_for_eval
-from kprpe_jax.training.command import command, parse_flags, read_config, read_workdir
+from kprpe_jax.training.runs import read_config
 from kprpe_jax.training.state import abstract_state
-
-_OUTPUT = flags.DEFINE_string("output", "docs/figures", "Folder of the pictures.")
-_QUERY = flags.DEFINE_list("query", ["5", "3"], "Row and column of the query token.")
-_HEAD = flags.DEFINE_integer("head", 0, "Head to draw.")
-_PROBES = flags.DEFINE_integer("probes", 8, "Searches to draw.")
 
 _FOUND = 6  # sequences of a search
 _COLORS = {True: (40, 200, 80), False: (230, 60, 50)}
 
 
 def draw_offsets(
-    config: ConfigDict, variables: dict, split: GaitSplit, path: pathlib.Path
+    config: ConfigDict,
+    variables: dict,
+    split: GaitSplit,
+    path: pathlib.Path,
+    *,
+    query: tuple[int, int],
+    head: int,
 ) -> None:
     """Draw the offsets of one query in four frames of the first test sequence."""
     model = gait.make_model(config)
@@ -51,8 +53,8 @@ def draw_offsets(
         row["silhouettes"][frames],
         joints,
         path,
-        query=(int(_QUERY.value[0]), int(_QUERY.value[1])),
-        head=_HEAD.value,
+        query=query,
+        head=head,
         titles=[
             f"stage {stage + 1}, block {index + 1}"
             for stage in (0, 1)
@@ -62,7 +64,14 @@ def draw_offsets(
 
 
 def draw_searches(
-    config: ConfigDict, state, task_embed, split: GaitSplit, path: pathlib.Path, mesh
+    config: ConfigDict,
+    state,
+    task_embed,
+    split: GaitSplit,
+    path: pathlib.Path,
+    mesh,
+    *,
+    count: int,
 ) -> None:
     """Draw probes with the nearest sequences: green = the same person, red = another.
 
@@ -76,7 +85,7 @@ def draw_searches(
     )
     embeddings = embed_all(state.params, state.collections, mesh)
     probes, gallery = np.flatnonzero(split.probes), np.flatnonzero(~split.probes)
-    chosen = probes[np.linspace(0, len(probes) - 1, _PROBES.value).astype(int)]
+    chosen = probes[np.linspace(0, len(probes) - 1, count).astype(int)]
     distances = part_distances(embeddings[chosen], embeddings[gallery])
     nearest = gallery[np.argsort(distances, 1, kind="stable")[:, :_FOUND]]
 
@@ -109,18 +118,41 @@ def draw_searches(
     )
 
 
-def _draw(overrides: list[str]) -> None:
-    config, workdir = read_config(overrides), read_workdir()
-    output = pathlib.Path(_OUTPUT.value)
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    shared.add_workdir(parser)
+    shared.add_report(parser, "docs/figures")
+    parser.add_argument(
+        "--query",
+        type=shared.place,
+        default=(5, 3),
+        metavar="ROW,COLUMN",
+        help="the query token (5,3)",
+    )
+    parser.add_argument("--head", type=int, default=0, help="head to draw (0)")
+    parser.add_argument("--probes", type=int, default=8, help="searches to draw (8)")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Draw the pictures of a run."""
+    config, output = read_config(options.workdir), options.output
     output.mkdir(parents=True, exist_ok=True)
     mesh = mesh_lib.make_mesh({"data": 1, "fsdp": 1, "class": 1}, jax.devices()[:1])
     task = tasks.build(config, mesh)
-    state = restore_for_eval(workdir, "last", abstract_state(task, mesh), config)
+    abstract = abstract_state(task, mesh)
+    state = restore_for_eval(options.workdir, "last", abstract, config)
     split = gait.open_split(config, config.evals.split)
     model = gait.make_model(config)
     if model.uses_keypoints:
         variables = {"params": state.params, **state.collections}
-        draw_offsets(config, variables, split, output / "gait_offsets.png")
+        draw_offsets(
+            config,
+            variables,
+            split,
+            output / "gait_offsets.png",
+            query=options.query,
+            head=options.head,
+        )
     draw_searches(
         config,
         state,
@@ -128,13 +160,6 @@ def _draw(overrides: list[str]) -> None:
         split,
         output / "gait_searches.png",
         mesh,
+        count=options.probes,
     )
     sys.stdout.write(f"written to {output}\n")
-
-
-main = command(_draw)
-
-
-def start() -> None:
-    """Run from the command line."""
-    app.run(main, flags_parser=parse_flags)

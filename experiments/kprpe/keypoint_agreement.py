@@ -3,15 +3,16 @@
 Such as those of a landmark table and those that a detector found. Errors are mean
 distances over the five points, in eye distances of the first data set.
 
-    python -m experiments keypoint_agreement --data_dir data \
+    python -m experiments keypoint_agreement --data-dir data \
         --first lfw --second lfw_retinaface
 """
 
+import argparse
 import sys
 
 import numpy as np
-from absl import app, flags, logging
 
+from kprpe_jax.commands.options import add_data_dir
 from kprpe_jax.data.importers.decode import decode_rgb
 from kprpe_jax.data.store import open_split
 from kprpe_jax.evaluation.landmarks import (
@@ -20,10 +21,6 @@ from kprpe_jax.evaluation.landmarks import (
     summarize_errors,
 )
 
-_DATA_DIR = flags.DEFINE_string("data_dir", "data", "Folder of all data sets.")
-_FIRST = flags.DEFINE_string("first", None, "Data set whose keypoints count as true.")
-_SECOND = flags.DEFINE_string("second", None, "Data set to compare with it.")
-_SPLIT = flags.DEFINE_string("split", "train", "Split of both.")
 _READ_AT_ONCE = 1024
 
 
@@ -73,29 +70,30 @@ def compare(
     return summary, np.median(apart[found], axis=0)
 
 
-def main(argv: list[str]) -> None:
-    """Compare what the flags name and print the figures."""
-    del argv
-    logging.set_verbosity(logging.WARNING)
-    try:
-        first, second = (
-            read_points(_DATA_DIR.value, name, _SPLIT.value)
-            for name in (_FIRST.value, _SECOND.value)
-        )
-        summary, by_point = compare(first, second)
-    except ValueError as e:
-        sys.exit(f"error: {e}")
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    add_data_dir(parser)
+    parser.add_argument(
+        "--first", metavar="NAME", required=True, help="data set of the true keypoints"
+    )
+    parser.add_argument(
+        "--second", metavar="NAME", required=True, help="data set to compare with it"
+    )
+    parser.add_argument("--split", default="train", help="of both (train)")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Compare the keypoints and print the figures."""
+    first, second = (
+        read_points(options.data_dir, name, options.split)
+        for name in (options.first, options.second)
+    )
+    summary, by_point = compare(first, second)
     sys.stdout.write(
         f"{summary['count']} images, {summary['missing']} without keypoints in "
-        f"{_SECOND.value}; distance over eye distance: median "
+        f"{options.second}; distance over eye distance: median "
         f"{100 * summary['median']:.1f} %, mean {100 * summary['nme']:.1f} %, 95 % "
         f"below {100 * summary['p95']:.1f} %, above 10 %: "
         f"{100 * summary['failure_rate']:.1f} % of images; medians of eyes, nose and "
         f"mouth corners: {', '.join(f'{100 * point:.1f}' for point in by_point)} %\n"
     )
-
-
-def start() -> None:
-    """Run from the command line."""
-    flags.mark_flags_as_required(["first", "second"])
-    app.run(main)

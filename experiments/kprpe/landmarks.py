@@ -2,29 +2,29 @@
 
 Source: KP-RPE, Supp. 3.1 and Fig. 8.
 
-    python -m experiments landmarks --weights retinaface_mnet025.npz \
-        --photos lfw150_images.tar --points lfw150_points.npz --array points150 \
-        --output reports/landmarks
+    python -m experiments landmarks --photos lfw150_images.tar \
+        --detector retinaface_mnet025:retinaface_mnet025.npz \
+        --points lfw150_points.npz --array points150 --output reports/landmarks
 
 The photos are a folder or a tar archive; the points an .npz with `names` and an array
 [N, 5, 2] in pixels, or a text table. Photos that lack points, or points that lack their
 photo, are counted.
 """
 
+import argparse
 import json
 import pathlib
 import sys
 from collections.abc import Iterator
 
 import numpy as np
-from absl import app, flags, logging
 
-from kprpe_jax import registry
+from experiments import options as shared
 from kprpe_jax.data.importers.decode import decode_rgb
 from kprpe_jax.data.importers.landmarks import Landmarks, read_landmarks
 from kprpe_jax.data.importers.record import RejectedRecord
 from kprpe_jax.data.importers.tar_images import open_tar_images
-from kprpe_jax.detection.detector import Detector, retinaface_detector
+from kprpe_jax.detection.detector import Detector
 from kprpe_jax.detection.photos import detect_photos
 from kprpe_jax.evaluation.landmarks import (
     box_size,
@@ -32,16 +32,8 @@ from kprpe_jax.evaluation.landmarks import (
     normalized_errors,
     summarize_errors,
 )
+from kprpe_jax.recognizers import load_detector
 from kprpe_jax.report.landmark_errors import plot_cumulative
-from kprpe_jax.weights import import_weights
-
-_WEIGHTS = flags.DEFINE_string("weights", None, "RetinaFace's official weights.")
-_PHOTOS = flags.DEFINE_string("photos", None, "Folder or tar archive.")
-_POINTS = flags.DEFINE_string("points", None, "Labeled points.")
-_ARRAY = flags.DEFINE_string("array", "points", "Their name in an .npz.")
-_SIDE = flags.DEFINE_integer("side", 256, "Photos are brought to this longer side.")
-_OUTPUT = flags.DEFINE_string("output", "reports/landmarks", "Folder of the report.")
-flags.mark_flags_as_required(["weights", "photos", "points"])
 
 
 def measure(
@@ -106,23 +98,36 @@ def read_photos(path: pathlib.Path) -> Iterator[tuple[str, np.ndarray]]:
         yield entry.key, decode_rgb(entry.image)
 
 
-def main(argv: list[str]) -> None:
-    """Measure what the flags name, print it and write report.json and errors.png."""
-    logging.set_verbosity(logging.WARNING)
-    try:
-        if argv[1:]:
-            raise ValueError(
-                f"landmarks: everything is given by flags; got {argv[1:]}; see --help"
-            )
-        labels = read_landmarks(_POINTS.value, units="pixel", array=_ARRAY.value)
-        model = registry.network("retinaface_mnet025").make()
-        variables = import_weights(model, _WEIGHTS.value)
-        detector = retinaface_detector(model, variables, max_faces=8, min_score=0.02)
-        detector = detector._replace(canvases=(_SIDE.value,), enlarge=True)
-        errors = measure(detector, read_photos(pathlib.Path(_PHOTOS.value)), labels)
-    except ValueError as e:
-        sys.exit(f"error: {e}")
-    output = pathlib.Path(_OUTPUT.value)
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument(
+        "--detector",
+        metavar="SPEC",
+        required=True,
+        help="NAME:FILE or the folder of a landmark run",
+    )
+    parser.add_argument(
+        "--photos", metavar="PATH", required=True, help="a folder or a tar archive"
+    )
+    parser.add_argument(
+        "--points", metavar="FILE", required=True, help="labeled points"
+    )
+    parser.add_argument(
+        "--array", default="points", help="their name in an .npz (points)"
+    )
+    parser.add_argument(
+        "--side", type=int, default=256, help="longer side of the photos (256)"
+    )
+    shared.add_report(parser, "reports/landmarks")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Measure, print and write report.json and errors.png."""
+    labels = read_landmarks(options.points, units="pixel", array=options.array)
+    detector = load_detector(options.detector, min_score=0.02)
+    detector = detector._replace(canvases=(options.side,), enlarge=True)
+    errors = measure(detector, read_photos(pathlib.Path(options.photos)), labels)
+    output = options.output
     output.mkdir(parents=True, exist_ok=True)
     results = {name: summarize_errors(values) for name, values in errors.items()}
     (output / "report.json").write_text(json.dumps(results, indent=2) + "\n")
@@ -130,8 +135,3 @@ def main(argv: list[str]) -> None:
     for name, result in results.items():
         numbers = "  ".join(f"{key} {value:.4g}" for key, value in result.items())
         sys.stdout.write(f"{name}: {numbers}\n")
-
-
-def start() -> None:
-    """Run from the command line."""
-    app.run(main)

@@ -2,19 +2,20 @@
 
 Source: KP-RPE, Figs. 12 and 13.
 
-    python -m experiments offsets --config configs/digits.py \
-        --workdir runs/digits --query 1,1 --layers 0,1,2,3 --heads 0,1
+    python -m experiments offsets --workdir runs/digits --query 1,1 \
+        --layers 0,1,2,3 --heads 0,1
 """
 
+import argparse
 import pathlib
 import sys
 from collections.abc import Sequence
 
 import jax
 import numpy as np
-from absl import app, flags
 from ml_collections import ConfigDict
 
+from experiments import options as shared
 from kprpe_jax import tasks
 from kprpe_jax.core import mesh as mesh_lib
 from kprpe_jax.data.store import open_split
@@ -22,19 +23,8 @@ from kprpe_jax.evaluation.conditions import Condition
 from kprpe_jax.report.offsets import plot_offsets
 from kprpe_jax.tasks import inputs, networks
 from kprpe_jax.training.checkpoint import restore_for_eval
-from kprpe_jax.training.command import (
-    command,
-    parse_flags,
-    read_config,
-    read_workdir,
-)
+from kprpe_jax.training.runs import read_config
 from kprpe_jax.training.state import abstract_state
-
-_QUERY = flags.DEFINE_list("query", ["2", "2"], "Row and column of the query token.")
-_LAYERS = flags.DEFINE_list("layers", ["0", "1", "2", "3"], "Layers to draw.")
-_HEADS = flags.DEFINE_list("heads", ["0"], "Heads to draw.")
-_IMAGES = flags.DEFINE_integer("images", 4, "Test images, distorted at severity 1.")
-_PICTURE = flags.DEFINE_string("picture", None, "Default WORKDIR/offsets.png.")
 
 
 def draw(
@@ -104,25 +94,50 @@ def _backbone(collections: dict) -> dict:
     return {name: tree.get("backbone", tree) for name, tree in collections.items()}
 
 
-def _draw(overrides: list[str]) -> None:
-    workdir = pathlib.Path(read_workdir())
-    path = pathlib.Path(_PICTURE.value or workdir / "offsets.png")
-    row, column = (int(part) for part in _QUERY.value)
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    shared.add_workdir(parser)
+    parser.add_argument(
+        "--query",
+        type=shared.place,
+        default=(2, 2),
+        metavar="ROW,COLUMN",
+        help="the query token (2,2)",
+    )
+    parser.add_argument(
+        "--layers",
+        type=shared.whole_numbers,
+        default=[0, 1, 2, 3],
+        metavar="N,N",
+        help="layers to draw (0,1,2,3)",
+    )
+    parser.add_argument(
+        "--heads",
+        type=shared.whole_numbers,
+        default=[0],
+        metavar="N,N",
+        help="heads to draw (0)",
+    )
+    parser.add_argument(
+        "--images",
+        type=int,
+        default=4,
+        help="test images, distorted at severity 1 (4)",
+    )
+    parser.add_argument("--output", help="picture to write (WORKDIR/offsets.png)")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Draw the offsets of a run."""
+    workdir = pathlib.Path(options.workdir)
+    path = pathlib.Path(options.output or workdir / "offsets.png")
     draw(
-        read_config(overrides),
+        read_config(workdir),
         workdir,
         path,
-        query=(row, column),
-        layers=[int(layer) for layer in _LAYERS.value],
-        heads=[int(head) for head in _HEADS.value],
-        num_images=_IMAGES.value,
+        query=options.query,
+        layers=options.layers,
+        heads=options.heads,
+        num_images=options.images,
     )
     sys.stdout.write(f"written to {path}\n")
-
-
-main = command(_draw)
-
-
-def start() -> None:
-    """Run from the command line."""
-    app.run(main, flags_parser=parse_flags)

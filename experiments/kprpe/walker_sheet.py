@@ -5,21 +5,18 @@
 Would one call these walking people, all of a row the same, and are the joints theirs?
 """
 
+import argparse
 import functools
 import pathlib
 import sys
 
 import jax
 import numpy as np
-from absl import app, flags, logging
 
+from experiments import options as shared
 from kprpe_jax.data.synthetic.walker_frames import WalkSeverity, render_walk
 from kprpe_jax.report.contact_sheet import plot_contact_sheet
 from kprpe_jax.report.gait import with_joints
-
-_OUTPUT = flags.DEFINE_string("output", "docs/figures/walkers.png", "The picture.")
-_SEED = flags.DEFINE_integer("seed", 0, "Of the people.")
-_IDENTITIES = flags.DEFINE_integer("identities", 6, "People, one a row.")
 
 _SIZE = (128, 88)
 _FRAMES = 24  # one period of the gait
@@ -61,14 +58,13 @@ def draw_sheet(path: str | pathlib.Path, *, num_identities: int, seed: int) -> N
     )
 
 
-def main(argv: list[str]) -> None:
-    """Draw the sheet that the flags ask for."""
-    del argv
-    logging.set_verbosity(logging.WARNING)
-    draw_sheet(_OUTPUT.value, num_identities=_IDENTITIES.value, seed=_SEED.value)
-    sys.stdout.write(f"written to {_OUTPUT.value}\n")
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    shared.add_picture(parser, "docs/figures/walkers.png")
+    shared.add_synthetic(parser, 6)
 
 
-def start() -> None:
-    """Run from the command line."""
-    app.run(main)
+def run(options: argparse.Namespace) -> None:
+    """Draw the sheet."""
+    draw_sheet(options.output, num_identities=options.identities, seed=options.seed)
+    sys.stdout.write(f"written to {options.output}\n")

@@ -1,7 +1,7 @@
-"""How hard drawn faces are: a network trained on some people verifies others.
+"""How hard synthetic faces are: a network trained on some people verifies others.
 
-Every test draws the same people anew, whom training did not see, with nuisances of
-another strength. Plain pixels stand beside the network.
+Every test renders the same held-out identities with nuisances of another strength.
+Plain pixels are compared, too.
 
     python -m experiments synthetic_difficulty --seeds 0,1,2 \
         --config configs/synthetic_faces.py:absolute --output reports/synthetic
@@ -9,34 +9,23 @@ another strength. Plain pixels stand beside the network.
 A study that was stopped continues where it was.
 """
 
+import argparse
 import pathlib
 import sys
 from collections.abc import Sequence
 from functools import partial
 
-from absl import app, flags
 from jax import Array
 from ml_collections import ConfigDict
 
-from experiments.whole_run import (
-    Stopped,
-    check_different,
-    train_and_measure,
-    whole_numbers,
-)
+from experiments import options as shared
+from experiments.whole_run import check_different, train_and_measure
 from kprpe_jax.core import mesh
 from kprpe_jax.report.robustness import mean_std
 from kprpe_jax.tasks import faces
 from kprpe_jax.training import loop
-from kprpe_jax.training.command import command, parse_flags, read_config
 from kprpe_jax.training.evaluate import evaluate
 from kprpe_jax.training.state import TrainState
-
-_LEVELS = flags.DEFINE_list(
-    "difficulties", ["0.5", "1", "2", "3"], "Strengths of the tests."
-)
-_SEEDS = flags.DEFINE_list("seeds", ["0"], "Seeds; each is a run.")
-_OUTPUT = flags.DEFINE_string("output", "reports/synthetic", "Folder of the report.")
 
 _METRICS = {"accuracy": "accuracy", "tar_at_far_1e-2": "TAR at FAR 1 %"}
 
@@ -60,8 +49,8 @@ def run_seed(
       workdir: of the run.
       levels: difficulties of the tests.
     Returns: level -> {"evaluator/metric": value}.
-    Raises: Stopped: SIGTERM ended the training. ValueError: a folder of a run with
-      another config; as `loop.train`.
+    Raises: StoppedError: SIGTERM ended the training. ValueError: a folder of a run
+      with another config; as `loop.train`.
     """
     results = {}
     for level in levels:
@@ -115,37 +104,40 @@ def table(
     return "\n".join(lines) + "\n"
 
 
-def _study(overrides: list[str]) -> None:
-    config = read_config(overrides)
-    output = pathlib.Path(_OUTPUT.value)
+TAKES_CONFIG = True
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    shared.add_config(parser, "configs/synthetic_faces.py:absolute")
+    parser.add_argument(
+        "--difficulties",
+        type=shared.numbers,
+        default=[0.5, 1.0, 2.0, 3.0],
+        metavar="X,X",
+        help="strengths of the tests (0.5,1,2,3)",
+    )
+    shared.add_seeds(parser)
+    shared.add_report(parser, "reports/synthetic")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Run the experiment."""
+    config = shared.read_config(options)
     if config.data.name != "synthetic_faces":
         raise ValueError(
             "synthetic_difficulty: the config's data must be synthetic_faces; got "
             f"{config.data.name!r}; use configs/synthetic_faces.py"
         )
-    try:
-        levels = [float(level) for level in _LEVELS.value]
-    except ValueError as error:
-        raise ValueError(
-            f"synthetic_difficulty: --difficulties must be numbers; {error}"
-        ) from error
-    seeds = whole_numbers("synthetic_difficulty", "seeds", _SEEDS.value)
+    levels = options.difficulties
     check_different("synthetic_difficulty", "difficulties", levels)
-    check_different("synthetic_difficulty", "seeds", seeds)
+    check_different("synthetic_difficulty", "seeds", options.seeds)
     pixels = {f"{level:g}": pixel_results(config, level) for level in levels}
     runs = []
-    for seed in seeds:
+    for seed in options.seeds:
         with config.unlocked():
             config.seed = seed
-        runs.append(run_seed(config, output / "runs" / str(seed), levels))
+        runs.append(run_seed(config, options.output / "runs" / str(seed), levels))
     text = table(runs, pixels)
-    (output / "difficulty.md").write_text(text)
+    (options.output / "difficulty.md").write_text(text)
     sys.stdout.write(text)
-
-
-main = command(_study, failures=(Stopped,))
-
-
-def start() -> None:
-    """Run from the command line."""
-    app.run(main, flags_parser=parse_flags)

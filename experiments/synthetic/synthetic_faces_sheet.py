@@ -6,22 +6,17 @@
 Would a person call these faces, and all of a row the same person?
 """
 
+import argparse
 import pathlib
 import sys
 
 import jax
 import numpy as np
-from absl import app, flags, logging
 
+from experiments import options as shared
 from kprpe_jax.data.synthetic.faces import render, sample_shots
 from kprpe_jax.data.synthetic.nuisance import Severity
 from kprpe_jax.report.contact_sheet import plot_contact_sheet
-
-_OUTPUT = flags.DEFINE_string(
-    "output", "docs/figures/synthetic_faces.png", "The picture."
-)
-_SEED = flags.DEFINE_integer("seed", 0, "Of the people.")
-_IDENTITIES = flags.DEFINE_integer("identities", 8, "People, one a row.")
 
 _OFF = Severity(*[0.0] * len(Severity._fields))
 # Title -> severity, or what to put on a clean shot.
@@ -74,14 +69,13 @@ def draw_sheet(path: str | pathlib.Path, *, num_identities: int, seed: int) -> N
     )
 
 
-def main(argv: list[str]) -> None:
-    """Draw the sheet that the flags ask for."""
-    del argv
-    logging.set_verbosity(logging.WARNING)
-    draw_sheet(_OUTPUT.value, num_identities=_IDENTITIES.value, seed=_SEED.value)
-    sys.stdout.write(f"written to {_OUTPUT.value}\n")
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    shared.add_picture(parser, "docs/figures/synthetic_faces.png")
+    shared.add_synthetic(parser, 8)
 
 
-def start() -> None:
-    """Run from the command line."""
-    app.run(main)
+def run(options: argparse.Namespace) -> None:
+    """Draw the sheet."""
+    draw_sheet(options.output, num_identities=options.identities, seed=options.seed)
+    sys.stdout.write(f"written to {options.output}\n")

@@ -36,10 +36,10 @@ class Parser(argparse.ArgumentParser):
         sys.exit(2)
 
 
-def make_parser(verb: str, module: ModuleType) -> Parser:
-    """The parser of a verb: its module's docstring is the help text."""
+def make_parser(module: ModuleType, prog: str) -> Parser:
+    """Make the parser of a command: its module's docstring is the help text."""
     parser = Parser(
-        prog=f"kprpe-jax {verb}",
+        prog=prog,
         description=(module.__doc__ or "").strip(),
         formatter_class=partial(
             argparse.RawDescriptionHelpFormatter, max_help_position=28, width=100
@@ -68,10 +68,7 @@ def split_overrides(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run `kprpe-jax VERB ...`.
-
-    A ValueError is the user's mistake: its sentence goes to stderr, exit status 2. A
-    `RunError`, or a FloatingPointError of training, is a run that failed: status 1.
+    """Run `kprpe-jax VERB ...`; see `run_command`.
 
     Args:
       arguments: of the command line, `sys.argv[1:]` by default.
@@ -92,9 +89,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(2)
     name = "import_" if verb == "import" else verb  # `import` is a keyword
     module = importlib.import_module(f"kprpe_jax.commands.{name}")
+    run_command(module, f"kprpe-jax {verb}", rest)
+
+
+def run_command(module: ModuleType, prog: str, arguments: Sequence[str]) -> None:
+    """Parse the options of a command and run it.
+
+    A ValueError is the user's mistake: its sentence goes to stderr, exit status 2. A
+    `RunError`, or a FloatingPointError of training, is a run that failed: status 1.
+
+    Args:
+      module: with `add_options(parser)`, `run(options)` and its docstring as help;
+        where it has TAKES_CONFIG, `options.overrides` are the `--config.field=value`.
+      prog: how the command is called, for messages.
+      arguments: its options.
+    """
     takes_config = getattr(module, "TAKES_CONFIG", False)
-    rest, overrides = split_overrides(rest) if takes_config else (rest, [])
-    options = make_parser(verb, module).parse_args(rest)
+    rest, overrides = split_overrides(arguments) if takes_config else (arguments, [])
+    options = make_parser(module, prog).parse_args(rest)
     options.overrides = overrides
     try:
         _prepare()

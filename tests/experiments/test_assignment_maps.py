@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.cluster_aggregate.assignment_maps import look
+from experiments.cluster_aggregate.assignment_maps import assign
 from kprpe_jax.backbones.network import Network
 from kprpe_jax.backbones.recognizer import Recognizer
 from kprpe_jax.core.features import Features
@@ -32,23 +32,23 @@ def test_shares_and_weights_of_each_image(rng):
     model = tiny_model()
     file = FusionFile(model, draw_variables(model, rng), "", "")
     images = rng.integers(0, 256, (5, 4, 4, 3), np.uint8)
-    looked = look(BRIGHTNESS, file, images)
-    assert looked.assignment.shape == (3, 5)
-    np.testing.assert_allclose(looked.assignment.sum(0), 1, rtol=1e-5)
-    np.testing.assert_allclose(looked.importance.sum(), 1, rtol=1e-5)
-    for weights in looked.weights.values():
+    found = assign(BRIGHTNESS, file, images)
+    assert found.assignment.shape == (3, 5)
+    np.testing.assert_allclose(found.assignment.sum(0), 1, rtol=1e-5)
+    np.testing.assert_allclose(found.importance.sum(), 1, rtol=1e-5)
+    for weights in found.weights.values():
         np.testing.assert_allclose(weights.sum(), 1, rtol=1e-5)
     # The demo's weights: rows of A over their sums, weighed by the clusters.
-    rows = looked.assignment / looked.assignment.sum(1, keepdims=True)
+    rows = found.assignment / found.assignment.sum(1, keepdims=True)
     np.testing.assert_allclose(
-        looked.weights["CAFace"], looked.importance @ rows, rtol=1e-4
+        found.weights["CAFace"], found.importance @ rows, rtol=1e-4
     )
 
 
 def test_other_models_have_no_assignments():
     file = FusionFile(WeightedFusion(D), {}, "", "")
     with pytest.raises(ValueError, match="got WeightedFusion, which has no assignmen"):
-        look(BRIGHTNESS, file, np.zeros((1, 4, 4, 3), np.uint8))
+        assign(BRIGHTNESS, file, np.zeros((1, 4, 4, 3), np.uint8))
 
 
 def test_a_picture_is_written(rng, tmp_path):

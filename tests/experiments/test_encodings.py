@@ -59,8 +59,8 @@ def test_faults_of_the_user_are_one_sentence(tmp_path):
     for arguments, message in (
         (["--config.model.dept=2"], "the nearest is model.depth"),
         (["--positions=none,absolut"], "unknown position 'absolut'"),
-        (["--seeds=0,one"], "--seeds must be whole numbers"),
-        (["surplus"], "'surplus' is not a flag"),
+        (["--seeds=0,one"], "--seeds: must be whole numbers"),
+        (["surplus"], "unknown option surplus"),
     ):
         done = study(tmp_path / "w", *arguments)
         assert done.returncode == 2, done.stderr
@@ -76,7 +76,7 @@ def test_a_study_stops_when_its_run_was_stopped(tmp_path, monkeypatch):
 
     monkeypatch.setattr(whole_run.loop, "train", lambda config, workdir: {"step": 3})
     config = tiny.make_config("classification", steps=5)
-    with pytest.raises(encodings.Stopped, match="stopped after step 3"):
+    with pytest.raises(whole_run.StoppedError, match="stopped after step 3"):
         encodings.run_study(config, tmp_path, positions=["absolute"], seeds=[0])
     assert not list(tmp_path.rglob("study.json"))
 

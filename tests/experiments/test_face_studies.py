@@ -35,7 +35,7 @@ def test_agreement_in_eye_distances(tmp_path):
         ]
         source = RecordSource(lambda start, entries=entries: iter(entries), state="s")
         write_dataset(source, name=name, data_dir=tmp_path, origin={})
-    flags = "--data_dir", str(tmp_path), "--first", "a", "--second"
+    flags = "--data-dir", str(tmp_path), "--first", "a", "--second"
     out = run("keypoint_agreement", *flags, "b").stdout
     assert out.startswith("3 images, 0 without keypoints in b; distance over eye dist")
     assert "median 25.0 %, mean 25.0 %" in out

@@ -4,9 +4,9 @@ import jax
 import numpy as np
 import pytest
 
-from experiments.deepface_emd.reranking_features import Network
+from experiments.command import main
 from experiments.deepface_emd.reranking_photos import Photos
-from experiments.face_vit import pair_matching
+from experiments.face_vit import pair_data, pair_matching
 from experiments.face_vit.pair_networks import Images, Scorer, cnn_scorer
 from kprpe_jax.core.features import Features
 from kprpe_jax.evaluation.pairs import sample_pairs
@@ -15,6 +15,7 @@ from kprpe_jax.matching.two_stage import first_stage
 from kprpe_jax.report import pair_matching as report
 from kprpe_jax.training.config import load_config, save_config
 from tests.data.importers.sources import encode
+from tests.experiments.stand_in import StandIn
 
 PEOPLE, EACH, K = 5, 3, 4
 
@@ -45,7 +46,7 @@ def trial(rng):
         for kind, images in asked.items()
     }
     firsts = dict.fromkeys(asked, gallery.select(pairs.first))
-    return pair_matching.Test(gallery, pairs, queries, firsts, asked, ranked)
+    return pair_data.Test(gallery, pairs, queries, firsts, asked, ranked)
 
 
 def same_person():
@@ -110,15 +111,13 @@ def test_altered_photos_depend_on_their_numbers(rng):
         np.arange(3),
         np.arange(3),
     )
-    assert pair_matching.alter(photos, "plain") is photos
-    masked = pair_matching.alter(photos, "mask")
-    alone = pair_matching.alter(photos.select(np.array([2])), "mask")
+    assert pair_data.alter(photos, "plain") is photos
+    masked = pair_data.alter(photos, "mask")
+    alone = pair_data.alter(photos.select(np.array([2])), "mask")
     assert alone.encoded[0] == masked.encoded[2]
     assert len(set(masked.encoded)) == 3
     with pytest.raises(ValueError, match="unknown queries 'hat'; use some of"):
-        pair_matching.prepare(
-            photos, None, None, kinds=["hat"], num_pairs=2, num_queries=2
-        )
+        pair_data.prepare(photos, None, None, kinds=["hat"], num_pairs=2, num_queries=2)
 
 
 def test_scores_of_another_run_are_refused(tmp_path, monkeypatch, trial):
@@ -133,7 +132,7 @@ def test_scores_of_another_run_are_refused(tmp_path, monkeypatch, trial):
 
     def study(*overrides, network="seen", seeds=(0,)):
         pair_matching.run_study(
-            photos, Network(network, None), tmp_path, config=config, k=K,
+            photos, StandIn(network, None), tmp_path, config=config, k=K,
             overrides=overrides, networks=["h1"], seeds=seeds, num_pairs=2,
             num_queries=2,
         )  # fmt: skip
@@ -141,7 +140,7 @@ def test_scores_of_another_run_are_refused(tmp_path, monkeypatch, trial):
     study()
     with pytest.raises(ValueError, match="holds a run whose steps is"):
         study("steps=3")
-    with pytest.raises(ValueError, match="must hold features of this network and thes"):
+    with pytest.raises(ValueError, match="must hold features of this recognizer and t"):
         study(network="other")
     with pytest.raises(ValueError, match="--seeds must name each only once; got 0,0"):
         study(seeds=(0, 0))
@@ -149,5 +148,5 @@ def test_scores_of_another_run_are_refused(tmp_path, monkeypatch, trial):
 
 def test_one_source_of_photos(capsys):
     with pytest.raises(SystemExit):
-        pair_matching.main(["--model=w", "--dataset=d", "--archive=a", "--points=p"])
+        main(["pair_matching", "--model=m", "--dataset=d", "--archive=a", "--points=p"])
     assert "--archive and --points, or --dataset; got both" in capsys.readouterr().err

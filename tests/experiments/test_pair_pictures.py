@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments.deepface_emd.reranking_features import load_network
+from experiments.deepface_emd.reranking_features import load_photo_recognizer
 from experiments.deepface_emd.reranking_photos import Photos
-from experiments.face_vit.pair_matching import alter, see
+from experiments.face_vit.pair_data import alter, embed_images
 from experiments.face_vit.pair_pictures import study_sheets
 from kprpe_jax.data.synthetic.source import FaceSource
 from kprpe_jax.matching.explanations import cross_correlation
@@ -45,16 +45,16 @@ def drawn_photos():
 def test_sheets_of_drawn_people(tmp_path):
     from selenium.webdriver.common.by import By
 
-    photos, network = drawn_photos(), load_network(f"mobilefacenet:{WEIGHTS}")
+    photos, network = drawn_photos(), load_photo_recognizer(f"mobilefacenet:{WEIGHTS}")
     ones, others = np.arange(0, 2 * PEOPLE, 2), np.arange(1, 2 * PEOPLE, 2)
     others[1::2] = np.roll(others[1::2], 1)  # every other pair shows two people
     worn = alter(photos.select(ones), "sunglasses")
-    first = see(worn, network, tmp_path / "first")
-    second = see(photos.select(others), network, tmp_path / "second")
+    first = embed_images(worn, network, tmp_path / "first")
+    second = embed_images(photos.select(others), network, tmp_path / "second")
     same = first.labels == second.labels
     assert same.tolist() == [True, False] * 3
     # Sunglasses are dark and lie over the eyes.
-    plain = see(photos.select(ones), network, tmp_path / "plain").pixels
+    plain = embed_images(photos.select(ones), network, tmp_path / "plain").pixels
     darker = (first.pixels < plain / 2).all(-1)
     assert darker[:, 40:65].mean() > 0.2
     assert darker[:, 90:].mean() < 0.02

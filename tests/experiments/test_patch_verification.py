@@ -11,12 +11,13 @@ from experiments.deepface_emd.patch_verification import (
     table,
     verify_by_patches,
 )
-from experiments.deepface_emd.reranking_features import Network, PhotoFeatures
+from experiments.deepface_emd.reranking_features import PhotoFeatures
 from kprpe_jax.core.features import Features
 from kprpe_jax.data.pair_sets import PairSet
 from kprpe_jax.evaluation.verification import fold_accuracy
 from kprpe_jax.matching.earth_movers import match_faces
 from kprpe_jax.matching.sinkhorn import FAST
+from tests.experiments.stand_in import StandIn
 from tests.quick import quick_jit
 
 
@@ -79,9 +80,9 @@ def test_features_of_all_rows():
 
     def embed(images, keypoints):
         mean = images.mean((1, 2))
-        return PhotoFeatures(Features(mean, mean[:, None]), mean, keypoints[:, :, 0])
+        return Features(mean, mean[:, None], keypoints=keypoints)
 
-    features, known = embed_all(Rows(), Network("mean", embed), batch_size=4)
+    features, known = embed_all(Rows(), StandIn("mean", embed), batch_size=4)
     np.testing.assert_allclose(
         features.pooled[:, 0], np.arange(10) * 20 / 127.5 - 1, atol=1e-6
     )

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from experiments.command import main
 from experiments.deepface_emd import reranking_trial
-from experiments.deepface_emd.reranking import main, run_study
-from experiments.deepface_emd.reranking_features import Network, PhotoFeatures
+from experiments.deepface_emd.reranking import run_study
+from experiments.deepface_emd.reranking_features import PhotoFeatures
 from experiments.deepface_emd.reranking_photos import read_dataset
 from experiments.deepface_emd.reranking_scores import WEIGHTINGS, pair_scores
 from kprpe_jax.core.features import Features
@@ -23,6 +24,7 @@ from kprpe_jax.matching.patch_weights import landmark_density
 from kprpe_jax.matching.sinkhorn import FAST
 from kprpe_jax.matching.two_stage import first_stage
 from kprpe_jax.report import reranking as report
+from tests.experiments.stand_in import StandIn
 from tests.quick import quick_jit
 
 PEOPLE, EACH = 6, 4
@@ -132,8 +134,7 @@ def mean_colors(images, keypoints):
     maps = images.reshape(len(images), 2, 56, 2, 56, 3).mean((2, 4))
     patches = maps.reshape(len(images), 4, 3)
     embeddings = patches.reshape(len(images), 12)
-    density = landmark_density(keypoints, (2, 2))
-    return PhotoFeatures(Features(embeddings, patches), patches.mean(1), density)
+    return Features(embeddings, patches, keypoints=keypoints)
 
 
 @pytest.fixture(scope="module")
@@ -175,14 +176,14 @@ def test_study_of_an_import_with_any_network(people_dir, tmp_path):
     assert some.encoded == photos.encoded[12:20]
     assert list(some.labels) == [0] * 4 + [1] * 4
 
-    network = Network("colors", mean_colors)
+    network = StandIn("colors", mean_colors, grid=(2, 2))
     options = dict(kinds={"plain": 0, "sunglasses": 9}, swept=0, alone=0)
     found = run_study(photos, network, tmp_path, **options)
     assert found["queries"]["plain"]["removed"]["stage1"]["p_at_1"] > 90
     assert found["queries"]["sunglasses"]["count"] == 9
     again = run_study(photos, network, tmp_path, **options)
     assert again == found
-    other = Network("other", mean_colors)
+    other = StandIn("other", mean_colors, grid=(2, 2))
     with pytest.raises(ValueError, match="holds others; choose another --output"):
         run_study(photos, other, tmp_path, **options)
     with pytest.raises(ValueError, match="more than 100 photos; got 8"):
@@ -192,15 +193,15 @@ def test_study_of_an_import_with_any_network(people_dir, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "--archive and --points, or --dataset"),
-        (["--dataset=a", "--archive=b", "--points=c"], "or --dataset"),
+        ([], "--archive and --points, or --dataset; got neither"),
+        (["--dataset=a", "--archive=b", "--points=c"], "or --dataset; got both"),
         (["--dataset=a", "--queries=plain"], "kind:count,kind:count"),
-        (["--dataset=a", "--identities=1"], "must be first,last; got '1'"),
+        (["--dataset=a", "--identities=1"], "such as 0:100; got 1"),
     ],
 )
 def test_bad_options_are_one_sentence(arguments, message, capsys):
     with pytest.raises(SystemExit) as stopped:
-        main([*arguments, "--model=w"])
+        main(["reranking", "--model=m", *arguments])
     assert stopped.value.code == 2
     error = capsys.readouterr().err
     assert message in error

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from experiments.cluster_aggregate import set_fusion as study
+from experiments.cluster_aggregate.probes import Trial
 from kprpe_jax.report import set_fusion as report
 from tests.tasks import made_features
 
@@ -14,7 +15,7 @@ def test_a_study_trains_searches_and_goes_on(tmp_path):
     config = made_features.make_config(
         **{"evals.in_training": ("probes",), "evals.probes.sizes": (8,)}
     )
-    trial = study.Trial(config, "made", [1, 8])
+    trial = Trial(config, "made", [1, 8])
     assert trial.describe() == "8 probes of 2 people, searched among 10 people."
     runs = []
     for method in ("average", "cluster_aggregate"):
@@ -42,10 +43,10 @@ def test_probes_of_another_trial_are_refused(tmp_path):
     config = made_features.make_config()
     config = config.copy_and_resolve_references().unlock()
     config.fusion.method = "average"
-    few = study.Trial(config, "", [1, 8])
+    few = Trial(config, "", [1, 8])
     first = study.run_one(config, few, tmp_path, "average", 0)
     assert study.run_one(config, few, tmp_path, "average", 0) == first
-    more = study.Trial(config, "", [1, 4, 8])
+    more = Trial(config, "", [1, 4, 8])
     with pytest.raises(ValueError, match=r"must be of .*\[1, 4, 8\].*take another --o"):
         study.run_one(config, more, tmp_path, "average", 0)
     config.evals.probes.repeats += 1
