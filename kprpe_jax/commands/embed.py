@@ -96,13 +96,14 @@ def _embed_photos(options: argparse.Namespace) -> None:
 
     from kprpe_jax.commands.main import RunError
     from kprpe_jax.core.features import concatenate
-    from kprpe_jax.data.feature_file import write_feature_file
+    from kprpe_jax.data.feature_file import check_path, write_feature_file
     from kprpe_jax.data.read_photos import count_photos, person_of, read_photos
     from kprpe_jax.detection.photo_faces import read_faces
     from kprpe_jax.evaluation.feature_rows import about
     from kprpe_jax.evaluation.photo_features import embed_faces
     from kprpe_jax.recognizers import load_detector, load_recognizer
 
+    check_path(options.output)
     total = count_photos(options.photos)
     recognizer = load_recognizer(options.model, style_maps=options.style_maps)
     detector = None

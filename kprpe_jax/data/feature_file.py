@@ -31,6 +31,14 @@ class FeatureFile(NamedTuple):
     about: Mapping[str, Any]
 
 
+def check_path(path: str | os.PathLike) -> pathlib.Path:
+    """Raise ValueError unless a path ends with .npz."""
+    path = pathlib.Path(path)
+    if path.suffix != ".npz":
+        raise ValueError(f"--output {path}: must end with .npz.")
+    return path
+
+
 def write_feature_file(
     path: str | os.PathLike,
     features: Features,
@@ -44,9 +52,7 @@ def write_feature_file(
 
     Raises: ValueError: another ending.
     """
-    path = pathlib.Path(path)
-    if path.suffix != ".npz":
-        raise ValueError(f"--output {path}: must end with .npz.")
+    path = check_path(path)
     arrays = {
         name: np.asarray(x) for name, x in features._asdict().items() if x is not None
     }
