@@ -11,10 +11,11 @@ depend on seed, photo and copy alone. Both name their recognizer and input contr
 """
 
 import argparse
+import pathlib
 import sys
-from typing import Any
 
 from kprpe_jax.commands import options as shared
+from kprpe_jax.commands.galleries import load_networks, say_skipped, show_progress
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -92,79 +93,55 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _embed_photos(options: argparse.Namespace) -> None:
-    from tqdm import tqdm
-
     from kprpe_jax.commands.main import RunError
     from kprpe_jax.core.features import concatenate
     from kprpe_jax.data.feature_file import check_path, write_feature_file
-    from kprpe_jax.data.read_photos import count_photos, person_of, read_photos
-    from kprpe_jax.detection.photo_faces import read_faces
     from kprpe_jax.evaluation.feature_rows import about
-    from kprpe_jax.evaluation.photo_features import embed_faces
-    from kprpe_jax.recognizers import load_detector, load_recognizer
+    from kprpe_jax.gallery.photos import embed_photos, list_photos
 
     check_path(options.output)
-    total = count_photos(options.photos)
-    recognizer = load_recognizer(options.model, style_maps=options.style_maps)
-    detector = None
-    if options.detector:
-        detector = load_detector(
-            options.detector, min_score=options.min_score, max_side=options.max_side
-        )
-    photos = read_faces(
-        read_photos(options.photos),
-        recognizer.input_spec,
+    files = list_photos(options.photos)
+    recognizer, detector = load_networks(options)
+    found = embed_photos(
+        show_progress(files),
+        recognizer,
         detector,
         faces=options.faces,
         batch_size=options.batch_size,
+        fields=_fields(options),
+        mirror=options.mirror,
     )
-    bar = tqdm(photos, total=total, unit=" photos", disable=not sys.stderr.isatty())
-    names: list[str] = []
-    waiting: list[Any] = []
-    parts = []
-    bad: list[str] = []
+    names, persons, parts = [], [], []
+    skipped: dict[str, str] = {}
     count = 0
-
-    def flush() -> None:
-        if waiting:
-            parts.append(
-                embed_faces(
-                    recognizer,
-                    waiting,
-                    batch_size=options.batch_size,
-                    fields=_fields(options),
-                    mirror=options.mirror,
-                )
-            )
-            waiting.clear()
-
-    for photo in bar:
+    for photo in found:
         count += 1
-        if not photo.faces:
-            reason = f"{photo.name}: {photo.reasons[0]}"
+        # With the folders above it; of a video's frame also with its number.
+        name = (pathlib.PurePath(photo.file.name).parent / photo.faces.name).as_posix()
+        if photo.features is None:
+            skipped[name] = photo.faces.reasons[0]
             if options.on_error == "fail":
-                raise ValueError(f"{reason} (--on-error skip leaves it out)")
-            bad.append(reason)
-        waiting += photo.faces
-        names += [photo.name] * len(photo.faces)
-        if len(waiting) >= 16 * options.batch_size:
-            flush()
-    flush()
-    for reason in bad:
-        sys.stdout.write(f"skipped {reason}\n")
+                raise ValueError(
+                    f"{name}: {skipped[name]} (--on-error skip leaves it out)"
+                )
+            continue
+        parts.append(photo.features)
+        names += [name] * len(photo.faces.faces)
+        persons += [photo.file.person] * len(photo.faces.faces)
+    say_skipped(skipped)
     if not parts:
         raise RunError(f"none of {count} photos has a usable face; nothing was written")
     write_feature_file(
         options.output,
         concatenate(parts),
         names=names,
-        persons=[person_of(name) for name in names],
+        persons=persons,
         counts=[1] * len(names),
         about={**about(recognizer), "license": recognizer.license},
     )
     sys.stdout.write(
-        f"{count} photos: {len(names)} faces embedded, {len(bad)} photos skipped; in "
-        f"{options.output}\n"
+        f"{count} photos: {len(names)} faces embedded, {len(skipped)} photos skipped; "
+        f"in {options.output}\n"
     )
 
 
@@ -175,9 +152,8 @@ def _embed_dataset(options: argparse.Namespace) -> None:
     from kprpe_jax.data.faces import open_faces, stored_size
     from kprpe_jax.data.features import choose_photos, write_features
     from kprpe_jax.evaluation import feature_rows
-    from kprpe_jax.recognizers import load_recognizer
 
-    recognizer = load_recognizer(options.model, style_maps=options.style_maps)
+    recognizer, _ = load_networks(options)
     source, _, split = options.dataset.partition(":")
     split = split or "train"
     given = options.data_dir, source, split

@@ -16,6 +16,7 @@ import pathlib
 import sys
 
 from kprpe_jax.commands import options as shared
+from kprpe_jax.commands.galleries import load_networks, say_skipped
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -51,16 +52,11 @@ def run(options: argparse.Namespace) -> None:
     """Run the fuse command."""
     from kprpe_jax.commands.main import RunError
     from kprpe_jax.gallery.fuse import fuse_people
-    from kprpe_jax.recognizers import load_detector, load_fusion, load_recognizer
+    from kprpe_jax.recognizers import load_fusion
 
-    recognizer = load_recognizer(options.model, style_maps=options.style_maps)
+    recognizer, detector = load_networks(options)
     width = recognizer.shapes().embeddings.shape[-1]
     file = load_fusion(options.fusion, embed_dim=width)
-    detector = None
-    if options.detector:
-        detector = load_detector(
-            options.detector, min_score=options.min_score, max_side=options.max_side
-        )
     if options.faces == "all":
         raise ValueError("--faces must be center or largest: one face a photo is fused")
     result = fuse_people(
@@ -75,8 +71,7 @@ def run(options: argparse.Namespace) -> None:
         resume=options.resume,
         on_error=options.on_error,
     )
-    for reason in result.skipped:
-        sys.stdout.write(f"skipped {reason}\n")
+    say_skipped(result.skipped)
     for person, count in result.images.items():
         sys.stdout.write(f"{person}: {count} images\n")
     nobody = f" ({', '.join(result.without)})" if result.without else ""

@@ -41,7 +41,8 @@ def load_networks(options: argparse.Namespace) -> tuple[Any, Any]:
     """The recognizer and the detector, or None, that the options name."""
     from kprpe_jax.recognizers import load_detector, load_recognizer
 
-    recognizer = load_recognizer(options.model)
+    style_maps = getattr(options, "style_maps", ())
+    recognizer = load_recognizer(options.model, style_maps=style_maps)
     if options.detector is None:
         return recognizer, None
     detector = load_detector(

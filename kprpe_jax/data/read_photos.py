@@ -2,7 +2,6 @@
 
 import os
 import pathlib
-import re
 from collections.abc import Iterator
 
 import numpy as np
@@ -59,18 +58,6 @@ def read_photos(path: str | os.PathLike) -> Iterator[tuple[str, np.ndarray | str
             yield name, decode_rgb(file.read_bytes())
         except (ValueError, OSError) as error:
             yield name, str(error)
-
-
-def person_of(name: str) -> str:
-    """The person of a photo by its name, as `read_photos` gives it.
-
-    The first folder; of a photo in no folder its name without ending and without a
-    number behind it ("anna_0003.jpg" is anna), of a frame that of its video.
-    """
-    first, slash, _ = name.partition("/")
-    if slash and not first.lower().endswith(VIDEOS):
-        return first
-    return re.sub(r"_\d+$", "", pathlib.PurePath(first).stem)
 
 
 def count_photos(path: str | os.PathLike) -> int | None:

@@ -38,13 +38,13 @@ class FusedPeople(NamedTuple):
     Attributes:
       images: person -> images of the embedding, those of earlier days included.
       used: photos of this run that were fused.
-      skipped: photos that were not, with the reason.
+      skipped: photos that were not -> the reason.
       without: people without a usable photo, of whom nothing was written.
     """
 
     images: dict[str, int]
     used: int
-    skipped: list[str]
+    skipped: dict[str, str]
     without: list[str]
 
 
@@ -84,7 +84,7 @@ def fuse_people(
     file = make_fusion(file.model, file.variables, backbone=facts["fingerprint"])
     output.mkdir(parents=True, exist_ok=True)
     images: dict[str, int] = {}
-    skipped: list[str] = []
+    skipped: dict[str, str] = {}
     without: list[str] = []
     used = 0
 
@@ -94,10 +94,11 @@ def fuse_people(
                 yield photo.faces[0]
                 continue
             place = path / photo.name if path.is_dir() else path.parent / photo.name
-            reason = f"{place}: {photo.reasons[0]}"
+            skipped[str(place)] = photo.reasons[0]
             if on_error == "fail":
-                raise ValueError(f"{reason} (--on-error skip leaves it out)")
-            skipped.append(reason)
+                raise ValueError(
+                    f"{place}: {photo.reasons[0]} (--on-error skip leaves it out)"
+                )
 
     for person, path in tqdm(
         people.items(), unit=" people", disable=not sys.stderr.isatty()

@@ -77,6 +77,8 @@ def embed_photos(
     *,
     faces: str = "center",
     batch_size: int = BATCH,
+    fields: Sequence[str] = FIELDS,
+    mirror: str = "none",
 ) -> Iterator[EmbeddedPhoto]:
     """Detect, align and embed the faces of photos and videos, in batches.
 
@@ -87,6 +89,7 @@ def embed_photos(
         network that reads keypoints is given the template's.
       faces: of a photo: `center`, `largest` or `all`.
       batch_size: photos, and faces, at once.
+      fields, mirror: of `evaluation.embedding.embed`.
     Returns: every photo and every frame, in order.
     """
     order: collections.deque[PhotoFile] = collections.deque()
@@ -103,7 +106,10 @@ def embed_photos(
     )
     while chunk := list(itertools.islice(results, batch_size)):
         aligned = [face for result in chunk for face in result.faces]
-        features = embed_faces(recognizer, aligned, batch_size) if aligned else None
+        options = dict(fields=fields, mirror=mirror)
+        features = None
+        if aligned:
+            features = embed_faces(recognizer, aligned, batch_size, **options)
         first = 0
         for result in chunk:
             end = first + len(result.faces)
@@ -113,20 +119,26 @@ def embed_photos(
 
 
 def embed_faces(
-    recognizer: Recognizer, faces: Sequence[AlignedFace], batch_size: int = BATCH
+    recognizer: Recognizer,
+    faces: Sequence[AlignedFace],
+    batch_size: int = BATCH,
+    *,
+    fields: Sequence[str] = FIELDS,
+    mirror: str = "none",
 ) -> Features:
-    """Features of aligned faces on the host: embeddings, patches, keypoints.
+    """Features of aligned faces, on the host.
 
     Args:
       recognizer: the network.
       faces: at least one.
       batch_size: faces at once; the last batch is padded.
+      fields, mirror: of `evaluation.embedding.embed`.
     """
     rows = [dict(image=to_bytes(x.image), keypoints=x.keypoints) for x in faces]
     # A few faces alone take a small batch; every device has a share.
     size = min(1 << (len(rows) - 1).bit_length(), batch_size)
     size = -(-size // jax.device_count()) * jax.device_count()
-    return embed(recognizer, rows, batch_size=size, fields=FIELDS)
+    return embed(recognizer, rows, batch_size=size, fields=fields, mirror=mirror)
 
 
 def average(features: Features) -> Features:
