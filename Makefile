@@ -28,7 +28,7 @@ lint: $(VENV)/.installed-dev
 	$(RUN) -m ruff format --check .
 
 bench: $(VENV)/.installed
-	$(RUN) -m benchmarks.suite
+	$(RUN) -m benchmarks suite
 
 $(VENV)/.installed: requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

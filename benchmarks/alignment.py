@@ -3,28 +3,25 @@
 Source: Balanced Alignment, Table 1 (56 x 56 x 64 maps enter stage 2 of a ResNet-34);
 KP-RPE, Supp. 3 and Table 3 (aligner: 0.14 GFLOP, 0.49 M parameters).
 
-    python -m benchmarks.alignment --parts warp --batch_size 8
+    python -m benchmarks alignment --parts warp --batch-size 8
 """
 
+import argparse
 import sys
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from absl import app, flags
 
 from benchmarks import harness
+from benchmarks.command import words
 from kprpe_jax.alignment import warps
 from kprpe_jax.backbones.iresnet import PRESETS as IRESNETS
 from kprpe_jax.backbones.iresnet import IResNet, Unit
 from kprpe_jax.backbones.vit import PRESETS as VITS
 from kprpe_jax.backbones.vit import ViT
 from kprpe_jax.detection.differentiable_aligner import DifferentiableAligner
-
-_PARTS = flags.DEFINE_list("parts", ["warp", "aligner"], "warp and aligner.")
-_BATCH_SIZE = flags.DEFINE_integer("batch_size", 256, "Images a call.")
-_ROUNDS = flags.DEFINE_integer("rounds", 3, "Timed calls of each variant.")
 
 Program = tuple[Callable[[], Any], jax.stages.Compiled]
 
@@ -113,19 +110,26 @@ def _measure(
     return results
 
 
-def main(_: list[str]) -> None:
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument(
+        "--parts", type=words, default=["warp", "aligner"], help="warp and aligner."
+    )
+    parser.add_argument("--batch-size", type=int, default=256, help="images a call")
+    parser.add_argument(
+        "--rounds", type=int, default=3, help="timed calls of each variant"
+    )
+
+
+def run(options: argparse.Namespace) -> None:
     """Run and print."""
     parts = {"warp": run_warp, "aligner": run_aligner}
-    for part in _PARTS.value:
-        results = parts[part](_BATCH_SIZE.value, rounds=_ROUNDS.value)
-        sys.stdout.write(f"\n{part}, batch {_BATCH_SIZE.value}\n")
+    for part in options.parts:
+        results = parts[part](options.batch_size, rounds=options.rounds)
+        sys.stdout.write(f"\n{part}, batch {options.batch_size}\n")
         for name, r in results.items():
             sys.stdout.write(
                 f"  {name:22} {r['items_per_s']:9.2f} images/s  time x "
-                f"{r['time_ratio']:.4f}  {r['gflop'] / _BATCH_SIZE.value:8.3f} GFLOP "
+                f"{r['time_ratio']:.4f}  {r['gflop'] / options.batch_size:8.3f} GFLOP "
                 "an image\n"
             )
-
-
-if __name__ == "__main__":
-    app.run(main)

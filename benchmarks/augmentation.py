@@ -1,11 +1,12 @@
 """What augmentation costs: images/s of each recipe, and its share of a training step.
 
-    python -m benchmarks.augmentation [--batch_size 32] [--preset small --step_batch 8]
+    python -m benchmarks augmentation [--batch-size 32] [--preset small --step-batch 8]
 
 Time of the processor is taken where the device is one, for other work on the machine
 changes a clock's. Appends lines to benchmarks/results/.
 """
 
+import argparse
 import sys
 import time
 from collections.abc import Callable
@@ -14,7 +15,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from absl import app, flags
 
 from benchmarks import harness
 from kprpe_jax.augmentation.recipe import PRESETS, augment
@@ -23,13 +23,8 @@ from kprpe_jax.backbones.vit import ViT
 
 BASELINE = "none"  # bytes to floats, and nothing else
 
-_BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "Images a call, augmented alone.")
-_PRESET = flags.DEFINE_string("preset", "small", "Size of the ViT that is trained.")
-_STEP_BATCH = flags.DEFINE_integer("step_batch", 8, "Images of a training step.")
-_ROUNDS = flags.DEFINE_integer("rounds", 7, "Timed calls of each variant.")
 
-
-def run(batch_size: int, *, size: int = 112, rounds: int = 7) -> dict[str, Any]:
+def measure(batch_size: int, *, size: int = 112, rounds: int = 7) -> dict[str, Any]:
     """Benchmark every recipe alone.
 
     Args:
@@ -121,17 +116,29 @@ def _measure(
     return summary
 
 
-def main(_: list[str]) -> None:
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument(
+        "--batch-size", type=int, default=32, help="images a call, augmented alone"
+    )
+    parser.add_argument(
+        "--preset", type=str, default="small", help="size of the ViT that is trained"
+    )
+    parser.add_argument(
+        "--step-batch", type=int, default=8, help="images of a training step"
+    )
+    parser.add_argument(
+        "--rounds", type=int, default=7, help="timed calls of each variant"
+    )
+
+
+def run(options: argparse.Namespace) -> None:
     """Run and print."""
-    alone = run(_BATCH_SIZE.value, rounds=_ROUNDS.value)
-    step = run_step(_PRESET.value, _STEP_BATCH.value, rounds=_ROUNDS.value)
-    for title, results in (("alone", alone), (f"ViT {_PRESET.value}", step)):
+    alone = measure(options.batch_size, rounds=options.rounds)
+    step = run_step(options.preset, options.step_batch, rounds=options.rounds)
+    for title, results in (("alone", alone), (f"ViT {options.preset}", step)):
         for name, result in results.items():
             sys.stdout.write(
                 f"{title:10} {name:8} {result['items_per_s']:9.1f} images/s  "
                 f"time x {result['time_ratio']:.3f}\n"
             )
-
-
-if __name__ == "__main__":
-    app.run(main)

@@ -1,6 +1,6 @@
 """Memory per device of the class centers' part of a step, from compiled programs.
 
-    python -m benchmarks.class_memory [--chips 1,8,64,256 --batch_size 1024]
+    python -m benchmarks class_memory [--chips 1,8,64,256 --batch-size 1024]
 
 For every number of identities and chips the margin softmax, its gradient and the AdamW
 update of centers of 512 numbers are compiled (not run) for that many simulated devices,
@@ -9,6 +9,7 @@ the centers, both moments and the batch, `temporary` the rest, logits above all.
 a Markdown table and appends a line to benchmarks/results/class_memory.jsonl.
 """
 
+import argparse
 import json
 import os
 import subprocess
@@ -16,16 +17,11 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from absl import app, flags
+from benchmarks.command import words
 
 IDENTITIES = (10_000, 205_990, 617_970, 2_000_000)
 RATES = (1.0, 0.1)
 DIM = 512
-
-_CHIPS = flags.DEFINE_list("chips", ["1", "8", "64", "256"], "Devices of the meshes.")
-_BATCH_SIZE = flags.DEFINE_integer("batch_size", 1024, "Rows of the global batch.")
-_IDENTITIES = flags.DEFINE_list("identities", list(map(str, IDENTITIES)), "Classes.")
-_HERE = flags.DEFINE_bool("here", False, "Compile for this process's devices.")
 
 
 def make_step(mesh: Any, identities: int, rate: float) -> Callable[..., Any]:
@@ -148,12 +144,14 @@ def measure(batch_size: int, numbers: Sequence[int]) -> list[dict[str, Any]]:
     return results
 
 
-def _in_own_process(chips: str, batch_size: int) -> list[dict[str, Any]]:
+def _in_own_process(
+    options: argparse.Namespace, chips: str, batch_size: int
+) -> list[dict[str, Any]]:
     """The number of simulated devices is fixed when JAX starts."""
     count = f"--xla_force_host_platform_device_count={chips}"
-    command = [sys.executable, "-m", "benchmarks.class_memory", "--here"]
-    command += [f"--batch_size={batch_size}"]
-    command += [f"--identities={','.join(_IDENTITIES.value)}"]
+    command = [sys.executable, "-m", "benchmarks", "class_memory", "--here"]
+    command += [f"--batch-size={batch_size}"]
+    command += [f"--identities={','.join(options.identities)}"]
     result = subprocess.run(
         command,
         env={**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": count},
@@ -164,18 +162,37 @@ def _in_own_process(chips: str, batch_size: int) -> list[dict[str, Any]]:
     return json.loads(result.stdout)
 
 
-def main(_: list[str]) -> None:
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument(
+        "--chips",
+        type=words,
+        default=["1", "8", "64", "256"],
+        help="devices of the meshes",
+    )
+    parser.add_argument(
+        "--batch-size", type=int, default=1024, help="rows of the global batch"
+    )
+    parser.add_argument(
+        "--identities", type=words, default=list(map(str, IDENTITIES)), help="classes"
+    )
+    parser.add_argument(
+        "--here", action="store_true", help="compile for this process's devices"
+    )
+
+
+def run(options: argparse.Namespace) -> None:
     """Compile, print and record."""
-    numbers = list(map(int, _IDENTITIES.value))
-    if _HERE.value:
-        json.dump(measure(_BATCH_SIZE.value, numbers), sys.stdout)
+    numbers = list(map(int, options.identities))
+    if options.here:
+        json.dump(measure(options.batch_size, numbers), sys.stdout)
         return
     from benchmarks import harness
 
     rows = [
         row
-        for chips in _CHIPS.value
-        for row in _in_own_process(chips, _BATCH_SIZE.value)
+        for chips in options.chips
+        for row in _in_own_process(options, chips, options.batch_size)
     ]
     lines = [
         "| identities | chips | least | centers, moments | rest, rate 1 | rest, 0.1 |",
@@ -188,9 +205,5 @@ def main(_: list[str]) -> None:
             f"{whole['temporary_mib']:,.0f} | {part['temporary_mib']:,.0f} |"
         )
     sys.stdout.write("\n".join(lines) + "\n")
-    settings = {"batch_size": _BATCH_SIZE.value, "identities": numbers}
+    settings = {"batch_size": options.batch_size, "identities": numbers}
     harness.record("class_memory", settings, {"rows": rows})
-
-
-if __name__ == "__main__":
-    app.run(main)

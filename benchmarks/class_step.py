@@ -1,7 +1,7 @@
 """Time of the class centers' part of a step, and what its devices send each other.
 
-    python -m benchmarks.class_step [--rows 64 --dim 128 --rounds 5]
-    python -m benchmarks.class_step --traffic [--rows 1024 --dim 512]
+    python -m benchmarks class_step [--rows 64 --dim 128 --rounds 5]
+    python -m benchmarks class_step --traffic [--rows 1024 --dim 512]
 
 The step is margin softmax, its gradient and the AdamW update of the centers, or of
 those that are sampled, by a rate or a number of classes. Times are of centers of `dim`
@@ -12,6 +12,7 @@ devices, and the bytes of its collectives are added up (a ring's: a device sends
 Appends to benchmarks/results/class_step.jsonl or class_traffic.jsonl.
 """
 
+import argparse
 import json
 import os
 import subprocess
@@ -20,10 +21,9 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from absl import app, flags
-
 from benchmarks.class_memory import abstract_arguments, make_step
 from benchmarks.collectives import collective_bytes, least_bytes
+from benchmarks.command import words
 
 IDENTITIES = (10_000, 125_000, 1_000_000)
 RATES = (1.0, 0.6, 0.1)
@@ -31,17 +31,13 @@ SAMPLE = 8_000  # classes: a sample that does not grow with their number
 MESHES = ((1, 8), (2, 4), (8, 1))  # data, class
 TIMED = ((1, 1), (8, 1), (8, 2))  # devices, data; the others on class
 
-_DIM = flags.DEFINE_integer("dim", 0, "Numbers of a center; 128, or 512 for traffic.")
-_ROWS = flags.DEFINE_integer("rows", 0, "Of the global batch; 64, or 1024.")
-_IDENTITIES = flags.DEFINE_list("classes", list(map(str, IDENTITIES)), "Classes.")
-_ROUNDS = flags.DEFINE_integer("rounds", 5, "Timed steps.")
-_TRAFFIC = flags.DEFINE_bool("traffic", False, "Compile, count bytes, run nothing.")
-_DATA = flags.DEFINE_integer("data", 1, "Of the timed mesh; the rest is class.")
-_MEASURE = flags.DEFINE_bool("measure", False, "For this process's devices.")
-
 
 def measure_time(
-    batch: int, dim: int, rounds: int, numbers: Sequence[int]
+    options: argparse.Namespace,
+    batch: int,
+    dim: int,
+    rounds: int,
+    numbers: Sequence[int],
 ) -> list[dict[str, Any]]:
     """Run on all devices of this process; a row per number of identities and rate."""
     import jax
@@ -49,7 +45,7 @@ def measure_time(
 
     from kprpe_jax.core.mesh import make_mesh
 
-    mesh = make_mesh({"data": _DATA.value, "fsdp": 1, "class": -1})
+    mesh = make_mesh({"data": options.data, "fsdp": 1, "class": -1})
     results = []
     for identities in numbers:
         for rate in (*RATES, SAMPLE / identities):
@@ -79,7 +75,7 @@ def measure_time(
             results.append(
                 {
                     "devices": mesh.size,
-                    "data": _DATA.value,
+                    "data": options.data,
                     "identities": identities,
                     "sample_rate": rate,
                     "wall_s": sorted(wall[1:])[rounds // 2],
@@ -131,7 +127,7 @@ def _in_own_process(devices: int, *arguments: str) -> list[dict[str, Any]]:
     count = f"--xla_force_host_platform_device_count={devices}"
     given = f"{os.environ.get('XLA_FLAGS', '')} {count}"
     result = subprocess.run(
-        [sys.executable, "-m", "benchmarks.class_step", "--measure", *arguments],
+        [sys.executable, "-m", "benchmarks", "class_step", "--measure", *arguments],
         env={**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": given},
         stdout=subprocess.PIPE,
         check=True,
@@ -165,16 +161,42 @@ def _traffic_table(rows: list[dict[str, Any]]) -> list[str]:
     return lines
 
 
-def main(_: list[str]) -> None:
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument(
+        "--dim",
+        type=int,
+        default=0,
+        help="numbers of a center; 128, or 512 for traffic",
+    )
+    parser.add_argument(
+        "--rows", type=int, default=0, help="of the global batch; 64, or 1024"
+    )
+    parser.add_argument(
+        "--classes", type=words, default=list(map(str, IDENTITIES)), help="classes"
+    )
+    parser.add_argument("--rounds", type=int, default=5, help="timed steps")
+    parser.add_argument(
+        "--traffic", action="store_true", help="compile, count bytes, run nothing"
+    )
+    parser.add_argument(
+        "--data", type=int, default=1, help="of the timed mesh; the rest is class"
+    )
+    parser.add_argument(
+        "--measure", action="store_true", help="for this process's devices"
+    )
+
+
+def run(options: argparse.Namespace) -> None:
     """Measure, print and record."""
-    batch = _ROWS.value or (1024 if _TRAFFIC.value else 64)
-    dim = _DIM.value or (512 if _TRAFFIC.value else 128)
-    numbers = list(map(int, _IDENTITIES.value))
-    if _MEASURE.value:
+    batch = options.rows or (1024 if options.traffic else 64)
+    dim = options.dim or (512 if options.traffic else 128)
+    numbers = list(map(int, options.classes))
+    if options.measure:
         measured = (
             measure_traffic(batch, dim, numbers)
-            if _TRAFFIC.value
-            else measure_time(batch, dim, _ROUNDS.value, numbers)
+            if options.traffic
+            else measure_time(options, batch, dim, options.rounds, numbers)
         )
         json.dump(measured, sys.stdout)
         return
@@ -182,12 +204,12 @@ def main(_: list[str]) -> None:
 
     settings = {"batch_size": batch, "dim": dim, "identities": numbers}
     arguments = [f"--rows={batch}", f"--dim={dim}"]
-    arguments.append(f"--classes={','.join(_IDENTITIES.value)}")
-    if _TRAFFIC.value:
+    arguments.append(f"--classes={','.join(options.classes)}")
+    if options.traffic:
         rows = _in_own_process(8, "--traffic", *arguments)
         name, lines = "class_traffic", _traffic_table(rows)
     else:
-        arguments.append(f"--rounds={_ROUNDS.value}")
+        arguments.append(f"--rounds={options.rounds}")
         rows = [
             row
             for devices, data in TIMED
@@ -196,7 +218,3 @@ def main(_: list[str]) -> None:
         name, lines = "class_step", _time_table(rows)
     sys.stdout.write("\n".join(lines) + "\n")
     harness.record(name, settings, {"rows": rows})
-
-
-if __name__ == "__main__":
-    app.run(main)

@@ -1,7 +1,7 @@
 """What a GPU would be asked to do, from programs compiled for one that is not there.
 
-    python -m benchmarks.compiled_for_gpu [--card h200 --batches 128,1024]
-    python -m benchmarks.compiled_for_gpu --tables
+    python -m benchmarks compiled_for_gpu [--card h200 --batches 128,1024]
+    python -m benchmarks compiled_for_gpu --tables
 
 Compiled, not run: the training step (augmentation, ViT, AdaFace over all class centers,
 AdamW) and inference, by encoding and attention. Memory is what XLA plans. From FLOPs of
@@ -14,14 +14,14 @@ Needs packages that `gpu_cards` names. Appends to results/compiled_for_gpu.jsonl
 lines of the same settings add up; --tables prints them for docs/performance.md.
 """
 
+import argparse
 import re
 import sys
 from typing import Any
 from unittest import mock
 
-from absl import app, flags
-
 from benchmarks import gpu_cards, hlo_text
+from benchmarks.command import words
 from benchmarks.harness import record, recorded
 
 VARIANTS = {
@@ -40,19 +40,9 @@ PARTS = {
     "norms": r"/norm\d?/",
 }
 
-_CARD = flags.DEFINE_enum("card", "h200", list(gpu_cards.CARDS), "To compile for.")
-_PRESET = flags.DEFINE_string("preset", "base", "Size of the ViT.")
-_IDENTITIES = flags.DEFINE_integer("identities", 205_990, "Class centers.")
-_DTYPE = flags.DEFINE_string("dtype", "bfloat16", "Compute type.")
-_SCAN = flags.DEFINE_bool("scan", True, "Blocks in a loop, or one after another.")
-_BATCHES = flags.DEFINE_list("batches", ["128", "256", "512", "1024"], "Images a step.")
-_VARIANTS = flags.DEFINE_list("variants", list(VARIANTS), "Encodings.")
-_MODES = flags.DEFINE_list("modes", list(TARGETS), "Training step, inference.")
-_TABLES = flags.DEFINE_bool("tables", False, "Print what was recorded.")
-
 
 def compile_mode(
-    mode: str, variant: str, batch: int, devices: list[Any]
+    options: argparse.Namespace, mode: str, variant: str, batch: int, devices: list[Any]
 ) -> dict[str, Any]:
     """Compile one program; `examine` it."""
     import jax
@@ -63,10 +53,10 @@ def compile_mode(
     from kprpe_jax.tasks import networks, recognition
 
     config = whole_step.make_config(
-        preset=_PRESET.value,
-        identities=_IDENTITIES.value,
-        dtype=_DTYPE.value,
-        **VARIANTS[variant] | {"scan": _SCAN.value},
+        preset=options.preset,
+        identities=options.identities,
+        dtype=options.dtype,
+        **VARIANTS[variant] | {"scan": options.scan},
     )
     mesh = make_mesh(dict.fromkeys(AXES, 1), devices)
     # The kernel asks for the platform that JAX computes on, here the CPU.
@@ -203,22 +193,47 @@ def _order(key: str) -> tuple[Any, ...]:
     return mode, list(VARIANTS).index(variant), int(batch)
 
 
-def main(_: list[str]) -> None:
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument(
+        "--card", choices=list(gpu_cards.CARDS), default="h200", help="to compile for"
+    )
+    parser.add_argument("--preset", type=str, default="base", help="size of the ViT")
+    parser.add_argument("--identities", type=int, default=205990, help="class centers")
+    parser.add_argument("--dtype", type=str, default="bfloat16", help="compute type")
+    parser.add_argument(
+        "--scan",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="blocks in a loop, or one after another",
+    )
+    parser.add_argument(
+        "--batches",
+        type=words,
+        default=["128", "256", "512", "1024"],
+        help="images a step",
+    )
+    parser.add_argument(
+        "--variants", type=words, default=list(VARIANTS), help="encodings"
+    )
+    parser.add_argument(
+        "--modes", type=words, default=list(TARGETS), help="training step, inference"
+    )
+    parser.add_argument("--tables", action="store_true", help="print what was recorded")
+
+
+def run(options: argparse.Namespace) -> None:
     """Compile, print and record."""
-    flags_kept = (_CARD, _PRESET, _IDENTITIES, _DTYPE, _SCAN)
-    settings = {flag.name: flag.value for flag in flags_kept}
-    if not _TABLES.value:
-        devices = gpu_cards.describe_devices(gpu_cards.CARDS[_CARD.value])
-        for mode in _MODES.value:
-            for batch in map(int, _BATCHES.value):
-                for variant in _VARIANTS.value:
+    kept = ("card", "preset", "identities", "dtype", "scan")
+    settings = {name: getattr(options, name) for name in kept}
+    if not options.tables:
+        devices = gpu_cards.describe_devices(gpu_cards.CARDS[options.card])
+        for mode in options.modes:
+            for batch in map(int, options.batches):
+                for variant in options.variants:
                     key = f"{mode}, {variant}, {batch}"
-                    result = compile_mode(mode, variant, batch, devices)
+                    result = compile_mode(options, mode, variant, batch, devices)
                     record("compiled_for_gpu", settings, {key: result})
                     sys.stdout.write(f"{key}\n")
                     sys.stdout.flush()
     sys.stdout.write("\n".join(tables(settings)) + "\n")
-
-
-if __name__ == "__main__":
-    app.run(main)

@@ -1,6 +1,6 @@
 """Face data on one core: drawn, imported, and read by the loader.
 
-    taskset -c 0 python -m benchmarks.face_data [--images 10000] [--seconds 60]
+    taskset -c 0 python -m benchmarks face_data [--images 10000] [--seconds 60]
 
 Faces are drawn, packed as JPEG into a tar archive, imported from it, and read in random
 order by `loader.train_batches`: first with the shards dropped from the page cache, from
@@ -9,6 +9,7 @@ Besides images/s as a clock sees them stand those per second of processor time: 
 processes on the machine change the former only. Appends a line to benchmarks/results/.
 """
 
+import argparse
 import io
 import os
 import pathlib
@@ -20,7 +21,6 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from absl import app, flags, logging
 from PIL import Image
 
 from benchmarks import harness
@@ -30,11 +30,6 @@ from kprpe_jax.data.importers.tar_images import open_tar_images
 from kprpe_jax.data.loader import train_batches
 from kprpe_jax.data.order import shuffled
 from kprpe_jax.data.synthetic.source import FaceSource
-
-_IMAGES = flags.DEFINE_integer("images", 10_000, "Images of the data set.", 1000)
-_SECONDS = flags.DEFINE_integer("seconds", 60, "How long the warm loader runs.", 5)
-_BATCH_SIZE = flags.DEFINE_integer("batch_size", 128, "Images of a batch.", 1)
-_THREADS = flags.DEFINE_integer("threads", 2, "Reading threads of the loader.", 1)
 
 _PER_PERSON = 20
 _DRAWN_AT_ONCE = 256
@@ -142,23 +137,36 @@ def _memory() -> float:
     return round(pages * resource.getpagesize() / _MIB, 1)
 
 
-def main(_: list[str]) -> None:
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument(
+        "--images", type=int, default=10000, help="images of the data set"
+    )
+    parser.add_argument(
+        "--seconds", type=int, default=60, help="how long the warm loader runs"
+    )
+    parser.add_argument("--batch-size", type=int, default=128, help="images of a batch")
+    parser.add_argument(
+        "--threads", type=int, default=2, help="reading threads of the loader"
+    )
+
+
+def run(options: argparse.Namespace) -> None:
     """Run, print and record."""
-    logging.set_verbosity(logging.WARNING)
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder)
-        results: dict[str, Any] = {"drawn": draw(_IMAGES.value, path / "faces.tar")}
+        results: dict[str, Any] = {"drawn": draw(options.images, path / "faces.tar")}
         results["imported"] = import_tar(path / "faces.tar", path / "data")
         results["loaded"] = load(
             path / "data",
-            seconds=_SECONDS.value,
-            batch_size=_BATCH_SIZE.value,
-            threads=_THREADS.value,
+            seconds=options.seconds,
+            batch_size=options.batch_size,
+            threads=options.threads,
         )
     settings = {
-        "images": _IMAGES.value,
-        "batch_size": _BATCH_SIZE.value,
-        "threads": _THREADS.value,
+        "images": options.images,
+        "batch_size": options.batch_size,
+        "threads": options.threads,
         "usable_cores": len(os.sched_getaffinity(0)),
         "load_average": os.getloadavg()[0],
     }
@@ -179,7 +187,3 @@ def main(_: list[str]) -> None:
         f"memory over {loaded['seconds']} s: {memory[0]:.0f} MiB at first, "
         f"{max(memory):.0f} at most, {memory[-1]:.0f} at the end\n"
     )
-
-
-if __name__ == "__main__":
-    app.run(main)

@@ -11,7 +11,6 @@ with JAX the version of jax. No driver, toolkit or GPU is needed.
 import importlib.util
 import os
 import pathlib
-import sys
 from typing import Any, NamedTuple
 
 import jax
@@ -89,10 +88,10 @@ def find_assembler() -> pathlib.Path | None:
 
 
 def describe_devices(card: Card, count: int = 1) -> list[Any]:
-    """Devices to compile for, eight in a machine; exits where packages are missing."""
+    """Devices to compile for, eight in a machine; ValueError: packages are missing."""
     assembler = find_assembler()
     if assembler is None or importlib.util.find_spec("jax_cuda12_plugin") is None:
-        sys.exit(
+        raise ValueError(
             "Compiling for a GPU that is not there needs jax-cuda12-plugin, "
             "jax-cuda12-pjrt and nvidia-cuda-nvcc-cu12; see benchmarks/gpu_cards.py."
         )

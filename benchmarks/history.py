@@ -1,14 +1,15 @@
 """Compare the last line of each result file with the one before it.
 
-    python -m benchmarks.history [NAME ...]
+    python -m benchmarks history [NAME ...]
 
 Lines count as alike where machine, settings and device are the same; versions may
 differ, and are shown where they do. A ratio is the new figure over the old one.
 """
 
+import argparse
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from benchmarks.harness import RESULTS
@@ -102,14 +103,12 @@ def _alike(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
     )
 
 
-def main(names: Sequence[str]) -> None:
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("names", nargs="*", metavar="NAME", help="results (all)")
+
+
+def run(options: argparse.Namespace) -> None:
     """Print the comparison of these results, or of all."""
-    for name in names or sorted(path.stem for path in RESULTS.glob("*.jsonl")):
-        try:
-            sys.stdout.write(compare(name))
-        except ValueError as error:
-            sys.exit(str(error))
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])
+    for name in options.names or sorted(path.stem for path in RESULTS.glob("*.jsonl")):
+        sys.stdout.write(compare(name))

@@ -1,11 +1,12 @@
 """Registers, spills and shared memory of the Pallas kernels on a GPU.
 
-    python -m benchmarks.kernel_registers [--card h200]
+    python -m benchmarks kernel_registers [--card h200]
 
 Compiled and assembled, not run; needs packages that `gpu_cards` names. Prints a table
 and appends a line to results/kernel_registers.jsonl.
 """
 
+import argparse
 import os
 import pathlib
 import re
@@ -16,12 +17,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 from unittest import mock
 
-from absl import app, flags
-
 from benchmarks import gpu_cards
 from benchmarks.harness import record
-
-_CARD = flags.DEFINE_enum("card", "h200", list(gpu_cards.CARDS), "To compile for.")
 
 
 def kernel_cases() -> Iterator[tuple[str, Callable[..., Any], tuple[Any, ...]]]:
@@ -131,9 +128,16 @@ def kernel_use(folder: pathlib.Path) -> dict[str, int]:
     }
 
 
-def main(_: list[str]) -> None:
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument(
+        "--card", choices=list(gpu_cards.CARDS), default="h200", help="to compile for"
+    )
+
+
+def run(options: argparse.Namespace) -> None:
     """Compile, print and record."""
-    devices = gpu_cards.describe_devices(gpu_cards.CARDS[_CARD.value])
+    devices = gpu_cards.describe_devices(gpu_cards.CARDS[options.card])
     results = compile_kernels(devices)
     lines = [
         "| kernel | registers | spilled, bytes | shared, KiB | threads | at once |",
@@ -146,8 +150,4 @@ def main(_: list[str]) -> None:
             f"{row['programs_at_once']} |"
         )
     sys.stdout.write("\n".join(lines) + "\n")
-    record("kernel_registers", {"card": _CARD.value}, results)
-
-
-if __name__ == "__main__":
-    app.run(main)
+    record("kernel_registers", {"card": options.card}, results)

@@ -1,6 +1,6 @@
 """The Pallas kernels beside XLA's paths, on a GPU or TPU.
 
-    python -m benchmarks.kernels [--presets small,base --batch_size 128 --pairs 1000]
+    python -m benchmarks kernels [--presets small,base --batch-size 128 --pairs 1000]
 
 Attention: one layer with KP-RPE by all ways there are, and training steps and inference
 of the same ViT with either of ours, with iRPE and without a bias, images/s. Sinkhorn:
@@ -9,6 +9,7 @@ compared first, gradients included; what differs is not timed. Appends to
 results/kernels.jsonl.
 """
 
+import argparse
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -17,10 +18,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import app, flags
 from jax import Array
 
 from benchmarks import harness, vit_position
+from benchmarks.command import words
 from kprpe_jax.backbones.vit import PRESETS
 from kprpe_jax.layers.attention import attend
 from kprpe_jax.layers.fused_attention import fused_attention
@@ -38,12 +39,6 @@ NETWORKS = {
 DOMAINS = ("kernel", "pallas")
 # Of the largest number of a result or gradient: what the kernel's tests allow.
 TOLERANCES = {"float32": 1e-5, "bfloat16": 2e-2}
-
-_PRESETS = flags.DEFINE_list("presets", ["small", "base"], "Sizes of the ViT; or none.")
-_BATCH_SIZE = flags.DEFINE_integer("batch_size", 128, "Images a call.")
-_DTYPES = flags.DEFINE_list("dtypes", ["float32", "bfloat16"], "Compute types.")
-_PAIRS = flags.DEFINE_integer("pairs", 1000, "Problems a call; or 0.")
-_ROUNDS = flags.DEFINE_integer("rounds", 20, "Timed calls of each variant.")
 
 
 def product_attention(
@@ -179,31 +174,49 @@ def run_sinkhorn(pairs: int, *, patches: int = 64, rounds: int) -> dict[str, Any
     return harness.summarize(seconds, baseline="kernel", items=pairs)
 
 
-def main(_: list[str]) -> None:
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument(
+        "--presets",
+        type=words,
+        default=["small", "base"],
+        help="sizes of the ViT; or none",
+    )
+    parser.add_argument("--batch-size", type=int, default=128, help="images a call")
+    parser.add_argument(
+        "--dtypes", type=words, default=["float32", "bfloat16"], help="compute types"
+    )
+    parser.add_argument("--pairs", type=int, default=1000, help="problems a call; or 0")
+    parser.add_argument(
+        "--rounds", type=int, default=20, help="timed calls of each variant"
+    )
+
+
+def run(options: argparse.Namespace) -> None:
     """Run, print and record."""
     if jax.default_backend() == "cpu":
-        sys.exit(
+        raise ValueError(
             "benchmarks.kernels: on CPUs Pallas kernels are interpreted, which says "
             "nothing of their speed; run this where JAX finds a GPU or TPU."
         )
     results: dict[str, dict[str, Any]] = {}
-    for preset in _PRESETS.value:
-        for dtype in _DTYPES.value:
+    for preset in options.presets:
+        for dtype in options.dtypes:
             fields = PRESETS[preset]
             heads, patch = fields["num_heads"], fields["patch_size"]
             both = run_attention(
-                _BATCH_SIZE.value, heads,
+                options.batch_size, heads,
                 tuple(side // patch for side in fields["image_size"]),
                 fields["width"] // heads,
-                dtype=dtype, rounds=_ROUNDS.value,
+                dtype=dtype, rounds=options.rounds,
             )  # fmt: skip
             both |= vit_position.measure(
-                preset, _BATCH_SIZE.value, NETWORKS, baseline="xla",
-                dtype=dtype, rounds=_ROUNDS.value,
+                preset, options.batch_size, NETWORKS, baseline="xla",
+                dtype=dtype, rounds=options.rounds,
             )  # fmt: skip
             results |= {f"{preset} {dtype} {mode}": x for mode, x in both.items()}
-    if _PAIRS.value:
-        results["sinkhorn"] = run_sinkhorn(_PAIRS.value, rounds=_ROUNDS.value)
+    if options.pairs:
+        results["sinkhorn"] = run_sinkhorn(options.pairs, rounds=options.rounds)
     for title, variants in results.items():
         for name, r in variants.items():
             sys.stdout.write(
@@ -211,10 +224,6 @@ def main(_: list[str]) -> None:
                 f"time x {r['time_ratio']:.3f}\n"
             )
     settings = dict(
-        batch_size=_BATCH_SIZE.value, pairs=_PAIRS.value, rounds=_ROUNDS.value
+        batch_size=options.batch_size, pairs=options.pairs, rounds=options.rounds
     )
     harness.record("kernels", settings, results)
-
-
-if __name__ == "__main__":
-    app.run(main)

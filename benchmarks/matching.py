@@ -1,6 +1,6 @@
 """Re-rankings and exact searches a second.
 
-    python -m benchmarks.matching [--parts rerank,search,approximate] [--rows 1000000]
+    python -m benchmarks matching [--parts rerank,search,approximate] [--rows 1000000]
 
 Seconds are of the processor, all threads together, so that a busy machine does not
 change them much; on an accelerator they are of the clock. Where PyTorch can be imported
@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import harness
+from benchmarks.command import words
 from kprpe_jax.core.features import Features
 from kprpe_jax.matching.approximate import FaissIndex, recall
 from kprpe_jax.matching.candidates import second_stage
@@ -175,15 +176,24 @@ def run_approximate(
     return summary
 
 
-def main() -> None:
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument(
+        "--parts",
+        type=words,
+        default=["rerank", "search"],
+        help="of rerank,search,approximate (rerank,search)",
+    )
+    parser.add_argument(
+        "--rows", type=int, default=1_000_000, help="of the gallery (1000000)"
+    )
+
+
+def run(options: argparse.Namespace) -> None:
     """Run and print."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--parts", default="rerank,search")
-    parser.add_argument("--rows", type=int, default=1_000_000, help="of the gallery")
-    options = parser.parse_args()
     runs = {"rerank": run_reranking, "search": lambda: run_search(options.rows)}
     runs["approximate"] = run_approximate
-    for part in options.parts.split(","):
+    for part in options.parts:
         for name, row in runs[part]().items():
             more = "".join(
                 f"  {row[key]:.3g} {key}"
@@ -195,7 +205,3 @@ def main() -> None:
                 f"{row['items_per_s']:8.2f} queries/s  "
                 f"time x {row['time_ratio']:.2f}{more}\n"
             )
-
-
-if __name__ == "__main__":
-    main()

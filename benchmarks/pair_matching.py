@@ -1,6 +1,6 @@
 """Time a query of each re-ranker on the same candidates: Face-ViT's Table 5.14.
 
-    python -m benchmarks.pair_matching [--queries 2 --rounds 3]
+    python -m benchmarks pair_matching [--queries 2 --rounds 3]
 
 100 candidates of random patches, 8 x 8 of 512 as in the thesis. Earth mover's distance
 by our second stage; H2L and H2 of the thesis' size and of configs/pair_matching.py; of
@@ -32,7 +32,7 @@ SIZES = {  # heads, hidden width, output
 }
 
 
-def run(*, queries: int, rounds: int) -> dict[str, Any]:
+def measure(*, queries: int, rounds: int) -> dict[str, Any]:
     """Re-rank some queries by everything in turn.
 
     Args:
@@ -95,19 +95,17 @@ def _one_image(
     return rank
 
 
-def main() -> None:
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("--queries", type=int, default=2, help="of a call (2)")
+    parser.add_argument("--rounds", type=int, default=3, help="timed calls (3)")
+
+
+def run(options: argparse.Namespace) -> None:
     """Run and print."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--queries", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=3)
-    options = parser.parse_args()
-    summary = run(queries=options.queries, rounds=options.rounds)
+    summary = measure(queries=options.queries, rounds=options.rounds)
     for name, row in summary.items():
         sys.stdout.write(
             f"{name:12} {1e3 / row['items_per_s']:9.1f} ms a query  "
             f"time x {row['time_ratio']:.2f}\n"
         )
-
-
-if __name__ == "__main__":
-    main()

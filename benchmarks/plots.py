@@ -1,6 +1,6 @@
 """Pictures of docs/performance.md from the newest results.
 
-python -m benchmarks.plots [--output docs/figures]
+python -m benchmarks plots [--output docs/figures]
 """
 
 import argparse
@@ -101,12 +101,13 @@ def plot_encodings(axis: plt.Axes, line: dict[str, Any]) -> None:
     axis.set_ylabel("time, plain = 1")
 
 
-def main() -> None:
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument(
+        "--output", type=pathlib.Path, default=FIGURES, help="folder (docs/figures)"
+    )
+
+
+def run(options: argparse.Namespace) -> None:
     """Draw."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--output", type=pathlib.Path, default=FIGURES)
-    draw_all(parser.parse_args().output)
-
-
-if __name__ == "__main__":
-    main()
+    draw_all(options.output)

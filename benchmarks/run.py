@@ -1,27 +1,34 @@
-"""Run benchmarks: python -m benchmarks.run [--presets tiny,small --batch_size 8].
+"""Run benchmarks: python -m benchmarks run [--presets tiny,small --batch-size 8].
 
 Prints ratios within this run and appends a line to benchmarks/results/.
 """
 
+import argparse
 import sys
 
-from absl import app, flags
-
 from benchmarks import vit_position
-
-_PRESETS = flags.DEFINE_list("presets", ["tiny", "small"], "Sizes of the ViT.")
-_BATCH_SIZE = flags.DEFINE_integer("batch_size", 8, "Images a call.")
-_DTYPE = flags.DEFINE_string("dtype", "float32", "Compute type.")
-_ROUNDS = flags.DEFINE_integer("rounds", 7, "Timed calls of each variant.")
+from benchmarks.command import words
 
 
-def main(_: list[str]) -> None:
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument(
+        "--presets", type=words, default=["tiny", "small"], help="sizes of the ViT"
+    )
+    parser.add_argument("--batch-size", type=int, default=8, help="images a call")
+    parser.add_argument("--dtype", type=str, default="float32", help="compute type")
+    parser.add_argument(
+        "--rounds", type=int, default=7, help="timed calls of each variant"
+    )
+
+
+def run(options: argparse.Namespace) -> None:
     """Run and print."""
-    for preset in _PRESETS.value:
+    for preset in options.presets:
         results = vit_position.run(
-            preset, _BATCH_SIZE.value, dtype=_DTYPE.value, rounds=_ROUNDS.value
+            preset, options.batch_size, dtype=options.dtype, rounds=options.rounds
         )
-        sys.stdout.write(f"\nvit_position, {preset}, batch {_BATCH_SIZE.value}\n")
+        sys.stdout.write(f"\nvit_position, {preset}, batch {options.batch_size}\n")
         for mode, variants in results.items():
             for name, r in variants.items():
                 sys.stdout.write(
@@ -29,7 +36,3 @@ def main(_: list[str]) -> None:
                     f"time x {r['time_ratio']:.3f}  {r['gflop']:9.2f} GFLOP  "
                     f"{r['temporary_mib']:8.1f} MiB temporary\n"
                 )
-
-
-if __name__ == "__main__":
-    app.run(main)

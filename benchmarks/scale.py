@@ -1,8 +1,8 @@
 """What a training step moves and holds on 8, 64 and 256 devices, without having them.
 
-    python -m benchmarks.scale [--preset small] [--identities 205990] [--per_device 32]
-    python -m benchmarks.scale --card h200 --dtype bfloat16 --meshes 8x1x1,2x4x1
-    python -m benchmarks.scale --table
+    python -m benchmarks scale [--preset small] [--identities 205990] [--per-device 32]
+    python -m benchmarks scale --card h200 --dtype bfloat16 --meshes 8x1x1,2x4x1
+    python -m benchmarks scale --table
 
 The step of a KP-RPE transformer with AdaFace, augmentation and AdamW is compiled, not
 run, for as many simulated CPU devices, or GPUs that are described (`gpu_cards`, which
@@ -14,6 +14,7 @@ sum, which halves it, and wait for every collective. Appends a line to
 benchmarks/results/scale.jsonl; --table prints the newest of these options.
 """
 
+import argparse
 import json
 import math
 import os
@@ -21,24 +22,13 @@ import subprocess
 import sys
 from typing import Any
 
-from absl import app, flags
-
 from benchmarks import hlo_text
 from benchmarks.collectives import collective_bytes, least_bytes
+from benchmarks.command import words
 from benchmarks.gpu_cards import CARDS, COMPILER_OPTIONS, describe_devices
 
 # data x fsdp x class
 MESHES = ((8, 1, 1), (1, 1, 8), (2, 2, 2), (8, 1, 8), (2, 4, 8), (32, 1, 8), (8, 4, 8))
-
-_PRESET = flags.DEFINE_string("preset", "small", "Size of the ViT.")
-_IDENTITIES = flags.DEFINE_integer("identities", 205_990, "Class centers.")
-_PER_DEVICE = flags.DEFINE_integer("per_device", 32, "Images of a device.")
-_DTYPE = flags.DEFINE_string("dtype", "float32", "Compute type.")
-_RATE = flags.DEFINE_float("sample_rate", 1.0, "Of PartialFC.")
-_CARD = flags.DEFINE_enum("card", "", ["", *CARDS], "GPUs to compile for, not CPUs.")
-_MESHES = flags.DEFINE_list("meshes", ["x".join(map(str, m)) for m in MESHES], "dxfxc")
-_TABLE = flags.DEFINE_bool("table", False, "Print what was recorded.")
-_ONE = flags.DEFINE_string("one", "", "Compile for this mesh, in this process.")
 
 
 def traffic(program: hlo_text.Program) -> dict[str, float]:
@@ -113,7 +103,9 @@ def least_state(parameters: int, centers: int, mesh: tuple[int, int, int]) -> fl
     return 3 * 4 * (parameters / fsdp + centers / classes)
 
 
-def compile_step(sizes: tuple[int, int, int]) -> dict[str, Any]:
+def compile_step(
+    options: argparse.Namespace, sizes: tuple[int, int, int]
+) -> dict[str, Any]:
     """Compile for one mesh, as the flags say; see the module."""
     from benchmarks import whole_step
     from benchmarks.flops import traced_flops
@@ -122,19 +114,19 @@ def compile_step(sizes: tuple[int, int, int]) -> dict[str, Any]:
     from kprpe_jax.training.sharding import bytes_per_device, flatten_with_paths
 
     devices, options = None, {}
-    if _CARD.value:
-        devices = describe_devices(CARDS[_CARD.value], math.prod(sizes))
+    if options.card:
+        devices = describe_devices(CARDS[options.card], math.prod(sizes))
         options = COMPILER_OPTIONS
-    identities, rate = _IDENTITIES.value, _RATE.value
+    identities, rate = options.identities, options.sample_rate
     config = whole_step.make_config(
-        preset=_PRESET.value,
+        preset=options.preset,
         identities=identities,
-        dtype=_DTYPE.value,
+        dtype=options.dtype,
         sample_rate=rate,
     )
     config.mesh = dict(zip(mesh_lib.AXES, sizes, strict=True))
     mesh = mesh_lib.make_mesh(config.mesh, devices)
-    batch = _PER_DEVICE.value * mesh.size
+    batch = options.per_device * mesh.size
     traced, state = whole_step.trace_step(config, mesh, batch)
     compiled = traced.lower().compile(compiler_options=options)
     program, memory = hlo_text.parse(compiled.as_text()), compiled.memory_analysis()
@@ -180,40 +172,64 @@ def table(results: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _settings() -> dict[str, Any]:
-    kept = (_PRESET, _IDENTITIES, _PER_DEVICE, _DTYPE, _RATE, _CARD)
-    return {flag.name: flag.value for flag in kept}
+def _settings(options: argparse.Namespace) -> dict[str, Any]:
+    kept = ("preset", "identities", "per_device", "dtype", "sample_rate", "card")
+    return {name: getattr(options, name) for name in kept}
 
 
-def _in_process(name: str) -> dict[str, Any]:
+def _in_process(options: argparse.Namespace, name: str) -> dict[str, Any]:
     devices = math.prod(map(int, name.split("x")))
     flags_of_xla = f"--xla_force_host_platform_device_count={devices}"
     environ = os.environ | {"XLA_FLAGS": flags_of_xla, "JAX_PLATFORMS": "cpu"}
-    command = [sys.executable, "-m", "benchmarks.scale", f"--one={name}"]
-    command += [f"--{flag}={value}" for flag, value in _settings().items()]
+    command = [sys.executable, "-m", "benchmarks", "scale", f"--one={name}"]
+    command += [
+        f"--{flag.replace('_', '-')}={value}"
+        for flag, value in _settings(options).items()
+    ]
     done = subprocess.run(command, env=environ, check=True, stdout=subprocess.PIPE)
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def main(_: list[str]) -> None:
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("--preset", type=str, default="small", help="size of the ViT")
+    parser.add_argument("--identities", type=int, default=205990, help="class centers")
+    parser.add_argument("--per-device", type=int, default=32, help="images of a device")
+    parser.add_argument("--dtype", type=str, default="float32", help="compute type")
+    parser.add_argument("--sample-rate", type=float, default=1.0, help="of PartialFC")
+    parser.add_argument(
+        "--card",
+        choices=["", *CARDS],
+        default="",
+        help="GPUs to compile for, not CPUs",
+    )
+    parser.add_argument(
+        "--meshes",
+        type=words,
+        default=["x".join(map(str, m)) for m in MESHES],
+        help="dxfxc",
+    )
+    parser.add_argument("--table", action="store_true", help="print what was recorded")
+    parser.add_argument(
+        "--one", type=str, default="", help="compile for this mesh, in this process"
+    )
+
+
+def run(options: argparse.Namespace) -> None:
     """Compile for every mesh; print a table."""
-    if _ONE.value:
-        sizes = tuple(map(int, _ONE.value.split("x")))
-        sys.stdout.write(json.dumps(compile_step(sizes)) + "\n")
+    if options.one:
+        sizes = tuple(map(int, options.one.split("x")))
+        sys.stdout.write(json.dumps(compile_step(options, sizes)) + "\n")
         return
     from benchmarks import harness
 
-    if _TABLE.value:
-        results = harness.recorded("scale", _settings())[-1]["results"]
+    if options.table:
+        results = harness.recorded("scale", _settings(options))[-1]["results"]
     else:
         results = {}
-        for name in _MESHES.value:
-            results[name] = _in_process(name)
+        for name in options.meshes:
+            results[name] = _in_process(options, name)
             sys.stdout.write(f"{table({name: results[name]})[-1]}\n")
             sys.stdout.flush()
-        harness.record("scale", _settings(), results)
+        harness.record("scale", _settings(options), results)
     sys.stdout.write("\n".join(table(results)) + "\n")
-
-
-if __name__ == "__main__":
-    app.run(main)

@@ -1,12 +1,13 @@
 """What fusion costs beside the backbone, and a stream of a million features.
 
-    python -m benchmarks.set_fusion [--backbone mobilefacenet] [--images 1000000]
+    python -m benchmarks set_fusion [--backbone mobilefacenet] [--images 1000000]
 
 The paper's Table 5: relative speed of fusion for N = 16 ... 512, of a network of the
 official size behind an IResNet-101. Weights are random; speed does not depend on them.
 Appends lines to benchmarks/results/.
 """
 
+import argparse
 import resource
 import sys
 import time
@@ -18,9 +19,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import app, flags
 
 from benchmarks import harness
+from benchmarks.command import words
 from kprpe_jax import registry
 from kprpe_jax.core.features import Features
 from kprpe_jax.fusion.cluster_aggregate import ImageSets
@@ -34,16 +35,6 @@ BACKBONES = (
     "mobilefacenet",
     *(name for name in registry.NETWORKS if name.startswith("iresnet")),
 )
-
-_BACKBONE = flags.DEFINE_enum(
-    "backbone", "mobilefacenet", list(BACKBONES), "To compare with."
-)
-_BATCH_SIZE = flags.DEFINE_integer("batch_size", 16, "Images of the backbone at once.")
-_METHODS = flags.DEFINE_list("methods", list(METHODS), "To compare.")
-_ROUNDS = flags.DEFINE_integer("rounds", 5, "Timed calls of each variant.")
-_LIMIT = flags.DEFINE_integer("limit_mib", 8192, "Memory of the largest set.")
-_IMAGES = flags.DEFINE_integer("images", 1_000_000, "Of the stream; 0 = no stream.")
-_STREAM_BATCH = flags.DEFINE_integer("stream_batch", 256, "N' of the stream.")
 
 
 def make_model(method: str) -> nn.Module:
@@ -64,7 +55,12 @@ def draw_sets(images: int) -> ImageSets:
 
 
 def compare(
-    backbone: str, methods: Sequence[str], *, batch_size: int, rounds: int
+    options: argparse.Namespace,
+    backbone: str,
+    methods: Sequence[str],
+    *,
+    batch_size: int,
+    rounds: int,
 ) -> dict[str, Any]:
     """Images/s of fusion of one set, and over those of the backbone.
 
@@ -92,10 +88,13 @@ def compare(
             "relative": images_per_s / results["backbone_images_per_s"],
         }
     settings = dict(
-        backbone=backbone, batch_size=batch_size, rounds=rounds, limit_mib=_LIMIT.value
+        backbone=backbone,
+        batch_size=batch_size,
+        rounds=rounds,
+        limit_mib=options.limit_mib,
     )
     for method in methods:
-        results[method]["largest"] = largest(method, limit=_LIMIT.value)
+        results[method]["largest"] = largest(method, limit=options.limit_mib)
     harness.record("set_fusion", settings, results)
     return results
 
@@ -186,29 +185,55 @@ def stream(images: int, *, batch: int) -> dict[str, Any]:
     return results
 
 
-def main(_: list[str]) -> None:
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument(
+        "--backbone",
+        choices=list(BACKBONES),
+        default="mobilefacenet",
+        help="to compare with",
+    )
+    parser.add_argument(
+        "--batch-size", type=int, default=16, help="images of the backbone at once"
+    )
+    parser.add_argument(
+        "--methods", type=words, default=list(METHODS), help="to compare"
+    )
+    parser.add_argument(
+        "--rounds", type=int, default=5, help="timed calls of each variant"
+    )
+    parser.add_argument(
+        "--limit-mib", type=int, default=8192, help="memory of the largest set"
+    )
+    parser.add_argument(
+        "--images", type=int, default=1000000, help="of the stream; 0 = no stream"
+    )
+    parser.add_argument(
+        "--stream-batch", type=int, default=256, help="n' of the stream"
+    )
+
+
+def run(options: argparse.Namespace) -> None:
     """Run and print."""
     results = compare(
-        _BACKBONE.value,
-        _METHODS.value,
-        batch_size=_BATCH_SIZE.value,
-        rounds=_ROUNDS.value,
+        options,
+        options.backbone,
+        options.methods,
+        batch_size=options.batch_size,
+        rounds=options.rounds,
     )
     speed = results.pop("backbone_images_per_s")
-    sys.stdout.write(f"{_BACKBONE.value}: {speed:.1f} images/s\n")
+    sys.stdout.write(f"{options.backbone}: {speed:.1f} images/s\n")
     for method, sizes in results.items():
         most = sizes.pop("largest")
         cells = "  ".join(f"{n}: {r['relative']:.1f}x" for n, r in sizes.items())
         sys.stdout.write(
-            f"{method:18} {cells}  at once in {_LIMIT.value} MiB: {most['images']}\n"
+            f"{method:18} {cells}  at once in {options.limit_mib} MiB: "
+            f"{most['images']}\n"
         )
-    if _IMAGES.value:
-        found = stream(_IMAGES.value, batch=_STREAM_BATCH.value)
+    if options.images:
+        found = stream(options.images, batch=options.stream_batch)
         sys.stdout.write(
             f"stream of {found['images']}: {found['seconds']:.1f} s, "
             f"{found['images_per_s']:.0f} images/s, peak MiB {found['peak_mib']}\n"
         )
-
-
-if __name__ == "__main__":
-    app.run(main)

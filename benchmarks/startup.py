@@ -1,11 +1,12 @@
 """How long a command takes to start: imports, and the first step of a config.
 
-    taskset -c 0 python -m benchmarks.startup [--config configs/digits.py]
+    taskset -c 0 python -m benchmarks startup [--config configs/digits.py]
 
 Every part runs in a process of its own, without programs kept on disk. Seconds of the
 processor and of the clock; appends a line to benchmarks/results/startup.jsonl.
 """
 
+import argparse
 import json
 import os
 import subprocess
@@ -14,14 +15,8 @@ import tempfile
 import time
 from typing import Any
 
-from absl import app, flags
-from ml_collections import config_flags
-
 IMPORTS = ("kprpe_jax", "jax", "kprpe_jax.backbones.vit", "kprpe_jax.training.loop")
 
-_CONFIG = config_flags.DEFINE_config_file("config", "configs/digits.py")
-_ROUNDS = flags.DEFINE_integer("rounds", 3, "Processes for each part; the median.")
-_HERE = flags.DEFINE_bool("here", False, "Make the first step in this process.")
 
 _TIMED = "import time; p, w = time.process_time(), time.perf_counter(); import {}; "
 _TIMED += "print([time.process_time() - p, time.perf_counter() - w])"
@@ -104,29 +99,43 @@ def _median(values: list[list[float]]) -> dict[str, float]:
     return {"processor_s": processor, "clock_s": clock}
 
 
-def main(arguments: list[str]) -> None:
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument(
+        "--config", default="configs/digits.py", help="path (configs/digits.py)"
+    )
+    parser.add_argument(
+        "--rounds", type=int, default=3, help="processes of each part; the median (3)"
+    )
+    parser.add_argument(
+        "--here", action="store_true", help="make the first step in this process"
+    )
+
+
+def run(options: argparse.Namespace) -> None:
     """Measure, print and record."""
-    if _HERE.value:
-        sys.stdout.write(json.dumps(first_step(_CONFIG.value)) + "\n")
+    if options.here:
+        from kprpe_jax.training.config import load_config
+
+        config = load_config(options.config, [])
+        config.unlock()
+        sys.stdout.write(json.dumps(first_step(config)) + "\n")
         return
     from benchmarks import harness
 
-    rounds = range(_ROUNDS.value)
+    rounds = range(options.rounds)
     results = {
         f"import {name}": _median([_run("-c", _TIMED.format(name)) for _ in rounds])
         for name in IMPORTS
     }
-    runs = [_run("-m", "benchmarks.startup", *sys.argv[1:], "--here") for _ in rounds]
+    first = ("-m", "benchmarks", "startup", f"--config={options.config}", "--here")
+    runs = [_run(*first) for _ in rounds]
     results |= {name: _median([run[name] for run in runs]) for name in runs[0]}
     for name, row in results.items():
         sys.stdout.write(
             f"{name:32} {row['processor_s']:7.2f} s of the processor  "
             f"{row['clock_s']:7.2f} s\n"
         )
-    settings = dict(config=flags.FLAGS["config"].config_filename)
+    settings = dict(config=options.config)
     settings["usable_cores"] = len(os.sched_getaffinity(0))
     harness.record("startup", settings, results)
-
-
-if __name__ == "__main__":
-    app.run(main)

@@ -1,6 +1,6 @@
 """Memory and time of protocols on millions of scores.
 
-    python -m benchmarks.streaming [--part pairs] [--part search]
+    python -m benchmarks streaming [--part pairs] [--part search]
 
 `pairs`: TAR at FAR over 15 million pairs of 25,000 templates, as many as IJB-C has.
 `search`: 1:N of 10,000 probes in a gallery of a million, which comes in blocks and is
@@ -9,6 +9,7 @@ highest resident memory is compared with that before the protocol began. Appends
 benchmarks/results/streaming.jsonl.
 """
 
+import argparse
 import json
 import resource
 import subprocess
@@ -18,48 +19,41 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from absl import app, flags
 
 PARTS = ("pairs", "search")
 _BLOCK_ROWS = 1 << 15
 
-_PART = flags.DEFINE_multi_enum("part", list(PARTS), PARTS, "What to measure.")
-_PAIRS = flags.DEFINE_integer("pairs", 15_000_000, "Pairs of templates.")
-_TEMPLATES = flags.DEFINE_integer("templates", 25_000, "Templates.")
-_PROBES = flags.DEFINE_integer("probes", 10_000, "Probes.")
-_GALLERY = flags.DEFINE_integer("gallery", 1_000_000, "Gallery rows.")
-_DIM = flags.DEFINE_integer("dim", 512, "Numbers of an embedding.")
-_HERE = flags.DEFINE_bool("here", False, "Measure the one part in this process.")
 
-
-def run_pairs() -> None:
+def run_pairs(options: argparse.Namespace) -> None:
     """IJB-C's 1:1; what is given is the templates, 50 MB, and the lists, 255 MB."""
     from kprpe_jax.evaluation.protocols import template_verification
     from kprpe_jax.evaluation.templates import Templates
 
     rng = np.random.default_rng(0)
-    templates = Templates(np.arange(_TEMPLATES.value), _unit(rng, _TEMPLATES.value))
-    first, second = rng.integers(0, _TEMPLATES.value, (2, _PAIRS.value))
+    templates = Templates(
+        np.arange(options.templates), _unit(options, rng, options.templates)
+    )
+    first, second = rng.integers(0, options.templates, (2, options.pairs))
     # In parts: one array would hide some of the memory that the protocol takes.
-    parts = np.array_split(np.empty(_PAIRS.value, bool), 64)
+    parts = np.array_split(np.empty(options.pairs, bool), 64)
     same = np.concatenate([rng.random(len(part)) < 0.00125 for part in parts])
     _measure(lambda: template_verification(templates, first, second, same).tar)
 
 
-def run_search() -> None:
+def run_search(options: argparse.Namespace) -> None:
     """1:N; every probe has one mate in the gallery, at some distance."""
     from kprpe_jax.evaluation.identification import outcome_of_search, rank_accuracy
     from kprpe_jax.matching.nearest import search
 
-    probes = _unit(np.random.default_rng(0), _PROBES.value)
-    ids = np.arange(_PROBES.value)
+    probes = _unit(options, np.random.default_rng(0), options.probes)
+    ids = np.arange(options.probes)
 
     def gallery() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        for start in range(0, _GALLERY.value, _BLOCK_ROWS):
+        for start in range(0, options.gallery, _BLOCK_ROWS):
             rng = np.random.default_rng(start + 1)
-            rows = np.arange(start, min(start + _BLOCK_ROWS, _GALLERY.value))
-            x = _unit(rng, len(rows))
-            mates = rows < _PROBES.value
+            rows = np.arange(start, min(start + _BLOCK_ROWS, options.gallery))
+            x = _unit(options, rng, len(rows))
+            mates = rows < options.probes
             x[mates] = probes[rows[mates]] + 2 * x[mates]
             yield x, rows
 
@@ -70,8 +64,10 @@ def run_search() -> None:
     _measure(run)
 
 
-def _unit(rng: np.random.Generator, count: int) -> np.ndarray:
-    x = rng.standard_normal((count, _DIM.value), np.float32)
+def _unit(
+    options: argparse.Namespace, rng: np.random.Generator, count: int
+) -> np.ndarray:
+    x = rng.standard_normal((count, options.dim), np.float32)
     return x / np.linalg.norm(x, axis=1, keepdims=True)
 
 
@@ -94,20 +90,36 @@ def _peak_mib() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def main(_: list[str]) -> None:
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument(
+        "--part", choices=list(PARTS), action="append", help="what to measure"
+    )
+    parser.add_argument(
+        "--pairs", type=int, default=15000000, help="pairs of templates"
+    )
+    parser.add_argument("--templates", type=int, default=25000, help="templates")
+    parser.add_argument("--probes", type=int, default=10000, help="probes")
+    parser.add_argument("--gallery", type=int, default=1000000, help="gallery rows")
+    parser.add_argument("--dim", type=int, default=512, help="numbers of an embedding")
+    parser.add_argument(
+        "--here", action="store_true", help="measure the one part in this process"
+    )
+
+
+def run(options: argparse.Namespace) -> None:
     """Measure, print and record."""
-    if _HERE.value:
-        {"pairs": run_pairs, "search": run_search}[_PART.value[0]]()
+    if options.here:
+        {"pairs": run_pairs, "search": run_search}[options.part[0]](options)
         return
     from benchmarks import harness
 
-    sizes = {
-        flag.name: flag.value for flag in (_PAIRS, _TEMPLATES, _PROBES, _GALLERY, _DIM)
-    }
+    kept = ("pairs", "templates", "probes", "gallery", "dim")
+    sizes = {name: getattr(options, name) for name in kept}
     given = [f"--{name}={value}" for name, value in sizes.items()]
     results = {}
-    for part in _PART.value:
-        command = [sys.executable, "-m", "benchmarks.streaming", "--here", "--part"]
+    for part in options.part or PARTS:
+        command = [sys.executable, "-m", "benchmarks", "streaming", "--here", "--part"]
         done = subprocess.run(
             [*command, part, *given], stdout=subprocess.PIPE, check=True, text=True
         )
@@ -117,7 +129,3 @@ def main(_: list[str]) -> None:
             f"before it began; {found['processor_s']:,.0f} s of the processor\n"
         )
     harness.record("streaming", sizes, results)
-
-
-if __name__ == "__main__":
-    app.run(main)

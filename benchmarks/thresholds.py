@@ -1,6 +1,6 @@
 """The threshold of a recognizer on LFW's pairs, for `kprpe_jax.gallery.thresholds`.
 
-    python -m benchmarks thresholds mobilefacenet:mobilefacenet.npz \
+    python -m benchmarks thresholds --model mobilefacenet:mobilefacenet.npz \
         --archive lfw_df_aligned112.tar.gz --pairs pairs.txt
 
 Prints the lowest cosine that at most one impostor pair in a thousand reaches. Faces are
@@ -10,11 +10,11 @@ embeds aligned photos.
 
 import argparse
 import sys
-from collections.abc import Sequence
 
 import numpy as np
 
 from kprpe_jax.alignment.photos import AlignedFace
+from kprpe_jax.commands.options import add_model
 from kprpe_jax.core.input_spec import to_unit_range
 from kprpe_jax.data.importers.decode import decode_rgb
 from kprpe_jax.data.importers.pair_list import read_lfw_pairs
@@ -58,12 +58,13 @@ def measure(model: str, archive: str, pairs: str) -> MeasuredThreshold:
     )
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run from the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("model", help="SPEC of the recognizer")
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    add_model(parser)
     parser.add_argument("--archive", required=True, help="aligned 112 x 112 photos")
     parser.add_argument("--pairs", required=True, help="LFW's list of pairs")
-    options = parser.parse_args(arguments)
-    measured = measure(options.model, options.archive, options.pairs)
-    sys.stdout.write(f"{measured}\n")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Measure and print."""
+    sys.stdout.write(f"{measure(options.model, options.archive, options.pairs)}\n")

@@ -19,7 +19,7 @@ class MeasuredThreshold(NamedTuple):
     data: str
 
 
-# python -m benchmarks.thresholds mobilefacenet:mobilefacenet.npz \
+# python -m benchmarks thresholds --model mobilefacenet:mobilefacenet.npz \
 #     --archive lfw_df_aligned112.tar.gz --pairs pairs.txt
 THRESHOLDS = {
     "mobilefacenet": MeasuredThreshold(0.3782, 0.001, 0.9543, "6,000 pairs of LFW"),

@@ -14,7 +14,7 @@ SETTINGS = {"card": "h200", "preset": "base"}
 def test_missing_packages_are_named(monkeypatch):
     monkeypatch.setattr(gpu_cards, "find_assembler", lambda: None)
     with pytest.raises(
-        SystemExit, match="needs jax-cuda12-plugin, jax-cuda12-pjrt and"
+        ValueError, match="needs jax-cuda12-plugin, jax-cuda12-pjrt and"
     ):
         gpu_cards.describe_devices(gpu_cards.CARDS["h100"])
 

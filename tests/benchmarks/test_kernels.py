@@ -7,8 +7,8 @@ from benchmarks import kernels
 
 
 def test_refuses_cpus():
-    with pytest.raises(SystemExit, match="on CPUs Pallas kernels are interpreted"):
-        kernels.main([])
+    with pytest.raises(ValueError, match="on CPUs Pallas kernels are interpreted"):
+        kernels.run(None)
 
 
 @pytest.mark.slow

@@ -1,0 +1,5 @@
+"""Run `python -m benchmarks NAME [options]`."""
+
+from benchmarks.command import main
+
+main()
