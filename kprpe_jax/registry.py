@@ -260,6 +260,15 @@ def _swin_gait(parameters: float, window: tuple[int, ...]) -> PublishedNetwork:
     )
 
 
+FUSIONS = {  # config.fusion.method -> class with init_state, update, merge, finalize
+    "cluster_aggregate": "kprpe_jax.fusion.cluster_aggregate:ClusterAggregate",
+    "average": "kprpe_jax.fusion.weighted:WeightedFusion",
+    "norm_weighted": "kprpe_jax.fusion.weighted:WeightedFusion",
+    "pfe": "kprpe_jax.fusion.weighted:WeightedFusion",
+    "cfan": "kprpe_jax.fusion.weighted:WeightedFusion",
+    "rsa": "kprpe_jax.fusion.weighted:WeightedFusion",
+}
+
 NETWORKS: dict[str, PublishedNetwork] = {
     **{name: _vit(name, millions) for name, millions in _VITS.items()},
     **{name: _swin(name, millions) for name, millions in _SWINS.items()},

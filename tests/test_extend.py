@@ -18,9 +18,12 @@ from PIL import Image
 from kprpe_jax import registry
 from kprpe_jax.backbones.vit import PRESETS, ViT
 from kprpe_jax.commands.main import main
+from kprpe_jax.core.features import Features
 from kprpe_jax.data.store import open_split
+from kprpe_jax.fusion.cluster_aggregate import ImageSets
 from kprpe_jax.losses.margin import make_margin
 from kprpe_jax.tasks.networks import make_network
+from kprpe_jax.tasks.set_fusion import make_model
 
 PAGE = (pathlib.Path(__file__).parents[1] / "docs" / "extend.md").read_text()
 FILES = {
@@ -82,6 +85,29 @@ def test_margin(add):
     cosine = jnp.array([0.1, 0.9])
     np.testing.assert_allclose(margin.target_cosine(cosine, 1.0), cosine - 0.4)
     np.testing.assert_allclose(margin.target_cosine(cosine, -1.0), cosine)
+
+
+def test_fusion(add):
+    add("softmax_norm", registry.FUSIONS)
+    options = ConfigDict(dict(method="softmax_norm", variant="paper", temperature=0.5))
+    model = make_model(options, embed_dim=4)
+    embeddings = jax.random.normal(jax.random.key(0), (2, 3, 4))
+    mask = jnp.array([[True, True, True], [True, False, False]])
+    sets = ImageSets(Features(embeddings), mask)
+    variables = model.init(jax.random.key(1), sets)
+    fused = model.apply(variables, sets).embeddings
+    norms = jnp.linalg.norm(embeddings[0], axis=-1)
+    units = embeddings[0] / norms[:, None]
+    np.testing.assert_allclose(fused[0], jax.nn.softmax(2 * norms) @ units, atol=1e-6)
+    halves = [
+        jax.tree.map(lambda x, p=p: x[:, p], sets) for p in (slice(1), slice(1, 3))
+    ]
+    states = [
+        model.apply(variables, model.init_state(2), half, method="update")
+        for half in halves
+    ]
+    joined = model.apply(variables, model.merge(*states), method="finalize")
+    np.testing.assert_allclose(joined.embeddings, fused, atol=1e-6)
 
 
 def test_data_set(add, tmp_path):

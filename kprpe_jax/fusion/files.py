@@ -18,17 +18,14 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from kprpe_jax.fusion.cluster_aggregate import ClusterAggregate
-from kprpe_jax.fusion.weighted import WeightedFusion
-
-MODELS = {"ClusterAggregate": ClusterAggregate, "WeightedFusion": WeightedFusion}
+from kprpe_jax import registry
 
 
 class FusionFile(NamedTuple):
     """A fusion model with its weights.
 
     Attributes:
-      model: `ClusterAggregate` or `WeightedFusion`.
+      model: of a class in `registry.FUSIONS`.
       variables: its weights and running statistics.
       backbone: fingerprint of the recognizer whose features it fuses; "" = unknown,
         or any.
@@ -98,7 +95,8 @@ def load_model(path: str | os.PathLike) -> FusionFile:
             metadata = file.metadata() or {}
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         kind, fields = json.loads(metadata["model"])
-        model = MODELS[kind](**fields)
+        paths = {path.partition(":")[2]: path for path in registry.FUSIONS.values()}
+        model = registry.resolve(paths[kind])(**fields)
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f"load_model: {os.fspath(path)} must be a fusion model written by "

@@ -3,6 +3,7 @@
 Source: Cluster and Aggregate, Sec. 3.2 and Supp. A.
 """
 
+import dataclasses
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -14,9 +15,10 @@ from jax import Array
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from kprpe_jax import registry
 from kprpe_jax.core.features import Features
 from kprpe_jax.fusion.cluster_aggregate import VARIANTS, ClusterAggregate, ImageSets
-from kprpe_jax.fusion.weighted import METHODS, WeightedFusion
+from kprpe_jax.fusion.weighted import WeightedFusion
 from kprpe_jax.losses.set_fusion import permutation_loss, template_loss
 from kprpe_jax.tasks import growing_probes, image_sets
 from kprpe_jax.tasks.task import Task
@@ -62,22 +64,25 @@ def make_model(options: ConfigDict, *, embed_dim: int) -> nn.Module:
     """Build what the config's section `fusion` names.
 
     Args:
-      options: method (`cluster_aggregate`, or one of `weighted.METHODS`), variant and
-        fields of ClusterAggregate.
+      options: method (of `registry.FUSIONS`), variant of ClusterAggregate, and fields
+        of the method's class; it ignores those of others.
       embed_dim: D.
     Raises: ValueError: unknown method or variant.
     """
-    if options.method in METHODS:
-        return WeightedFusion(embed_dim, options.method)
-    if options.method != "cluster_aggregate" or options.variant not in VARIANTS:
+    if options.method not in registry.FUSIONS or options.variant not in VARIANTS:
         raise ValueError(
-            "config.fusion.method must be cluster_aggregate or one of "
-            f"{', '.join(METHODS)}, and variant one of {', '.join(VARIANTS)}; got "
-            f"{options.method!r} and {options.variant!r}."
+            f"config.fusion.method must be one of {', '.join(registry.FUSIONS)}, and "
+            f"variant one of {', '.join(VARIANTS)}; got {options.method!r} and "
+            f"{options.variant!r}."
         )
-    fields = options.to_dict()
-    del fields["method"], fields["variant"]
-    return ClusterAggregate(embed_dim=embed_dim, **VARIANTS[options.variant], **fields)
+    model = registry.resolve(registry.FUSIONS[options.method])
+    if model is WeightedFusion:
+        return model(embed_dim, options.method)
+    own = {field.name for field in dataclasses.fields(model)}
+    fields = {name: options[name] for name in options if name in own - {"method"}}
+    if model is ClusterAggregate:
+        fields |= VARIANTS[options.variant]
+    return model(embed_dim=embed_dim, **fields)
 
 
 def make_loss(

@@ -93,7 +93,7 @@ def test_centers_are_means_or_a_file(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "match"),
     [
-        ({"fusion.method": "best"}, "method must be cluster_aggregate or one of avera"),
+        ({"fusion.method": "best"}, "method must be one of cluster_aggregate, average"),
         ({"fusion.variant": "mine"}, "and variant one of paper, official; got"),
         ({"data.input": "video"}, "input must be one of features, pixels; got 'video'"),
         ({"data.padded_sizes": (2, 3)}, r"end with config.data.images_per_set.*\(2, 3"),
