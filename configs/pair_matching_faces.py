@@ -2,9 +2,9 @@
 
 500 people to train, 100 others to verify; the first start renders them.
 
-python train.py --config configs/pair_matching_faces.py --workdir runs/drawn_h2l
-python train.py --config configs/pair_matching_faces.py:v --workdir runs/drawn_v
-python eval.py --config configs/pair_matching_faces.py --workdir runs/drawn_h2l
+python train.py --config configs/pair_matching_faces.py --workdir runs/faces_h2l
+python train.py --config configs/pair_matching_faces.py:v --workdir runs/faces_v
+python eval.py --config configs/pair_matching_faces.py --workdir runs/faces_h2l
 """
 
 from ml_collections import ConfigDict

@@ -1,7 +1,7 @@
 """CAFace as the paper trains it: 10,000 people of WebFace4M behind an IResNet-101.
 
-Written from the paper (Supp. A) and the official code, and not run here: neither the
-data nor the weights were at hand.
+Follows the paper (Supp. A) and the official code. Not run: it needs WebFace4M and the
+published weights.
 
 kprpe-jax embed --model iresnet_insightface_ir101:WEIGHTS --dataset webface4m \\
     --name webface4m_features --style --mirror sum --identities 0:10000 --degraded 16

@@ -1,4 +1,4 @@
-"""Warps that networks or landmarks choose: grids to sample on, and points both ways.
+"""Warps from networks or landmarks: sampling grids, and points both ways.
 
 All coordinates are (x, y) in [-1, 1] between the edges of an image, of its input or its
 output; a warp is a function from output to input, as grids are.
@@ -79,13 +79,13 @@ def spline_warp(spline: tps.Spline, displacements: jax.Array) -> Warp:
 
 
 def identity_warp(batch: int) -> Warp:
-    """No warp at all."""
+    """The identity."""
     theta = jnp.tile(jnp.eye(2, 3), (batch, 1, 1))
     return affine_warp(theta)
 
 
 def num_parameters(kind: str, control: Size) -> int:
-    """How many numbers a localization network must give for a kind of LEARNED.
+    """Count the outputs of a localization network for a kind of LEARNED.
 
     Args:
       kind: of LEARNED.
@@ -101,7 +101,7 @@ def num_parameters(kind: str, control: Size) -> int:
 
 
 def learned_warp(outputs: jax.Array, kind: str, control: Size) -> Warp:
-    """The warp that a localization network's outputs say; zeros are the identity.
+    """Make the warp of a localization network's outputs; zeros are the identity.
 
     Source: Balanced Alignment, Secs. 3.1 and 4.1 (STN-Proj, STN-TPS-2, STN-TPS-8).
     Args:
@@ -119,7 +119,7 @@ def learned_warp(outputs: jax.Array, kind: str, control: Size) -> Warp:
 def landmark_warp(
     kind: str, landmarks: jax.Array, template: np.ndarray, points: tuple[int, ...]
 ) -> Warp:
-    """The warp that landmarks of the images say.
+    """Make the warp that brings landmarks to a template.
 
     Source: Balanced Alignment, Sec. 3.1: Affine2D (least squares of five points) and
       FullAlign (every landmark exactly to the template).
@@ -155,7 +155,7 @@ def warp_map(warp: Warp, maps: jax.Array, *, outside: float = 0.0) -> jax.Array:
 
 
 def carry_keypoints(warp: Warp, keypoints: jax.Array) -> jax.Array:
-    """Keypoints [B, K, 2] of the images, as fractions, to those of the warped ones."""
+    """Map keypoints [B, K, 2], fractions, from the images to the warped images."""
     return (warp.to_output(2 * keypoints - 1) + 1) / 2
 
 

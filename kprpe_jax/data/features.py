@@ -1,4 +1,4 @@
-"""The TFDS data set of features: what a recognizer says of images, computed once."""
+"""The TFDS data set of features: a recognizer's outputs, computed once."""
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -162,7 +162,7 @@ class FeatureRows(Sequence):
     Args:
       source: rows of a split.
       identities: (first, last): labels first .. last - 1; () = all.
-    Raises: ValueError: nobody there.
+    Raises: ValueError: no row of these identities.
     """
 
     def __init__(self, source: Sequence, identities: tuple[int, ...] = ()):
@@ -230,7 +230,7 @@ def read_features(
       data_dir, name, split: of `store.open_split`.
       identities: (first, last): only rows whose label lies in first .. last - 1; None =
         all.
-    Raises: ValueError: as `open_features`; nobody there.
+    Raises: ValueError: as `open_features`; no row of these identities.
     """
     source = open_features(data_dir, name, split)
     first, last = identities or (-(2**31), 2**31)

@@ -1,8 +1,8 @@
 """Data sets of templates, searched or compared: IJB-B, IJB-C, IJB-S, TinyFace.
 
 Images that no list names are left out before anything is embedded. A template without
-images ends it: it would leave the denominator, and those that cannot be read are the
-hard ones.
+images is an error: it would leave the denominator, and images that cannot be read are
+the hard ones.
 """
 
 import os
@@ -35,7 +35,7 @@ class Lists(NamedTuple):
 
 
 class TemplateSet(NamedTuple):
-    """Images and whose they are.
+    """Images with their templates and identities.
 
     Attributes:
       faces: N images, decoded as they are read.
@@ -76,9 +76,9 @@ def open_template_set(
         image must have `image_size`.
       needs_keypoints: of `FaceRows`.
     Raises: ValueError: no such data set; its lists, or the CSV of videos, name
-      templates without images; an image of nobody where there are no lists; a probe
-      of TinyFace that was not imported, or none of whose matches was; images without
-      keypoints where they are needed.
+      templates without images; an image without identity where there are no lists; a
+      probe of TinyFace that was not imported, or none of whose matches was; images
+      without keypoints where they are needed.
     """
     folder = newest_version(os.fspath(data_dir), name)
     tables = read_tables(folder)
@@ -131,7 +131,7 @@ def open_template_set(
 
 
 def read_lists(tables: dict[str, np.ndarray]) -> Lists:
-    """Sort the tables of `data.importers.ijb` by what they are for."""
+    """Sort the tables of `data.importers.ijb` into pairs, galleries and probes."""
     none = np.zeros(0, np.int64)
 
     def kind(prefix: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
@@ -172,7 +172,7 @@ def _named_rows(
 def _check_probes(
     name: str, template: np.ndarray, part: np.ndarray, tables: dict[str, np.ndarray]
 ) -> None:
-    """Every probe of TinyFace must be there, and somebody whom it can find."""
+    """Check that every probe of TinyFace is there and has a match."""
     probes = template[part == "probe"]
     lost = int(tables.get("num_probes", len(probes))) - len(probes)
     alone = int((~np.isin(probes, template[part == "match"])).sum())

@@ -33,7 +33,7 @@ def degradation() -> Recipe:
 
 
 def about(recognizer: Recognizer) -> dict[str, str]:
-    """What features say of their recognizer: name, fingerprint, contract."""
+    """Name, fingerprint and contract of a recognizer, for the files of its features."""
     return {
         "recognizer": recognizer.name,
         "fingerprint": recognizer.fingerprint,

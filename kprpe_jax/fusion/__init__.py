@@ -1,1 +1,1 @@
-"""Any number of images of one person become one embedding."""
+"""Set fusion: images of one person to one embedding."""

@@ -1,4 +1,4 @@
-"""Aggregation Network: the clusters of a set become one embedding."""
+"""Aggregation Network: clusters of a set to one embedding."""
 
 import flax.linen as nn
 import jax
@@ -69,7 +69,7 @@ class AggregationNetwork(nn.Module):
 def image_weights(
     assignment: Array, importance: Array, *, rows: str = "as_assigned"
 ) -> Array:
-    """How much each image contributed, for pictures.
+    """Compute the weight of each image in the fused embedding.
 
     Source: Cluster and Aggregate, Supp. F.
 
@@ -91,7 +91,7 @@ def image_weights(
 
 
 def assignment_entropy(assignment: Array) -> Array:
-    """How evenly the images of a set share each cluster.
+    """Compute the entropy of each cluster's assignment over the images.
 
     Source: Cluster and Aggregate, Supp. E; the mean over the clusters that its text
     names, where its formula has the sum.

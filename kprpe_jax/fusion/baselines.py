@@ -1,13 +1,12 @@
-"""Other ways to make one embedding of a set; all take [B, N, D] and a mask.
+"""Baselines of set fusion: embeddings [B, N, D] and a mask to one embedding per set.
 
-Each is a weighted sum over the images whose weights say nothing about the other images'
+Each is a weighted sum over the images whose weights do not depend on the other images'
 content, except `ResidualSelfAttention`. Padding has weight 0 whatever it holds. A set
 without images, or with weights that are all 0, becomes the zero vector. `weighted` has
 the same methods for streams.
 
-The papers of PFE, C-FAN and RSA were not at hand: of PFE the released code was, of the
-others the abstracts and what Cluster and Aggregate says of them. What is our reading is
-said with each.
+PFE follows its released code; C-FAN and RSA follow their abstracts and the description
+in Cluster and Aggregate. Our choices are marked.
 """
 
 import flax.linen as nn
@@ -37,7 +36,7 @@ def average(embeddings: Array, mask: Array) -> Array:
 
 
 def norm_weighted(embeddings: Array, mask: Array) -> Array:
-    """Mean of the embeddings as they are: a larger norm weighs more.
+    """Mean of the embeddings, not normalized: a larger norm weighs more.
 
     Source: KP-RPE, Eq. 16; the naive average of Cluster and Aggregate, Sec. 2.
 
@@ -54,7 +53,7 @@ def landmark_score_weighted(
     *,
     least: float = 0.0,
 ) -> Array:
-    """Mean of the unit embeddings weighted by how well landmarks and face were found.
+    """Mean of the unit embeddings weighted by landmark and detection scores.
 
     Source: KP-RPE, Eq. 17 and 18; divided by N, as there, not by the sum of weights.
 
@@ -167,7 +166,7 @@ class QualityHead(nn.Module):
 
 
 class ResidualSelfAttention(nn.Module):
-    """Every place of every image looks at all places of all images (RSA).
+    """Self-attention over all places of all images, with a residual (RSA).
 
     Source: Liu et al., Permutation-invariant Feature Restructuring (ICCV 2019): the
     features of a set are restructured by a residual self-attention over all of them,

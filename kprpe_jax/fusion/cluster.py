@@ -36,7 +36,7 @@ class TransformerBlock(nn.Module):
 
     @nn.compact
     def __call__(self, tokens: Array, mask: Array, *, train: bool) -> Array:
-        """[B, T, d], bool [B, T] -> [B, T, d]; nobody looks at masked tokens."""
+        """[B, T, d], bool [B, T] -> [B, T, d]; masked tokens are not attended to."""
         norm = dict(epsilon=NORM_EPSILON)
         attention = Attention(
             self.num_heads, qkv_bias=True, kernel_init=LINEAR_INIT, name="attention"

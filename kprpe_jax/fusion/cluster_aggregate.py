@@ -48,7 +48,7 @@ class ImageSets(NamedTuple):
 
 
 class Assignment(NamedTuple):
-    """Where the images of each set go.
+    """Assignment of the images of each set to the clusters.
 
     Attributes:
       map: A, float32 [B, M, N] in [0, 1]; columns sum to 1, those of padding are 0.

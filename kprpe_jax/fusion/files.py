@@ -109,7 +109,7 @@ def load_model(path: str | os.PathLike) -> FusionFile:
 
 
 class Stream(NamedTuple):
-    """A stream of one person's images, so far.
+    """The state of a stream of one person's images.
 
     Attributes:
       state: of the model, of one set.
@@ -137,11 +137,11 @@ def save_stream(path: str | os.PathLike, stream: Stream, file: FusionFile) -> No
 
 
 def load_stream(path: str | os.PathLike, file: FusionFile) -> Stream:
-    """Read a stream's state, to go on with it.
+    """Read a stream's state, to continue it.
 
     Args:
       path: of the file.
-      file: the model to go on with.
+      file: the model to continue with.
     Raises: ValueError: no such file; a file of something else; the state of another
       model, or one with another number of clusters, or of other sizes.
     """
@@ -161,14 +161,14 @@ def load_stream(path: str | os.PathLike, file: FusionFile) -> Stream:
     if got != want:
         raise ValueError(
             f"load_stream: {os.fspath(path)} must be the state of a model with these "
-            f"sizes, {want}; got {got}{_other_clusters(got, want)}; go on with the "
+            f"sizes, {want}; got {got}{_other_clusters(got, want)}; continue with the "
             "model that began the stream, or begin it anew"
         )
     if owner != file.fingerprint:
         raise ValueError(
             f"load_stream: {os.fspath(path)} must be of the model {file.fingerprint}; "
-            f"it is of {owner}; go on with the model that began the stream, or begin "
-            "it anew"
+            f"it is of {owner}; continue with the model that began the stream, or "
+            "begin it anew"
         )
     return Stream(type(empty)(*state), images)
 

@@ -1,4 +1,4 @@
-"""How well the landmarks of an image fit the face that networks are trained on."""
+"""Score of how well the landmarks of an image fit the canonical ones."""
 
 import jax.numpy as jnp
 from jax import Array

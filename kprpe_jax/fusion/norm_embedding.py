@@ -1,4 +1,4 @@
-"""The norm of an embedding, which hints at the quality of the image, as a vector."""
+"""Vector of an embedding's norm, a proxy of image quality."""
 
 import flax.linen as nn
 import jax

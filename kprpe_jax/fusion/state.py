@@ -1,4 +1,4 @@
-"""What a stream of images leaves behind: three sums per cluster.
+"""State of a stream of images: three sums per cluster.
 
 Sums do not care about order or grouping: `merge` is associative and commutative with
 `init_state` as its neutral element. So a probe of any length is fused in constant

@@ -1,4 +1,4 @@
-"""Image style: what an image looks like, whoever it shows."""
+"""Image style: appearance of an image, independent of identity."""
 
 import flax.linen as nn
 import jax.numpy as jnp

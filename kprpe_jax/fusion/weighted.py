@@ -1,4 +1,4 @@
-"""The baselines as models of the same form as `ClusterAggregate`, for streams, too."""
+"""Baselines with the interface of `ClusterAggregate`, at once or in a stream."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -81,7 +81,7 @@ class WeightedFusion(nn.Module):
         return Fused(sums.finalize(state))
 
     def weigh(self, sets: ImageSets, *, train: bool = False) -> tuple[Array, Array]:
-        """What is averaged, float32 [B, N, D], and log weights [B, N, D or 1].
+        """Values to average, float32 [B, N, D], and log weights [B, N, D or 1].
 
         Raises: ValueError: embeddings of another width than embed_dim; no style where
           the weights are estimated from it.

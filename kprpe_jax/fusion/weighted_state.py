@@ -1,4 +1,4 @@
-"""A weighted mean of images in a stream, whatever the size of the weights.
+"""State of a stream's weighted mean, for log weights of any size.
 
 As `fusion.state`, a commutative monoid: `merge` is associative and commutative up to
 round-off, with `init_state` as its neutral element. Weights come as logarithms and are

@@ -74,7 +74,7 @@ def fuse_people(
       resume: continue with the states that are there, and write them again.
       on_error: at a photo that cannot be used, or a person without any: "fail", or
         "skip".
-    Raises: ValueError: nobody there; a bad photo or person under "fail"; as `make_step`
+    Raises: ValueError: no people; a bad photo or person under "fail"; as `make_step`
       and `load_stream`. People before that one have their files then.
     """
     people = _find_people(photos)

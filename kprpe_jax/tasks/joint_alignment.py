@@ -206,7 +206,7 @@ def _make_loss(
         }
         strength = config.alignment.strength
         total = recognition_loss
-        if strength:  # at 0 a warp that went wild must not reach the loss as 0 * NaN
+        if strength:  # at 0 a warp that diverged must not reach the loss as 0 * NaN
             total += strength * aligned.total
         return total, ({**own, **others}, metrics)
 

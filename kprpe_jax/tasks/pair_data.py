@@ -243,7 +243,7 @@ def _stored(params: Any, collections: Any, batch: dict, rng: Array, *, train: bo
 
 
 def _origin(config: ConfigDict, name: str) -> dict[str, Any]:
-    """What a data set of features says of their recognizer."""
+    """The recognizer, fingerprint and contract of a data set of features."""
     stored = read_origin(config.data.dir, name)
     names = ("recognizer", "fingerprint", "input_spec")
     return {name: stored[name] for name in names if name in stored}

@@ -53,7 +53,7 @@ def build(config: ConfigDict, mesh: Mesh, open_rows: OpenRows | None = None) -> 
       mesh: holds the class centers.
       open_rows: where rows come from; None: the data sets that the config names.
     Raises: ValueError: an unknown variant, input or backbone; patches that do not fit
-      the number of tokens; pairs that cannot be drawn; no such data set or weights.
+      the number of tokens; pairs that cannot be sampled; no such data set or weights.
     """
     model = make_model(config.model)
     data = pair_data.open_data(config, mesh, open_rows)

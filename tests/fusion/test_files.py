@@ -76,8 +76,8 @@ def test_other_models_refuse_the_state(caface, rng, tmp_path):
     params = {**variables["params"], "centers": variables["params"]["centers"] + 1}
     cases = {
         "it is of": other("weights", tiny_model(), {**variables, "params": params}),
-        "it is of [0-9a-f]+; go on with": other("moved", tiny_model(), variables, "c"),
-        "3 clusters and not 5; go on with the model that began": other(
+        "it is of [0-9a-f]+; continue": other("moved", tiny_model(), variables, "c"),
+        "3 clusters and not 5; continue with the model that began": other(
             "m", more, draw_variables(more, rng)
         ),
         r"state of a model with these sizes, \[\(1, 1\)": other(
