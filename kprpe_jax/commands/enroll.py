@@ -63,7 +63,7 @@ def run(options: argparse.Namespace) -> None:
             batch_size=options.batch_size,
             progress=show_progress,
         )
-        say_skipped(result.skipped)
+        say_skipped(result.skipped.items())
         given = result.added + result.known + len(result.skipped)
         sys.stdout.write(
             f"{count(given, 'photo')}: {result.added} added, {result.known} enrolled "

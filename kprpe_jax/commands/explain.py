@@ -14,6 +14,7 @@ import sys
 from kprpe_jax.commands import options as shared
 from kprpe_jax.commands.galleries import (
     add_ranking,
+    check_output,
     count,
     load_networks,
     make_matcher,
@@ -55,6 +56,7 @@ def run(options: argparse.Namespace) -> None:
     from kprpe_jax.report.match_page import write_match_page
 
     list_photos(options.photos)  # before anything is loaded
+    check_output("--page", options.page)
     with Gallery(options.gallery) as gallery:
         recognizer, detector = load_networks(options)
         queries, skipped = explain(
@@ -71,7 +73,7 @@ def run(options: argparse.Namespace) -> None:
             batch_size=options.batch_size,
             progress=show_progress,
         )
-    say_skipped(skipped)
+    say_skipped(skipped.items())
     if not queries:
         raise RunError(f"none of {count(len(skipped), 'photo')} shows a usable face")
     write_match_page(queries, options.page)

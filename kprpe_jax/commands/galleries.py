@@ -1,8 +1,9 @@
 """What the verbs on faces and galleries share."""
 
 import argparse
+import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 # Those of the thesis, in `matching.patch_weights`, which imports JAX.
@@ -76,6 +77,18 @@ def make_matcher(options: argparse.Namespace, header: Any) -> Any:
     return matcher
 
 
+def check_output(option: str, path: str | None) -> None:
+    """Raise ValueError unless a file can be written there."""
+    if path is None:
+        return
+    folder = os.path.dirname(os.path.abspath(path))
+    if not os.path.isdir(folder) or os.path.isdir(path):
+        raise ValueError(
+            f"{option} {path}: must name a file in a folder that is there; got another "
+            "path; make the folder first."
+        )
+
+
 def show_progress(files: Sequence) -> Iterable:
     """A bar on stderr, if that is a terminal and there is some work."""
     from tqdm import tqdm
@@ -83,9 +96,9 @@ def show_progress(files: Sequence) -> Iterable:
     return tqdm(files, unit=" photos", disable=not sys.stderr.isatty(), delay=2)
 
 
-def say_skipped(skipped: Mapping[str, str]) -> None:
+def say_skipped(skipped: Iterable[tuple[str, str]]) -> None:
     """Say on stderr which photos were left out, and why."""
-    for name, reason in skipped.items():
+    for name, reason in skipped:
         sys.stderr.write(f"skipped: {name}: {reason}\n")
 
 

@@ -115,7 +115,7 @@ def _replace(options: argparse.Namespace, gallery: Any) -> None:
         batch_size=options.batch_size,
         progress=show_progress,
     )
-    say_skipped(result.skipped)
+    say_skipped(result.skipped.items())
     sys.stdout.write(
         f"replaced: {count(before, 'photo')} of {person} by {result.added}, "
         f"{len(result.skipped)} skipped; {count(len(gallery), 'photo')} in all\n"

@@ -19,9 +19,11 @@ from kprpe_jax.commands import options as shared
 from kprpe_jax.commands.galleries import (
     CANDIDATES,
     add_ranking,
+    check_output,
     count,
     load_networks,
     make_matcher,
+    say_skipped,
     show_progress,
 )
 from kprpe_jax.commands.main import RunError
@@ -63,6 +65,7 @@ def run(options: argparse.Namespace) -> None:
     from kprpe_jax.gallery.thresholds import measured_threshold
 
     list_photos(options.photos)  # before anything is loaded
+    check_output("--output", options.output)
     with Gallery(options.gallery) as gallery:
         recognizer, detector = load_networks(options)
         candidates = options.candidates
@@ -74,7 +77,7 @@ def run(options: argparse.Namespace) -> None:
         if threshold is None and not candidates:
             measured = measured_threshold(recognizer.name)
             threshold = measured.threshold if measured else None
-        answers = identify(
+        answers, skipped = identify(
             gallery,
             options.photos,
             recognizer,
@@ -94,16 +97,17 @@ def run(options: argparse.Namespace) -> None:
         text = json.dumps(records, indent=1, ensure_ascii=False)
         pathlib.Path(options.output).write_text(text + "\n", encoding="utf-8")
     sys.stdout.write(_table(answers, options.ranks))
-    skipped = sum(answer.reason is not None for answer in answers)
+    told = {answer.photo for answer in answers if answer.reason is not None}
+    say_skipped((name, why) for name, why in skipped if name not in told)
     known = sum(answer.person is not None for answer in answers)
-    asked = len(answers) - skipped
-    noun = "photo" if options.probe == "photo" else "probe"
+    asked = len(answers) - sum(answer.reason is not None for answer in answers)
+    noun = "face" if options.probe == "photo" else "probe"
     sys.stdout.write(
-        f"{count(asked, 'face')}: {known} identified, {asked - known} unknown; "
-        f"{count(skipped, noun)} skipped\n"
+        f"{count(asked, noun)}: {known} identified, {asked - known} unknown; "
+        f"{count(len(skipped), 'photo')} skipped\n"
     )
     if not asked:
-        raise RunError(f"none of {len(answers)} photos could be answered")
+        raise RunError(f"none of {count(len(skipped), 'photo')} could be answered")
 
 
 def _table(answers: list[Any], ranks: int) -> str:

@@ -76,6 +76,19 @@ class Answer(NamedTuple):
         return record
 
 
+class IdentifyResult(NamedTuple):
+    """What was asked, and what was left out.
+
+    Attributes:
+      answers: one per face that was asked, one per photo or folder without a face.
+      skipped: photos, with their parent folder, and why one, or a face of it, is in no
+        question.
+    """
+
+    answers: list[Answer]
+    skipped: list[tuple[str, str]]
+
+
 def identify(
     gallery: Gallery,
     photos: str | os.PathLike,
@@ -91,7 +104,7 @@ def identify(
     on_error: str = "skip",
     batch_size: int = BATCH,
     progress: Callable[[Sequence], Iterable] = iter,
-) -> list[Answer]:
+) -> IdentifyResult:
     """Say who the people in photos are.
 
     Args:
@@ -110,7 +123,6 @@ def identify(
       on_error: at a photo without a usable face: `fail`, or `skip` it.
       batch_size: photos at once.
       progress: wraps the list of files, as tqdm does.
-    Returns: one answer per face that was asked, one per photo without a face.
     Raises: ValueError: another recognizer's gallery, an empty one, one without the
       patches that are to be compared; more candidates than photos; a photo without a
       face with `fail`.
@@ -125,6 +137,8 @@ def identify(
     rank = make_ranker(gallery, contents, candidates, alpha, matcher)
     options = dict(faces=faces, batch_size=batch_size)
     embedded = embed_photos(progress(files), recognizer, detector, **options)
+    skipped: list[tuple[str, str]] = []
+    embedded = _note_skipped(embedded, skipped, on_error)
     questions = _single(embedded) if probe == "photo" else _fused(embedded)
     answers: list[Answer] = []
     while chunk := list(itertools.islice(questions, batch_size)):
@@ -133,17 +147,12 @@ def identify(
         row = 0
         for answer, features in chunk:
             if features is None:
-                if on_error == "fail":
-                    raise ValueError(
-                        f"identify: {answer.photo}: {answer.reason}; or leave such "
-                        "photos out with --on-error skip"
-                    )
                 answers.append(answer._replace(threshold=threshold))
                 continue
             people = rank_people(contents, ranking, row)
             answers.append(_decide(answer, people, threshold))
             row += 1
-    return answers
+    return IdentifyResult(answers, skipped)
 
 
 def make_ranker(
@@ -220,6 +229,22 @@ def _decide(
     )
 
 
+def _note_skipped(
+    photos: Iterable[EmbeddedPhoto], skipped: list[tuple[str, str]], on_error: str
+) -> Iterator[EmbeddedPhoto]:
+    """The photos as they are; what is left out of them is noted, or refused."""
+    for photo in photos:
+        name, reasons = _shown_name(photo), photo.faces.reasons
+        if reasons and on_error == "fail":
+            raise ValueError(
+                f"identify: {name}: {reasons[0]}; or leave such photos out with "
+                "--on-error skip"
+            )
+        if reasons:
+            skipped.append((name, "; ".join(reasons)))
+        yield photo
+
+
 def _single(
     photos: Iterable[EmbeddedPhoto],
 ) -> Iterator[tuple[Answer, Features | None]]:
@@ -267,9 +292,10 @@ def _shown_name(photo: EmbeddedPhoto) -> str:
 def _pixels(
     photo: EmbeddedPhoto, number: int
 ) -> tuple[float, float, float, float] | None:
-    """Box of a face in pixels; None where the whole photo is the face."""
+    """Box of a face in pixels, cut to the photo; None: the whole photo is the face."""
     box = photo.faces.boxes[number]
     if (box == [0, 0, 1, 1]).all():
         return None
     height, width = photo.faces.photo.shape[:2]
-    return tuple(round(float(x), 1) for x in box * [width, height, width, height])
+    pixels = box.clip(0, 1) * [width, height, width, height]
+    return tuple(round(float(x), 1) for x in pixels)

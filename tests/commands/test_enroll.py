@@ -165,7 +165,7 @@ def test_bad_input(folder, capsys):
 
 
 def test_features_that_are_not_finite(folder, capsys, monkeypatch):
-    def broken(spec):
+    def broken(spec, **options):
         good = tiny_recognizer(spec)
         params = dict(good.variables["params"])
         params["patch"] = {**params["patch"], "bias": np.full(6, np.nan, np.float32)}

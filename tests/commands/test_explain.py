@@ -41,7 +41,7 @@ def answers_of(folder, **options):
     with Gallery(folder / "people.gallery") as gallery:
         recognizer, queries = tiny_recognizer(), folder / "queries"
         options = dict(candidates=6) | options
-        return identify(gallery, queries, recognizer, **options)
+        return identify(gallery, queries, recognizer, **options).answers
 
 
 def test_the_page_says_what_identify_says(folder, capsys):

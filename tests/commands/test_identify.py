@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from kprpe_jax.commands.galleries import WEIGHTINGS
 from kprpe_jax.commands.main import main
@@ -12,6 +13,7 @@ from kprpe_jax.gallery import thresholds
 from kprpe_jax.gallery.gallery import Gallery
 from kprpe_jax.matching import patch_weights
 from tests.commands.run_verb import enroll, fails, on_gallery
+from tests.detection.stand_in import POINTS, bright_photo, stand_in
 from tests.gallery.tiny import PEOPLE, photo, tiny_recognizer
 
 pytestmark = pytest.mark.usefixtures("networks")
@@ -72,7 +74,9 @@ def test_patches_of_candidates_are_compared_again(folder, asked):
     recognizer = tiny_recognizer()
     with Gallery(folder / "people.gallery") as gallery:
         options = dict(candidates=6, alpha=0.7)
-        answers = library.identify(gallery, folder / "queries", recognizer, **options)
+        answers = library.identify(
+            gallery, folder / "queries", recognizer, **options
+        ).answers
     for record, answer in zip(records, answers, strict=True):
         assert record == json.loads(json.dumps(answer.record()))
         for row in answer.ranking:
@@ -87,7 +91,7 @@ def test_a_ranking_has_each_person_once(folder):
     recognizer = tiny_recognizer()
     with Gallery(folder / "people.gallery") as gallery:
         contents = gallery.read()
-        answers = library.identify(gallery, folder / "photos", recognizer)
+        answers = library.identify(gallery, folder / "photos", recognizer).answers
     units = contents.features.embeddings
     units = units / np.linalg.norm(units, axis=1, keepdims=True)
     cosine = units @ units.T
@@ -107,6 +111,7 @@ def test_folders_and_their_faces_are_one_question(folder, capsys):
         for number in (5, 6):
             file = folder / "queries" / name / f"{number}.png"
             file.write_bytes(photo(person, number))
+    (folder / "queries" / "b" / "7.png").write_bytes(b"no photo")
     (folder / "queries" / "0.png").rename(folder / "queries" / "z.png")
     (folder / "queries" / "empty").mkdir()
     (folder / "queries" / "empty" / "x.png").write_bytes(b"no photo")
@@ -118,9 +123,9 @@ def test_folders_and_their_faces_are_one_question(folder, capsys):
     }  # fmt: skip
     assert (found["queries/b"], found["queries/c"]) == ("bob", "cleo")
     assert found["queries/empty"] is None
-    assert (
-        "3 faces: 3 identified, 0 unknown; 1 probe skipped" in capsys.readouterr().out
-    )
+    out, err = capsys.readouterr()
+    assert "3 probes: 3 identified, 0 unknown; 2 photos skipped" in out
+    assert "skipped: b/7.png: decode_rgb" in err
 
 
 def test_nothing_answered_is_a_run_that_failed(folder, capsys):
@@ -128,7 +133,7 @@ def test_nothing_answered_is_a_run_that_failed(folder, capsys):
     bad = folder / "bad.png"
     bad.write_bytes(b"no photo")
     given = on_gallery("identify", folder, f"--photos={bad}")
-    assert "none of 1 photos could be answered" in fails(capsys, *given, status=1)
+    assert "none of 1 photo could be answered" in fails(capsys, *given, status=1)
     given += ["--on-error=fail"]
     assert "bad.png: decode_rgb: the image must be a w" in fails(capsys, *given)
     assert len(ask(folder, "--on-error=fail")) == 3
@@ -160,6 +165,10 @@ def test_bad_input(folder, capsys):
         "alpha must lie in [0, 1]; got 1.5": (query, "--alpha=1.5"),
         "must be a photo, a video or a folder of them": ("--photos=nowhere",),
         "argument --ranks: must be at least 1; got 0": (query, "--ranks=0"),
+        "--output no/a.json: must name a file in a folder that": (
+            query,
+            "--output=no/a.json",
+        ),
         "give one of them": (query, "--weighting=sc", "--matcher=run"),
     }.items():
         error = fails(capsys, *on_gallery("identify", folder, *arguments))
@@ -173,7 +182,7 @@ def test_bad_input(folder, capsys):
 def test_features_made_under_another_contract_are_refused(folder, capsys, monkeypatch):
     enroll(folder)
 
-    def gray(spec):
+    def gray(spec, **options):
         good = tiny_recognizer(spec)
         return good.replace(input_spec=good.input_spec._replace(color="bgr"))
 
@@ -187,3 +196,54 @@ def test_features_made_under_another_contract_are_refused(folder, capsys, monkey
 
 def test_the_weightings_are_those_of_the_library():
     assert set(WEIGHTINGS) <= set(patch_weights.WEIGHTINGS)
+
+
+@pytest.fixture
+def detector(monkeypatch):
+    """`--detector` detects two faces in bright photos; give how to break the second."""
+    options = {}
+    monkeypatch.setattr(
+        "kprpe_jax.recognizers.load_detector", lambda spec, **more: stand_in(**options)
+    )
+    return options
+
+
+def test_every_face_of_a_photo_has_a_record_with_its_box(folder, detector, rng, capsys):
+    photos = folder / "group"
+    photos.mkdir()
+    Image.fromarray(bright_photo(rng, 60, 90)).save(photos / "a.png")
+    Image.fromarray(np.zeros((60, 90, 3), np.uint8)).save(photos / "b.png")
+    (photos / "c.png").write_bytes(b"no photo")
+    found = f"--photos={photos}", "--detector=d"
+    main(on_gallery("enroll", folder, *found, "--on-error=skip"))
+    assert "3 photos: 1 added, 0 enrolled before, 2 skipped" in capsys.readouterr().out
+    first, second, black, broken = ask(
+        folder, "--faces=all", "--detector=d", photos="group"
+    )
+    assert first["photo"] == second["photo"] == "group/a.png"
+    assert first["person"] == "a"
+    assert first["score"] == pytest.approx(1, abs=1e-5)  # the one that is enrolled
+    for record in (first, second):
+        left, top, right, bottom = record["box"]
+        assert 0 <= left < right <= 90
+        assert 0 <= top < bottom <= 60
+    assert first["box"] != second["box"]
+    assert black["reason"] == "no face was detected"
+    assert broken["reason"].startswith("decode_rgb")
+    out = capsys.readouterr().out
+    assert "2 faces: 2 identified, 0 unknown; 2 photos skipped" in out
+
+
+def test_a_face_that_cannot_be_aligned_is_counted(folder, detector, rng, capsys):
+    photos = folder / "group"
+    photos.mkdir()
+    Image.fromarray(bright_photo(rng, 60, 60)).save(photos / "a.png")
+    found = f"--photos={photos}", "--detector=d"
+    main(on_gallery("enroll", folder, *found))
+    detector["points"] = np.full((5, 2), 0.5, np.float32)
+    detector["other"] = POINTS / 4 + 0.35
+    (record,) = ask(folder, "--faces=all", "--detector=d", photos="group")
+    assert record["person"] == "a"
+    out, err = capsys.readouterr()
+    assert "1 face: 1 identified, 0 unknown; 1 photo skipped" in out
+    assert "skipped: group/a.png: the keypoints of its face lie within one pixel" in err

@@ -47,7 +47,7 @@ class TinyNetwork(Network):
         return self.head(patch_map.reshape(len(patch_map), -1))
 
 
-def tiny_recognizer(name="w", *, keypoints=False):
+def tiny_recognizer(name="w", *, keypoints=False, style_maps=()):
     """Weights and fingerprint depend on the name."""
     spec = InputSpec(SIZE, num_keypoints=5 if keypoints else 0)
     module = TinyNetwork(reads_keypoints=keypoints)
@@ -55,7 +55,9 @@ def tiny_recognizer(name="w", *, keypoints=False):
     shapes = jax.eval_shape(module.init, jax.random.key(0), *spec.arguments(*inputs))
     rng = np.random.default_rng(len(name))
     draw = lambda leaf: np.float32(rng.normal(size=leaf.shape))  # noqa: E731
-    return Recognizer(jax.tree.map(draw, shapes), module, spec, "tiny", "for tests")
+    variables = jax.tree.map(draw, shapes)
+    terms = "tiny", "for tests"
+    return Recognizer(variables, module, spec, *terms, tuple(style_maps))
 
 
 @pytest.fixture
