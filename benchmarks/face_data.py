@@ -1,8 +1,8 @@
-"""Face data on one core: drawn, imported, and read by the loader.
+"""Face data on one core: rendered, imported, and read by the loader.
 
     taskset -c 0 python -m benchmarks face_data [--images 10000] [--seconds 60]
 
-Faces are drawn, packed as JPEG into a tar archive, imported from it, and read in random
+Faces are rendered, packed as JPEG into a tar archive, imported, and read in random
 order by `loader.train_batches`: first with the shards dropped from the page cache, from
 the iterator's start on, then until the time is over, with the memory of the process.
 Besides images/s as a clock sees them stand those per second of processor time: other

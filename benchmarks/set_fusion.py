@@ -136,7 +136,7 @@ def largest(method: str, *, limit: int) -> dict[str, int]:
 
 
 def stream(images: int, *, batch: int) -> dict[str, Any]:
-    """Fuse a stream of features, drawn as they are needed.
+    """Fuse a stream of random features, made as they are needed.
 
     Returns: seconds, images_per_s, and the peak memory of the process after each tenth
       of the stream, in MiB.

@@ -4,7 +4,7 @@
 
 `pairs`: TAR at FAR over 15 million pairs of 25,000 templates, as many as IJB-C has.
 `search`: 1:N of 10,000 probes in a gallery of a million, which comes in blocks and is
-never in memory. Embeddings are drawn. Each part runs in a process of its own, whose
+never in memory. Embeddings are random. Each part runs in a process of its own, whose
 highest resident memory is compared with that before the protocol began. Appends to
 benchmarks/results/streaming.jsonl.
 """

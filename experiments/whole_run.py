@@ -30,7 +30,7 @@ def train_to_the_end(config: ConfigDict, workdir: str | os.PathLike) -> None:
     if step < config.steps:
         raise StoppedError(
             f"{os.fspath(workdir)}: stopped after step {step} of {config.steps}; start "
-            "the study again to go on"
+            "the experiment again to continue"
         )
 
 

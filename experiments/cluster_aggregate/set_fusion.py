@@ -96,7 +96,7 @@ def run_one(
 
     Args:
       config: with the method's fields and the seed set.
-      trial: whom to search.
+      trial: probes and gallery.
       output: the run goes to output/runs/NAME-SEED.
       name: of the run.
       seed: its seed.

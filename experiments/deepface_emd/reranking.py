@@ -56,7 +56,7 @@ def run_study(
       photos: the gallery; some of them, altered or not, are the queries.
       recognizer: embeds them.
       output: folder; features and scores go to its `cache`.
-      kinds: what is done to the queries -> how many are drawn, 0 = all.
+      kinds: alteration of the queries -> how many are sampled, 0 = all.
       swept: queries of the sweep of k, 0 = no sweep.
       alone: queries that are compared with the whole gallery by patches, 0 = none.
     Returns: what `report.write` reads.

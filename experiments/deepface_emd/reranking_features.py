@@ -103,7 +103,7 @@ def embed_photos(
     Args:
       photos: N of them.
       recognizer: embeds them.
-      folder: of the cache; features that were not finished are gone on with.
+      folder: of the cache; unfinished features are continued.
       change: what is done to the photos before.
       seed: of the change; what is done to a photo depends on its number alone.
       batch_size: B.

@@ -40,7 +40,7 @@ class Photos(NamedTuple):
 
 
 def read_lfw(archive: str | os.PathLike, points: str | os.PathLike) -> Photos:
-    """All photos of the people of whom there are two or more.
+    """All photos of people with two or more photos.
 
     Args:
       archive: aligned 112 x 112 photos as Name/Name_0001.jpg.
@@ -69,14 +69,14 @@ def read_dataset(
     *,
     identities: tuple[int, int] | None = None,
 ) -> Photos:
-    """Photos of an imported data set, of people of whom there are two or more.
+    """Photos of an imported data set, of people with two or more.
 
     Photos that are not 112 x 112 pixels are aligned by their keypoints.
 
     Args:
       data_dir, name, split: of `store.open_split`.
       identities: (first, last): only labels first .. last - 1; None = all.
-    Raises: ValueError: as `open_split`; nobody with two photos; a photo without
+    Raises: ValueError: as `open_split`; no person with two photos; a photo without
       keypoints.
     """
     source = open_split(data_dir, name, split)

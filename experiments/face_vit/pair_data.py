@@ -98,10 +98,10 @@ def prepare(
         raise ValueError(
             f"pair_matching: unknown queries {unknown[0]!r}; use some of {KINDS}."
         )
-    everybody = embed_images(photos, recognizer, cache / "features_plain")
+    everyone = embed_images(photos, recognizer, cache / "features_plain")
     half = (int(photos.labels.max()) + 1) // 2
     rows = np.flatnonzero(photos.labels >= half)
-    tested, gallery = photos.select(rows), everybody.select(rows)
+    tested, gallery = photos.select(rows), everyone.select(rows)
     gallery = gallery._replace(labels=gallery.labels - half)
     pairs = sample_pairs(gallery.labels, count=num_pairs, seed=0)
     queries = np.random.default_rng(0).permutation(len(rows))[:num_queries]
@@ -124,5 +124,5 @@ def prepare(
         )
         for kind, images in asked.items()
     }
-    train = everybody.select(np.flatnonzero(photos.labels < half))
+    train = everyone.select(np.flatnonzero(photos.labels < half))
     return train, Test(gallery, pairs, queries, firsts, asked, ranked)

@@ -7,7 +7,7 @@
 or, in place of LFW's archive, an imported data set (--dataset synthetic_faces). One
 half of the people trains, the other is verified and searched: C by the CNN's cosine, D
 by the earth mover's distance, and networks over its patches. Features, runs and scores
-stay in OUTPUT: a study that was stopped goes on there.
+stay in OUTPUT: an experiment that was stopped continues there.
 """
 
 import argparse

@@ -117,9 +117,9 @@ def train_network(
 
     Args:
       config: from `network_config`.
-      workdir: of the run, which goes on where it was stopped.
-      train: whom it learns from.
-      test: whom its evaluator verifies.
+      workdir: of the run, which continues where it was stopped.
+      train: images to train on.
+      test: images to verify.
     Returns: the network after the last step.
     Raises: ValueError: as `loop.train`.
     """

@@ -55,7 +55,7 @@ class ArcFaceResNet(Network):
     """Images to embeddings; model C of Face-ViT, 18 layers.
 
     Source: DeepFace-EMD, Sec. 3.2, and the official code. Only the luma of an image is
-    looked at.
+    read.
 
     Attributes:
       stage_sizes: units of the four stages; the stem and the last three halve the map.

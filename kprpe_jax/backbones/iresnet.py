@@ -33,7 +33,7 @@ class PRelu(nn.Module):
 
 
 class SqueezeExcite(nn.Module):
-    """Channels weighted by what their spatial means say (reduction 16)."""
+    """Channels weighted by a gate of their spatial means (reduction 16)."""
 
     dtype: DTypeLike
 

@@ -83,7 +83,7 @@ class SwinGait(nn.Module):
       position: one of POSITIONS; `table` is a bias by offset, which `kprpe` replaces.
       position_options: fields of `WindowKeypointBias`, such as `mesh`, `num_keypoints`
         (17 by default).
-      drop_path_rate: stochastic depth of the last block; drawn per frame.
+      drop_path_rate: stochastic depth of the last block; sampled per frame.
       mask_padding: of `pair_mask`; False for official weights.
       dtype: compute type. Parameters, statistics, logits and outputs are float32.
     """

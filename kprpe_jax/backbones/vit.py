@@ -64,7 +64,7 @@ class ViT(Network):
       width, depth, num_heads, mlp_ratio: of the transformer.
       output_dim: D, size of the embedding.
       position: one of `position.encoding.POSITIONS`. `absolute` learns an embedding per
-        token; `absolute_drawn` is the same network, which draws the keypoints into its
+        token; `absolute_drawn` is the same network with the keypoints rendered into its
         images as discs; the others add a bias on the logits.
       absolute: learned embedding per token in the bias encodings, too, as in the
         official code; `none` never has one.
@@ -125,7 +125,7 @@ class ViT(Network):
 
     @property
     def uses_keypoints(self) -> bool:
-        """Whether keypoints reach the network, as numbers or drawn into the image."""
+        """Whether the network reads keypoints, as numbers or rendered as discs."""
         found = find_encoding(self.position)
         return self.position == "absolute_drawn" or bool(
             found and found.reads_keypoints

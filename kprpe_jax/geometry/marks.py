@@ -1,9 +1,9 @@
-"""Keypoints drawn into images."""
+"""Keypoints rendered into images."""
 
 import jax
 import jax.numpy as jnp
 
-RADIUS = 1.5  # pixels, of the discs that a network sees
+RADIUS = 1.5  # pixels, of the discs
 
 
 def draw_keypoints(

@@ -86,6 +86,6 @@ def _conv(width: int, size: int, stride: int, dtype: DTypeLike, name: str) -> nn
 
 
 def _norm(name: str, x: Array, mask: Array, train: bool) -> Array:
-    """Batch norm whose statistics see valid frames only; mask: bool [B, T]."""
+    """Batch norm with statistics of valid frames only; mask: bool [B, T]."""
     known = jnp.broadcast_to(mask.reshape(-1, 1, 1), x.shape[:3])
     return BatchNorm(name=name)(x, known, train=train).astype(x.dtype)

@@ -8,8 +8,8 @@ from jax import Array
 def random_token_mask(rng: Array, batch: int, tokens: int, mask_ratio: float) -> Array:
     """Hide the same number of random tokens in every sample.
 
-    Hidden tokens are no keys for the others, so the visible ones see what they would
-    see had the hidden ones been cut out, at fixed shapes.
+    Hidden tokens are no keys for the others, so the visible ones get the values that
+    they would get had the hidden ones been cut out, at fixed shapes.
 
     Args:
       rng: key.

@@ -95,14 +95,14 @@ def token_places(plan: Windows) -> np.ndarray:
 
 
 def pair_mask(plan: Windows, *, mask_padding: bool) -> np.ndarray:
-    """Which key may be seen from which query.
+    """Which keys each query may attend to.
 
-    Tokens that only the roll has brought together do not see each other. Padding sees
-    all of its region, so no row is ever empty; what it computes is cut off.
+    Tokens that only the roll has brought together do not attend to each other. Padding
+    attends to all of its region, so no row is empty; its outputs are cut off.
 
     Args:
       mask_padding: padding is no key for the map's tokens; the official networks do
-        let them look at it.
+        let them attend to it.
     Returns: bool [windows, tokens, tokens], query before key.
     """
     places = token_places(plan)

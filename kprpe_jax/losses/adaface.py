@@ -1,4 +1,4 @@
-"""AdaFace's image quality: the norm of an embedding against those seen before.
+"""AdaFace's image quality: the norm of an embedding against running statistics.
 
 Source: AdaFace (Kim et al., CVPR 2022), Eq. 13-15; m, h and t_alpha as in KP-RPE,
 Supp. 2.1. The margin itself is the kind `adaface` of `make_margin`.

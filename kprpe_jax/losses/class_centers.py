@@ -80,7 +80,7 @@ def margin_softmax(
       num_classes: C.
       mesh: with axes data, fsdp and class.
       quality: float32 [B] in [-1, 1], from `image_quality`; for AdaFace only.
-      classes: int32 [R], sharded alike: whose center a row is, -1 = nobody's; among
+      classes: int32 [R], sharded alike: whose center a row is, -1 = none; among
         them every labeled class of the batch (`class_sampling.sample_classes`). None:
         row n is class n.
       probability_floor: 1e-30 as in the official PartialFC, 0 otherwise: the loss of a

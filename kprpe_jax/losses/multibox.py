@@ -138,7 +138,7 @@ def box_overlaps(first: Array, second: Array) -> Array:
 
 
 def hard_negatives(logits: Array, positive: Array) -> Array:
-    """The background anchors that look most like faces.
+    """The background anchors with the highest face scores.
 
     Args:
       logits: [B, A, 2].

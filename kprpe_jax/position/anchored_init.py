@@ -1,8 +1,8 @@
-"""A start for f(P): before anything is learned, heads look at places of the face.
+"""Anchored initialization of f(P): every head starts at a keypoint-anchored location.
 
-f(P) is linear in the keypoints, and that is enough to look somewhere. Keypoints of an
-upright face tell, by least squares, the affine map from a template to this image; where
-it takes a place p of the template is a weighted sum of the keypoints,
+f(P) is linear in the keypoints, which is enough to express a location. The keypoints of
+an image determine, by least squares, the affine map from an upright template to it; the
+image of a location p of the template is a weighted sum of the keypoints,
 
     G(P) = sum_k a_k P_k,    a = [p, 1] pinv([T, 1]),    sum_k a_k = 1
 
@@ -12,9 +12,9 @@ With e = M_j - M_i, a Gaussian of width s around G is, on the logits of any quer
 
 The last term is the same for all keys, so the softmax removes it. The first two are c
 and D'W of Eq. 10, where e is the offset of the bucket d(i, j) and M_i - G is the sum of
-a_k (M_i - P_k); buckets that join several offsets take their mean. So f(P) can be a
-head that finds the left cheek in any pose, and with tables that start at zero it has to
-find that out.
+a_k (M_i - P_k); buckets that join several offsets take their mean. So f(P) can express
+a head that attends to the left cheek in any pose; with zero initialization it must be
+learned.
 """
 
 from collections.abc import Sequence
@@ -28,20 +28,20 @@ from kprpe_jax.position.lookup import BucketSet, num_buckets
 _STEPS = np.array([0.7548776662466927, 0.5698402909980532])
 
 
-def spread_places(count: int) -> np.ndarray:
-    """Points of the unit square, each far from those just before it.
+def spread_locations(count: int) -> np.ndarray:
+    """Spread points over the unit square, each far from those just before it.
 
     Returns: float64 [count, 2] in [0, 1), the first in the center.
     """
     return (0.5 + np.arange(count)[:, None] * _STEPS) % 1
 
 
-def place_weights(template: np.ndarray, places: np.ndarray) -> np.ndarray:
-    """Weights of the keypoints with which a place follows them, affinely.
+def location_weights(template: np.ndarray, locations: np.ndarray) -> np.ndarray:
+    """Weights of the keypoints whose sum is a location that follows them affinely.
 
     Args:
       template: [K, 2], where the keypoints of an upright image are.
-      places: [N, 2], in the template's frame.
+      locations: [N, 2], in the template's frame.
     Returns: float64 [N, K], rows sum to 1.
     Raises: ValueError: fewer than three keypoints, or all on a line.
     """
@@ -49,12 +49,13 @@ def place_weights(template: np.ndarray, places: np.ndarray) -> np.ndarray:
     spread = np.linalg.svd(points - points.mean(0), compute_uv=False)
     if len(template) < 3 or spread[1] <= 1e-3 * spread[0]:
         raise ValueError(
-            "place_weights: the template must have three or more points that are not "
-            f"on a line; got {np.asarray(template).tolist()}; set anchor_width to 0."
+            "location_weights: the template must have three or more points that are "
+            f"not on a line; got {np.asarray(template).tolist()}; set anchor_width to "
+            "0."
         )
-    return np.concatenate([places, np.ones((len(places), 1))], 1) @ np.linalg.pinv(
-        points
-    )
+    return np.concatenate(
+        [locations, np.ones((len(locations), 1))], 1
+    ) @ np.linalg.pinv(points)
 
 
 def anchored_tables(
@@ -64,9 +65,9 @@ def anchored_tables(
     centers: np.ndarray,
     width: float,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """W and c with which every head looks at its own place.
+    """Compute W and c that anchor every head at its own location.
 
-    The places are `spread_places` of the upright image, one for each head of a layer.
+    The locations are `spread_locations` of the upright image, one per head of a layer.
 
     Args:
       template: [K, 2], (x, y) of the keypoints in an upright image, in fractions of it.
@@ -76,7 +77,7 @@ def anchored_tables(
       width: s > 0, standard deviation of the Gaussian, in that unit.
     Returns: float32 [2K, L, H, num_buckets] and [L, H, num_buckets].
     Raises: ValueError: buckets without directions; a width that is not positive; a
-      template as `place_weights`.
+      template as `location_weights`.
     """
     if not width > 0:
         raise ValueError(f"anchored_tables: width must be positive; got {width}.")
@@ -85,7 +86,9 @@ def anchored_tables(
             "anchored_tables: buckets must tell directions apart for a head to have "
             "an anchor; got distances alone; use method product or cross."
         )
-    weights = place_weights(np.asarray(template), spread_places(shape[0] * shape[1]))
+    weights = location_weights(
+        np.asarray(template), spread_locations(shape[0] * shape[1])
+    )
     offsets = centers[None] - centers[:, None]  # [query, key, 2]
     means = [_bucket_means(part, offsets) for part in buckets]
     toward = np.concatenate([mean for mean, _ in means])  # [buckets, 2]

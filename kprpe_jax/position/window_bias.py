@@ -8,8 +8,8 @@ in the image, however the map was padded, rolled and cut. Its bias row is read f
 that is, both are measured in windows: mesh grid and keypoint stand in the window's own
 frame, whose origin, the window's corner, cancels in the difference. A window that a
 shift wraps around the border is two pieces of windows that stick out of the image.
-Tokens of one piece do not see the other, and each piece has its own frame, so a token
-still stands where it is in the image. Padding lies outside the image; its rows change
+Tokens of one piece do not attend to the other, and each piece has its own frame, so a
+token keeps its place in the image. Padding lies outside the image; its rows change
 nothing. A bias of this kind moves with the person: shift image and keypoints by one
 window and every bias moves along; and the linear layer sees numbers of the same size
 in a window whatever the stage.
@@ -197,7 +197,7 @@ class WindowKeypointBias(nn.Module):
 
 
 def fill_missing(keypoints: Array, present: Array | None = None) -> Array:
-    """Put missing keypoints where they say least, so that the bias stays finite.
+    """Put missing keypoints where they change least, so that the bias stays finite.
 
     A missing keypoint goes to the mean of those present in its image; an image without
     any keypoint has all of them in the center.

@@ -17,7 +17,7 @@ _GRAY, _RED = 150, np.array([255, 60, 40], np.uint8)
 
 
 def layout(evals: ConfigDict) -> Layout:
-    """What a study of encodings shows on gait.
+    """Report of an experiment on encodings for gait.
 
     Source: KP-RPE, Table 5; the conditions are ours.
     Args:
@@ -43,7 +43,7 @@ def layout(evals: ConfigDict) -> Layout:
     places |= {s: f"misaligned_{s:g}/rank_1" for s in evals.severities}
     return Layout(
         title="Gait with and without keypoint-relative attention",
-        text="Retrieval of people whom training did not see, in percent, mean ± "
+        text="Retrieval of held-out identities, in percent, mean ± "
         "standard deviation over seeds, of the last checkpoint; from the column "
         "misaligned on rank-1. Misaligned at severity 1: turned by up to 30 degrees, "
         "scaled by 0.75 to 1.25, shifted by 15 % of the side, each sequence by its "
@@ -137,7 +137,7 @@ def plot_window_offsets(
 
 
 def _on_map(bias: np.ndarray, plan: Windows, query: tuple[int, int]) -> np.ndarray:
-    """Offsets [rows, columns] of the query's window; NaN outside, or not to be seen."""
+    """Offsets [rows, columns] of the query's window; NaN outside, or masked."""
     places = token_places(plan)
     window, token = np.argwhere((places == np.array(query)).all(-1))[0]
     keys = places[window]

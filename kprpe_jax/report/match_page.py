@@ -18,7 +18,7 @@ class Candidate(NamedTuple):
 
     Attributes:
       person, photo: who, and which photo of theirs.
-      image: uint8 [H, W, 3], or None where it is not at hand.
+      image: uint8 [H, W, 3], or None where it is missing.
       scores: name -> number, in the order of the columns, larger = more alike.
       first_rank: place by the first stage alone, from 1; None = there was only one.
       flow: float [N, M] >= 0, weight that goes from query patch n to patch m; None
@@ -39,7 +39,7 @@ class Candidate(NamedTuple):
 
 
 class Query(NamedTuple):
-    """A face that was asked for, and the answers.
+    """A queried face and its matches.
 
     Attributes:
       name: of the photo.
@@ -48,7 +48,7 @@ class Query(NamedTuple):
       candidates: best first; may be empty.
       candidate_grid: (rows, columns) of the candidates' patches; None = the same.
       weights: float [N] >= 0, of its patches; None = not shown.
-      note: what else there is to say, such as why there is no answer.
+      note: a remark, such as why there is no match.
     """
 
     name: str

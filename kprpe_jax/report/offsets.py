@@ -1,4 +1,4 @@
-"""Pictures of learned attention offsets B_ij with the keypoints drawn in.
+"""Pictures of learned attention offsets B_ij with the keypoints marked.
 
 Source: KP-RPE, Figs. 12 and 13.
 """

@@ -94,7 +94,7 @@ def faces(severities: Sequence[float]) -> Layout:
     shown = [(f"misaligned_{s:g}/accuracy", f"misaligned, {s:g}") for s in severities]
     return Layout(
         title="Position encodings on faces that lie badly in their images",
-        text="Verification of people whom training did not see: accuracy in percent "
+        text="Verification of held-out identities: accuracy in percent "
         "over ten folds, mean ± standard deviation over seeds, of the last checkpoint. "
         "Misaligned at severity 1: turned by up to 30 degrees, scaled by 0.75 to 1.25, "
         "shifted by 15 % of the side.",

@@ -1,4 +1,4 @@
-"""Tables and plots of a study of set fusion."""
+"""Tables and plots of the experiment `set_fusion`."""
 
 import pathlib
 from collections.abc import Mapping, Sequence

@@ -46,7 +46,7 @@ def write_study_page(
 
     Args:
       examples: shown first, with the truth.
-      pairs: asked for one by one, in an order drawn from the seed.
+      pairs: shown one by one, in an order sampled by the seed.
       path: of the file.
       study: name; answers of another study are not mixed in.
       seed: of the order, such as the participant's number.

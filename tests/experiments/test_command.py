@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import pathlib
 
 import pytest
 
@@ -30,6 +31,12 @@ def test_help_and_options(name, capsys):
     text = capsys.readouterr().out
     assert f"python -m experiments {name}" in text
     assert "_" not in "".join(w for w in text.split() if w.startswith("--"))
+
+
+def test_the_index_names_every_experiment():
+    index = pathlib.Path("experiments/README.md").read_text("utf-8")
+    for name in FOUND:
+        assert f"`{name}" in index, name
 
 
 def test_an_unknown_name(capsys):

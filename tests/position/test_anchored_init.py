@@ -1,10 +1,10 @@
-"""Heads that look at places of the face from the start."""
+"""Heads that start at keypoint-anchored locations."""
 
 import jax
 import numpy as np
 import pytest
 
-from kprpe_jax.position.anchored_init import place_weights, spread_places
+from kprpe_jax.position.anchored_init import location_weights, spread_locations
 from kprpe_jax.position.buckets import patch_centers
 from kprpe_jax.position.encoding import PositionBias, position_bias
 
@@ -16,7 +16,7 @@ FIVE = ((0.3, 0.4), (0.7, 0.4), (0.5, 0.6), (0.35, 0.8), (0.65, 0.8))
 
 
 def attention(module, keypoints):
-    """What the heads look at before training, [L, B or 1, H', N, N]."""
+    """Attention of the heads before training, [L, B or 1, H', N, N]."""
     params = module.init(jax.random.key(0), keypoints)
     tables = module.apply(params, keypoints)
     layers = [tables.layer(n) for n in range(module.num_layers)]
@@ -63,7 +63,7 @@ def test_every_head_is_a_gaussian_around_its_place(position, method, template):
     got = attention(module, keypoints)
     centers = patch_centers(module.grid)
     heads = got.shape[2]
-    places = spread_places(2 * heads)
+    places = spread_locations(2 * heads)
     for row in range(2):
         seen = places_by_hand(template, keypoints[row], places)
         for layer in range(2):
@@ -76,8 +76,8 @@ def test_every_head_is_a_gaussian_around_its_place(position, method, template):
 
 
 def test_places_follow_an_affine_map_of_the_keypoints():
-    places = spread_places(16)
-    weights = place_weights(np.array(FIVE), places)
+    places = spread_locations(16)
+    weights = location_weights(np.array(FIVE), places)
     np.testing.assert_allclose(weights.sum(1), 1, atol=1e-12)
     turn = np.array([[0.8, -0.5], [0.3, 1.1]])
     moved = np.array(FIVE) @ turn.T + [0.1, -0.3]
@@ -85,7 +85,7 @@ def test_places_follow_an_affine_map_of_the_keypoints():
 
 
 def test_places_are_spread():
-    places = spread_places(16)
+    places = spread_locations(16)
     assert (places >= 0).all()
     assert (places < 1).all()
     np.testing.assert_array_equal(places[0], [0.5, 0.5])

@@ -18,7 +18,7 @@ function face(image, size, grid, name) {
     picture.alt = name;
     box.append(picture);
   } else {
-    box.append(make("p", "missing", "photo not at hand"));
+    box.append(make("p", "missing", "photo missing"));
   }
   const cells = make("div", "cells");
   cells.style.gridTemplateColumns = `repeat(${grid[1]}, 1fr)`;
