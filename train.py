@@ -1,28 +1,11 @@
 """Train: python train.py --config configs/digits.py --workdir runs/digits.
 
-Fields of the config are overridden by --config.section.field=value. Several processes
-find each other by themselves under SLURM and on TPU slices, else by --coordinator,
---num_processes and --process_id.
+The same as `kprpe-jax train`; `python train.py --help` tells the options.
 """
 
-from absl import app
+import sys
 
-from kprpe_jax.training import loop
-from kprpe_jax.training.command import (
-    command,
-    parse_flags,
-    read_config,
-    read_workdir,
-)
-from kprpe_jax.training.finite import NonFiniteError
-
-
-def _train(overrides: list[str]) -> None:
-    workdir = read_workdir()
-    loop.train(read_config(overrides), workdir)
-
-
-main = command(_train, failures=(NonFiniteError,))
+from kprpe_jax.commands.main import main
 
 if __name__ == "__main__":
-    app.run(main, flags_parser=parse_flags)
+    main(["train", *sys.argv[1:]])

@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 from kprpe_jax import tasks
 from kprpe_jax.backbones.vit import PRESETS
 from kprpe_jax.configs import kprpe_faces
+from kprpe_jax.configs.base import set_evaluators
 from kprpe_jax.core import mesh as mesh_lib
 from kprpe_jax.training.optimizer import make_optimizer
 from kprpe_jax.training.state import abstract_state
@@ -60,7 +61,7 @@ def make_config(
         config.model.position_options.per_head = False
     config.model.dtype = dtype
     config.data.num_classes, config.loss.sample_rate = identities, sample_rate
-    config.evals.pair_sets = ()
+    set_evaluators(config, {})
     return config
 
 

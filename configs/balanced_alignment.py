@@ -18,7 +18,13 @@ from ml_collections import ConfigDict
 from kprpe_jax.alignment.aligned_backbone import METHODS
 from kprpe_jax.backbones.vit import PRESETS
 from kprpe_jax.configs import lfw, orl
-from kprpe_jax.configs.base import check_argument, make_base, margin_loss_fields
+from kprpe_jax.configs.base import (
+    change_evaluators,
+    check_argument,
+    make_base,
+    margin_loss_fields,
+    set_evaluators,
+)
 from kprpe_jax.data.synthetic.landmarks import KEYPOINTS
 
 # With a spline: "kprpe" in front of a keypoint transformer; "small" and "small_kprpe"
@@ -94,11 +100,10 @@ def get_config(method: str = "tps") -> ConfigDict:
     config.optimizer.clip_norm = 1.0
 
     config.evals = ConfigDict()
-    config.evals.split = "test"
-    config.evals.identities = ()
-    config.evals.pairs = 2000
-    config.evals.severities = (1.0,)
     config.evals.batch_size = 100
+    aligned = dict(type="aligned_recognition", split="test", pairs=2000)
+    misaligned = {**aligned, "severity": 1.0}
+    set_evaluators(config, {"aligned": aligned, "misaligned_1": misaligned})
     config.evals.in_training = ("aligned", "misaligned_1")
     config.evals.every_steps = 500
     config.checkpoint.best_metric = "misaligned_1/rank_1"
@@ -146,6 +151,5 @@ def _read_orl(config: ConfigDict) -> None:
     config.data.num_classes = people.data.num_classes
     config.data.train_identities = people.data.train_identities
     config.alignment.points = (0, 1, 2, 3, 4)
-    for field in ("split", "identities", "pairs"):
-        config.evals[field] = people.evals[field]
+    change_evaluators(config, **orl.HELD_OUT)
     config.checkpoint.every_steps = 500

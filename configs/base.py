@@ -1,10 +1,12 @@
 """Fields that many runs have, with usual values; a config adds its own beside them."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 from ml_collections import ConfigDict
 
 from kprpe_jax.backbones.vit import PRESETS
+from kprpe_jax.evaluation import evaluators
 from kprpe_jax.position.encoding import POSITIONS
 
 
@@ -120,3 +122,47 @@ def margin_loss_fields() -> ConfigDict:
     loss.concentration = 0.333  # adaface
     loss.norm_momentum = 0.01  # adaface
     return loss
+
+
+def verification_evaluators(
+    severities: Sequence[float] = (), alphas: Sequence[float] = (), **fields: Any
+) -> dict[str, dict[str, Any]]:
+    """Evaluators of faces: aligned, misaligned, and with wrong keypoints.
+
+    Args:
+      severities: of `misaligned_S`.
+      alphas: keypoint errors of `aligned_noise` (KP-RPE, Fig. 6) and, on misaligned
+        faces, `noise`; () = neither.
+      fields: further ones of `evaluators.verification`, such as identities and pairs.
+    Returns: entries of `config.evals`.
+    """
+    fields = {"type": "verification", **fields}
+    entries = {"aligned": fields}
+    for severity in severities:
+        entries[numbered("misaligned", severity)] = {**fields, "severity": severity}
+    swapped = {**fields, "severity": 1.0, "keypoints": "swapped"}
+    entries["swapped"] = swapped
+    if alphas:
+        noise = {**fields, "alphas": tuple(alphas)}
+        entries["aligned_noise"] = noise
+        entries["noise"] = {**noise, "severity": 1.0}
+    return entries
+
+
+def numbered(name: str, number: float) -> str:
+    """NAME_0_5 for 0.5: names of fields have no dots."""
+    return f"{name}_{number:g}".replace(".", "_")
+
+
+def set_evaluators(config: ConfigDict, entries: Mapping[str, Mapping]) -> None:
+    """Replace the named evaluators of a config by others."""
+    for name in evaluators.entries(config.evals):
+        del config.evals[name]
+    for name, fields in entries.items():
+        config.evals[name] = ConfigDict(fields)
+
+
+def change_evaluators(config: ConfigDict, **fields: Any) -> None:
+    """Set fields of all named evaluators."""
+    for entry in evaluators.entries(config.evals).values():
+        entry.update(fields)

@@ -5,14 +5,14 @@ sheared and scaled ones.
 
     python train.py --config configs/digits.py --workdir runs/digits
     python train.py --config configs/digits.py:absolute --workdir runs/absolute
-    python eval.py --config configs/digits.py --workdir runs/digits
+    python eval.py --model runs/digits
 
 About a minute and a half a run on two CPU cores; `make demo` compares encodings.
 """
 
 from ml_collections import ConfigDict
 
-from kprpe_jax.configs.base import make_base, vit_fields
+from kprpe_jax.configs.base import make_base, set_evaluators, vit_fields
 from kprpe_jax.data.keypoints import BOX_POINTS
 
 
@@ -26,15 +26,14 @@ def get_config(position: str = "kprpe_multihead") -> ConfigDict:
     config.data.num_classes = 10
     config.data.image_shape = (28, 28, 1)
     config.data.num_keypoints = 5  # in the data; the model may use fewer
-    config.data.affnist_file = ""  # an official .mat file adds an evaluator
 
     config.canvas = ConfigDict()
     config.canvas.size = 40  # pixels
 
     config.backbone = "vit"
     config.model = vit_fields(position)
-    # Every head starts by looking at its own place of the digit's box, where the
-    # encoding can (decision 004).
+    # Anchored initialization, where the encoding can: every head's table starts at a
+    # point of the digit's box (decision 004).
     config.model.position_options.anchor_width = 0.07
     config.model.position_options.anchor_template = BOX_POINTS
 
@@ -53,7 +52,17 @@ def get_config(position: str = "kprpe_multihead") -> ConfigDict:
     config.evals.every_steps = 200
     config.evals.in_training = ("clean", "affine")
     config.evals.batch_size = 128
-    config.evals.repeats = 4  # random distortions of each test row
-    config.evals.severities = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
-    config.evals.alphas = (0.0, 0.02, 0.05, 0.1)
+    upright = dict(type="accuracy", repeats=4)  # random distortions of each test row
+    affine = {**upright, "severity": 1.0}
+    set_evaluators(
+        config,
+        {
+            "clean": upright,
+            "affine": affine,
+            "affine_box": {**affine, "keypoints": "box"},
+            "affine_swapped": {**affine, "keypoints": "swapped"},
+            "sweep": {**upright, "severities": (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5)},
+            "noise": {**affine, "alphas": (0.0, 0.02, 0.05, 0.1)},
+        },
+    )
     return config

@@ -7,6 +7,7 @@ python -m experiments encodings --config configs/faces_demo.py \\
 from ml_collections import ConfigDict
 
 from kprpe_jax.configs import synthetic_faces
+from kprpe_jax.configs.base import set_evaluators, verification_evaluators
 
 
 def get_config(position: str = "kprpe_multihead") -> ConfigDict:
@@ -20,9 +21,15 @@ def get_config(position: str = "kprpe_multihead") -> ConfigDict:
     )
     config.model.position_options.anchor_width = 0.07  # decision 004
     config.optimizer.position_factor = 10.0  # as in short runs on digits, decision 003
-    config.evals.pairs = 2000
-    config.evals.severities = (0.25, 0.5, 0.75, 1.0, 1.5)
-    config.evals.alphas = (0.0, 0.1)
-    config.evals.unaligned = "synthetic_faces"
-    config.evals.alignment_shares = (0.0, 0.5, 1.0)
+    held_out = dict(split="test", pairs=2000)
+    entries = verification_evaluators(
+        (0.25, 0.5, 0.75, 1.0, 1.5), (0.0, 0.1), **held_out
+    )
+    entries["partly_aligned"] = dict(
+        type="partly_aligned",
+        dataset="synthetic_faces",
+        shares=(0.0, 0.5, 1.0),
+        **held_out,
+    )
+    set_evaluators(config, entries)
     return config

@@ -2,7 +2,7 @@
 
     python train.py --config configs/gait.py --workdir runs/gait
     python train.py --config configs/gait.py:table --workdir runs/gait_table
-    python eval.py  --config configs/gait.py --workdir runs/gait
+    python eval.py --model runs/gait
 
 The first start renders the data set into data/synthetic_walkers. Results, and how the
 two compare: docs/gait.md.
@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 from kprpe_jax.backbones.swin_gait import PRESETS
 from kprpe_jax.configs import gait3d
+from kprpe_jax.configs.base import set_evaluators
 
 NUM_TRAINED = 100
 
@@ -55,8 +56,7 @@ def get_config(position: str = "kprpe") -> ConfigDict:
 
     config.evals.every_steps = 150
     config.evals.batch_size = 32
-    config.evals.lengths = (16,)
-    config.evals.severities = (0.25, 0.5)
+    set_evaluators(config, gait3d.gait_evaluators((0.25, 0.5), lengths=(16,)))
     config.checkpoint.every_steps = 150
     config.log.every_steps = 50
     return config

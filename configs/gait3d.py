@@ -15,10 +15,44 @@ the learning rate every 1,000 iterations only. Nobody has run this here: Gait3D 
 out on request.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 from ml_collections import ConfigDict
 
 from kprpe_jax.backbones.swin_gait import POSITIONS
-from kprpe_jax.configs.base import check_argument, make_base
+from kprpe_jax.configs.base import (
+    check_argument,
+    make_base,
+    numbered,
+    set_evaluators,
+)
+
+
+def gait_evaluators(
+    severities: Sequence[float], *, lengths: tuple[int, ...]
+) -> dict[str, dict[str, Any]]:
+    """Evaluators: aligned, misaligned, and with wrong, missing and swapped joints.
+
+    Args:
+      severities: of `misaligned_S`.
+      lengths: frames, to the next of which a sequence is padded.
+    Returns: entries of `config.evals`.
+    """
+    fields = dict(type="gait_search", split="test", lengths=lengths, metric="euclidean")
+    return {
+        "aligned": fields,
+        **{
+            numbered(name, value): {**fields, field: value}
+            for name, field, values in (
+                ("misaligned", "severity", severities),
+                ("noise", "alpha", (0.05, 0.1)),
+                ("missing", "missing", (0.3, 1.0)),
+            )
+            for value in values
+        },
+        "swapped": {**fields, "swapped": True},
+    }
 
 
 def get_config(position: str = "kprpe") -> ConfigDict:
@@ -34,7 +68,7 @@ def get_config(position: str = "kprpe") -> ConfigDict:
     config.data.skip_frames = 4
     config.data.num_workers = 8
 
-    config.augmentation = ConfigDict()  # fields of data.augmentation.spatial.Spatial
+    config.augmentation = ConfigDict()  # fields of augmentation.spatial.Spatial
     config.augmentation.flip_prob = 0.2
     config.augmentation.rotation_prob = 0.2
     config.augmentation.rotation_degrees = 10.0
@@ -79,13 +113,8 @@ def get_config(position: str = "kprpe") -> ConfigDict:
     config.log.every_steps = 100
 
     config.evals = ConfigDict()
-    config.evals.split = "test"
     config.evals.every_steps = 10_000
     config.evals.in_training = ("aligned",)
     config.evals.batch_size = 64  # sequences
-    config.evals.lengths = (64, 128, 256)  # frames, padded to the next
-    config.evals.metric = "euclidean"
-    config.evals.severities = (0.5, 1.0)
-    config.evals.alphas = (0.05, 0.1)
-    config.evals.missing = (0.3, 1.0)
+    set_evaluators(config, gait_evaluators((0.5, 1.0), lengths=(64, 128, 256)))
     return config

@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 
 from kprpe_jax.backbones.vit import PRESETS
 from kprpe_jax.configs import lfw
-from kprpe_jax.configs.base import check_argument
+from kprpe_jax.configs.base import check_argument, set_evaluators
 
 
 class TrainingSet(NamedTuple):
@@ -75,9 +75,11 @@ def get_config(name: str = "webface4m") -> ConfigDict:
     config.optimizer.schedule_unit = "epochs"
     config.optimizer.warmup = 3.0
 
-    config.evals.pairs = 0  # none can be drawn: training sees everybody
-    config.evals.identities = ()
-    config.evals.pair_sets = VERIFICATION
+    # No pairs can be sampled: training sees everybody.
+    official = dict(type="official_pairs")
+    set_evaluators(
+        config, {name: {**official, "dataset": name} for name in VERIFICATION}
+    )
     config.evals.in_training = ("cfp_fp", "agedb_30")
     config.evals.batch_size = 1024
     config.evals.every_steps = config.steps // epochs

@@ -24,14 +24,18 @@ has labeled.
         --name labeled --landmarks LABELS --landmark-units pixel \\
         --landmark-array points150
     python train.py --config configs/landmarks.py:lfw --workdir runs/landmarks_lfw
-    python eval.py --config configs/landmarks.py:lfw --workdir runs/landmarks_lfw \\
-        --checkpoint last --config.data.name=labeled \\
+    python eval.py --model runs/landmarks_lfw@last --config.data.name=labeled \\
         --config.data.image_shape="(150, 150, 3)"
 """
 
 from ml_collections import ConfigDict
 
-from kprpe_jax.configs.base import check_argument, make_base
+from kprpe_jax.configs.base import (
+    change_evaluators,
+    check_argument,
+    make_base,
+    set_evaluators,
+)
 from kprpe_jax.data.synthetic.landmarks import KEYPOINTS
 
 SIZES = ("full", "small", "wider_face", "lfw")
@@ -88,10 +92,14 @@ def get_config(size: str = "full") -> ConfigDict:
     config.optimizer.clip_norm = 1.0
 
     config.evals = ConfigDict()
-    config.evals.split = "test"
     config.evals.batch_size = 128
-    config.evals.min_score = 0.02  # as the official test of RetinaFace
-    config.evals.failure = 0.1  # error above which a face counts as failed
+    set_evaluators(
+        config,
+        {
+            name: dict(type="landmark_errors", predictor=name, split="test")
+            for name in ("mixer", "nms")
+        },
+    )
     config.evals.in_training = ("mixer", "nms")
     config.evals.every_steps = 1000
     config.checkpoint.best_metric = "mixer/nme"
@@ -136,4 +144,4 @@ def _read_photos(
     config.data.five = (0, 1, 2, 3, 4)
     config.data.num_classes = people
     config.data.image_shape = image_shape
-    config.evals.split = "train"
+    change_evaluators(config, split="train")

@@ -12,10 +12,21 @@ python train.py --config configs/lfw.py:rpe --workdir runs/lfw-rpe
 
 from ml_collections import ConfigDict
 
-from kprpe_jax.configs.base import make_base, margin_loss_fields, vit_fields
+from kprpe_jax.configs.base import (
+    make_base,
+    margin_loss_fields,
+    set_evaluators,
+    verification_evaluators,
+    vit_fields,
+)
 from kprpe_jax.geometry.template import FACE_POINTS
 
 NUM_TRAINED = 2166  # of 4,333 people
+HELD_OUT = dict(
+    split="train",  # the import has one; the identities tell them apart
+    identities=(NUM_TRAINED, 2 * NUM_TRAINED + 1),
+    pairs=3000,
+)
 
 
 def get_config(position: str = "kprpe_multihead") -> ConfigDict:
@@ -51,29 +62,9 @@ def get_config(position: str = "kprpe_multihead") -> ConfigDict:
 
     config.evals = ConfigDict()
     config.evals.batch_size = 128
-    config.evals.split = "train"  # the import has one; the people tell them apart
-    config.evals.identities = (NUM_TRAINED, 2 * NUM_TRAINED + 1)
-    config.evals.pairs = 3000
-    config.evals.pairs_of = ""  # a data set whose official pairs are compared instead
-    config.evals.severities = (0.5, 1.0)
-    config.evals.alphas = ()  # errors of the keypoints that are also tried
-    config.evals.pair_sets = ()  # data sets with an official list of pairs
-    # Photos of any size, verified on every step from detection (0) to alignment (1).
-    config.evals.unaligned = ""
-    config.evals.alignment_shares = (0.0, 0.25, 0.5, 0.75, 1.0)
-    # Such as "ijb:ijbc", see `evaluation.face_protocols`; pooling of templates: see
-    # there, too; align: photos of any size are aligned first.
-    config.evals.protocols = ()
-    config.evals.pooling = "norm"
-    config.evals.align = False
-    # Also who is found by altered queries: plain, crop, mask, sunglasses, turn,
-    # adversarial.
-    config.evals.altered = ()
-    # Of a face's embedding and its mirror image's; or concatenate, or none. Altered
-    # queries are embedded alone.
-    config.evals.mirror = "sum"
     config.evals.in_training = ("aligned", "misaligned_1")
     config.evals.every_steps = 500
+    set_evaluators(config, verification_evaluators((0.5, 1.0), **HELD_OUT))
     config.checkpoint.best_metric = "aligned/accuracy"
     config.checkpoint.every_steps = 500
     return config

@@ -1,16 +1,16 @@
 """`configs/lfw.py` with an iResNet: trained, or official weights on LFW's 6,000 pairs.
 
 python train.py --config configs/lfw_iresnet.py --workdir runs/lfw_ir18
-python eval.py --config configs/lfw_iresnet.py --workdir runs/lfw_ir18
+python eval.py --model runs/lfw_ir18
 
 The argument is one of ir18, ir34, ir50, ir101, whose details are CVLFace's, or
 insightface_ir18 and so on. The papers' 100 and 101 layers are the same network. With
 LFW imported as configs/lfw_mobilefacenet.py says, and official WEIGHTS that were
 trained on RGB images,
 
-python eval.py --config configs/lfw_iresnet.py:insightface_ir101 \\
-    --workdir reports/lfw --weights WEIGHTS --evaluators lfw \\
-    --config.evals.pairs=0 --config.evals.pair_sets="('lfw',)"
+kprpe-jax eval --model iresnet_insightface_ir101:WEIGHTS --config lfw \\
+    --config.evals.lfw.type=official_pairs --config.evals.lfw.dataset=lfw \\
+    --evaluators lfw
 """
 
 from ml_collections import ConfigDict

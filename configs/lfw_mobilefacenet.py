@@ -9,13 +9,13 @@ or, step by step,
 
 kprpe-jax import tar --source ARCHIVE --name lfw \\
     --pairs PAIRS --data-dir data
-python eval.py --config configs/lfw_mobilefacenet.py --workdir reports/lfw \\
-    --weights WEIGHTS --evaluators lfw
+kprpe-jax eval --model mobilefacenet:WEIGHTS --config lfw_mobilefacenet
 """
 
 from ml_collections import ConfigDict
 
 from kprpe_jax.configs import lfw
+from kprpe_jax.configs.base import set_evaluators
 
 
 def get_config() -> ConfigDict:
@@ -29,8 +29,10 @@ def get_config() -> ConfigDict:
     config.model.dtype = "float32"
     # The contract of the published weights.
     config.input = ConfigDict(dict(scale=128.0))
-    config.evals.pairs = 0  # no sampled ones
-    config.evals.pair_sets = ("lfw",)
-    config.evals.mirror = "concatenate"  # as those who published the weights do
+    # The mirror images as those who published the weights do.
+    lfw_pairs = dict(type="official_pairs", dataset="lfw", mirror="concatenate")
+    set_evaluators(config, {"lfw": lfw_pairs})
+    config.evals.in_training = ()
+    config.checkpoint.best_metric = ""
     config.evals.batch_size = 64
     return config

@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 
 from kprpe_jax.backbones.vit import PRESETS
 from kprpe_jax.configs import lfw
+from kprpe_jax.configs.base import set_evaluators, verification_evaluators
 
 
 def get_config(position: str = "kprpe_multihead") -> ConfigDict:
@@ -23,7 +24,10 @@ def get_config(position: str = "kprpe_multihead") -> ConfigDict:
     config.optimizer.warmup = 100.0
     config.model.position_options.anchor_width = 0.07  # decision 004
     config.optimizer.position_factor = 10.0  # as in short runs on digits, decision 003
-    config.evals.severities = (0.25, 0.5, 0.75, 1.0, 1.5)
+    set_evaluators(
+        config,
+        verification_evaluators((0.25, 0.5, 0.75, 1.0, 1.5), **lfw.HELD_OUT),
+    )
     config.evals.every_steps = 300
     config.evals.in_training = ("aligned",)
     config.checkpoint.every_steps = 300

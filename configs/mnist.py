@@ -9,6 +9,7 @@ python train.py --config configs/mnist.py:absolute --workdir runs/mnist-absolute
 from ml_collections import ConfigDict
 
 from kprpe_jax.configs import digits
+from kprpe_jax.configs.base import change_evaluators
 
 
 def get_config(position: str = "kprpe_multihead") -> ConfigDict:
@@ -20,5 +21,5 @@ def get_config(position: str = "kprpe_multihead") -> ConfigDict:
     config.optimizer.warmup = 100.0
     config.optimizer.learning_rate = 2e-3
     config.evals.every_steps = 250
-    config.evals.repeats = 1
+    change_evaluators(config, repeats=1)
     return config

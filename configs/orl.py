@@ -15,8 +15,10 @@ python -m experiments encodings --config configs/orl.py \\
 from ml_collections import ConfigDict
 
 from kprpe_jax.configs import lfw_small
+from kprpe_jax.configs.base import change_evaluators
 
 NUM_TRAINED = 30  # of 40 people
+HELD_OUT = dict(split="train", identities=(NUM_TRAINED, 40), pairs=800)
 
 
 def get_config(position: str = "kprpe_multihead") -> ConfigDict:
@@ -26,8 +28,7 @@ def get_config(position: str = "kprpe_multihead") -> ConfigDict:
     config.data.name = "orl_aligned"
     config.data.num_classes = NUM_TRAINED
     config.data.train_identities = (0, NUM_TRAINED)
-    config.evals.identities = (NUM_TRAINED, 40)
-    config.evals.pairs = 800
+    change_evaluators(config, **HELD_OUT)
     config.evals.every_steps = 100
     config.checkpoint.every_steps = 200
     return config

@@ -2,7 +2,7 @@
 
     python train.py --config configs/synthetic_faces.py --workdir runs/synthetic
     python train.py --config configs/synthetic_faces.py:absolute --workdir runs/absolute
-    python eval.py  --config configs/synthetic_faces.py --workdir runs/synthetic
+    python eval.py --model runs/synthetic
 
 The first start renders the data set into data/synthetic_faces, in half a minute. How
 hard it is: docs/data.md.
@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 from kprpe_jax.backbones.vit import PRESETS
 from kprpe_jax.configs import lfw
+from kprpe_jax.configs.base import set_evaluators, verification_evaluators
 
 NUM_TRAINED = 500
 
@@ -44,9 +45,7 @@ def get_config(position: str = "kprpe_multihead") -> ConfigDict:
     config.optimizer.learning_rate = 2e-3
     config.optimizer.warmup = 100.0
 
-    config.evals.split = "test"
-    config.evals.identities = ()
-    config.evals.severities = (1.0,)
+    set_evaluators(config, verification_evaluators((1.0,), split="test", pairs=3000))
     config.evals.every_steps = 300
     config.checkpoint.every_steps = 300
     return config

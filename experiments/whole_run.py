@@ -9,8 +9,8 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from kprpe_jax.commands.main import RunError
-from kprpe_jax.training import config as config_lib
 from kprpe_jax.training import loop
+from kprpe_jax.training import runs as run_lib
 
 # Not `eval.json`, which eval.py writes of the checkpoint that it is asked for.
 RESULTS = "study.json"
@@ -52,7 +52,7 @@ def train_and_measure(
     Raises: StoppedError: as `train_to_the_end`. ValueError: `workdir` holds a run of
       another config; as `loop.train`.
     """
-    config_lib.check_workdir(config, workdir)
+    run_lib.check_workdir(config, workdir)
     finished = workdir / name
     if not finished.exists():
         train_to_the_end(config, workdir)

@@ -383,6 +383,38 @@ NETWORKS["caface_backbone_ir101_tface"] = NETWORKS["iresnet_ir101"]
 NETWORKS["caface_backbone_iresnet100"] = NETWORKS["iresnet_insightface_ir101"]
 
 
+_EVALUATORS = "kprpe_jax.evaluation.evaluators"
+EVALUATORS = {  # what is evaluated -> type of `config.evals.NAME` -> builder
+    "faces": {
+        "verification": f"{_EVALUATORS}.verification:build",
+        "official_pairs": f"{_EVALUATORS}.official_pairs:build",
+        "partly_aligned": f"{_EVALUATORS}.partly_aligned:build",
+        "identification": f"{_EVALUATORS}.identification:build",
+        "ijb": f"{_EVALUATORS}.ijb:build",
+        "tinyface": f"{_EVALUATORS}.tinyface:build",
+        "video": f"{_EVALUATORS}.video:build",
+        "megaface": f"{_EVALUATORS}.megaface:build",
+    },
+    "digits": {
+        "accuracy": f"{_EVALUATORS}.accuracy:build",
+        "affnist": f"{_EVALUATORS}.accuracy:build_affnist",
+    },
+    "aligned faces": {
+        "aligned_recognition": f"{_EVALUATORS}.aligned_recognition:build",
+    },
+    "landmarks": {"landmark_errors": f"{_EVALUATORS}.landmark_errors:build"},
+    "gait": {"gait_search": f"{_EVALUATORS}.gait_search:build"},
+    "image sets": {"growing_probes": "kprpe_jax.tasks.growing_probes:build"},
+    "pairs": {"matched_pairs": "kprpe_jax.tasks.pair_matching:build_evaluator"},
+}
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """Say "the nearest is NAME", for a message about an unknown name."""
+    near = difflib.get_close_matches(str(name), list(names), n=1, cutoff=0.0)
+    return f"the nearest is {near[0]}" if near else "there is none"
+
+
 def network(name: str, kind: str | None = None) -> PublishedNetwork:
     """The published network of a name.
 

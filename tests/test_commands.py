@@ -19,8 +19,8 @@ RUN = {
     "checkpoint.best_metric": "clean/accuracy",
     "evals.every_steps": 3,
     "evals.in_training": ("clean",),
-    "evals.severities": (0.0, 1.0),
-    "evals.alphas": (0.0, 0.1),
+    "evals.sweep.severities": (0.0, 1.0),
+    "evals.noise.alphas": (0.0, 0.1),
 }
 
 
@@ -106,10 +106,7 @@ def test_eval_writes_json_and_a_table(finished, tmp_path):
     workdir, _ = finished
     before = files_of(workdir)
     output = tmp_path / "results.json"
-    done = start(
-        "eval.py", CONFIG, f"--workdir={workdir}", "--checkpoint=last",
-        f"--output={output}", *tiny.arguments(**RUN), devices=1,
-    )  # fmt: skip
+    done = start("eval.py", f"--model={workdir}@last", f"--output={output}", devices=1)
     assert done.returncode == 0, done.stderr
     assert files_of(workdir) == before
     results = json.loads(output.read_text())
@@ -139,8 +136,7 @@ def test_eval_writes_json_and_a_table(finished, tmp_path):
 def test_eval_of_some_evaluators_goes_beside_the_run(finished, tmp_path):
     workdir = tmp_path / "w"
     shutil.copytree(finished[0], workdir)
-    arguments = [CONFIG, f"--workdir={workdir}", *tiny.arguments(**RUN)]
-    done = start("eval.py", *arguments, "--evaluators=affine", "--checkpoint=3")
+    done = start("eval.py", f"--model={workdir}@3", "--evaluators=affine")
     assert done.returncode == 0, done.stderr
     results = json.loads((workdir / "eval.json").read_text())
     assert results.keys() == {"step", "affine/accuracy", "affine/count"}
@@ -188,10 +184,11 @@ def test_every_bad_input_of_train_is_one_sentence_and_writes_nothing(
         for wrong, folder, _ in cases
     ]
     runs += [[CONFIG], [f"--workdir={workdir}"], [CONFIG, f"--workdir={workdir}", "x"]]
-    runs += [["--config=configs/no.py", f"--workdir={workdir}"]]
+    runs += [["--config=configs/digit.py", f"--workdir={workdir}"]]
+    runs += [[CONFIG, f"--wordir={workdir}"]]
     sentences = [sentence for _, _, sentence in cases]
-    sentences += ["needs --workdir", "needs --config", "'x' is not a flag"]
-    sentences += ["no file configs/no.py"]
+    sentences += ["required: --workdir", "required: --config", "unknown option x"]
+    sentences += ["--config configs/digit.py: there is no such file", "did you mean"]
     results = start_many("train", runs)
     for sentence, result in zip(sentences, results, strict=True):
         assert_one_sentence(result, sentence)
@@ -206,29 +203,35 @@ def test_every_bad_input_of_eval_is_one_sentence_and_writes_nothing(finished, tm
     before = files_of(workdir)
     nothing = tmp_path / "nothing"
     cases = [
-        ({"model.depth": 2}, [], workdir, "model.depth is 1 in the run and 2 here"),
+        ({"model.depth": 2}, workdir, "model.depth is 1 in the run and 2 here"),
         (
             # Of the same shapes, but not the same network.
             {"model.activation": "gelu", "model.position_options.scale_bias": True},
-            [],
             workdir,
             "2 fields of the config differ: model.activation is 'relu6' in the run and "
             "'gelu' here; model.position_options.scale_bias is False in the run",
         ),
-        ({"evals.batch_sise": 2}, [], workdir, "the nearest is evals.batch_size"),
-        ({"evals.batch_size": 3}, [], workdir, "3 rows do not divide over 2 devices"),
-        ({"mesh.fsdp": 3}, [], workdir, "does not fit 2 devices"),
-        ({"data.num_classes": 5}, [], workdir, "num_classes is 10 in the run and 5"),
-        ({}, [], nothing, "holds none; train first"),
-        ({}, ["--checkpoint=5"], workdir, "has no '5'; ask for best, last or one of"),
-        ({}, ["--evaluators=clear"], workdir, "unknown evaluator 'clear'; use some of"),
-        ({"checkpoint.best_metric": "clean/loss"}, [], workdir, "was evaluated by"),
-        ({}, [f"--output={nothing}/x.json"], workdir, "x.json lies in no folder"),
+        ({"evals.batch_sise": 2}, workdir, "the nearest is evals.batch_size"),
+        ({"evals.batch_size": 3}, workdir, "3 rows do not divide over 2 devices"),
+        ({"mesh.fsdp": 3}, workdir, "does not fit 2 devices"),
+        ({"data.num_classes": 5}, workdir, "num_classes is 10 in the run and 5"),
+        ({"evals.x.type": "exact"}, workdir, "no type 'exact'; the nearest is"),
+        ({"checkpoint.best_metric": "clean/loss"}, workdir, "was evaluated by"),
+        ({}, nothing, "is no run, whose config could be read; add --config"),
+        ({}, f"{workdir}@5", "has no '5'; ask for best, last or one of"),
     ]
     runs = [
-        [CONFIG, f"--workdir={folder}", *tiny.arguments(**{**RUN, **wrong}), *extra]
-        for wrong, extra, folder, _ in cases
+        [f"--model={spec}", *(f"--config.{k}={v}" for k, v in wrong.items())]
+        for wrong, spec, _ in cases
     ]
+    more = {
+        "--evaluators=clear": "no evaluator 'clear'; use some of",
+        f"--output={nothing}/x.json": "x.json lies in no folder",
+        "--evaluator=clean": "unknown option --evaluator; did you mean --evaluators?",
+        "--config=lfw": "model.image_size must be that of config.data.image_shape",
+    }
+    runs += [[f"--model={workdir}", option] for option in more]
+    cases += [(sentence,) for sentence in more.values()]
     for case, result in zip(cases, start_many("eval", runs), strict=True):
         assert_one_sentence(result, case[-1], nothing)
     # As a process of its own, too: nobody's log around the sentence.

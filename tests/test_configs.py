@@ -9,7 +9,8 @@ import pytest
 from kprpe_jax import registry
 from kprpe_jax.core.mesh import make_mesh
 from kprpe_jax.data.prepare import default_arguments
-from kprpe_jax.tasks.faces import check_unseen
+from kprpe_jax.evaluation import evaluators
+from kprpe_jax.evaluation.evaluators.faces import FaceData
 from kprpe_jax.tasks.networks import make_network
 from kprpe_jax.training.config import load_config
 from kprpe_jax.training.optimizer import make_schedule
@@ -97,16 +98,34 @@ def test_an_unknown_argument_is_refused(path, argument):
 @pytest.mark.parametrize(
     "spec", ["lfw.py", "orl.py", "synthetic_faces.py", "balanced_alignment.py:orl"]
 )
-def test_people_are_verified_whom_training_does_not_see(spec):
+def test_held_out_identities_are_verified(spec):
     config = load_config(f"configs/{spec}")
-    check_unseen(config, config.data.name)
+    data = FaceData.of(config, needs_keypoints=False)
+    for entry in evaluators.entries(config.evals).values():
+        data.check_held_out(data.name, entry.split, entry.get("identities", ()))
 
 
 def test_a_pod_trains_on_everybody():
     config = load_config("configs/kprpe_faces.py")
-    assert (config.evals.pairs, config.evals.identities) == (0, ())
-    with pytest.raises(ValueError, match="whom training does not see"):
-        check_unseen(config, config.data.name)
+    entries = evaluators.entries(config.evals)
+    assert {entry.type for entry in entries.values()} == {"official_pairs"}
+    data = FaceData.of(config, needs_keypoints=True)
+    with pytest.raises(ValueError, match="must be held-out identities of webface4m"):
+        data.check_held_out(data.name, data.train_split, ())
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_evaluator_has_the_fields_of_its_type(path):
+    for name, entry in evaluators.entries(load_config(path.stem).evals).items():
+        build = evaluators.find_type(entry.type, None, name)
+        fields = {field: entry[field] for field in entry if field != "type"}
+        evaluators.check_fields(build, fields, name, entry.type)
+
+
+def test_every_type_of_evaluator_is_there():
+    for types in registry.EVALUATORS.values():
+        for path in types.values():
+            assert callable(registry.resolve(path))
 
 
 def test_drawn_sets_of_one_folder_are_the_same():

@@ -24,8 +24,8 @@ from kprpe_jax.commands.options import add_data_dir
 from kprpe_jax.data import store
 from kprpe_jax.data.prepare import prepare
 from kprpe_jax.data.synthetic.landmarks import KEYPOINTS
-from kprpe_jax.evaluation.aligned_recognition import rank_1
 from kprpe_jax.evaluation.alignment_strength import alignment_nme
+from kprpe_jax.evaluation.evaluators.aligned_recognition import rank_1
 from kprpe_jax.evaluation.misaligned import misalign
 from kprpe_jax.geometry import affine
 from kprpe_jax.geometry import thin_plate_spline as tps

@@ -60,7 +60,7 @@ def warp_faces(config: ConfigDict, workdir: str, *, severity: float) -> Warped:
     devices = mesh.make_mesh(config.mesh)
     task = joint_alignment.build(config, devices)
     state = restore_for_eval(workdir, "last", abstract_state(task, devices), config)
-    source = faces.open_people(config, config.evals.split)
+    source = faces.open_people(config, config.evals.aligned.split)
     rows = source.__getitems__(range(_FACES))
     images = np.stack([row["image"] for row in rows]).astype(np.float32) / 127.5 - 1
     points = np.stack([row["keypoints"] for row in rows])

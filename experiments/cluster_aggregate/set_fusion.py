@@ -34,7 +34,7 @@ from kprpe_jax.data.features import read_features
 from kprpe_jax.fusion.weighted import WeightedFusion
 from kprpe_jax.report import set_fusion as report
 from kprpe_jax.tasks.set_fusion import fusion_variables, make_model
-from kprpe_jax.training import config as config_lib
+from kprpe_jax.training import runs as run_lib
 from kprpe_jax.training.checkpoint import restore_for_eval
 from kprpe_jax.training.state import abstract_state
 
@@ -107,7 +107,7 @@ def run_one(
     title = f"{name.replace(' ', '_')}-{seed}"
     workdir = (runs or output / "runs") / title
     finished = output / "runs" / title / "probes.json"
-    config_lib.check_workdir(config, finished.parent)
+    run_lib.check_workdir(config, finished.parent)
     if not finished.exists():
         if config.fusion.method in UNTRAINED:
             embed_dim = trial.images.features.embeddings.shape[1]
@@ -118,7 +118,7 @@ def run_one(
         found |= {"results": by_metric(trial.run(model, variables)), "more": {}}
         if config.fusion.method == "cluster_aggregate":
             found["more"] = study_batches(trial, model, variables)
-        config_lib.save_config(config, finished.parent)
+        run_lib.save_config(config, finished.parent)
         write_whole(finished, found)
     found = json.loads(finished.read_text())
     asked = found.pop("asked", None)

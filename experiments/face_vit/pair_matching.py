@@ -41,7 +41,8 @@ from kprpe_jax.evaluation.retrieval import count_relevant
 from kprpe_jax.matching.candidates import score_candidates
 from kprpe_jax.report import pair_matching as report
 from kprpe_jax.tasks.pair_matching import verification
-from kprpe_jax.training.config import check_workdir, load_config
+from kprpe_jax.training.config import load_config
+from kprpe_jax.training.runs import check_workdir
 
 ALPHAS = (0.3, 0.7, 1.0)
 

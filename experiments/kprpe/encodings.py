@@ -170,7 +170,7 @@ def run(options: argparse.Namespace) -> None:
     if config.task != "classification":
         evals = config.evals
         layout = gait.layout(evals) if config.task == "gait" else None
-        layout = layout or robustness.faces(evals.severities)
+        layout = layout or robustness.faces(evals)
         sys.stdout.write(robustness.write_report(runs, output, layout))
         return
     text = robustness.write_report(runs, output)

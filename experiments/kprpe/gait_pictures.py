@@ -18,8 +18,8 @@ from experiments import options as shared
 from kprpe_jax import tasks
 from kprpe_jax.core import mesh as mesh_lib
 from kprpe_jax.data.gait import GaitSplit
+from kprpe_jax.evaluation.evaluators.gait_search import make_embedder
 from kprpe_jax.evaluation.gait import part_distances
-from kprpe_jax.evaluation.gait_conditions import make_embedder
 from kprpe_jax.report.contact_sheet import plot_contact_sheet
 from kprpe_jax.report.gait import plot_window_offsets, with_joints
 from kprpe_jax.report.heat_maps import framed
@@ -80,7 +80,7 @@ def draw_searches(
     embed_all = make_embedder(
         task_embed,
         split,
-        lengths=config.evals.lengths,
+        lengths=config.evals.aligned.lengths,
         batch_size=config.evals.batch_size,
     )
     embeddings = embed_all(state.params, state.collections, mesh)
@@ -141,7 +141,7 @@ def run(options: argparse.Namespace) -> None:
     task = tasks.build(config, mesh)
     abstract = abstract_state(task, mesh)
     state = restore_for_eval(options.workdir, "last", abstract, config)
-    split = gait.open_split(config, config.evals.split)
+    split = gait.open_split(config, config.evals.aligned.split)
     model = gait.make_model(config)
     if model.uses_keypoints:
         variables = {"params": state.params, **state.collections}

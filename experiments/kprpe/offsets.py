@@ -19,7 +19,7 @@ from experiments import options as shared
 from kprpe_jax import tasks
 from kprpe_jax.core import mesh as mesh_lib
 from kprpe_jax.data.store import open_split
-from kprpe_jax.evaluation.conditions import Condition
+from kprpe_jax.evaluation.evaluators.accuracy import Condition
 from kprpe_jax.report.offsets import plot_offsets
 from kprpe_jax.tasks import inputs, networks
 from kprpe_jax.training.checkpoint import restore_for_eval

@@ -118,6 +118,17 @@ def add_on_error(parser: argparse._ActionsContainer, default: str = "fail") -> N
     )
 
 
+def add_processes(parser: argparse._ActionsContainer) -> None:
+    """--coordinator, --num-processes, --process-id."""
+    parser.add_argument("--coordinator", metavar="HOST:PORT", help="or auto")
+    parser.add_argument(
+        "--num-processes", metavar="N", type=int, help="processes in all"
+    )
+    parser.add_argument(
+        "--process-id", metavar="N", type=int, help="number of this process, from 0"
+    )
+
+
 def positive(text: str) -> int:
     """A whole number of at least 1."""
     if not text.isdecimal() or int(text) < 1:

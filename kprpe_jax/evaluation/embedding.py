@@ -66,7 +66,7 @@ def embed(
             f"embed: unknown field {min(unknown)!r}; use some of {Features._fields}."
         )
     mesh = make_mesh(dict.fromkeys(AXES, 1) | {"data": -1}) if mesh is None else mesh
-    recognizer = place(recognizer, mesh)
+    recognizer, arguments = place((recognizer, arguments), mesh)
     run = partial(
         _embed_batch, mirror=mirror, fields=tuple(fields), treatment=treatment
     )
@@ -110,13 +110,26 @@ def _embed_batch(
         )
     if mirror == "none" or "embeddings" not in fields:
         return features
+    both = embed_mirrored(recognizer, images, keypoints, mirror=mirror)
+    return features._replace(embeddings=both)
+
+
+def embed_mirrored(
+    recognizer: Recognizer, images: Array, keypoints: Array | None, *, mirror: str
+) -> Array:
+    """Embeddings of faces with their mirror images; compiled by the caller.
+
+    Args:
+      recognizer, images, keypoints: of `Recognizer.embed`.
+      mirror: of `embed`.
+    """
+    plain = recognizer.embed(images, keypoints)
+    if mirror == "none":
+        return plain
     flipped = recognizer.embed(*mirror_faces(images, keypoints))
-    plain = features.embeddings
-    return features._replace(
-        embeddings=plain + flipped
-        if mirror == "sum"
-        else jnp.concatenate([plain, flipped], axis=-1)
-    )
+    if mirror == "sum":
+        return plain + flipped
+    return jnp.concatenate([plain, flipped], axis=-1)
 
 
 def mirror_faces(images: Array, keypoints: Array | None) -> tuple[Array, Array | None]:
@@ -184,27 +197,6 @@ def map_rows(
     return jax.tree.map(
         lambda *part: np.concatenate(part)[: len(rows)], *jax.device_get(parts)
     )
-
-
-# (params, collections, images, keypoints) -> embeddings float32 [B, D]
-Embed = Callable[[Any, Any, Array, Array], Array]
-
-
-def with_mirror(embed: Embed, mirror: str = "sum") -> Embed:
-    """Embed faces together with their mirror images, as `embed` does."""
-    if mirror not in MIRRORS:
-        raise ValueError(f"with_mirror: unknown {mirror!r}; use one of {MIRRORS}.")
-    if mirror == "none":
-        return embed
-
-    def both(params: Any, collections: Any, images: Array, keypoints: Array) -> Array:
-        plain = embed(params, collections, images, keypoints)
-        flipped = embed(params, collections, *mirror_faces(images, keypoints))
-        if mirror == "sum":
-            return plain + flipped
-        return jnp.concatenate([plain, flipped], axis=-1)
-
-    return both
 
 
 @cache

@@ -1,18 +1,12 @@
-"""Verification on a data set with an official list of pairs: LFW, CFP-FP, AgeDB, ..."""
+"""Verification of listed pairs, from their embeddings to all numbers."""
 
-import time
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
 
-from kprpe_jax.core.checks import finite
-from kprpe_jax.data.pair_sets import PairSet
-from kprpe_jax.evaluation.conditions import Evaluator
 from kprpe_jax.evaluation.confidence import Interval, bootstrap_interval
-from kprpe_jax.evaluation.embedding import Embed, map_rows, with_mirror
 from kprpe_jax.evaluation.roc import (
     FARS,
     Roc,
@@ -127,49 +121,3 @@ def summary(result: PairResult) -> dict[str, float]:
         "centered_std": result.centered.std,
         **rates,
     }
-
-
-def pair_evaluator(
-    embed: Embed, pairs: PairSet, *, batch_size: int, mirror: str = "sum"
-) -> Evaluator:
-    """Build the evaluator of a pair set.
-
-    Args:
-      embed: the network.
-      pairs: from `open_pair_set`.
-      batch_size: images of the global batch; the last one is padded.
-      mirror: of `with_mirror`.
-    Returns: function (state, mesh) -> `summary`, the number of pairs and images, and
-      images a second from the files to the embeddings, compilation left out. Where
-      the pairs are of one kind, rates are not defined, and there is their mean
-      similarity instead. It raises ValueError for an embedding that is not finite.
-    """
-    embed = with_mirror(embed, mirror)
-
-    @jax.jit
-    def embed_batch(params, collections, batch):
-        images = batch["image"].astype(np.float32) / 127.5 - 1
-        return embed(params, collections, images, batch["keypoints"])
-
-    def evaluate(state: Any, mesh: Mesh) -> dict[str, float]:
-        options = dict(batch_size=batch_size, mesh=mesh)
-        run = lambda batch, _: embed_batch(state.params, state.collections, batch)  # noqa: E731
-        map_rows(run, pairs.faces.select(np.arange(1)), **options)  # compiles
-        start = time.perf_counter()
-        embeddings = map_rows(run, pairs.faces, **options)
-        seconds = time.perf_counter() - start
-        finite("pair_evaluator", embeddings)
-        sides = embeddings[pairs.first], embeddings[pairs.second]
-        counts = {
-            "pairs": len(pairs.same),
-            "images": len(embeddings),
-            "images_per_second": len(embeddings) / seconds,
-        }
-        if pairs.same.all() or not pairs.same.any():
-            similarity = 1 - np.asarray(pair_distance(*sides)) / 2
-            kind = "genuine" if pairs.same.all() else "impostor"
-            return {f"{kind}_similarity": float(similarity.mean()), **counts}
-        result = verify_pairs(*sides, pairs.same, num_folds=pairs.num_folds)
-        return {**summary(result), **counts}
-
-    return evaluate

@@ -11,7 +11,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from kprpe_jax.layers.windows import Windows, token_places
-from kprpe_jax.report.robustness import Layout
+from kprpe_jax.report.robustness import Layout, numbered_evaluators
 
 _GRAY, _RED = 150, np.array([255, 60, 40], np.uint8)
 
@@ -21,7 +21,7 @@ def layout(evals: ConfigDict) -> Layout:
 
     Source: KP-RPE, Table 5; the conditions are ours.
     Args:
-      evals: a config's section, of which severities, alphas and missing are read.
+      evals: section of a config, whose evaluators are shown.
     """
     columns = [
         ("aligned/rank_1", "rank-1"),
@@ -30,24 +30,25 @@ def layout(evals: ConfigDict) -> Layout:
         ("aligned/map", "mAP"),
         ("aligned/minp", "mINP"),
     ]
+    misaligned = numbered_evaluators(evals, "misaligned", "severity")
+    noise = numbered_evaluators(evals, "noise", "alpha")
+    missing = numbered_evaluators(evals, "missing", "missing")
+    columns += [(f"{n}/rank_1", f"misaligned, {s:g}") for s, n in misaligned.items()]
+    columns += [(f"{n}/rank_1", f"joints off, {a:g}") for a, n in noise.items()]
     columns += [
-        (f"misaligned_{s:g}/rank_1", f"misaligned, {s:g}") for s in evals.severities
+        (f"{name}/rank_1", f"{100 * share:.0f} % of joints missing")
+        for share, name in missing.items()
     ]
-    columns += [(f"noise_{a:g}/rank_1", f"joints off, {a:g}") for a in evals.alphas]
-    columns += [
-        (f"missing_{p:g}/rank_1", f"{100 * p:.0f} % of joints missing")
-        for p in evals.missing
-    ]
-    columns.append(("swapped/rank_1", "another's joints"))
-    places = {0.0: "aligned/rank_1"}
-    places |= {s: f"misaligned_{s:g}/rank_1" for s in evals.severities}
+    columns.append(("swapped/rank_1", "swapped joints"))
+    places = {0.0: "aligned", **misaligned}
+    places = {s: f"{name}/rank_1" for s, name in places.items()}
     return Layout(
         title="Gait with and without keypoint-relative attention",
         text="Retrieval of held-out identities, in percent, mean ± "
         "standard deviation over seeds, of the last checkpoint; from the column "
         "misaligned on rank-1. Misaligned at severity 1: turned by up to 30 degrees, "
-        "scaled by 0.75 to 1.25, shifted by 15 % of the side, each sequence by its "
-        "own draw.",
+        "scaled by 0.75 to 1.25, shifted by 15 % of the side, each sequence by "
+        "itself.",
         columns=columns,
         severity=lambda results: places,
         severity_label="severity of rotation, scale and shift",

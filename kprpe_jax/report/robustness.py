@@ -12,6 +12,9 @@ import matplotlib
 matplotlib.use("Agg")  # files only, on any machine
 import matplotlib.pyplot as plt
 import numpy as np
+from ml_collections import ConfigDict
+
+from kprpe_jax.evaluation.evaluators import entries
 
 
 class Run(NamedTuple):
@@ -61,12 +64,19 @@ def numbered(prefix: str) -> Callable[[dict[str, float]], dict[float, str]]:
     return find
 
 
-def _misaligned(results: dict[str, float]) -> dict[float, str]:
-    found = {0.0: "aligned/accuracy"} if "aligned/accuracy" in results else {}
-    for name in results:
-        evaluator, _, metric = name.partition("/")
-        if evaluator.startswith("misaligned_") and metric == "accuracy":
-            found[float(evaluator.removeprefix("misaligned_"))] = name
+def numbered_evaluators(evals: ConfigDict, prefix: str, field: str) -> dict[float, str]:
+    """Evaluators PREFIX_NUMBER of a config's section, by their number, rising.
+
+    Args:
+      evals: the section.
+      prefix: such as "misaligned".
+      field: of the entries, that holds the number.
+    """
+    found = {
+        entry[field]: name
+        for name, entry in entries(evals).items()
+        if name.startswith(f"{prefix}_") and field in entry
+    }
     return dict(sorted(found.items()))
 
 
@@ -78,7 +88,7 @@ DIGITS = Layout(
         ("clean/accuracy", "translated"),
         ("affine/accuracy", "affine"),
         ("affine_box/accuracy", "affine, upright box"),
-        ("affine_swapped/accuracy", "affine, another's keypoints"),
+        ("affine_swapped/accuracy", "affine, swapped keypoints"),
     ),
     severity=numbered("sweep/"),
     severity_label="severity of rotation, shear and scale (1 = affNIST's ranges)",
@@ -89,9 +99,20 @@ DIGITS = Layout(
 )
 
 
-def faces(severities: Sequence[float]) -> Layout:
-    """The report of face verification at these severities of `misaligned`."""
-    shown = [(f"misaligned_{s:g}/accuracy", f"misaligned, {s:g}") for s in severities]
+def faces(evals: ConfigDict) -> Layout:
+    """The report of face verification, aligned and `misaligned_S`.
+
+    Args:
+      evals: section of a config, whose evaluators are shown.
+    """
+    misaligned = numbered_evaluators(evals, "misaligned", "severity")
+    shown = [(f"{n}/accuracy", f"misaligned, {s:g}") for s, n in misaligned.items()]
+
+    def severity(results: dict[str, float]) -> dict[float, str]:
+        places = {0.0: "aligned", **misaligned}
+        metrics = {s: f"{name}/accuracy" for s, name in places.items()}
+        return {s: metric for s, metric in metrics.items() if metric in results}
+
     return Layout(
         title="Position encodings on faces that lie badly in their images",
         text="Verification of held-out identities: accuracy in percent "
@@ -101,9 +122,9 @@ def faces(severities: Sequence[float]) -> Layout:
         columns=[
             ("aligned/accuracy", "aligned"),
             *shown,
-            ("swapped/accuracy", "misaligned, 1, another's keypoints"),
+            ("swapped/accuracy", "misaligned, 1, swapped keypoints"),
         ],
-        severity=_misaligned,
+        severity=severity,
         severity_label="severity of rotation, scale and shift",
         curves={"aligned_over_steps.png": "aligned/accuracy"},
     )

@@ -3,27 +3,21 @@
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from kprpe_jax.tasks import (
-    classification,
-    face_recognition,
-    gait,
-    joint_alignment,
-    landmarks,
-    pair_matching,
-    recognition,
-    set_fusion,
-)
+from kprpe_jax import registry
 from kprpe_jax.tasks.task import Task
 
-TASKS = {
-    "classification": classification.build,
-    "recognition": recognition.build,
-    "face_recognition": face_recognition.build,
-    "set_fusion": set_fusion.build,
-    "joint_alignment": joint_alignment.build,
-    "landmarks": landmarks.build,
-    "gait": gait.build,
-    "pair_matching": pair_matching.build,
+TASKS = {  # config.task -> builder
+    name: f"kprpe_jax.tasks.{name}:build"
+    for name in (
+        "classification",
+        "recognition",
+        "face_recognition",
+        "set_fusion",
+        "joint_alignment",
+        "landmarks",
+        "gait",
+        "pair_matching",
+    )
 }
 
 
@@ -39,11 +33,10 @@ def build(config: ConfigDict, mesh: Mesh) -> Task:
         raise ValueError(
             f"config.task: unknown task {config.task!r}; use one of {tuple(TASKS)}."
         )
-    for section, field in (("data", "train_identities"), ("evals", "identities")):
-        people = config[section].get(field, ())
-        if len(people) not in (0, 2):
-            raise ValueError(
-                f"config.{section}.{field} must be (first, last), of which the last is "
-                f"left out, or () for all people; got {tuple(people)}."
-            )
-    return TASKS[config.task](config, mesh)
+    trained = config.data.get("train_identities", ())
+    if len(trained) not in (0, 2):
+        raise ValueError(
+            "config.data.train_identities must be (first, last), of which the last is "
+            f"left out, or () for all people; got {tuple(trained)}."
+        )
+    return registry.resolve(TASKS[config.task])(config, mesh)

@@ -19,11 +19,8 @@ from kprpe_jax.augmentation.sequences import move_sequences
 from kprpe_jax.backbones.swin_gait import NUM_JOINTS, SwinGait
 from kprpe_jax.data import order
 from kprpe_jax.data.gait import Clips, GaitSplit, check_clips, open_gait
-from kprpe_jax.evaluation.gait_conditions import (
-    EmbedSequences,
-    make_evaluators,
-    standard_conditions,
-)
+from kprpe_jax.evaluation.evaluators import build_evaluators
+from kprpe_jax.evaluation.evaluators.gait_search import EmbedSequences, GaitData
 from kprpe_jax.losses.triplet import batch_all, batch_hard, part_cross_entropy
 from kprpe_jax.tasks.task import Task, TrainingRows
 from kprpe_jax.weights import import_weights
@@ -53,7 +50,6 @@ def build(config: ConfigDict, mesh: Mesh) -> Task:
         rngs = {"params": params_rng, "dropout": dropout_rng}
         return model.init(rngs, *example, train=True)
 
-    evals = config.evals
     return Task(
         init=init,
         loss=_make_loss(config, model),
@@ -64,18 +60,15 @@ def build(config: ConfigDict, mesh: Mesh) -> Task:
             size=model.image_size,
             needs_joints=model.uses_keypoints,
         ),
-        evaluators=make_evaluators(
-            make_embed(model),
-            open_split(config, evals.split),
-            standard_conditions(
-                evals.severities,
-                evals.alphas,
-                evals.missing,
+        evaluators=build_evaluators(
+            config.evals,
+            "gait",
+            GaitData(
+                make_embed(model),
+                partial(open_split, config),
                 uses_joints=model.uses_keypoints,
+                batch_size=config.evals.batch_size,
             ),
-            lengths=evals.lengths,
-            batch_size=evals.batch_size,
-            metric=evals.metric,
         ),
         import_weights=partial(import_weights, model),
     )

@@ -1,7 +1,7 @@
 """Evaluation of set fusion: growing probes of held-out identities."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -20,37 +20,73 @@ from kprpe_jax.data.features import (
     read_features,
     read_origin,
 )
-from kprpe_jax.evaluation.conditions import Evaluator
+from kprpe_jax.evaluation.evaluators import Evaluator
 from kprpe_jax.evaluation.feature_rows import clean_rows, degraded_rows
 from kprpe_jax.evaluation.probe_sizes import probe_results, sample_probes
 from kprpe_jax.fusion.aggregate import assignment_entropy
 from kprpe_jax.fusion.cluster_aggregate import ClusterAggregate, ImageSets
 from kprpe_jax.tasks.image_sets import SetData, backbone_variables
-from kprpe_jax.tasks.task import eval_sections
 
 
-def evaluators(
-    config: ConfigDict,
-    model: nn.Module,
-    data: SetData,
-    fusion_variables: Callable[[Any], Any],
-) -> dict[str, Evaluator]:
-    """Build the evaluators of the config: growing probes of held-out identities.
+class ProbeData(NamedTuple):
+    """What a run says of its data and its network to every evaluator of probes.
 
-    A section evals.NAME of the type `growing_probes` reads features (a data set that
-    `embed` made), identities ((first, last), () = all), sizes, repeats (probes of each
-    person), batch_images (N') and entropy_sets (largest probes whose mean assignment
-    entropy is computed). Each person's first clean photo is enrolled; degraded copies
-    of the other photos are sampled for the probes, from people with enough of them. A
-    backbone that is trained computes their features anew, from the split `split` of
-    data.name, `copies` of each photo.
-
-    Raises: ValueError: features of another recognizer than training's.
+    Attributes:
+      config: of the run.
+      model: of the fusion.
+      data: of the run.
+      fusion_variables: state -> variables of the model.
     """
-    return {
-        name: _probes(config, section, model, data, fusion_variables)
-        for name, section in eval_sections(config, "growing_probes")
-    }
+
+    config: ConfigDict
+    model: nn.Module
+    data: SetData
+    fusion_variables: Callable[[Any], Any]
+
+
+def build(
+    data: ProbeData,
+    *,
+    features: str,
+    split: str = "train",
+    identities: tuple = (),
+    copies: int = 6,
+    sizes: tuple = (16,),
+    repeats: int = 8,
+    batch_images: int = 256,
+    entropy_sets: int = 64,
+) -> Evaluator:
+    """Build the evaluator `growing_probes`, of held-out identities.
+
+    Each person's first clean photo is enrolled; degraded copies of the other photos are
+    sampled for the probes, from people with enough of them. A backbone that is trained
+    computes their features anew.
+
+    Args:
+      data: of the run.
+      features: a data set that `embed` made.
+      split, copies: where the backbone is trained: of data.name, and of each photo.
+      identities: (first, last); () = all.
+      sizes: images of a probe.
+      repeats: probes of each person.
+      batch_images: N'.
+      entropy_sets: largest probes whose mean assignment entropy is computed.
+    Returns: function (state, mesh) -> {metric: value}.
+    Raises: ValueError, when it is run: features of another recognizer than training's.
+    """
+    evals = ConfigDict(
+        dict(
+            features=features,
+            split=split,
+            identities=identities,
+            copies=copies,
+            sizes=sizes,
+            repeats=repeats,
+            batch_images=batch_images,
+            entropy_sets=entropy_sets,
+        )
+    )
+    return _probes(data.config, evals, data.model, data.data, data.fusion_variables)
 
 
 def _probes(

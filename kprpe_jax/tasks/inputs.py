@@ -7,9 +7,7 @@ from ml_collections import ConfigDict
 
 from kprpe_jax.data.canvas import distort_on_canvas, place_on_canvas
 from kprpe_jax.data.keypoints import box_keypoints, perturb_keypoints
-from kprpe_jax.evaluation.conditions import Condition
-
-COMPUTE_TYPES = ("float32", "bfloat16", "float16")
+from kprpe_jax.evaluation.evaluators.accuracy import Condition
 
 
 def training_inputs(
@@ -47,6 +45,14 @@ def condition_inputs(
       condition: how keypoints are found and perturbed.
     Returns: as `training_inputs`.
     """
+    if not condition.distorted:
+        return place_on_canvas(
+            None,
+            batch["image"],
+            batch["keypoints"],
+            canvas_size=config.canvas.size,
+            mode="center",
+        )
     distort_rng, noise_rng = jax.random.split(rng)
     images, keypoints = distort_on_canvas(
         distort_rng,
@@ -63,23 +69,3 @@ def condition_inputs(
         noise_rng, keypoints, alpha=alpha, noise=condition.noise
     )
     return images, keypoints
-
-
-def ready_inputs(
-    batch: dict[str, Array],
-    rng: Array,
-    severity: Array,
-    alpha: Array,
-    *,
-    condition: Condition,
-    config: ConfigDict,
-) -> tuple[Array, Array]:
-    """Take images that fill the canvas as they are; arguments as `condition_inputs`."""
-    del rng, severity, alpha, condition
-    return place_on_canvas(
-        None,
-        batch["image"],
-        batch["keypoints"],
-        canvas_size=config.canvas.size,
-        mode="center",
-    )

@@ -22,9 +22,9 @@ from kprpe_jax.augmentation.sharded import augment_sharded
 from kprpe_jax.core.input_spec import InputSpec
 from kprpe_jax.data import order
 from kprpe_jax.data.store import open_split
-from kprpe_jax.evaluation.aligned_recognition import make_evaluators
-from kprpe_jax.evaluation.conditions import Evaluator
-from kprpe_jax.evaluation.pairs import sample_pairs
+from kprpe_jax.evaluation.evaluators import Evaluator, build_evaluators
+from kprpe_jax.evaluation.evaluators.aligned_recognition import AlignedData, Forward
+from kprpe_jax.evaluation.evaluators.faces import FaceData
 from kprpe_jax.losses.alignment import alignment_loss
 from kprpe_jax.tasks import faces, networks, recognition
 from kprpe_jax.tasks.task import Task, TrainingRows
@@ -234,20 +234,17 @@ def _augmentation(config: ConfigDict, mesh: Mesh) -> Callable[..., tuple[Array, 
 def _open_training(config: ConfigDict, needs: bool, seed: int) -> TrainingRows:
     data = config.data
     source = faces.open_people(
-        config, data.train_split, data.train_identities, needs=needs
+        config, data.train_split, data.train_identities, needs_keypoints=needs
     )
     return TrainingRows(source, order.shuffled(len(source), seed=seed))
 
 
-def _evaluators(forward, config: ConfigDict, needs: bool) -> dict[str, Evaluator]:
-    """Those of `aligned_recognition` on held-out identities."""
-    evals = config.evals
-    source = faces.open_unseen(config, needs=needs)
-    return make_evaluators(
-        forward,
-        source,
-        sample_pairs(source.labels(), count=evals.pairs, seed=0),
-        evals.severities,
-        eyes=tuple(config.alignment.points[:2]),
-        batch_size=evals.batch_size,
+def _evaluators(
+    forward: Forward, config: ConfigDict, needs_keypoints: bool
+) -> dict[str, Evaluator]:
+    """The evaluators of `config.evals`, of `aligned_recognition`."""
+    data = FaceData.of(config, needs_keypoints=needs_keypoints)
+    eyes = tuple(config.alignment.points[:2])
+    return build_evaluators(
+        config.evals, "aligned faces", AlignedData(forward, data, eyes)
     )

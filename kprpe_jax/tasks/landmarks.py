@@ -17,19 +17,14 @@ from ml_collections import ConfigDict
 from kprpe_jax.alignment.crops import Crops, crop_faces, keypoint_boxes
 from kprpe_jax.augmentation.recipe import make_recipe
 from kprpe_jax.augmentation.sharded import augment_sharded
-from kprpe_jax.core.mesh import put_batch, replicated
+from kprpe_jax.core.input_spec import to_unit_range
 from kprpe_jax.data import order
-from kprpe_jax.data.loader import eval_batches
 from kprpe_jax.detection.detections import decode_detections, largest_face
 from kprpe_jax.detection.differentiable_aligner import DifferentiableAligner, OneFace
 from kprpe_jax.detection.priors import CENTER_VARIANCE, Anchors, make_priors
 from kprpe_jax.detection.retinaface import Heads
-from kprpe_jax.evaluation.conditions import Evaluator
-from kprpe_jax.evaluation.landmarks import (
-    box_size,
-    normalized_errors,
-    summarize_errors,
-)
+from kprpe_jax.evaluation.evaluators import Evaluator, build_evaluators
+from kprpe_jax.evaluation.evaluators.landmark_errors import LandmarkData
 from kprpe_jax.losses.multibox import Targets, multibox_loss, smooth_l1
 from kprpe_jax.tasks import faces
 from kprpe_jax.tasks.task import Task, TrainingRows
@@ -169,50 +164,28 @@ def _open_training(config: ConfigDict, seed: int) -> TrainingRows:
 
 
 def _evaluators(forward, model, config: ConfigDict) -> dict[str, Evaluator]:
-    """Errors on the test split: `mixer` (Eq. 15) and `nms`, of the best anchor instead.
-
-    Crops are by the labeled box, without jitter; errors are divided by its size.
-    """
-    evals, source = config.evals, faces.open_people(config, config.evals.split)
+    """The evaluators of `config.evals`."""
     keep = np.array(config.data.five)
 
-    @jax.jit
-    def run(params, collections, batch):
-        images = batch["image"].astype(jnp.float32) / 127.5 - 1
+    @partial(jax.jit, static_argnames="min_score")
+    def predict(params, collections, batch, *, min_score):
         points = with_frame(config.crop.box, batch["keypoints"])
         crops = crop_faces(
-            images,
+            to_unit_range(batch["image"]),
             batch["keypoints"],
             boxes=face_boxes(config.crop.box, points),
             size=model.input_size,
             padding=config.crop.padding,
         )
         face, heads = forward(params, collections, crops.images)
-        mixed = face.keypoints, face.score > evals.min_score
-        best = best_anchor(heads, model, min_score=evals.min_score)
+        mixed = face.keypoints, face.score > min_score
+        best = best_anchor(heads, model, min_score=min_score)
         return {"mixer": mixed, "nms": best}, crops.keypoints[:, keep], crops.boxes
 
-    def evaluate(which: str, state: Any, mesh: Mesh) -> dict[str, float]:
-        gather = jax.jit(lambda x: x, out_shardings=replicated(mesh))
-        batches = eval_batches(
-            source,
-            batch_size=evals.batch_size,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
-        )
-        parts = []
-        for batch in batches:
-            args = state.params, state.collections, put_batch(batch, mesh)
-            results, points, boxes = gather(run(*args))
-            parts.append((*results[which], points, boxes))
-        predicted, found, points, boxes = (
-            np.concatenate(part)[: len(source)]
-            for part in zip(*jax.device_get(parts), strict=True)
-        )
-        errors = normalized_errors(predicted, points, box_size(boxes), found=found)
-        return summarize_errors(errors, failure=evals.failure)
-
-    return {name: partial(evaluate, name) for name in ("mixer", "nms")}
+    data = LandmarkData(
+        predict, partial(faces.open_people, config), batch_size=config.evals.batch_size
+    )
+    return build_evaluators(config.evals, "landmarks", data)
 
 
 def best_anchor(

@@ -5,7 +5,7 @@ Source: Face-ViT, Sec. 4.2 to 4.4.
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -17,8 +17,8 @@ from ml_collections import ConfigDict
 
 from kprpe_jax.backbones.recognizer import Recognizer
 from kprpe_jax.core.unit import unit
-from kprpe_jax.evaluation.conditions import Evaluator
 from kprpe_jax.evaluation.embedding import map_rows
+from kprpe_jax.evaluation.evaluators import Evaluator, build_evaluators
 from kprpe_jax.evaluation.roc import (
     area_under_curve,
     resolved_rates,
@@ -39,7 +39,7 @@ from kprpe_jax.matching.two_image import (
 from kprpe_jax.tasks import pair_data
 from kprpe_jax.tasks.pair_data import BACKBONE, OpenRows, PairData
 from kprpe_jax.tasks.recognition import SHARDING_RULES, num_centers
-from kprpe_jax.tasks.task import Task, eval_sections
+from kprpe_jax.tasks.task import Task
 from kprpe_jax.weights import face_vit
 
 VARIANTS = ("one_image", "same_or_not", "two_linear")  # V and H1, H2, H2L
@@ -62,10 +62,9 @@ def build(config: ConfigDict, mesh: Mesh, open_rows: OpenRows | None = None) -> 
         loss=make_loss(config, mesh, model, data),
         open_training=data.open_training,
         check_batch=data.check_batch,
-        evaluators={
-            name: pair_evaluator(config, section, model, data, open_rows)
-            for name, section in eval_sections(config, "matched_pairs")
-        },
+        evaluators=build_evaluators(
+            config.evals, "pairs", MatchedPairs(config, model, data, open_rows)
+        ),
         sharding_rules=SHARDING_RULES,
         import_weights=partial(import_weights, config, model),
         origin=data.origin,
@@ -205,23 +204,44 @@ def transformer_variables(params: Any, collections: Any) -> dict[str, Any]:
     return {"params": params["transformer"], **own}
 
 
-def pair_evaluator(
-    config: ConfigDict,
-    evals: ConfigDict,
-    model: nn.Module,
-    data: PairData,
-    open_rows: OpenRows | None = None,
+class MatchedPairs(NamedTuple):
+    """What a run says of its data and its network to every evaluator of pairs.
+
+    Attributes:
+      config: of the run.
+      model, data: of the run.
+      open_rows: of `build`.
+    """
+
+    config: ConfigDict
+    model: nn.Module
+    data: PairData
+    open_rows: OpenRows | None = None
+
+
+def build_evaluator(
+    run: MatchedPairs,
+    *,
+    dataset: str = "",
+    split: str = "clean",
+    identities: tuple = (),
+    count: int = 1000,
 ) -> Evaluator:
-    """Build an evaluator: verification of pairs of held-out identities.
+    """Build the evaluator `matched_pairs`, of held-out identities.
 
     Args:
-      config: reads evals.batch_size.
-      evals: of `pair_data.open_pairs`.
-      model, data: of the run.
-      open_rows: as `build`.
+      run: its data and its network.
+      dataset: "" = that of training.
+      split: of the data set.
+      identities: (first, last); () = all.
+      count: of the sampled pairs.
     Returns: function (state, mesh) -> `verification`; where the rows have embeddings,
       also their `cosine_accuracy` on the same pairs.
+    Raises: ValueError: as `pair_data.open_pairs`.
     """
+    config, model, data, open_rows = run
+    fields = dict(dataset=dataset, split=split, identities=identities, count=count)
+    evals = ConfigDict(fields)
     tested, genuine = pair_data.open_pairs(config, evals, data.origin, open_rows)
 
     @jax.jit

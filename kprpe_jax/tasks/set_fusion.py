@@ -17,6 +17,7 @@ from ml_collections import ConfigDict
 
 from kprpe_jax import registry
 from kprpe_jax.core.features import Features
+from kprpe_jax.evaluation.evaluators import build_evaluators
 from kprpe_jax.fusion.cluster_aggregate import VARIANTS, ClusterAggregate, ImageSets
 from kprpe_jax.fusion.weighted import WeightedFusion
 from kprpe_jax.losses.set_fusion import permutation_loss, template_loss
@@ -55,7 +56,11 @@ def build(config: ConfigDict, mesh: Mesh) -> Task:
         loss=make_loss(config, model, centers, data.features_of),
         open_training=data.open_training,
         check_batch=data.check_batch,
-        evaluators=growing_probes.evaluators(config, model, data, fusion_variables),
+        evaluators=build_evaluators(
+            config.evals,
+            "image sets",
+            growing_probes.ProbeData(config, model, data, fusion_variables),
+        ),
         origin=data.origin,
     )
 

@@ -6,7 +6,9 @@ from typing import Any, NamedTuple
 
 import grain
 from jax.sharding import Mesh, PartitionSpec
-from ml_collections import ConfigDict
+
+from kprpe_jax.backbones.recognizer import Recognizer
+from kprpe_jax.evaluation.evaluators import Evaluator
 
 
 class TrainingRows(NamedTuple):
@@ -31,7 +33,9 @@ class Task(NamedTuple):
       open_training: seed -> TrainingRows.
       check_batch: host batch -> None; raises ValueError, one sentence, for rows that
         the loss cannot take.
-      evaluators: name -> (state, mesh) -> {metric: float}.
+      evaluators: name -> (recognizer, mesh) -> {metric: float}, of `config.evals`;
+        where the task has no `recognizer`, they take the state instead.
+      recognizer: state -> the Recognizer that it holds; None = no recognizer.
       sharding_rules: (regex over the parameter's path, PartitionSpec), first match
         wins; parameters that match none follow the mesh's default.
       sample_classes: (batch, rng) -> ClassSample: the class centers that a step updates
@@ -47,41 +51,28 @@ class Task(NamedTuple):
     loss: Callable[..., Any]
     open_training: Callable[[int], TrainingRows]
     check_batch: Callable[[dict], None]
-    evaluators: dict[str, Callable[..., dict[str, float]]]
+    evaluators: dict[str, Evaluator]
     sharding_rules: tuple[tuple[str, PartitionSpec], ...] = ()
     sample_classes: Callable[..., Any] | None = None
     import_weights: Callable[[str], dict[str, Any]] | None = None
     origin: Mapping[str, Any] = MappingProxyType({})
-
-
-def eval_sections(config: ConfigDict, *types: str) -> list[tuple[str, ConfigDict]]:
-    """The config's evaluators: names and sections evals.NAME.
-
-    Args:
-      config: of the run.
-      types: those that the task has.
-    Raises: ValueError: a section of another type.
-    """
-    found = [
-        (name, section)
-        for name, section in config.evals.items()
-        if isinstance(section, ConfigDict)
-    ]
-    for name, section in found:
-        if section.get("type") not in types:
-            raise ValueError(
-                f"config.evals.{name}.type must be one of {', '.join(types)}; got "
-                f"{section.get('type')!r}"
-            )
-    return found
+    recognizer: Callable[[Any], Recognizer] | None = None
 
 
 def run_evaluators(
     task: Task, names: Iterable[str], state: Any, mesh: Mesh
 ) -> dict[str, float]:
     """Run some of a task's evaluators; returns {"evaluator/metric": value}."""
+    subject = task.recognizer(state) if task.recognizer else state
+    return evaluate_all({name: task.evaluators[name] for name in names}, subject, mesh)
+
+
+def evaluate_all(
+    evaluators: Mapping[str, Evaluator], subject: Any, mesh: Mesh
+) -> dict[str, float]:
+    """Run evaluators on a recognizer (or a state): {"evaluator/metric": value}."""
     return {
         f"{name}/{metric}": value
-        for name in names
-        for metric, value in task.evaluators[name](state, mesh).items()
+        for name, evaluate in evaluators.items()
+        for metric, value in evaluate(subject, mesh).items()
     }

@@ -19,7 +19,7 @@ from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 from orbax.checkpoint import checkpoint_managers as policies
 
-from kprpe_jax.training.config import network_changes
+from kprpe_jax.training.runs import network_changes
 from kprpe_jax.training.sharding import flatten_with_paths
 from kprpe_jax.training.state import TrainState
 

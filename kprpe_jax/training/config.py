@@ -1,64 +1,18 @@
-"""Read a config file, override its fields, and keep it beside the run.
-
-A config is a plain ml_collections file with `get_config(arg=None)`. `train.py` and
-`eval.py` read the command line through `split_overrides` rather than through
-`ml_collections.config_flags`, whose errors reach the user as tracebacks.
-"""
+"""Read a config by name or path, override its fields, and check them."""
 
 import ast
 import difflib
-import importlib.metadata
 import importlib.util
 import inspect
-import json
 import os
 import pathlib
-import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import jax
 from ml_collections import ConfigDict
 
-import kprpe_jax
-
-# Between two starts of one run these may change: they say where and how fast the run
-# goes, not what it computes. (But for PartialFC, loss.sample_rate below 1: another size
-# of mesh.class draws other class centers.)
-MAY_CHANGE = (
-    "checkpoint",
-    "data.dir",
-    "data.num_threads",
-    "data.num_workers",
-    "log",
-    "mesh",
-)
-
-# What a run's network computes, beyond the shapes of its arrays: an evaluation must say
-# the same. (Class centers are padded: their shape does not tell how many there are.)
-NETWORK = (
-    "task",
-    "backbone",
-    "backbone_weights",
-    "backbone_style_maps",
-    "train_backbone",
-    "model",
-    "fusion",
-    "alignment",
-    "canvas",
-    "data.num_classes",
-)
-# Values of these that compute the same, but for rounding; None: any, as the checkpoint
-# holds the weights, wherever they came from or began.
-SAME_NETWORK = {
-    "model.attention": ("xla", "pallas"),
-    "model.dtype": ("float32", "bfloat16"),
-    "model.remat": (False, True),
-    "model.position_options.factorized": (False, True),
-    "model.position_options.anchor_width": None,
-    "model.position_options.anchor_template": None,
-    "backbone_weights": None,
-}
+import kprpe_jax.configs
+from kprpe_jax.evaluation import evaluators
 
 # What the training loop reads, whatever the task; a task checks its own sections.
 FIELDS = {
@@ -106,36 +60,53 @@ POSITIVE = (
     "evals.every_steps",
     "evals.batch_size",
 )
-_ABSENT = "absent"
-
-
-def split_overrides(argv: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Take the `--config.field=value` arguments out of a command line.
-
-    Returns: the other arguments, in order; the overrides as "field=value".
-    """
-    others, overrides = [], []
-    for argument in argv:
-        name = argument.lstrip("-")
-        if argument.startswith("-") and name.startswith("config."):
-            overrides.append(name.removeprefix("config."))
-        else:
-            others.append(argument)
-    return others, overrides
 
 
 def load_config(spec: str, overrides: Sequence[str] = ()) -> ConfigDict:
-    """Read a config file, override fields, lock it and check the training's fields.
+    """Read a config, override fields, lock it and check the training's fields.
 
     Args:
-      spec: "path.py" or "path.py:arg"; `arg` is handed to `get_config`.
-      overrides: "section.field=value", read as the field's own type; the later wins.
+      spec: a path or the name of one of `kprpe_jax.configs`, "digits"; in both cases
+        with ":ARG", which is handed to `get_config`, or without.
+      overrides: of `override_config`.
     Returns: the locked config.
-    Raises: ValueError: no such file, no `get_config`, an unknown field (the nearest
-      known one is named), a value of another type, or a field out of its range.
+    Raises: ValueError: no such config, no `get_config`; as `override_config`.
     """
     path, _, arg = spec.partition(":")
-    config = _run_config_file(path, arg)
+    return override_config(_run_config_file(find_config(path), arg), overrides)
+
+
+def find_config(name: str) -> str:
+    """The file of a config: a path, or a name such as "digits".
+
+    Raises: ValueError: neither; the nearest name is told.
+    """
+    if os.path.isfile(name):
+        return name
+    (folder,) = kprpe_jax.configs.__path__
+    named = {file.stem: file for file in pathlib.Path(folder).glob("[!_]*.py")}
+    if name in named:
+        return str(named[name])
+    wanted = pathlib.PurePath(name).stem
+    near = difflib.get_close_matches(wanted, named, n=1, cutoff=0.0)
+    raise ValueError(
+        f"--config {name}: there is no such file, and no config of that name; give a "
+        f"path.py[:arg], or a name, of which the nearest is {near[0]}"
+    )
+
+
+def override_config(config: ConfigDict, overrides: Sequence[str]) -> ConfigDict:
+    """Override fields of a config, lock it and check the training's fields.
+
+    Args:
+      config: changed in place.
+      overrides: "section.field=value", read as the field's own type; the later wins.
+        An evaluator may be given fields of its type that the config leaves out, and a
+        new evaluator begins with its type: "evals.NAME.type=official_pairs".
+    Returns: the locked config.
+    Raises: ValueError: an unknown field (the nearest known one is named), a value of
+      another type, or a field out of its range.
+    """
     for override in overrides:
         field, equals, text = override.partition("=")
         if not equals:
@@ -186,77 +157,7 @@ def flatten(config: ConfigDict) -> dict[str, Any]:
     return dict(walk(config, ""))
 
 
-def check_workdir(config: ConfigDict, workdir: str | os.PathLike) -> list[str]:
-    """Compare `config` with the one that `workdir` holds, if any; write nothing.
-
-    Returns: one "field: old -> new" for each field that changed and may change.
-    Raises: ValueError: the folder is a file, or holds a run of another config (the
-      first differing field is named with both values).
-    """
-    workdir = pathlib.Path(workdir)
-    if workdir.exists() and not workdir.is_dir():
-        raise ValueError(f"workdir: {workdir} is a file; name a folder")
-    path = workdir / "config.json"
-    if not path.exists():
-        return []
-    stored = _flatten_json(_read_json(path))
-    wanted = _flatten_json(_to_json(config))
-    changes = []
-    for field in sorted(stored.keys() | wanted.keys()):
-        old, new = stored.get(field, _ABSENT), wanted.get(field, _ABSENT)
-        if old == new:
-            continue
-        if not _is_in(field, MAY_CHANGE):
-            raise ValueError(
-                f"workdir: {workdir} holds a run whose {field} is {old!r} while this "
-                f"config has {new!r}; take another --workdir (of a study: "
-                "--output), or the run's own config "
-                f"(only {', '.join(MAY_CHANGE)} may change between restarts)"
-            )
-        changes.append(f"{field}: {old!r} -> {new!r}")
-    return changes
-
-
-def network_changes(stored: Mapping[str, Any], config: ConfigDict) -> list[str]:
-    """Compare the network of a run's config, as JSON gives it, with that of another.
-
-    Returns: "field is OLD in the run and NEW here" for each field of NETWORK that
-      differs.
-    """
-    stored, wanted = _flatten_json(stored), _flatten_json(_to_json(config))
-    changes = []
-    for field in sorted(stored.keys() | wanted.keys()):
-        old, new = stored.get(field, _ABSENT), wanted.get(field, _ABSENT)
-        if old == new or not _is_in(field, NETWORK):
-            continue
-        same = SAME_NETWORK.get(field, ())
-        if same is None or (old in same and new in same):
-            continue
-        changes.append(f"{field} is {old!r} in the run and {new!r} here")
-    return changes
-
-
-def save_config(config: ConfigDict, workdir: str | os.PathLike) -> None:
-    """Write config.json and versions.json into `workdir`, each in one move."""
-    workdir = pathlib.Path(workdir)
-    workdir.mkdir(parents=True, exist_ok=True)
-    _write_json(workdir / "config.json", _to_json(config))
-    _write_json(workdir / "versions.json", versions())
-
-
-def versions() -> dict[str, str]:
-    """Name the versions that a result depends on, and the kind of device."""
-    packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint")
-    found = {name: importlib.metadata.version(name) for name in packages}
-    found["python"] = platform.python_version()
-    found["kprpe_jax"] = kprpe_jax.__version__
-    found["device_kind"] = jax.devices()[0].device_kind
-    return found
-
-
 def _run_config_file(path: str, arg: str) -> ConfigDict:
-    if not os.path.isfile(path):
-        raise ValueError(f"config: no file {path}; name a config file, path.py[:arg]")
     module_spec = importlib.util.spec_from_file_location("kprpe_jax_config", path)
     if module_spec is None:
         raise ValueError(f"config: {path} is not a Python file; name a path.py[:arg]")
@@ -282,6 +183,8 @@ def _run_config_file(path: str, arg: str) -> ConfigDict:
 
 def _override(config: ConfigDict, field: str, text: str) -> None:
     *sections, name = field.split(".")
+    if sections[:1] == ["evals"] and len(sections) == 2:
+        _open_evaluator(config.evals, sections[1], name, text)
     section = config
     for part in sections:
         section = section.get(part) if isinstance(section, ConfigDict) else None
@@ -304,6 +207,22 @@ def _override(config: ConfigDict, field: str, text: str) -> None:
     section[name] = value
 
 
+def _open_evaluator(evals: ConfigDict, name: str, field: str, text: str) -> None:
+    """Make room for a field of an evaluator that the config leaves out."""
+    where = f"config.evals.{name}"
+    with evals.unlocked():
+        if name not in evals and field == "type":
+            evaluators.find_type(text, None, where)
+            evals[name] = ConfigDict({"type": text})
+        entry = evals.get(name)
+        if not isinstance(entry, ConfigDict) or "type" not in entry or field in entry:
+            return
+        known = evaluators.known_fields(evaluators.find_type(entry.type, None, where))
+        if field in known:
+            default = known[field]
+            entry[field] = "" if default is inspect.Parameter.empty else default
+
+
 def _parse(text: str, kind: type) -> Any:
     if kind is bool:
         if text.lower() not in ("true", "false"):
@@ -323,37 +242,3 @@ def _nearest(field: str, config: ConfigDict) -> str:
     known = list(flatten(config))
     near = difflib.get_close_matches(field, known, n=1, cutoff=0.0)
     return f"the nearest is {near[0]}"
-
-
-def _is_in(field: str, sections: Sequence[str]) -> bool:
-    return any(field == s or field.startswith(s + ".") for s in sections)
-
-
-def _to_json(config: ConfigDict) -> dict[str, Any]:
-    return json.loads(json.dumps(config.to_dict()))  # tuples become lists, as on disk
-
-
-def _flatten_json(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat = {}
-    for name, value in tree.items():
-        if isinstance(value, dict):
-            flat |= _flatten_json(value, f"{prefix}{name}.")
-        else:
-            flat[prefix + name] = value
-    return flat
-
-
-def _read_json(path: pathlib.Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        raise ValueError(
-            f"workdir: {path} is not JSON ({error.msg}, line {error.lineno}); "
-            "take another --workdir"
-        ) from None
-
-
-def _write_json(path: pathlib.Path, tree: dict[str, Any]) -> None:
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(tree, indent=2, sort_keys=True) + "\n")
-    partial.replace(path)

@@ -1,7 +1,7 @@
-"""Run a config's evaluators on a checkpoint, on any mesh."""
+"""Run a config's evaluators on a run or on any recognizer, on any mesh."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -9,11 +9,15 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from kprpe_jax import tasks
+from kprpe_jax.backbones.recognizer import Recognizer
 from kprpe_jax.core import mesh as mesh_lib
 from kprpe_jax.core.mesh import replicated
-from kprpe_jax.tasks.task import Task, run_evaluators
+from kprpe_jax.evaluation.evaluators import check_names
+from kprpe_jax.tasks import faces
+from kprpe_jax.tasks.task import Task, evaluate_all, run_evaluators
 from kprpe_jax.training.checkpoint import restore_for_eval
 from kprpe_jax.training.loop import prepare_data
+from kprpe_jax.training.runs import NETWORK
 from kprpe_jax.training.state import abstract_state
 
 
@@ -28,40 +32,76 @@ def evaluate(
     """Restore a checkpoint, or read published weights, and run evaluators.
 
     Args:
-      config: of the run; what `config.NETWORK` does not name may differ from training.
+      config: of the run; what `runs.NETWORK` does not name may differ from training.
       workdir: the run's folder; nothing in it is changed.
       checkpoint: a step, "last" or "best", as `restore_for_eval`.
-      evaluators: names; all of the task's by default.
+      evaluators: names; all of the config's by default.
       weights: file of published weights (`Task.import_weights`) in place of a
-        checkpoint.
+        checkpoint; for recognizers see `evaluate_recognizer`.
     Returns: {"evaluator/metric": value}, and `step`, the checkpoint's.
     Raises: ValueError: unknown evaluator, or none at all; no such checkpoint, or
       another network's; weights of another network, or of a task that reads none.
     """
+    mesh = _prepare(config)
+    task = tasks.build(config, mesh)
+    names = _choose(evaluators, task.evaluators)
+    if weights is not None:
+        return run_evaluators(task, names, _published(task, weights, mesh), mesh)
+    state = restore_for_eval(workdir, checkpoint, abstract_state(task, mesh), config)
+    return {"step": int(state.step), **run_evaluators(task, names, state, mesh)}
+
+
+def evaluate_recognizer(
+    config: ConfigDict, recognizer: Recognizer, *, evaluators: Sequence[str] = ()
+) -> dict[str, float]:
+    """Run the evaluators of faces of a config on any recognizer.
+
+    Args:
+      config: reads data, evals and mesh; what it says of a network is not looked at.
+      recognizer: from `load_recognizer`.
+      evaluators: names; all of the config's by default.
+    Returns: {"evaluator/metric": value}.
+    Raises: ValueError: as `evaluate`; images of another size than the recognizer's.
+    """
+    mesh = _prepare(config)
+    built = faces.evaluators(config, needs_keypoints=recognizer.uses_keypoints)
+    names = _choose(evaluators, built)
+    return evaluate_all({name: built[name] for name in names}, recognizer, mesh)
+
+
+def with_network(config: ConfigDict, run: ConfigDict) -> ConfigDict:
+    """A config whose fields of `runs.NETWORK` are those of a run."""
+    joined = ConfigDict(config.to_dict())
+    for field in NETWORK:
+        section, _, name = field.partition(".")
+        if name:
+            joined[section][name] = run[section][name]
+        elif section in run:
+            joined[section] = run[section]
+        elif section in joined:
+            del joined[section]
+    return joined
+
+
+def _prepare(config: ConfigDict) -> Mesh:
     prepare_data(config)
     mesh = mesh_lib.make_mesh(config.mesh)
     mesh_lib.check_batch_size(
         config.evals.batch_size, 1, mesh, field="evals.batch_size"
     )
-    task = tasks.build(config, mesh)
-    for name in evaluators:
-        if name not in task.evaluators:
-            raise ValueError(
-                f"evaluate: unknown evaluator {name!r}; use some of "
-                f"{tuple(task.evaluators)}."
-            )
-    if not task.evaluators:
+    return mesh
+
+
+def _choose(names: Sequence[str], known: Iterable[str]) -> Sequence[str]:
+    """The asked evaluators, or all."""
+    known = list(known)
+    check_names(names, known)
+    if not known:
         raise ValueError(
             "evaluate: the config must name something to evaluate in its section "
             "evals; got nothing."
         )
-    if weights is not None:
-        return run_evaluators(
-            task, evaluators or task.evaluators, _published(task, weights, mesh), mesh
-        )
-    state = restore_for_eval(workdir, checkpoint, abstract_state(task, mesh), config)
-    results = run_evaluators(task, evaluators or task.evaluators, state, mesh)
-    return {"step": int(state.step), **results}
+    return names or known
 
 
 class PublishedState(NamedTuple):

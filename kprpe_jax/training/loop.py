@@ -16,8 +16,9 @@ from kprpe_jax.core import mesh as mesh_lib
 from kprpe_jax.data import loader
 from kprpe_jax.data.prepare import prepare
 from kprpe_jax.tasks.task import Task, TrainingRows, run_evaluators
-from kprpe_jax.training import config as config_lib
+from kprpe_jax.training import runs
 from kprpe_jax.training.checkpoint import Checkpoints
+from kprpe_jax.training.config import check_config
 from kprpe_jax.training.finite import check_finite
 from kprpe_jax.training.logging import RunLog, describe_run
 from kprpe_jax.training.optimizer import make_optimizer
@@ -56,8 +57,8 @@ def train(
       finite.NonFiniteError: see there; the last good checkpoint stays.
     """
     # ---- check ----------------------------------------------------------------------
-    config_lib.check_config(config)
-    changes = config_lib.check_workdir(config, workdir)
+    check_config(config)
+    changes = runs.check_workdir(config, workdir)
     mesh = mesh_lib.make_mesh(config.mesh)
     batch_size = config.data.batch_size
     mesh_lib.check_batch_size(batch_size, config.optimizer.accumulate_steps, mesh)
@@ -88,7 +89,7 @@ def train(
     with contextlib.ExitStack() as stack:
         if is_main:
             stack.enter_context(sole_run(workdir))
-            config_lib.save_config(config, workdir)
+            runs.save_config(config, workdir)
             save_origin(workdir, task.origin)
         stop_asked = stack.enter_context(_preemption())
         checkpoints = stack.enter_context(
@@ -111,7 +112,7 @@ def train(
             state = new_state(
                 task, optimizer.transformation, abstract, seed=config.seed
             )
-        meta = {"config": config.to_dict(), "versions": config_lib.versions()}
+        meta = {"config": config.to_dict(), "versions": runs.versions()}
         trained: dict[str, float] = {}
         evaluated: dict[str, float] = {}
 

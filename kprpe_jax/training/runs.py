@@ -1,13 +1,58 @@
-"""A run on disk: its folder, its config, a checkpoint of it."""
+"""A run on disk: its folder, its config and version, a checkpoint of it."""
 
+import importlib.metadata
 import json
 import os
 import pathlib
-from collections.abc import Mapping
+import platform
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import jax
 from ml_collections import ConfigDict
 
+import kprpe_jax
+
+VERSION = 2  # of what a run's folder holds; docs/versions.md
+# Between two starts of one run these may change: they say where and how fast the run
+# goes, not what it computes. (But for PartialFC, loss.sample_rate below 1: another size
+# of mesh.class samples other class centers.)
+MAY_CHANGE = (
+    "checkpoint",
+    "data.dir",
+    "data.num_threads",
+    "data.num_workers",
+    "log",
+    "mesh",
+)
+
+# What a run's network computes, beyond the shapes of its arrays: an evaluation must say
+# the same. (Class centers are padded: their shape does not tell how many there are.)
+NETWORK = (
+    "task",
+    "backbone",
+    "backbone_weights",
+    "backbone_style_maps",
+    "train_backbone",
+    "model",
+    "fusion",
+    "alignment",
+    "canvas",
+    "input",
+    "data.num_classes",
+)
+# Values of these that compute the same, but for rounding; None: any, as the checkpoint
+# holds the weights, wherever they came from or began.
+SAME_NETWORK = {
+    "model.attention": ("xla", "pallas"),
+    "model.dtype": ("float32", "bfloat16"),
+    "model.remat": (False, True),
+    "model.position_options.factorized": (False, True),
+    "model.position_options.anchor_width": None,
+    "model.position_options.anchor_template": None,
+    "backbone_weights": None,
+}
+_ABSENT = "absent"
 _ORIGIN = "origin.json"
 
 
@@ -76,15 +121,142 @@ def check_origin(workdir: str | os.PathLike, origin: Mapping[str, Any]) -> None:
 def read_config(workdir: str | os.PathLike) -> ConfigDict:
     """Read the config that a run was started with, overrides included.
 
-    Raises: ValueError: no run's folder, or a damaged config.
+    Raises: ValueError: no run's folder, a damaged config, or one of another version.
     """
     path = pathlib.Path(workdir) / "config.json"
-    try:
-        config = ConfigDict(json.loads(path.read_text("utf-8")))
-        config.task  # noqa: B018
-    except (OSError, ValueError, TypeError, AttributeError) as e:
+    if not path.is_file():
         raise ValueError(
             f"{workdir} must be the folder of a run, with its config.json; got another "
             "folder; name what train.py --workdir wrote."
-        ) from e
-    return config
+        )
+    stored = _read_json(path)
+    check_version(stored, workdir)
+    return ConfigDict(_tuples({k: v for k, v in stored.items() if k != "version"}))
+
+
+def check_version(stored: Mapping[str, Any], workdir: str | os.PathLike) -> None:
+    """Raise ValueError where a run's config.json is not of VERSION."""
+    version = stored.get("version", 1)
+    if version == VERSION:
+        return
+    advice = (
+        f"convert it once: kprpe-jax convert {workdir}"
+        if isinstance(version, int) and version < VERSION
+        else "use the kprpe_jax that made it, or a newer one"
+    )
+    raise ValueError(
+        f"{workdir} is a run of version {version}; this kprpe_jax reads version "
+        f"{VERSION}; {advice}"
+    )
+
+
+def check_workdir(config: ConfigDict, workdir: str | os.PathLike) -> list[str]:
+    """Compare `config` with the one that `workdir` holds, if any; write nothing.
+
+    Returns: one "field: old -> new" for each field that changed and may change.
+    Raises: ValueError: the folder is a file, or holds a run of another config (the
+      first differing field is named with both values).
+    """
+    workdir = pathlib.Path(workdir)
+    if workdir.exists() and not workdir.is_dir():
+        raise ValueError(f"workdir: {workdir} is a file; name a folder")
+    path = workdir / "config.json"
+    if not path.exists():
+        return []
+    tree = _read_json(path)
+    check_version(tree, workdir)
+    stored = _flatten_json({k: v for k, v in tree.items() if k != "version"})
+    wanted = _flatten_json(_to_json(config))
+    changes = []
+    for field in sorted(stored.keys() | wanted.keys()):
+        old, new = stored.get(field, _ABSENT), wanted.get(field, _ABSENT)
+        if old == new:
+            continue
+        if not _is_in(field, MAY_CHANGE):
+            raise ValueError(
+                f"workdir: {workdir} holds a run whose {field} is {old!r} while this "
+                f"config has {new!r}; take another --workdir (of a study: "
+                "--output), or the run's own config "
+                f"(only {', '.join(MAY_CHANGE)} may change between restarts)"
+            )
+        changes.append(f"{field}: {old!r} -> {new!r}")
+    return changes
+
+
+def network_changes(stored: Mapping[str, Any], config: ConfigDict) -> list[str]:
+    """Compare the network of a run's config, as JSON gives it, with that of another.
+
+    Returns: "field is OLD in the run and NEW here" for each field of NETWORK that
+      differs.
+    """
+    stored, wanted = _flatten_json(stored), _flatten_json(_to_json(config))
+    changes = []
+    for field in sorted(stored.keys() | wanted.keys()):
+        old, new = stored.get(field, _ABSENT), wanted.get(field, _ABSENT)
+        if old == new or not _is_in(field, NETWORK):
+            continue
+        same = SAME_NETWORK.get(field, ())
+        if same is None or (old in same and new in same):
+            continue
+        changes.append(f"{field} is {old!r} in the run and {new!r} here")
+    return changes
+
+
+def save_config(config: ConfigDict, workdir: str | os.PathLike) -> None:
+    """Write config.json and versions.json into `workdir`, each in one move."""
+    workdir = pathlib.Path(workdir)
+    workdir.mkdir(parents=True, exist_ok=True)
+    write_json(workdir / "config.json", {**_to_json(config), "version": VERSION})
+    write_json(workdir / "versions.json", versions())
+
+
+def versions() -> dict[str, str]:
+    """Name the versions that a result depends on, and the kind of device."""
+    packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint")
+    found = {name: importlib.metadata.version(name) for name in packages}
+    found["python"] = platform.python_version()
+    found["kprpe_jax"] = kprpe_jax.__version__
+    found["device_kind"] = jax.devices()[0].device_kind
+    return found
+
+
+def _is_in(field: str, sections: Sequence[str]) -> bool:
+    return any(field == s or field.startswith(s + ".") for s in sections)
+
+
+def _to_json(config: ConfigDict) -> dict[str, Any]:
+    return json.loads(json.dumps(config.to_dict()))  # tuples become lists, as on disk
+
+
+def _flatten_json(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat = {}
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            flat |= _flatten_json(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat
+
+
+def _read_json(path: pathlib.Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise ValueError(
+            f"workdir: {path} is not JSON ({error.msg}, line {error.lineno}); "
+            "take another --workdir"
+        ) from None
+
+
+def write_json(path: pathlib.Path, tree: dict[str, Any]) -> None:
+    """Write a JSON file in one move."""
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(tree, indent=2, sort_keys=True) + "\n")
+    partial.replace(path)
+
+
+def _tuples(value: Any) -> Any:
+    """JSON's lists as tuples, which configs have."""
+    if isinstance(value, dict):
+        return {name: _tuples(item) for name, item in value.items()}
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from kprpe_jax.evaluation.aligned_recognition import rank_1
 from kprpe_jax.evaluation.alignment_strength import alignment_nme
+from kprpe_jax.evaluation.evaluators.aligned_recognition import rank_1
 
 
 def test_equals_the_equation(rng):

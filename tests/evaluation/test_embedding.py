@@ -109,10 +109,13 @@ def test_a_treatment_depends_on_seed_and_batch():
     [
         (dict(mirror="product"), "unknown mirror 'product'"),
         (dict(fields=("tokens",)), "unknown field 'tokens'"),
+        (dict(mirror="sum", points=3), r"must be \[B, 5, 2\].* got \(2, 3, 2\)"),
         (dict(batch_size=3, mesh=None), "3 rows do not divide over 8 devices"),
     ],
 )
 def test_mistakes(options, message):
     options = dict(batch_size=2, mesh=one_device()) | options
+    points = options.pop("points", 5)
+    rows = [{**row, "keypoints": row["keypoints"][:points]} for row in faces(2)]
     with pytest.raises(ValueError, match=message):
-        embed(sibling(IRESNET), faces(2), **options)
+        embed(sibling(IRESNET), rows, **options)

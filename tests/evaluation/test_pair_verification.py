@@ -2,19 +2,16 @@
 
 from types import SimpleNamespace
 
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from kprpe_jax.core.mesh import make_mesh
-from kprpe_jax.data.pair_sets import PairSet
 from kprpe_jax.data.store import Rows
-from kprpe_jax.evaluation.embedding import map_rows, with_mirror
-from kprpe_jax.evaluation.pair_verification import (
-    pair_evaluator,
-    summary,
-    verify_pairs,
-)
+from kprpe_jax.evaluation.embedding import map_rows
+from kprpe_jax.evaluation.evaluators.official_pairs import build
+from kprpe_jax.evaluation.pair_verification import summary, verify_pairs
+from kprpe_jax.evaluation.pairs import Pairs
+from tests.evaluation.functions import function_recognizer
 
 ONE = {"data": -1, "fsdp": 1, "class": 1}
 
@@ -98,43 +95,22 @@ def test_rows_are_embedded_in_order_padding_left_out(rng):
     assert seen == [0, 1]
 
 
-def test_mirror_turns_the_image_and_swaps_the_points(rng):
-    images = rng.normal(size=(2, 4, 4, 3)).astype(np.float32)
-    points = rng.random((2, 5, 2)).astype(np.float32)
-
-    def embed(params, collections, images, keypoints):
-        return jnp.concatenate([images[:, 0, :, 0], keypoints.reshape(2, -1)], -1)
-
-    plain = embed(None, None, images, points)
-    swapped = points[:, [1, 0, 2, 4, 3]] * [-1, 1] + [1, 0]
-    flipped = embed(None, None, images[:, :, ::-1], swapped)
-    for mirror, want in (
-        ("sum", plain + flipped),
-        ("concatenate", np.concatenate([plain, flipped], -1)),
-        ("none", plain),
-    ):
-        got = with_mirror(embed, mirror)(None, None, images, points)
-        np.testing.assert_allclose(got, want, rtol=1e-6)
-    with pytest.raises(ValueError, match="unknown 'twice'; use one of"):
-        with_mirror(embed, "twice")
-    with pytest.raises(ValueError, match=r"must be \[B, 5, 2\].* got \(2, 3, 2\)"):
-        with_mirror(embed)(None, None, images, points[:, :3])
-
-
 def test_evaluator(rng):
     embeddings, first, second, same = people(rng, 0.01)
     levels = np.clip((embeddings + 4) * 32, 0, 255).astype(np.uint8)
     images = levels.reshape(40, 4, 4, 1).repeat(3, -1)
     rows = Images({"image": images, "keypoints": np.zeros((40, 5, 2), np.float32)})
-    state = SimpleNamespace(params=2.0, collections={})
 
-    def embed(params, collections, images, keypoints):
-        return params * images[..., 0].reshape(len(images), -1)
+    def embed(variables, images, keypoints):
+        return variables * images[..., 0].reshape(len(images), -1)
 
-    def evaluate(chosen):
-        pairs = PairSet(rows, first[chosen], second[chosen], same[chosen], 4)
-        evaluator = pair_evaluator(embed, pairs, batch_size=16)
-        return evaluator(state, make_mesh(ONE))
+    def evaluate(chosen, factor=2.0):
+        pairs = Pairs(first[chosen], second[chosen], same[chosen], 4)
+        data = SimpleNamespace(
+            open_official_pairs=lambda name: (rows, pairs), batch_size=16
+        )
+        recognizer = function_recognizer(embed, (4, 4), np.float32(factor))
+        return build(data, dataset="x")(recognizer, make_mesh(ONE))
 
     results = evaluate(np.arange(40))
     assert (results["pairs"], results["images"]) == (40, 40)
@@ -146,6 +122,5 @@ def test_evaluator(rng):
         "genuine_similarity", "pairs", "images", "images_per_second"
     }  # fmt: skip
     assert results["genuine_similarity"] == pytest.approx(1, abs=0.01)
-    state.params = np.nan
-    with pytest.raises(ValueError, match="pair_evaluator: values must be finite; got"):
-        evaluate(same)
+    with pytest.raises(ValueError, match="official_pairs: values must be finite; got"):
+        evaluate(same, np.nan)

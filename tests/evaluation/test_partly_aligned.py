@@ -1,17 +1,16 @@
 """Steps from detection to alignment, with a network that reads keypoints alone."""
 
-import jax
 import numpy as np
 
-from kprpe_jax.core.mesh import make_mesh
 from kprpe_jax.data.aligned_faces import detection_matrix
 from kprpe_jax.data.faces import FaceRows
+from kprpe_jax.evaluation.evaluators import partly_aligned
 from kprpe_jax.evaluation.pairs import sample_pairs
-from kprpe_jax.evaluation.partly_aligned import make_evaluator
 from kprpe_jax.geometry.point_fits import similarity_matrix
 from kprpe_jax.geometry.template import face_template
-from kprpe_jax.training.state import TrainState
 from tests.data.importers.sources import encode
+from tests.evaluation.functions import face_data, function_recognizer
+from tests.tasks.tiny import one_device
 
 SIZE, PEOPLE, IMAGES = (16, 16), 6, 3
 
@@ -44,22 +43,20 @@ def photos(rng):
     return rows, np.array(points)
 
 
-def embed(params, collections, images, keypoints):
+def embed(variables, images, keypoints):
     return (keypoints - face_template(SIZE) / 16).reshape(len(images), -1)
 
 
-def test_accuracy_at_every_step(rng):
+def test_accuracy_at_every_step(rng, monkeypatch):
     rows, points = photos(rng)
     faces = FaceRows(rows, image_size=SIZE)
     pairs = sample_pairs(faces.labels(), count=40, seed=0)
     shares = (0.0, 0.6, 1.0)
-    evaluate = make_evaluator(embed, faces, pairs, shares, batch_size=8, mirror="none")
-    state = TrainState(
-        step=0, params=None, collections=None, opt_state=None, rng=None,
-        nonfinite_step=None,
-    )  # fmt: skip
-    mesh = make_mesh({"data": 1, "fsdp": 1, "class": 1}, jax.devices()[:1])
-    results = evaluate(state, mesh)
+    monkeypatch.setattr(partly_aligned, "_open_photos", lambda *_: (faces, pairs))
+    evaluate = partly_aligned.build(
+        face_data(size=SIZE), dataset="photos", shares=shares, mirror="none"
+    )
+    results = evaluate(function_recognizer(embed, SIZE), one_device())
     assert results.pop("pairs") == 40
     for share, got in zip(shares, results.values(), strict=True):
         x = []

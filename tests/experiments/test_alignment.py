@@ -8,7 +8,7 @@ import pytest
 from experiments.balanced_alignment import alignment
 from kprpe_jax.alignment.aligned_backbone import METHODS
 from kprpe_jax.configs import balanced_alignment
-from kprpe_jax.training.config import save_config
+from kprpe_jax.training.runs import save_config
 
 
 def test_every_variant_changes_fields_that_exist():
@@ -41,8 +41,10 @@ def test_what_is_finished_is_read(tmp_path):
     (folder / "study.json").write_text(json.dumps({"aligned/anme": 0.25}))
     got = alignment.run_study(config, tmp_path, names=[name], seed=0)
     assert got == {name: {"aligned/anme": 0.25}}
-    config.evals.severities = (0.25,)  # of other measurements
-    with pytest.raises(ValueError, match=r"whose evals\.severities is .*--output"):
+    config.evals.misaligned_1.severity = 0.25  # of other measurements
+    with pytest.raises(
+        ValueError, match=r"evals\.misaligned_1\.severity is .*--output"
+    ):
         alignment.run_study(config, tmp_path, names=[name], seed=0)
 
 

@@ -86,7 +86,7 @@ def made_up(monkeypatch):
     """Runs that train nothing and whose accuracy says how many steps they had."""
     from experiments import whole_run
     from experiments.kprpe import encodings
-    from kprpe_jax.training.config import save_config
+    from kprpe_jax.training.runs import save_config
 
     def train(config, workdir):
         save_config(config, workdir)
@@ -103,7 +103,7 @@ def made_up(monkeypatch):
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("model.position_options.anchor_width", 0.0), ("evals.severities", (0.5,))],
+    [("model.position_options.anchor_width", 0.0), ("evals.sweep.severities", (0.5,))],
 )
 def test_results_of_another_config_are_refused(tmp_path, made_up, field, value):
     one = dict(positions=["absolute"], seeds=[0])

@@ -13,7 +13,8 @@ from kprpe_jax.evaluation.pairs import sample_pairs
 from kprpe_jax.geometry.template import ARCFACE_112
 from kprpe_jax.matching.two_stage import first_stage
 from kprpe_jax.report import pair_matching as report
-from kprpe_jax.training.config import load_config, save_config
+from kprpe_jax.training.config import load_config
+from kprpe_jax.training.runs import save_config
 from tests.data.importers.sources import encode
 from tests.experiments.stand_in import StandIn
 

@@ -1,7 +1,9 @@
 import matplotlib.image
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
+from kprpe_jax.configs.base import verification_evaluators
 from kprpe_jax.report import robustness
 from kprpe_jax.report.robustness import Run
 
@@ -43,7 +45,7 @@ def test_table_has_mean_and_sample_deviation():
     # rpe: 90, 94, 98 -> 94 +- 4; 70, 76, 70 -> 72 +- sqrt(24 / 2); halves of these.
     assert robustness.table(RUNS) == (
         "| encoding | translated | affine | affine, upright box "
-        "| affine, another's keypoints | seeds |\n"
+        "| affine, swapped keypoints | seeds |\n"
         "|---|---|---|---|---|---|\n"
         "| rpe | 94.0 ± 4.0 | 72.0 ± 3.5 | 36.0 ± 1.7 | 72.0 ± 3.5 | 3 |\n"
         "| absolute | 80.0 | 50.0 | 25.0 | 50.0 | 1 |\n"
@@ -139,11 +141,12 @@ def test_write_report(tmp_path):
 def test_report_of_faces(tmp_path, drawn):
     results = {
         "aligned/accuracy": 0.9, "aligned/std": 0.1, "misaligned_1/accuracy": 0.6,
-        "misaligned_0.5/accuracy": 0.8, "misaligned_1/pairs": 300,
+        "misaligned_0_5/accuracy": 0.8, "misaligned_1/pairs": 300,
     }  # fmt: skip
     curves = [{"step": step, "aligned/accuracy": step / 20} for step in (10, 20)]
     runs = [Run("rpe", seed, results, curves) for seed in (0, 1)]
-    said = robustness.write_report(runs, tmp_path, robustness.faces((0.5, 1.0)))
+    evals = ConfigDict(verification_evaluators((1.0, 0.5)))
+    said = robustness.write_report(runs, tmp_path, robustness.faces(evals))
     assert said.startswith(
         "| encoding | aligned | misaligned, 0.5 | misaligned, 1 | seeds |\n"
         "|---|---|---|---|---|\n| rpe | 90.0 ± 0.0 | 80.0 ± 0.0 | 60.0 ± 0.0 | 2 |\n"

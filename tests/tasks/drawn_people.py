@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from kprpe_jax.configs import lfw
+from kprpe_jax.configs.base import set_evaluators, verification_evaluators
 from kprpe_jax.data.importers.dataset import write_dataset
 from kprpe_jax.data.importers.image_folder import open_image_folder
 from kprpe_jax.data.importers.landmarks import read_landmarks
@@ -80,9 +81,18 @@ def data_dir() -> str:
     return str(Path(_data().name, "data"))
 
 
-def make_config(**extra) -> ConfigDict:
-    """The LFW config on these people, with a network that trains in seconds."""
+HELD_OUT = dict(split="train", identities=(8, 12), pairs=40)
+
+
+def make_config(evaluators=None, **extra) -> ConfigDict:
+    """The LFW config on these people, with a network that trains in seconds.
+
+    `evaluators` are entries of `config.evals`; by default of verification.
+    """
     config = lfw.get_config()
+    if evaluators is None:
+        evaluators = verification_evaluators((1.0,), **HELD_OUT)
+    set_evaluators(config, evaluators)
     small = {
         "steps": 4,
         "data.dir": data_dir(),
@@ -101,10 +111,7 @@ def make_config(**extra) -> ConfigDict:
         "model.output_dim": 16,
         "optimizer.warmup": 0.0,
         "log.every_steps": 1,
-        "evals.identities": (8, 12),
-        "evals.pairs": 40,
         "evals.batch_size": 8,
-        "evals.severities": (1.0,),
         "evals.in_training": (),
         "checkpoint.best_metric": "",
     }

@@ -9,20 +9,28 @@ import numpy as np
 import pytest
 
 from kprpe_jax import tasks
+from kprpe_jax.backbones.recognizer import Recognizer
 from kprpe_jax.configs import lfw_iresnet
+from kprpe_jax.configs.base import verification_evaluators
 from kprpe_jax.core.mesh import make_mesh
 from kprpe_jax.data.importers.dataset import write_dataset
 from kprpe_jax.data.importers.image_folder import open_image_folder
 from kprpe_jax.data.importers.landmarks import read_landmarks
-from kprpe_jax.data.pair_sets import open_pair_set
 from kprpe_jax.losses.class_sampling import SAMPLED, take_rows
-from kprpe_jax.tasks import faces, networks, recognition
+from kprpe_jax.recognizers import load_recognizer
+from kprpe_jax.tasks import networks, recognition
 from kprpe_jax.training import loop
 from kprpe_jax.training.checkpoint import restore_for_eval
-from kprpe_jax.training.evaluate import evaluate
+from kprpe_jax.training.evaluate import evaluate, evaluate_recognizer
 from kprpe_jax.training.state import abstract_state
-from kprpe_jax.weights import export_weights
+from kprpe_jax.weights import export_weights, import_weights
 from tests.tasks import drawn_people, tiny
+
+PARTLY_ALIGNED = dict(
+    type="partly_aligned", dataset="people", identities=(8, 12), pairs=40
+)
+VIDEO = dict(type="video", probes="people", galleries=("gallery",))
+MEGAFACE = dict(type="megaface", probes="people", distractors="gallery")
 
 
 def first_batch(task, rows=16):
@@ -32,16 +40,17 @@ def first_batch(task, rows=16):
 
 @pytest.mark.slow
 def test_trains_evaluates_and_learns(tmp_path):
+    people = drawn_people.HELD_OUT
+    entries = verification_evaluators((1.0,), (0.0, 0.1), **people) | {
+        "partly_aligned": PARTLY_ALIGNED,
+        "video": VIDEO,
+        "plain": dict(type="identification", identities=people["identities"]),
+    }
+    entries["crop"] = {**entries["plain"], "queries": "crop"}
     config = drawn_people.make_config(
+        entries,
         steps=30,
-        **{
-            "optimizer.learning_rate": 3e-3,
-            "evals.in_training": ("aligned",),
-            "evals.altered": ("plain", "crop"),
-            "evals.alphas": (0.0, 0.1),
-            "evals.unaligned": "people",
-            "evals.protocols": ("video:people,gallery",),
-        },
+        **{"optimizer.learning_rate": 3e-3, "evals.in_training": ("aligned",)},
     )
     loop.train(config, tmp_path)
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").open()]
@@ -57,10 +66,10 @@ def test_trains_evaluates_and_learns(tmp_path):
     # At most two pairs for each that there is: 4 people with 6 genuine ones.
     assert results["partly_aligned/pairs"] == 40
     assert 0.4 < results["partly_aligned/0.25"] <= 1
-    assert results["video_people_gallery/rank_1"] == 1  # the same photos
+    assert results["video/rank_1"] == 1  # the same photos
     # The same pattern is found again; of a crop less is left.
-    assert results["identify_plain/p_at_1"] > 0.75
-    assert 0 < results["identify_crop/p_at_1"] <= results["identify_plain/p_at_1"]
+    assert results["plain/p_at_1"] > 0.75
+    assert 0 < results["crop/p_at_1"] <= results["plain/p_at_1"]
 
 
 @pytest.mark.slow
@@ -118,7 +127,7 @@ def test_an_iresnet_reads_no_keypoints():
 
 
 def test_a_config_without_evaluators_has_nothing_to_evaluate(tmp_path):
-    config = drawn_people.make_config(**{"evals.pairs": 0})
+    config = drawn_people.make_config({})
     with pytest.raises(ValueError, match="must name something to evaluate .* nothing"):
         evaluate(config, tmp_path)
 
@@ -154,82 +163,42 @@ def test_the_iresnet_config_trains_and_evaluates_and_reads_official_weights(tmp_
     backbone = {"params": state.params["backbone"], **state.collections}
     model = networks.make_network(config)
     np.savez(tmp_path / "weights.npz", **export_weights(model, backbone))
-    published = evaluate(config, tmp_path, weights=str(tmp_path / "weights.npz"))
+    variables = import_weights(model, str(tmp_path / "weights.npz"))
+    spec = networks.input_spec(config, model)
+    published = evaluate_recognizer(config, Recognizer(variables, model, spec, "ir"))
     assert published["aligned/accuracy"] == results["aligned/accuracy"]
+    ours = load_recognizer(f"{tmp_path}@last")
+    assert evaluate_recognizer(config, ours, evaluators=("aligned",)) == {
+        name: value for name, value in evaluated.items() if name != "step"
+    }
 
 
 def test_evaluators_that_the_config_names():
-    config = drawn_people.make_config(
-        **{
-            "evals.unaligned": "people",
-            "evals.protocols": ("megaface:people,gallery", "video:people,gallery"),
-        }
-    )
+    entries = verification_evaluators((1.0,), **drawn_people.HELD_OUT)
+    more = dict(partly_aligned=PARTLY_ALIGNED, megaface=MEGAFACE, video=VIDEO)
+    config = drawn_people.make_config(entries | more)
     task = tasks.build(config, tiny.one_device())
     assert set(task.evaluators) == {
-        "aligned", "misaligned_1", "swapped", "partly_aligned",
-        "megaface_people_gallery", "video_people_gallery",
+        "aligned", "misaligned_1", "swapped", "partly_aligned", "megaface", "video",
     }  # fmt: skip
     config = drawn_people.make_config(**{"model.position": "absolute"})
     task = tasks.build(config, tiny.one_device())
     assert set(task.evaluators) == {"aligned", "misaligned_1"}
 
 
-@pytest.mark.parametrize("mirror", ["sum", "none"])
-def test_every_verification_takes_the_mirror_image_as_the_config_says(
-    monkeypatch, mirror
-):
-    def evaluator(*_, mirror, **__):
-        return mirror
-
-    monkeypatch.setattr(faces, "make_evaluators", lambda *x, **y: {"a": evaluator(**y)})
-    monkeypatch.setattr(faces, "pair_evaluator", evaluator)
-    monkeypatch.setattr(faces.partly_aligned, "make_evaluator", evaluator)
-    config = drawn_people.make_config(
-        **{
-            "evals.mirror": mirror,
-            "evals.unaligned": "people",
-            "evals.pair_sets": ("listed",),
-        }
-    )
-    task = tasks.build(config, tiny.one_device())
-    assert task.evaluators == dict.fromkeys(("a", "listed", "partly_aligned"), mirror)
-
-
-def test_evaluators_of_one_name(monkeypatch):
-    monkeypatch.setattr(  # an official set that is called as another evaluator
-        faces,
-        "open_pair_set",
-        lambda folder, name, **size: open_pair_set(folder, "listed", **size),
-    )
-    for changes, name in (
-        ({"evals.pair_sets": ("listed", "listed")}, "listed"),
-        ({"evals.pair_sets": ("aligned",)}, "aligned"),
-        ({"evals.protocols": ("video:people,gallery",) * 2}, "video_people_gallery"),
-    ):
-        config = drawn_people.make_config(**changes)
-        with pytest.raises(ValueError, match=f"of its own; got two called '{name}'"):
-            tasks.build(config, tiny.one_device())
-
-
 @pytest.mark.slow
 def test_official_pairs_under_conditions():
-    config = drawn_people.make_config(
-        **{
-            "evals.pairs": 0,
-            "evals.pairs_of": "listed",
-            "evals.unaligned": "listed",
-            "evals.pair_sets": ("listed",),
-            "evals.severities": (),
-            "evals.alignment_shares": (0.5,),
-        }
-    )
+    entries = verification_evaluators(dataset="listed") | {
+        "listed": dict(type="official_pairs", dataset="listed"),
+        "partly_aligned": dict(type="partly_aligned", dataset="listed", shares=(0.5,)),
+    }
+    config = drawn_people.make_config(entries)
     task = tasks.build(config, tiny.one_device())
     variables = task.init(jax.random.key(0))
     params = variables.pop("params")
     state = types.SimpleNamespace(params=params, collections=variables)
     results = {
-        name: evaluate(state, tiny.one_device())
+        name: evaluate(task.recognizer(state), tiny.one_device())
         for name, evaluate in task.evaluators.items()
     }
     assert set(results) == {
@@ -262,9 +231,9 @@ def test_a_keypoint_encoding_refuses_rows_without_keypoints(tmp_path):
             continue
         with pytest.raises(ValueError, match="must have keypoints .* got none in row"):
             first_batch(task)
-        state = types.SimpleNamespace(params=None, collections=None)
+        state = types.SimpleNamespace(params={"backbone": None}, collections={})
         with pytest.raises(ValueError, match="must have keypoints .* got none in row"):
-            task.evaluators["aligned"](state, tiny.one_device())
+            task.evaluators["aligned"](task.recognizer(state), tiny.one_device())
 
 
 @pytest.fixture(scope="module")
@@ -286,24 +255,24 @@ def undetected(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    ("changes", "images"),
+    ("entry", "changes", "images"),
     [
-        ({"evals.pair_sets": ("listed",)}, 24),
-        ({"evals.protocols": ("megaface:plain,listed",)}, 48),
-        ({"evals.protocols": ("megaface:plain,listed",), "evals.align": True,
-          "model.position": "rpe"}, 48),
-        ({"evals.protocols": ("megaface:plain,listed",), "model.position": "rpe",
-          "evals.pooling": "landmark_score"}, 48),
-        ({"evals.unaligned": "listed", "model.position": "rpe"}, 24),
-        ({"evals.unaligned": "plain", "model.position": "rpe", "evals.pairs": 400,
-          "data.name": "listed"}, 48),
+        (dict(type="official_pairs", dataset="listed"), {}, 24),
+        (dict(type="megaface", probes="plain", distractors="listed"), {}, 48),
+        (dict(type="megaface", probes="plain", distractors="listed", align=True),
+         {"model.position": "rpe"}, 48),
+        (dict(type="video", probes="plain", galleries=("listed",),
+              pooling="landmark_score"), {"model.position": "rpe"}, 48),
+        (dict(type="partly_aligned", dataset="listed"), {"model.position": "rpe"}, 24),
+        (dict(type="partly_aligned", dataset="plain", pairs=400),
+         {"model.position": "rpe", "data.name": "listed"}, 48),
     ],
 )  # fmt: skip
 def test_an_undetected_face_is_known_before_any_is_embedded(
-    undetected, changes, images
+    undetected, entry, changes, images
 ):
     config = drawn_people.make_config(
-        **{"data.dir": undetected, "evals.pairs": 0, **changes}
+        {"x": entry}, **{"data.dir": undetected, **changes}
     )
     match = f"must have keypoints .* got 1 of {images} images without; fill them"
     with pytest.raises(ValueError, match=match):
@@ -340,23 +309,21 @@ def test_identity_balanced_and_repeated_rows():
         ({"model.image_size": (0, 32)}, r"size must be at least 1; got \(0, 32\)"),
         ({"model.image_size": (16, 16)}, r"that of .*\(32, 32\); got \(16, 16\)"),
         ({"model.position_options.num_keypoints": 6}, r"1 \.\. .* = 5; got 6"),
-        ({"evals.identities": (20, 30)}, r"must lie in 20 \.\. 29; got 0 \.\. 11"),
+        ({"evals.swapped.identities": (20, 30)},
+         r"must lie in 20 \.\. 29; got 0 \.\. 11"),
         ({"augmentation.preset": "strong"}, "got 'strong'"),
         ({"data.train_identities": (0,)}, r"must be \(first, last\), .*; got \(0,\)"),
-        ({"evals.identities": (1, 2, 3)}, r"identities must be \(first, .*; got \(1"),
-        ({"evals.severities": (1.0, 4.0)}, r"must lie in \[0, 4\), .*; got 4.0"),
-        ({"evals.unaligned": "people", "evals.alignment_shares": (0.0, 1.5)},
-         r"shares must lie in \[0, 1\], .* aligned; got 1.5"),
+        ({"evals.swapped.identities": (1, 2, 3)},
+         r"identities must be \(first, .*; got \(1"),
+        ({"evals.misaligned_1.severity": 4.0}, r"must lie in \[0, 4\), .*; got 4.0"),
         ({"loss.margin_kind": "adaface", "loss.norm_momentum": 7.0},
          r"norm_momentum, the weight of a batch, must lie in \(0, 1\]; got 7.0"),
         ({"loss.margin_kind": "adaface", "loss.concentration": -3.0},
          "concentration must be a finite number above 0; got -3.0"),
-        ({"evals.identities": (7, 12)}, r"people whom training does not .* \(7, 12\)"),
-        ({"evals.identities": ()}, r"not see; got \(\), and .* \(0, 8\) of the same"),
-        ({"evals.identities": (), "evals.pairs": 0, "evals.altered": ("plain",)},
-         r"not see; got \(\)"),
-        ({"evals.identities": (), "evals.pairs": 0, "evals.unaligned": "people"},
-         r"not see; got \(\)"),
+        ({"evals.aligned.identities": (7, 12)}, r"held-out identities .* \(7, 12\)"),
+        ({"evals.swapped.identities": ()}, r"config.evals.swapped: identities must be "
+         r"held-out .*; got \(\), and .* \(0, 8\) of the same"),
+        ({"evals.aligned.type": "verify"}, "no type 'verify'; the nearest is verific"),
         ({"data.image_shape": (16, 16, 3), "model.image_size": (16, 16)},
          "images must be 16 x 16 pixels; got 32 x 32 in row"),
     ],
@@ -365,6 +332,22 @@ def test_faults_are_one_sentence(changes, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         loop.train(drawn_people.make_config(**changes), tmp_path / "w")
     assert not (tmp_path / "w").exists()
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        (dict(type="identification"), r"held-out identities of people; got \(\)"),
+        (dict(type="partly_aligned", dataset="people"), r"held-out .*; got \(\)"),
+        (PARTLY_ALIGNED | dict(shares=(0.0, 1.5)), r"shares must lie in .* got 1.5"),
+        (PARTLY_ALIGNED | dict(share=0.5), "no such field; the nearest is shares"),
+        (dict(dataset="people"), "config.evals.x must have a type, one of verificati"),
+    ],
+)
+def test_faults_of_entries_are_one_sentence(entry, message):
+    config = drawn_people.make_config({"x": entry})
+    with pytest.raises(ValueError, match=message):
+        tasks.build(config, tiny.one_device())
 
 
 @pytest.mark.slow

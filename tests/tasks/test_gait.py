@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 from kprpe_jax import tasks
 from kprpe_jax.configs import gait as gait_config
+from kprpe_jax.configs.base import set_evaluators
 from kprpe_jax.data.loader import train_batches
 from kprpe_jax.data.prepare import prepare
 from kprpe_jax.tasks import gait
@@ -44,11 +45,7 @@ SMALL = {
     "model.window": (2, 3),
     "model.bins": (2,),
     "model.part_dim": 4,
-    "evals.lengths": (4,),
     "evals.batch_size": 4,
-    "evals.severities": (1.0,),
-    "evals.alphas": (0.1,),
-    "evals.missing": (1.0,),
     "evals.in_training": (),
     "checkpoint.best_metric": "",
     "log.every_steps": 1,
@@ -62,12 +59,24 @@ def _data() -> tempfile.TemporaryDirectory:
     return folder  # removed when the interpreter ends
 
 
+def evaluators():
+    fields = dict(type="gait_search", split="test", lengths=(4,))
+    return {
+        "aligned": fields,
+        "misaligned_1": {**fields, "severity": 1.0},
+        "noise_0_1": {**fields, "alpha": 0.1},
+        "missing_1": {**fields, "missing": 1.0},
+        "swapped": {**fields, "swapped": True},
+    }
+
+
 def overrides(**extra) -> dict:
     return {**SMALL, "data.dir": _data().name, **extra}
 
 
 def make_config(position: str = "kprpe", **extra) -> ConfigDict:
     config = gait_config.get_config(position)
+    set_evaluators(config, evaluators())
     config.update_from_flattened_dict(overrides(**extra))
     return config.lock()
 
@@ -133,8 +142,8 @@ def test_faults_of_the_config_are_one_sentence():
         ({"data.sequences_per_identity": 1}, "at least 2; got 4 and 1"),
         ({"model.window": (2, 2, 3)}, "2-D network; got"),
         ({"model.image_size": (32, 22)}, "must be 32 x 22 pixels; got 16 x 11"),
-        ({"evals.split": "probes"}, "got 'probes'"),
-        ({"evals.lengths": (4, 2)}, "must be positive and rise"),
+        ({"evals.aligned.split": "probes"}, "got 'probes'"),
+        ({"evals.aligned.lengths": (4, 2)}, "must be positive and rise"),
         ({"augmentation.scale": (0.0, 1.0)}, "scale"),
     ]
     for wrong, message in cases:
@@ -226,7 +235,7 @@ def test_the_study_trains_both_and_draws_what_they_learned(tmp_path):
     assert cells["| kprpe"][4] == f"{100 * results['aligned/map']:.1f}"
     assert cells["| encoding"][-2] == "another's joints"
     assert cells["| table"][-2] == ""
-    assert set(results) >= {"misaligned_1/rank_5", "noise_0.1/minp", "missing_1/map"}
+    assert set(results) >= {"misaligned_1/rank_5", "noise_0_1/minp", "missing_1/map"}
     done = start(
         "-m", "experiments", "gait_pictures", "--config=configs/gait.py",
         f"--workdir={tmp_path}/runs/kprpe-0", f"--output={tmp_path}/p", "--query=1,1",

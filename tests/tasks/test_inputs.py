@@ -4,7 +4,7 @@ import pytest
 
 from kprpe_jax.data.keypoints import box_keypoints
 from kprpe_jax.data.store import open_split
-from kprpe_jax.evaluation.conditions import Condition
+from kprpe_jax.evaluation.evaluators.accuracy import Condition
 from kprpe_jax.geometry.marks import draw_keypoints
 from kprpe_jax.tasks import inputs, networks
 from tests.quick import quick_jit

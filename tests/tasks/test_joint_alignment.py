@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 from kprpe_jax import tasks
 from kprpe_jax.backbones.recognizer import Recognizer
 from kprpe_jax.configs import balanced_alignment
+from kprpe_jax.configs.base import change_evaluators
 from kprpe_jax.data.importers.dataset import write_dataset
 from kprpe_jax.data.importers.image_folder import open_image_folder
 from kprpe_jax.data.importers.landmarks import read_landmarks
@@ -22,9 +23,8 @@ from kprpe_jax.recognizers import load_recognizer
 from kprpe_jax.tasks import faces, joint_alignment, recognition
 from kprpe_jax.training import loop
 from kprpe_jax.training.checkpoint import restore_for_eval
-from kprpe_jax.training.config import save_config
 from kprpe_jax.training.optimizer import decay_mask
-from kprpe_jax.training.runs import check_origin
+from kprpe_jax.training.runs import check_origin, save_config
 from kprpe_jax.training.state import abstract_state
 from tests.tasks import drawn_people, tiny
 
@@ -35,6 +35,7 @@ def make_config(method="tps", **extra) -> ConfigDict:
     config = balanced_alignment.get_config(method)
     with config.unlocked():
         del config.data.builder
+        change_evaluators(config, **drawn_people.HELD_OUT)
     small = {
         "steps": 4,
         "data.dir": drawn_people.data_dir(),
@@ -55,9 +56,6 @@ def make_config(method="tps", **extra) -> ConfigDict:
         "model.output_dim": 8,
         "optimizer.warmup": 0.0,
         "log.every_steps": 1,
-        "evals.split": "train",
-        "evals.identities": (8, 12),
-        "evals.pairs": 40,
         "evals.batch_size": 16,
         "evals.in_training": (),
         "checkpoint.best_metric": "",
@@ -203,7 +201,10 @@ def test_a_template_of_another_run(tmp_path):
         ({"alignment.after": "stage0"}, "got 'stage0'; there are .*stem_act"),
         ({"alignment.template": "absent.npz"}, "absent.npz must hold an array"),
         ({"data.points": "landmarks"}, "points must be a field of people; got"),
-        ({"evals.identities": (4, 12)}, "must be people of people whom training does"),
+        (
+            {"evals.aligned.identities": (4, 12)},
+            "must be held-out identities of people;",
+        ),
         ({"model.image_size": (16, 16)}, r"that of .*\(32, 32\); got \(16, 16\)"),
     ],
 )

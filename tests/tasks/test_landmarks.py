@@ -43,7 +43,8 @@ def make_config(**extra) -> ConfigDict:
                 "model.width": 8,
                 "optimizer.warmup": 0.0,
                 "log.every_steps": 1,
-                "evals.split": "train",
+                "evals.mixer.split": "train",
+                "evals.nms.split": "train",
                 "evals.batch_size": 16,
                 **extra,
             }

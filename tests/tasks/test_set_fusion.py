@@ -13,7 +13,7 @@ from kprpe_jax.losses.set_fusion import class_means
 from kprpe_jax.recognizers import load_fusion
 from kprpe_jax.tasks import set_fusion
 from kprpe_jax.training import loop
-from kprpe_jax.training.config import save_config
+from kprpe_jax.training.runs import save_config
 from kprpe_jax.training.state import TrainState
 from tests.fusion.tiny import draw_sets, draw_variables, tiny_model
 from tests.quick import quick_jit
@@ -99,7 +99,7 @@ def test_centers_are_means_or_a_file(tmp_path):
         ({"data.padded_sizes": (2, 3)}, r"end with config.data.images_per_set.*\(2, 3"),
         ({"data.batch_size": 12}, "must be a multiple of 2 x images_per_set x devices"),
         ({"data.features": "absent"}, "must be a prepared data set"),
-        ({"evals.probes.type": "pairs"}, "type must be one of growing_probes; got 'p"),
+        ({"evals.probes.type": "pairs"}, "no type 'pairs'; the nearest is growing_p"),
     ],
 )
 def test_faults_of_the_config_are_described(changes, match):

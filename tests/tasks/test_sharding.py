@@ -153,8 +153,8 @@ def run_two_processes(script, arguments, folder):
     for index in range(2):
         command = [
             sys.executable, script, *arguments,
-            f"--coordinator={address}", "--num_processes=2",
-            f"--process_id={index}",
+            f"--coordinator={address}", "--num-processes=2",
+            f"--process-id={index}",
         ]  # fmt: skip
         # To a file: a full pipe would stop the process.
         with (folder / f"{script}{index}.txt").open("w") as output:
@@ -185,8 +185,8 @@ def test_two_processes_agree_with_one_device(one_device, tmp_path):
     assert "on 4 cpu devices, 2 processes" in said
     assert_same_curve(losses(workdir), expected)
 
-    only = ["--evaluators=clean", "--checkpoint=last"]
-    run_two_processes("eval.py", [*arguments, *only], tmp_path)
+    only = [f"--model={workdir}@last", "--evaluators=clean"]
+    run_two_processes("eval.py", only, tmp_path)
     results = json.loads((workdir / "eval.json").read_text())
     alone = evaluate(
         tiny.make_config(task, **RUN), workdir, checkpoint="last", evaluators=("clean",)

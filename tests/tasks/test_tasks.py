@@ -7,11 +7,11 @@ import optax
 import pytest
 import scipy.io
 from jax.sharding import PartitionSpec as P
+from ml_collections import ConfigDict
 
 from kprpe_jax import tasks
 from kprpe_jax.data.keypoints import box_keypoints
 from kprpe_jax.data.store import open_split
-from kprpe_jax.evaluation.conditions import KEYPOINT_EVALUATORS
 from kprpe_jax.losses.class_centers import padded_classes
 from kprpe_jax.position.encoding import KEYPOINT_FORMS, POSITIONS
 from kprpe_jax.tasks import networks
@@ -211,7 +211,8 @@ def test_evaluators_of_a_state():
 
 
 def test_a_network_without_keypoints_is_not_tested_with_others():
-    for position, more in (("rpe", set()), ("absolute_drawn", {*KEYPOINT_EVALUATORS})):
+    keypoints = {"affine_box", "affine_swapped", "noise"}
+    for position, more in (("rpe", set()), ("absolute_drawn", keypoints)):
         task = build(**{"model.position": position})
         assert set(task.evaluators) == {"clean", "affine", "sweep"} | more
 
@@ -232,7 +233,10 @@ def test_an_official_affnist_file_adds_an_evaluator(tmp_path, rng):
     path = tmp_path / "test.mat"
     fields = {"image": columns, "label_int": labels[None]}
     scipy.io.savemat(path, {"affNISTdata": fields})
-    task = build(**{"data.affnist_file": str(path)})
+    entry = ConfigDict(dict(type="affnist", file=str(path)))
+    with config.unlocked():
+        config.evals.affnist = entry
+    task = tasks.build(config, tiny.one_device())
     results = task.evaluators["affnist"](state, tiny.one_device())
     assert results == {"accuracy": pytest.approx(3 / 5), "count": 5}
 

@@ -41,7 +41,17 @@ SMALL = {
     "optimizer.schedule": "cosine",
     "optimizer.accumulate_steps": 1,
     "evals.batch_size": 256,
-    "evals.repeats": 1,
+    **{
+        f"evals.{name}.repeats": 1
+        for name in (
+            "clean",
+            "affine",
+            "affine_box",
+            "affine_swapped",
+            "sweep",
+            "noise",
+        )
+    },
     "evals.in_training": (),
     "checkpoint.best_metric": "",
     "log.every_steps": 1,

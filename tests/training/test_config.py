@@ -4,6 +4,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from kprpe_jax.training import config as config_lib
+from kprpe_jax.training import runs
 from tests.training import toy
 
 FILE = toy.__file__
@@ -71,7 +72,7 @@ def test_bad_override_is_one_sentence(override, message):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (None, "no file .*; name a config file"),
+        (None, "no such file, and no config of that name; .* the nearest is"),
         ("def get_config(:\n", "line 1 is not Python"),
         ("x = 1\n", "has no get_config"),
         ("def get_config():\n    return 3\n", "must return a ConfigDict; got int"),
@@ -90,6 +91,62 @@ def test_bad_file_is_one_sentence(tmp_path, text, message):
         config_lib.load_config(str(path))
 
 
+def test_a_config_is_found_by_its_name():
+    by_name = config_lib.load_config("digits:absolute", ["steps=7"])
+    assert by_name.model.position == "absolute"
+    by_path = config_lib.load_config("configs/digits.py:absolute", ["steps=7"])
+    assert by_name == by_path
+    with pytest.raises(ValueError, match="--config digit: .* the nearest is digits"):
+        config_lib.load_config("digit")
+
+
+def test_evaluators_are_overridden_and_added():
+    config = config_lib.load_config(
+        "lfw",
+        [
+            "evals.aligned.pairs=20",
+            "evals.aligned.mirror=none",  # a field that the config leaves out
+            "evals.swapped.alphas=(0.1, 0.2)",
+            "evals.listed.type=official_pairs",
+            "evals.listed.dataset=lfw",
+        ],
+    )
+    assert (config.evals.aligned.pairs, config.evals.aligned.mirror) == (20, "none")
+    assert config.evals.swapped.alphas == (0.1, 0.2)
+    assert config.evals.listed.to_dict() == dict(type="official_pairs", dataset="lfw")
+    for override, message in (
+        ("evals.aligned.pears=2", "no field evals.aligned.pears; the nearest is"),
+        ("evals.aligned.mirror.x=2", "no field evals.aligned.mirror.x"),
+        ("evals.listed.dataset=lfw", "no field evals.listed.dataset; the nearest"),
+        ("evals.listed.type=pairs", "no type 'pairs'; the nearest is official_pairs"),
+        ("evals.aligned.severity=x", "severity must be of type float; got 'x'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            config_lib.load_config("lfw", [override])
+
+
+def test_runs_of_other_versions(tmp_path):
+    runs.save_config(toy.make_config(), tmp_path)
+    config = runs.read_config(tmp_path)
+    assert config.evals.in_training == ("clean",)  # a tuple, as in the config
+    assert config_lib.override_config(config, ["steps=9"]).steps == 9
+    path = tmp_path / "config.json"
+    for version, message in (
+        (None, "is a run of version 1; .* reads version 2; convert it once: kprpe-jax"),
+        (3, "is a run of version 3; .* or a newer one"),
+    ):
+        stored = json.loads(path.read_text())
+        del stored["version"]
+        path.write_text(json.dumps(stored | ({"version": version} if version else {})))
+        for read in (
+            runs.read_config,
+            lambda folder: runs.check_workdir(toy.make_config(), folder),
+        ):
+            with pytest.raises(ValueError, match=message):
+                read(tmp_path)
+        path.write_text(json.dumps(stored | {"version": 2}))
+
+
 def test_field_of_another_type_in_the_file():
     config = toy.make_config()
     with config.unlocked():
@@ -99,41 +156,33 @@ def test_field_of_another_type_in_the_file():
         config_lib.check_config(config)
 
 
-def test_split_overrides():
-    others, overrides = config_lib.split_overrides(
-        ["train.py", "--config=c.py", "--config.a.b=1", "--workdir", "w", "--config.c"]
-    )
-    assert others == ["train.py", "--config=c.py", "--workdir", "w"]
-    assert overrides == ["a.b=1", "c"]
-
-
 def test_workdir_keeps_config_and_versions(tmp_path):
     config = toy.make_config()
-    assert config_lib.check_workdir(config, tmp_path / "new") == []
-    config_lib.save_config(config, tmp_path)
+    assert runs.check_workdir(config, tmp_path / "new") == []
+    runs.save_config(config, tmp_path)
     assert json.loads((tmp_path / "config.json").read_text())["steps"] == 20
     versions = json.loads((tmp_path / "versions.json").read_text())
     assert {"jax", "flax", "optax", "orbax-checkpoint", "python"} <= set(versions)
     assert versions["device_kind"] == "cpu"
-    assert config_lib.check_workdir(config, tmp_path) == []
+    assert runs.check_workdir(config, tmp_path) == []
 
 
 def test_workdir_of_another_config(tmp_path):
-    config_lib.save_config(toy.make_config(), tmp_path)
+    runs.save_config(toy.make_config(), tmp_path)
     with pytest.raises(
         ValueError, match="optimizer.weight_decay is 0.05 while this config has 0.1; ta"
     ):
-        config_lib.check_workdir(
+        runs.check_workdir(
             toy.make_config(**{"optimizer.weight_decay": 0.1, "steps": 30}), tmp_path
         )
     with pytest.raises(ValueError, match="steps is 20 while this config has 30"):
-        config_lib.check_workdir(toy.make_config(steps=30), tmp_path)
+        runs.check_workdir(toy.make_config(steps=30), tmp_path)
 
 
 def test_some_fields_may_change(tmp_path):
-    config_lib.save_config(toy.make_config(), tmp_path)
+    runs.save_config(toy.make_config(), tmp_path)
     other = toy.make_config(**{"mesh.fsdp": 2, "data.dir": "/x", "log.every_steps": 9})
-    changes = config_lib.check_workdir(other, tmp_path)
+    changes = runs.check_workdir(other, tmp_path)
     assert changes == [
         "data.dir: '' -> '/x'",
         "log.every_steps: 1 -> 9",
@@ -144,10 +193,10 @@ def test_some_fields_may_change(tmp_path):
 def test_workdir_that_is_no_folder_or_is_damaged(tmp_path):
     (tmp_path / "f").write_text("")
     with pytest.raises(ValueError, match="is a file; name a folder"):
-        config_lib.check_workdir(toy.make_config(), tmp_path / "f")
+        runs.check_workdir(toy.make_config(), tmp_path / "f")
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(ValueError, match="config.json is not JSON"):
-        config_lib.check_workdir(toy.make_config(), tmp_path)
+        runs.check_workdir(toy.make_config(), tmp_path)
 
 
 def test_what_makes_another_network():
@@ -169,11 +218,11 @@ def test_what_makes_another_network():
     def changes(**changed):
         config = ConfigDict(fields)
         config.update_from_flattened_dict(changed)
-        return config_lib.network_changes(stored, config)
+        return runs.network_changes(stored, config)
 
     free = {"backbone_weights": "there.npz", "model.attention": "pallas"}
     assert changes(**free, **{"data.name": "others", "evals.pairs": 4}) == []
-    # Where the position tables began does not matter any more.
+    # The initialization of the position tables does not matter any more.
     assert changes(**{"model.position_options.anchor_width": 0.07}) == []
     # "norm" is no other way to compute "xla".
     for field, value in (

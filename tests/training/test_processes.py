@@ -84,8 +84,8 @@ def start_two(workdir, *arguments):
             workdir,
             *arguments,
             f"--coordinator={address}",
-            "--num_processes=2",
-            f"--process_id={i}",
+            "--num-processes=2",
+            f"--process-id={i}",
         )
         for i in range(2)
     ]

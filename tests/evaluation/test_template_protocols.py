@@ -2,28 +2,24 @@
 
 import io
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 from PIL import Image
 
-from kprpe_jax.core.mesh import make_mesh
 from kprpe_jax.data.importers.dataset import write_dataset
 from kprpe_jax.data.importers.ijb import open_ijb
 from kprpe_jax.data.importers.image_folder import open_image_folder
 from kprpe_jax.data.importers.tinyface import open_tinyface
 from kprpe_jax.data.importers.video_templates import open_video_templates
-from kprpe_jax.data.template_sets import open_template_set
-from kprpe_jax.evaluation.face_protocols import POOLINGS, protocol_evaluators
+from kprpe_jax.evaluation.evaluators import build_evaluators
+from kprpe_jax.evaluation.evaluators.template_features import POOLINGS
 from kprpe_jax.geometry.template import face_template
-from kprpe_jax.training.state import TrainState
+from tests.evaluation.functions import face_data, function_recognizer
+from tests.tasks.tiny import one_device
 
 SIZE, PEOPLE, CELL = 16, 6, 4
-STATE = TrainState(
-    step=0, params=None, collections=None, opt_state=None, rng=None,
-    nonfinite_step=None,
-)  # fmt: skip
 
 
 def features(image):
@@ -32,7 +28,7 @@ def features(image):
     return (x + x[:, ::-1]).ravel()
 
 
-def embed(params, collections, images, keypoints):
+def embed(variables, images, keypoints):
     cells = images.reshape(-1, SIZE // CELL, CELL, SIZE // CELL, CELL, 3).mean((2, 4))
     return cells.reshape(len(images), -1)
 
@@ -65,19 +61,15 @@ class Pictures:
         return self.of[path]
 
 
-def run(folder, protocol, pooling="norm"):
-    evaluators = protocol_evaluators(
-        embed,
-        [protocol],
-        lambda name: open_template_set(folder, name, image_size=(SIZE, SIZE)),
-        batch_size=8,
-        pooling=pooling,
+def run(folder, kind, network=embed, **fields):
+    """Evaluate by an entry of `config.evals`."""
+    evaluators = build_evaluators(
+        ConfigDict({"x": {"type": kind, **fields}}),
+        "faces",
+        face_data(folder, size=(SIZE, SIZE), needs_keypoints=False),
     )
-    ((name, evaluate),) = evaluators.items()
-    assert name == protocol.replace(":", "_").replace(",", "_")
-    return evaluate(
-        STATE, make_mesh({"data": 1, "fsdp": 1, "class": 1}, jax.devices()[:1])
-    )
+    recognizer = function_recognizer(network, (SIZE, SIZE))
+    return evaluators["x"](recognizer, one_device())
 
 
 SCORES = (0.9, 0.3, 1.0, 0.6)  # of the detector
@@ -120,7 +112,7 @@ def import_ijb(folder, images):
 @pytest.mark.parametrize("pooling", POOLINGS)
 def test_ijb_by_its_own_lists(tmp_path, pooling):
     x = import_ijb(tmp_path, Pictures(0))
-    results = run(tmp_path / "data", "ijb:ijbx", pooling)
+    results = run(tmp_path / "data", "ijb", dataset="ijbx", pooling=pooling)
     pooled = []
     for t in range(12):
         weighted = []
@@ -171,7 +163,7 @@ def test_tinyface(tmp_path):
     write_dataset(
         open_tinyface(raw), name="tiny", data_dir=tmp_path / "data", origin={}
     )
-    results = run(tmp_path / "data", "tinyface:tiny")
+    results = run(tmp_path / "data", "tinyface", dataset="tiny")
     gallery = unit(np.array(x["match"] + x["distractor"]))
     order = np.argsort(-(unit(np.array(x["probe"])) @ gallery.T), 1)
     place = [list(order[p]).index(p) for p in range(PEOPLE)]
@@ -206,7 +198,7 @@ def test_videos_searched_among_stills_and_megaface(tmp_path):
     write_dataset(
         open_image_folder(tmp_path / "stills"), name="stills", data_dir=data, origin={}
     )
-    results = run(data, "video:probes,stills")
+    results = run(data, "video", probes="probes", galleries=("stills",))
     people = sorted(stills)
     scores = unit(np.array(x)) @ unit(np.array([stills[p] for p in people])).T
     hits = [people[scores[p].argmax()] == p for p in people]
@@ -226,7 +218,7 @@ def test_videos_searched_among_stills_and_megaface(tmp_path):
     write_dataset(
         open_image_folder(tmp_path / "pairs"), name="people", data_dir=data, origin={}
     )
-    results = run(data, "megaface:people,stills")
+    results = run(data, "megaface", probes="people", distractors="stills")
     frames, still = unit(np.array(frames)), unit(np.array(list(stills.values())))
     highest = (frames @ still.T).max(1)
     hits = [frames[i] @ frames[i ^ 1] > highest[i] for i in range(2 * PEOPLE)]
@@ -237,18 +229,21 @@ def test_videos_searched_among_stills_and_megaface(tmp_path):
 def test_faults_are_one_sentence(tmp_path):
     import_ijb(tmp_path, Pictures(3))
     data = tmp_path / "data"
-    for protocol, match in (
-        ("ijbx", "must be written kind:data set, such as ijb:NAME.* got 'ijbx'"),
-        ("ijb:a,b", "got 'ijb:a,b'"),
-        ("video:probes", "got 'video:probes'"),
-        ("video:probes,probes", "name no set twice; got 'video:probes,probes'"),
-        ("tinyface:ijbx", "must hold probes and matches; got 0 and 0 images"),
-        ("ijb:other", "other"),
+    for kind, fields, match in (
+        ("ijbc", {}, "evals.x.type: there is no type 'ijbc'; the nearest is ijb"),
+        ("ijb", dict(datasets="a"), "no such field; the nearest is dataset"),
+        ("ijb", {}, "config.evals.x.dataset is missing; ijb needs it"),
+        ("ijb", dict(dataset=3), "config.evals.x.dataset must be of type str; got 3"),
+        ("video", dict(probes="probes"), "galleries must name .*; got none"),
+        ("video", dict(probes="a", galleries=("a",)), "must be named and differ"),
+        ("megaface", dict(probes="a", distractors="a"), "differ.*; got a, a"),
+        ("tinyface", dict(dataset="ijbx"), "probes and matches; got 0 and 0 images"),
+        ("ijb", dict(dataset="other"), "other"),
+        ("ijb", dict(dataset="ijbx", pooling="mean"), "pooling must be .* 'mean'"),
+        ("ijb", dict(dataset="ijbx", mirror="twice"), "mirror must be .* 'twice'"),
     ):
         with pytest.raises(ValueError, match=match):
-            run(data, protocol)
-    with pytest.raises(ValueError, match="pooling must be one of .* got 'mean'"):
-        run(data, "ijb:ijbx", pooling="mean")
+            run(data, kind, **fields)
 
     # An image that could not be read was left out, and with it a whole template.
     for number in (3, 4, 5):
@@ -261,13 +256,13 @@ def test_faults_are_one_sentence(tmp_path):
         on_error="skip",
     )
     with pytest.raises(ValueError, match=r"got 1 of 12 without one, such as \[101\]"):
-        run(data, "ijb:gaps")
+        run(data, "ijb", dataset="gaps")
     # Lists of a set that is no IJB.
     write_dataset(
         open_image_folder(_folder(tmp_path)), name="stills", data_dir=data, origin={}
     )
     with pytest.raises(ValueError, match="stills must hold lists of templates"):
-        run(data, "ijb:stills")
+        run(data, "ijb", dataset="stills")
 
 
 def test_a_video_template_without_a_readable_frame_is_not_forgotten(tmp_path):
@@ -280,7 +275,7 @@ def test_a_video_template_without_a_readable_frame_is_not_forgotten(tmp_path):
     source, data = open_video_templates(tmp_path / "templates.csv"), tmp_path / "data"
     write_dataset(source, name="probes", data_dir=data, origin={}, on_error="skip")
     with pytest.raises(ValueError, match=r"got 1 of 3 without one, such as \[50\]"):
-        run(data, "video:probes,stills")
+        run(data, "video", probes="probes", galleries=("stills",))
 
 
 @pytest.mark.parametrize(
@@ -300,7 +295,7 @@ def test_a_probe_of_tinyface_that_cannot_be_searched(tmp_path, broken, match):
         open_tinyface(raw), name="tiny", data_dir=data, origin={}, on_error="skip"
     )
     with pytest.raises(ValueError, match=match):
-        run(data, "tinyface:tiny")
+        run(data, "tinyface", dataset="tiny")
 
 
 def _folder(tmp_path):
@@ -311,19 +306,9 @@ def _folder(tmp_path):
 def test_an_embedding_that_is_not_finite_is_no_number(tmp_path):
     import_ijb(tmp_path, Pictures(5))
 
-    def broken(params, collections, images, keypoints):
-        x = embed(params, collections, images, keypoints)
+    def broken(variables, images, keypoints):
+        x = embed(variables, images, keypoints)
         return jnp.where(jnp.arange(len(x))[:, None] == 3, jnp.nan, x)
 
-    (evaluate,) = protocol_evaluators(
-        broken,
-        ["ijb:ijbx"],
-        lambda name: open_template_set(
-            tmp_path / "data", name, image_size=(SIZE, SIZE)
-        ),
-        batch_size=8,
-    ).values()
     with pytest.raises(ValueError, match="NaN or infinity, the first is row 3"):
-        evaluate(
-            STATE, make_mesh({"data": 1, "fsdp": 1, "class": 1}, jax.devices()[:1])
-        )
+        run(tmp_path / "data", "ijb", broken, dataset="ijbx")

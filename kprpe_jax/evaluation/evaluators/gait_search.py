@@ -1,10 +1,9 @@
-"""Gait retrieval under conditions: badly placed silhouettes, wrong and missing joints.
+"""Type `gait_search`: badly placed silhouettes, wrong, missing and swapped joints.
 
 Source: KP-RPE, Sec. 5 (rank-n, mAP, mINP); the conditions are ours.
 """
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -15,8 +14,8 @@ from jax.sharding import Mesh
 
 from kprpe_jax.data.gait import GaitSplit, WholeSequences
 from kprpe_jax.data.keypoints import perturb_keypoints
-from kprpe_jax.evaluation.conditions import Evaluator
 from kprpe_jax.evaluation.embedding import map_rows
+from kprpe_jax.evaluation.evaluators import Evaluator
 from kprpe_jax.evaluation.gait import gait_metrics, part_distances
 from kprpe_jax.evaluation.misaligned import check_severities, misalign
 
@@ -32,41 +31,14 @@ class GaitCondition(NamedTuple):
       severity: of `misalign`, drawn once for each sequence.
       alpha: of the joints' error, Eq. 12 drawn anew for each coordinate.
       missing: probability that a joint is missing.
-      swapped: share of the sequences that get another one's joints: 0 or 1. It shows
-        how much a network relies on them.
+      swapped: 1 = joints are swapped between the sequences of a batch, which shows how
+        much a network relies on them; else 0.
     """
 
     severity: float = 0.0
     alpha: float = 0.0
     missing: float = 0.0
     swapped: float = 0.0
-
-
-def standard_conditions(
-    severities: Sequence[float],
-    alphas: Sequence[float],
-    missing: Sequence[float],
-    *,
-    uses_joints: bool,
-) -> dict[str, GaitCondition]:
-    """Evaluators of the study on gait.
-
-    Args:
-      severities: of `misaligned_S`.
-      alphas: of `noise_A`, on aligned silhouettes.
-      missing: of `missing_P`, likewise.
-      uses_joints: else there is nothing but `aligned` and `misaligned_S`.
-    Returns: evaluator -> condition; with joints also `swapped`.
-    Raises: ValueError: as `check_severities`.
-    """
-    check_severities(severities)
-    conditions = {"aligned": GaitCondition()}
-    conditions |= {f"misaligned_{s:g}": GaitCondition(severity=s) for s in severities}
-    if uses_joints:
-        conditions |= {f"noise_{a:g}": GaitCondition(alpha=a) for a in alphas}
-        conditions |= {f"missing_{p:g}": GaitCondition(missing=p) for p in missing}
-        conditions["swapped"] = GaitCondition(swapped=1.0)
-    return conditions
 
 
 def treat(sequences: Sequences, rng: Array, condition: GaitCondition) -> Sequences:
@@ -82,7 +54,7 @@ def treat(sequences: Sequences, rng: Array, condition: GaitCondition) -> Sequenc
     place_rng, noise_rng, missing_rng = jax.random.split(rng, 3)
     silhouettes, points = sequences["silhouettes"], sequences["keypoints"]
     known = sequences["joint_mask"]
-    # Another person's: rows of one person stand together.
+    # Half a batch away, as rows of one person stand together.
     half = len(points) // 2
     swap = condition.swapped > 0
     points = jnp.where(swap, jnp.roll(points, half, 0), points)
@@ -124,8 +96,7 @@ def make_embedder(
     """
     if not lengths or any(a >= b for a, b in zip((0, *lengths), lengths, strict=False)):
         raise ValueError(
-            "config.evals.lengths must be positive and rise, such as (16, 32); got "
-            f"{tuple(lengths)}"
+            f"lengths must be positive and rise, such as (16, 32); got {tuple(lengths)}"
         )
     group = np.minimum(np.searchsorted(lengths, split.frames), len(lengths) - 1)
     groups = {
@@ -160,42 +131,85 @@ def make_embedder(
     return embed_all
 
 
-def make_evaluators(
-    embed: EmbedSequences,
-    split: GaitSplit,
-    conditions: dict[str, GaitCondition],
-    *,
-    lengths: Sequence[int],
-    batch_size: int,
-    metric: str = "euclidean",
-) -> dict[str, Evaluator]:
-    """Build evaluators: every probe searched in all sequences that are none.
+class GaitData:
+    """What a run says of its data and its network to every evaluator of gait.
 
     Args:
       embed: the network.
-      split: test sequences.
-      conditions: evaluator -> condition.
-      lengths, batch_size: of `make_embedder`.
-      metric: of `part_distances`.
-    Returns: evaluator -> function (state, mesh) -> rank_1, rank_5, rank_10, map, minp
-      (shares), probes and gallery (numbers; probes without a match are not counted).
-    Raises: ValueError: no probe, or no gallery; as `make_embedder`.
+      open_split: name -> sequences.
+      uses_joints: whether the network reads joints.
+      batch_size: sequences of the global batch.
     """
-    if split.probes.all() or not split.probes.any():
+
+    def __init__(
+        self,
+        embed: EmbedSequences,
+        open_split: Callable[[str], GaitSplit],
+        *,
+        uses_joints: bool,
+        batch_size: int,
+    ):
+        self.uses_joints = uses_joints
+        self._embed, self._open, self._batch_size = embed, open_split, batch_size
+        self._embedders: dict[Any, Any] = {}
+
+    def embedder(self, split: str, lengths: tuple[int, ...]) -> tuple[GaitSplit, Any]:
+        """A split's sequences, and `make_embedder` of them: compiled once for all."""
+        key = split, lengths
+        if key not in self._embedders:
+            sequences = self._open(split)
+            run = make_embedder(
+                self._embed, sequences, lengths=lengths, batch_size=self._batch_size
+            )
+            self._embedders[key] = sequences, run
+        return self._embedders[key]
+
+
+def build(
+    data: GaitData,
+    *,
+    split: str = "test",
+    lengths: tuple = (64, 128, 256),
+    metric: str = "euclidean",
+    severity: float = 0.0,
+    alpha: float = 0.0,
+    missing: float = 0.0,
+    swapped: bool = False,
+) -> Evaluator | None:
+    """Build the evaluator: every probe searched in all sequences that are none.
+
+    Args:
+      data: of the run.
+      split: test sequences.
+      lengths: of `make_embedder`.
+      metric: of `part_distances`.
+      severity, alpha, missing, swapped: of `GaitCondition`.
+    Returns: function (state, mesh) -> rank_1, rank_5, rank_10, map, minp (shares),
+      probes and gallery (numbers; probes without a match are not counted). None for a
+      network without joints where the evaluator is about them.
+    Raises: ValueError: a severity out of its range; no probe, or no gallery; as
+      `make_embedder`.
+    """
+    check_severities([severity])
+    if not data.uses_joints and (alpha or missing or swapped):
+        return None
+    sequences, embed_all = data.embedder(split, lengths)
+    probe, gallery = sequences.probes, ~sequences.probes
+    if probe.all() or not probe.any():
         raise ValueError(
             "gait: the test split must have probes and a gallery; got "
-            f"{int(split.probes.sum())} probes of {len(split.probes)} sequences; "
-            "import it with its probes"
+            f"{int(probe.sum())} probes of {len(probe)} sequences; import it with its "
+            "probes"
         )
-    embed_all = make_embedder(embed, split, lengths=lengths, batch_size=batch_size)
+    condition = GaitCondition(severity, alpha, missing, float(swapped))
 
-    def search(condition: GaitCondition, state: Any, mesh: Mesh) -> dict[str, float]:
+    def evaluate(state: Any, mesh: Mesh) -> dict[str, float]:
         embeddings = embed_all(state.params, state.collections, mesh, condition)
-        probe, gallery = split.probes, ~split.probes
         distances = part_distances(
             embeddings[probe], embeddings[gallery], metric=metric
         )
-        found = gait_metrics(distances, split.labels[probe], split.labels[gallery])
+        labels = sequences.labels
+        found = gait_metrics(distances, labels[probe], labels[gallery])
         return {
             "rank_1": found.rank_1,
             "rank_5": found.rank_5,
@@ -206,4 +220,4 @@ def make_evaluators(
             "gallery": int(gallery.sum()),
         }
 
-    return {name: partial(search, condition) for name, condition in conditions.items()}
+    return evaluate

@@ -7,14 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kprpe_jax.evaluation.gait import gait_metrics, part_distances
-from kprpe_jax.evaluation.gait_conditions import (
+from kprpe_jax.evaluation.evaluators.gait_search import (
     GaitCondition,
+    GaitData,
+    build,
     make_embedder,
-    make_evaluators,
-    standard_conditions,
     treat,
 )
+from kprpe_jax.evaluation.gait import gait_metrics, part_distances
 from tests.data.test_gait import split
 from tests.quick import quick_jit
 from tests.tasks.tiny import one_device
@@ -62,13 +62,16 @@ def test_each_condition_changes_what_it_says(rng):
     )
 
 
-def test_conditions_without_joints():
-    names = standard_conditions((1.0,), (0.1,), (0.5,), uses_joints=False)
-    assert set(names) == {"aligned", "misaligned_1"}
-    names = standard_conditions((1.0,), (0.1,), (0.5,), uses_joints=True)
-    assert set(names) == {
-        "aligned", "misaligned_1", "noise_0.1", "missing_0.5", "swapped",
-    }  # fmt: skip
+def gait_data(sequences, *, uses_joints=True):
+    return GaitData(
+        embed, lambda split: sequences, uses_joints=uses_joints, batch_size=2
+    )
+
+
+def test_evaluators_of_joints_are_left_out_for_a_network_that_reads_none():
+    data = gait_data(split((3, 5)), uses_joints=False)
+    for fields in (dict(alpha=0.1), dict(missing=0.5), dict(swapped=True)):
+        assert build(data, **fields) is None
 
 
 def embed(params, collections, sequences):
@@ -95,11 +98,9 @@ def test_probes_are_searched_in_the_others():
     data = split((3, 5, 20, 22, 6, 21))
     probes = np.array([True, False, True, False, False, False])
     data = data._replace(probes=probes)
-    built = make_evaluators(
-        embed, data, {"aligned": GaitCondition()}, lengths=(32,), batch_size=2
-    )
+    evaluate = build(gait_data(data), lengths=(32,))
     state = SimpleNamespace(params=jnp.float32(255), collections={})
-    got = built["aligned"](state, one_device())
+    got = evaluate(state, one_device())
     values = (np.array([3, 5, 20, 22, 6, 21], np.float32) + 1)[:, None, None] / 2
     want = gait_metrics(
         part_distances(values[probes], values[~probes]),
@@ -111,6 +112,4 @@ def test_probes_are_searched_in_the_others():
     assert got["minp"] == pytest.approx(want.mean_inp)
     assert (got["probes"], got["gallery"]) == (2, 4)
     with pytest.raises(ValueError, match="must have probes and a gallery"):
-        make_evaluators(
-            embed, data._replace(probes=probes | True), {}, lengths=(4,), batch_size=2
-        )
+        build(gait_data(data._replace(probes=probes | True)))

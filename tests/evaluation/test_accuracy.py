@@ -6,12 +6,7 @@ import numpy as np
 import pytest
 
 from kprpe_jax.core import mesh as mesh_lib
-from kprpe_jax.evaluation.conditions import (
-    Condition,
-    _key,
-    make_evaluators,
-    standard_conditions,
-)
+from kprpe_jax.evaluation.evaluators.accuracy import DigitData, _key, build
 
 CLASSES, SIDE = 4, 6
 STATE = types.SimpleNamespace(params={"shift": jnp.float32(1)}, collections={})
@@ -72,18 +67,17 @@ def correct_rows(rows):
     return correct
 
 
-def make_evaluator(predict, distort, rows, conditions, **options):
-    """One evaluator of these conditions."""
-    return make_evaluators(predict, distort, rows, {"x": conditions}, **options)["x"]
+def make_evaluator(predict, distort, rows, *, batch_size, **fields):
+    """One evaluator of these fields."""
+    data = DigitData(predict, distort, rows, batch_size=batch_size, uses_keypoints=True)
+    return build(data, **fields)
 
 
 @pytest.mark.parametrize("devices", [1, 8])
 @pytest.mark.parametrize("batch_size", [8, 16, 40, 64])
 def test_equals_a_loop_over_rows_whatever_the_batch_and_the_mesh(devices, batch_size):
     rows = Rows()
-    evaluate = make_evaluator(
-        predict, plain, rows, {"x": Condition()}, batch_size=batch_size
-    )
+    evaluate = make_evaluator(predict, plain, rows, batch_size=batch_size)
     results = evaluate(STATE, mesh_of(devices))
     assert results == {"accuracy": pytest.approx(correct_rows(rows) / 37), "count": 37}
     assert 0.3 < results["accuracy"] < 0.9
@@ -100,9 +94,7 @@ def test_padding_never_counts(answer):
     def constant(params, collections, images, keypoints):
         return jnp.tile(shown, (len(images), 1))
 
-    evaluate = make_evaluator(
-        constant, plain, rows, {"x": Condition()}, batch_size=8, repeats=3
-    )
+    evaluate = make_evaluator(constant, plain, rows, batch_size=8, repeats=3)
     expected = 1 / 5 if answer else 4 / 5
     assert evaluate(STATE, mesh_of(8)) == {
         "accuracy": pytest.approx(expected),
@@ -120,11 +112,6 @@ def noisy(batch, rng, severity, alpha, *, condition):
 def test_repeats_draw_anew_and_are_averaged():
     rows = Rows()
 
-    def build(**options):
-        return make_evaluator(
-            predict, noisy, rows, {"x": Condition()}, batch_size=16, **options
-        )
-
     @jax.jit
     def drawn(key):
         return jax.random.randint(key, (16,), 0, SIDE**2)
@@ -133,22 +120,20 @@ def test_repeats_draw_anew_and_are_averaged():
     for repeat in range(3):
         for index in range(3):
             labels = rows.labels[index * 16 : index * 16 + 16]
-            places = drawn(_key(0, repeat, index)).tolist()
+            places = drawn(_key(repeat, index)).tolist()
             for place, label in zip(places, labels, strict=False):
                 right = (place // SIDE + place % SIDE + 1) % CLASSES == label
                 correct[repeat] += right
     assert len(set(correct)) > 1  # every repeat draws anew
-    evaluate, mesh = build(repeats=3), mesh_of(1)
+    evaluate = make_evaluator(predict, noisy, rows, batch_size=16, repeats=3)
+    mesh = mesh_of(1)
     results = evaluate(STATE, mesh)
     assert results == {"accuracy": pytest.approx(sum(correct) / (3 * 37)), "count": 37}
     assert evaluate(STATE, mesh) == results
-    assert build(repeats=3, seed=1)(STATE, mesh) != results
 
 
 def test_a_draw_does_not_depend_on_the_mesh():
-    evaluate = make_evaluator(
-        predict, noisy, Rows(), {"x": Condition()}, batch_size=16, repeats=2
-    )
+    evaluate = make_evaluator(predict, noisy, Rows(), batch_size=16, repeats=2)
     assert evaluate(STATE, mesh_of(1)) == evaluate(STATE, mesh_of(8))
 
 
@@ -165,18 +150,20 @@ def test_a_sweep_compiles_once():
 
     rows = Rows()
     rows.labels = ((rows.places.sum(1) + 1) % CLASSES).astype(np.int32)
-    conditions = {f"{s:g}": Condition(severity=s) for s in (0.0, 0.25, 0.5, 1.0, 1.5)}
-    conditions["alpha"] = Condition(alpha=1.0)
-    evaluate = make_evaluator(predict, watched, rows, conditions, batch_size=8)
+    data = DigitData(predict, watched, rows, batch_size=8, uses_keypoints=True)
+    evaluate = build(data, severities=(0.0, 0.25, 0.5, 1.0, 1.5))
     results = evaluate(STATE, mesh_of(8))
     assert len(traced) == 1
-    assert (traced[0].severity, traced[0].alpha) == (0, 0)
+    noise = build(data, alphas=(0.0, 1.0))(STATE, mesh_of(8))
+    assert len(traced) == 2  # the other kind of noise
+    results |= {"alpha": noise["uniform_1"]}
+    assert {(c.severity, c.alpha) for c in traced} == {(0, 0)}
     assert [results[name] for name in ("0", "0.25", "0.5")] == [1, 1, 1]
     # A row further down, or from the last to the first: never the same class.
     assert [results[name] for name in ("1", "1.5", "alpha")] == [0, 0, 0]
     other = types.SimpleNamespace(params={"shift": jnp.float32(2)}, collections={})
     assert evaluate(other, mesh_of(8))["0"] == 0  # another state, the same program
-    assert len(traced) == 1
+    assert len(traced) == 2
 
 
 def test_scores_that_are_no_numbers_have_no_accuracy():
@@ -184,27 +171,15 @@ def test_scores_that_are_no_numbers_have_no_accuracy():
         scores = predict(params, collections, images, keypoints)
         return scores.at[0].set(jnp.nan)
 
-    conditions = {"clean": Condition()}
-    evaluate = make_evaluator(broken, plain, Rows(), conditions, batch_size=8)
-    with pytest.raises(ValueError, match="finite; got 5 of 37 rows .* under 'clean'"):
+    evaluate = make_evaluator(broken, plain, Rows(), batch_size=8)
+    with pytest.raises(ValueError, match="finite; got 5 of 37 rows .* under 'accura"):
         evaluate(STATE, mesh_of(1))
 
 
-def test_standard_conditions():
-    conditions = standard_conditions((0.0, 0.5, 1.5), (0.0, 0.1))
-    assert list(conditions) == [
-        "clean", "affine", "affine_box", "affine_swapped", "sweep", "noise",
-    ]  # fmt: skip
-    assert conditions["clean"] == {"clean": Condition(0.0, 0.0)}
-    assert conditions["affine"]["affine"].severity == 1
-    assert conditions["affine"]["affine"].keypoints == "moved"
-    assert conditions["affine_box"]["affine_box"].keypoints == "box"
-    assert conditions["affine_swapped"]["affine_swapped"].keypoints == "swapped"
-    assert {k: c.severity for k, c in conditions["sweep"].items()} == {
-        "0": 0.0, "0.5": 0.5, "1.5": 1.5,
-    }  # fmt: skip
-    assert {k: (c.alpha, c.noise) for k, c in conditions["noise"].items()} == {
-        "uniform_0": (0.0, "uniform"), "uniform_0.1": (0.1, "uniform"),
-        "scale_0": (0.0, "scale"), "scale_0.1": (0.1, "scale"),
-    }  # fmt: skip
-    assert all(c.severity == 1 for c in conditions["noise"].values())
+def test_evaluators_of_keypoints_need_a_network_that_reads_them():
+    data = DigitData(predict, plain, Rows(), batch_size=8, uses_keypoints=False)
+    assert build(data, severity=1.0) is not None
+    assert build(data, keypoints="box") is None
+    assert build(data, alphas=(0.1,)) is None
+    with pytest.raises(ValueError, match="keypoints must be one of .*; got 'lost'"):
+        build(data, keypoints="lost")

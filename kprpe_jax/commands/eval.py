@@ -1,0 +1,109 @@
+"""Evaluate a run, or published weights; print a table and write it as JSON.
+
+    kprpe-jax eval --model runs/lfw@best
+    kprpe-jax eval --model vit_kprpe_base_multihead:model.safetensors --config lfw
+
+A run is evaluated by its own config, which --config.section.field=value overrides, but
+for its network. --config names other evaluators and data, and is needed for published
+weights. An evaluator is added by its type and fields:
+
+    --config.evals.lfw.type=official_pairs --config.evals.lfw.dataset=lfw
+"""
+
+import argparse
+import json
+import pathlib
+import sys
+
+from kprpe_jax.commands import options as shared
+
+TAKES_CONFIG = True
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    shared.add_model(parser)
+    parser.add_argument(
+        "--config", metavar="CONFIG", help="NAME[:ARG] or PATH[:ARG]; default the run's"
+    )
+    parser.add_argument(
+        "--evaluators",
+        metavar="NAME,...",
+        type=lambda text: tuple(filter(None, text.split(","))),
+        default=(),
+        help="some of the config's (default: all)",
+    )
+    shared.add_output(parser, "JSON file (default: eval.json in the run's folder)")
+    shared.add_processes(parser)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Run the eval command."""
+    from kprpe_jax.core.mesh import initialize_distributed
+    from kprpe_jax.training.runs import parse_run
+
+    run_spec = parse_run(options.model)
+    output = options.output and pathlib.Path(options.output)
+    if output and not output.parent.is_dir():
+        raise ValueError(f"--output {output} lies in no folder; make it first")
+    if run_spec and not output:
+        output = run_spec.workdir / "eval.json"
+    initialize_distributed(
+        options.coordinator, options.num_processes, options.process_id
+    )
+    results = _evaluate_run(options, run_spec) if run_spec else _evaluate_file(options)
+    write_results(results, output)
+
+
+def _evaluate_run(options, spec) -> dict[str, float]:
+    """Evaluate a checkpoint of a run."""
+    from kprpe_jax.training import config as config_lib
+    from kprpe_jax.training.evaluate import evaluate, with_network
+    from kprpe_jax.training.runs import read_config
+
+    config = read_config(spec.workdir)
+    if options.config:
+        other = config_lib.load_config(options.config)
+        config = with_network(other, config)
+    config = config_lib.override_config(config, options.overrides)
+    return evaluate(
+        config,
+        spec.workdir,
+        checkpoint=spec.checkpoint,
+        evaluators=options.evaluators,
+    )
+
+
+def _evaluate_file(options) -> dict[str, float]:
+    """Evaluate published weights."""
+    from kprpe_jax import registry
+    from kprpe_jax.recognizers import load_recognizer
+    from kprpe_jax.training.config import load_config
+    from kprpe_jax.training.evaluate import evaluate, evaluate_recognizer
+
+    if not options.config:
+        raise ValueError(
+            f"--model {options.model} is no run, whose config could be read; add "
+            "--config, which names evaluators and data, such as --config lfw"
+        )
+    config = load_config(options.config, options.overrides)
+    name, _, file = options.model.partition(":")
+    published = registry.NETWORKS.get(name)
+    if published is None or published.kind == "recognizer":
+        recognizer = load_recognizer(options.model)
+        return evaluate_recognizer(config, recognizer, evaluators=options.evaluators)
+    return evaluate(config, "", weights=file, evaluators=options.evaluators)
+
+
+def write_results(results: dict[str, float], output: pathlib.Path | None) -> None:
+    """Print a table and write it as JSON, by process 0 of several."""
+    import jax
+
+    if jax.process_index():
+        return  # every process has the same numbers
+    width = max(map(len, results))
+    for name, value in results.items():
+        sys.stdout.write(f"{name:<{width}}  {value:.6g}\n")
+    if output:
+        output.write_text(json.dumps(results, indent=2) + "\n")
+        sys.stdout.write(f"written to {output}\n")

@@ -1,0 +1,41 @@
+"""Train a network by a config, or continue a run that was stopped.
+
+    kprpe-jax train --config digits --workdir runs/digits
+    kprpe-jax train --config configs/lfw.py:rpe --workdir runs/rpe \\
+        --config.steps=500 --config.optimizer.learning_rate=1e-4
+
+A config is a name (digits, lfw, synthetic_faces, ...) or a path, with :ARG where it
+takes an argument. Its fields are overridden by --config.section.field=value. Several
+processes find each other by themselves under SLURM and on TPU slices, else by
+--coordinator, --num-processes and --process-id.
+"""
+
+import argparse
+
+from kprpe_jax.commands import options as shared
+
+TAKES_CONFIG = True
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument(
+        "--config", metavar="CONFIG", required=True, help="NAME[:ARG] or PATH[:ARG]"
+    )
+    parser.add_argument(
+        "--workdir", metavar="DIR", required=True, help="folder of the run"
+    )
+    shared.add_processes(parser)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Run the train command."""
+    from kprpe_jax.core.mesh import initialize_distributed
+    from kprpe_jax.training import loop
+    from kprpe_jax.training.config import load_config
+
+    config = load_config(options.config, options.overrides)
+    initialize_distributed(
+        options.coordinator, options.num_processes, options.process_id
+    )
+    loop.train(config, options.workdir)
