@@ -118,7 +118,7 @@ def test_evaluators_are_overridden_and_added():
         ("evals.aligned.pears=2", "no field evals.aligned.pears; the nearest is"),
         ("evals.aligned.mirror.x=2", "no field evals.aligned.mirror.x"),
         ("evals.listed.dataset=lfw", "no field evals.listed.dataset; the nearest"),
-        ("evals.listed.type=pairs", "no type 'pairs'; the nearest is official_pairs"),
+        ("evals.listed.type=pairs", "no type 'pairs'; the nearest is matched_pairs"),
         ("evals.aligned.severity=x", "severity must be of type float; got 'x'"),
     ):
         with pytest.raises(ValueError, match=message):
