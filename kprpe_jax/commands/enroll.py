@@ -7,6 +7,7 @@
 A folder of folders is a folder per person; in a flat folder the person is the file's
 name without its ending and its number (Ann_Example_0001.jpg); a video shows one person.
 A killed command goes on when it is run again: photos that are there are passed over.
+--features takes files that `embed` or `fuse` wrote in place of photos.
 """
 
 import argparse
@@ -27,7 +28,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     files = parser.add_argument_group("input and output")
     shared.add_gallery(files)
-    shared.add_photos(files)
+    shared.add_photos(files, required=False)
+    files.add_argument(
+        "--features",
+        metavar="PATH",
+        help="in place of photos: a file of `embed` or `fuse`, or a folder of them; "
+        "without patches for a gallery of --patches none",
+    )
     shared.add_on_error(files)
     networks = parser.add_argument_group("faces")
     shared.add_model(networks)
@@ -45,24 +52,33 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     """Run the enroll command."""
     from kprpe_jax.gallery.enroll import enroll
+    from kprpe_jax.gallery.enroll_features import enroll_features
     from kprpe_jax.gallery.gallery import Gallery
     from kprpe_jax.gallery.header import describe_gallery
     from kprpe_jax.gallery.photos import list_photos
 
-    list_photos(options.photos)  # a wrong path makes no gallery
+    if (options.photos is None) == (options.features is None):
+        raise ValueError("give either --photos or --features.")
+    if options.photos is not None:
+        list_photos(options.photos)  # a wrong path makes no gallery
     recognizer, detector = load_networks(options)
     header = describe_gallery(recognizer, options.patches)
     with Gallery(options.gallery, create=header) as gallery:
-        result = enroll(
-            gallery,
-            options.photos,
-            recognizer,
-            detector,
-            faces=options.faces,
-            on_error=options.on_error,
-            batch_size=options.batch_size,
-            progress=show_progress,
-        )
+        if options.features is not None:
+            result = enroll_features(
+                gallery, options.features, on_error=options.on_error
+            )
+        else:
+            result = enroll(
+                gallery,
+                options.photos,
+                recognizer,
+                detector,
+                faces=options.faces,
+                on_error=options.on_error,
+                batch_size=options.batch_size,
+                progress=show_progress,
+            )
         say_skipped(result.skipped.items())
         given = result.added + result.known + len(result.skipped)
         sys.stdout.write(

@@ -283,10 +283,11 @@ class Gallery:
         return header._replace(grid=tuple(header.grid), input_spec=spec)
 
     def _check(self, entry: GalleryEntry) -> None:
-        arrays = entry.features.embeddings, entry.features.patches
-        arrays += (entry.features.keypoints,)
+        arrays, want = (entry.features.embeddings,), ((self.header.embed_dim,),)
+        if self.header.patches != "none":
+            arrays += entry.features.patches, entry.features.keypoints
+            want += self.shapes
         shapes = tuple(np.shape(x) for x in arrays)
-        want = ((self.header.embed_dim,), *self.shapes)
         if shapes != want:
             raise ValueError(
                 f"gallery: features of {entry.photo} must have the shapes {want} as "
