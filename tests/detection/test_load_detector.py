@@ -91,24 +91,19 @@ def test_a_run_of_another_task_is_refused(tmp_path):
 
 @pytest.mark.slow
 def test_a_run_of_the_aligner(tmp_path, rng):
-    """What was trained detects: other checkpoints, other faces."""
+    """What was trained detects; another checkpoint is another detector."""
     config = test_landmarks.make_config(**{"steps": 2, "checkpoint.every_steps": 1})
     workdir = tmp_path / "run"
     loop.train(config, workdir)
+    specs = [f"{workdir}{checkpoint}" for checkpoint in ("", "@last", "@1")]
+    best, last, other = (load_detector(spec, min_score=0.0) for spec in specs)
+    assert best.fingerprint == last.fingerprint != other.fingerprint
+    assert best.canvases == (32,)
+    assert best.enlarge
     photos = [("a", smooth_photo(rng, 40, 50)), ("b", smooth_photo(rng, 20, 10))]
-    faces = {}
-    for checkpoint in ("", "@last", "@1"):
-        detector = load_detector(f"{workdir}{checkpoint}", min_score=0.0)
-        assert detector.canvases == (32,)
-        assert detector.enlarge
-        faces[checkpoint] = list(detect_photos(detector, photos, batch_size=2))
-        assert [len(f.scores) for f in faces[checkpoint]] == [1, 1]
-    first, last, other = (f[0].keypoints for f in faces.values())
-    np.testing.assert_array_equal(first, last)
-    assert np.abs(first - other).max() > 1e-4
-    assert not list(
-        detect_photos(load_detector(str(workdir), min_score=1.0), photos, batch_size=2)
-    )[0].scores.size
+    for photo in detect_photos(best, photos, batch_size=2):
+        assert photo.keypoints.shape == (1, 5, 2)
+        assert np.isfinite(photo.keypoints).all()
     with pytest.raises(ValueError, match="has no '7'; ask for best, last or one of"):
         load_detector(f"{workdir}@7")
 
