@@ -1,133 +1,13 @@
-"""Every published network by name: architecture, input contract, license, source.
+"""Names of configs and commands, and the objects that they stand for.
 
-Data only: a list of names imports no network. A published name is an architecture with
-a contract; `recognizers.load_recognizer` joins it with a file of weights.
+Data only: objects are named by their path as text and imported when they are used.
 """
 
 import difflib
-import importlib
-from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Iterable
 
-from kprpe_jax.core.input_spec import InputSpec
-
-KINDS = ("recognizer", "detector", "fusion", "pair matcher", "gait")
-
-
-class PublishedNetwork(NamedTuple):
-    """A published network.
-
-    Attributes:
-      kind: what it does, one of KINDS.
-      build: "module:class or function" that makes the Flax module; what reads its files
-        is found by the class (`weights.load.LAYOUTS`).
-      presets: "module:TABLE.KEY" of dicts of its keyword arguments.
-      fields: further ones, which win.
-      size: in words.
-      parameters: how many numbers are learned, in millions.
-      license: of the code, and what the weights were trained on.
-      source: where its files come from.
-      input_spec: the input contract; None for what reads no single image.
-    """
-
-    kind: str
-    build: str
-    presets: tuple[str, ...]
-    fields: Mapping[str, Any]
-    size: str
-    parameters: float
-    license: str
-    source: str
-    input_spec: InputSpec | None = None
-
-    def make(self, **fields: Any) -> Any:
-        """Make the Flax module; `fields` replace or add to the registered ones."""
-        given: dict[str, Any] = {}
-        for preset in self.presets:
-            given |= resolve(preset)
-        return resolve(self.build)(**{**given, **self.fields, **fields})
-
-
-def resolve(path: str) -> Any:
-    """Import "module:attribute", or "module:attribute.key" of a dict."""
-    module, _, attribute = path.partition(":")
-    attribute, _, key = attribute.partition(".")
-    found = getattr(importlib.import_module(module), attribute)
-    return found[key] if key else found
-
-
-def find(name: str, names: Iterable[str], what: str) -> str:
-    """Check a name against those that there are.
-
-    Raises: ValueError: unknown; the message has the nearest ones.
-    """
-    names = list(names)
-    if name in names:
-        return name
-    near = difflib.get_close_matches(name, names, n=3, cutoff=0.3) or names[:3]
-    raise ValueError(
-        f"unknown {what} {name!r}; did you mean {', '.join(near)}? (list them with "
-        "`kprpe-jax models`)"
-    )
-
-
-_CVLFACE = (
-    "CVLface: MIT; weights by the terms of their data",
-    "huggingface.co/minchul",
-)
-_INSIGHTFACE = (
-    "arcface_torch: MIT; weights for non-commercial research",
-    "github.com/deepinsight/insightface",
-)
-_DEEPFACE_EMD = ("MIT; weights by the terms of their data", "github.com/anguyen8")
-_CAFACE = ("MIT; weights by the terms of their data", "github.com/mk-minchul/caface")
-
-
-_FACE_VIT = (
-    "MIT; weights by the terms of their data",
-    "github.com/anguyen8/face-vit",
-)
-_OPENGAIT = ("OpenGait: academic use only", "github.com/ShiqiYu/OpenGait")
-
-
-def _recognizer(
-    build: str,
-    size: str,
-    parameters: float,
-    terms: tuple[str, str],
-    *,
-    presets: tuple[str, ...] = (),
-    fields: Mapping[str, Any] | None = None,
-    **spec: Any,
-) -> PublishedNetwork:
-    return PublishedNetwork(
-        "recognizer",
-        build,
-        presets,
-        fields or {},
-        size,
-        parameters,
-        *terms,
-        InputSpec(**{"image_size": (112, 112), **spec}),
-    )
-
-
-_VITS = {  # millions of parameters
-    "vit_small": 95.952, "vit_base": 114.870,
-    "vit_irpe_small": 96.065, "vit_irpe_base": 114.983,
-    "vit_irpe_small_qkv": 96.065, "vit_irpe_base_qkv": 114.983,
-    "vit_irpe_small_k": 95.990, "vit_irpe_base_k": 114.907,
-    "vit_kprpe_small_absolute": 95.953, "vit_kprpe_base_absolute": 114.870,
-    "vit_kprpe_small_relative": 95.953, "vit_kprpe_base_relative": 114.870,
-    "vit_kprpe_small_splithead": 95.957, "vit_kprpe_base_splithead": 114.878,
-    "vit_kprpe_small_multihead": 96.004, "vit_kprpe_base_multihead": 115.077,
-}  # fmt: skip
-_SWINS = {
-    "swin_small": 44.651, "swin_base": 177.516,
-    "swin_kprpe_small": 94.652, "swin_kprpe_base": 113.618,
-}  # fmt: skip
-_IRESNETS = {"ir18": 24.020, "ir34": 34.134, "ir50": 43.586, "ir101": 65.151}
-
+from kprpe_jax.core.resolve import resolve  # noqa: F401, for users of the tables
+from kprpe_jax.published_networks import NETWORKS, PublishedNetwork
 
 BACKBONES = {  # config.backbone -> class whose fields `config.model` has
     "vit": "kprpe_jax.backbones.vit:ViT",
@@ -156,110 +36,6 @@ POSITIONS = {  # config.model.position of a ViT -> `position.encoding.Encoding`
 }
 
 
-_BIAS = dict(method="product", ratio=1.9, scale_bias=False)
-_KEYPOINT_FORMS = {
-    "absolute": ("kprpe_scalar", False),
-    "relative": ("kprpe_relative", False),
-    "splithead": ("kprpe_multihead", False),
-    "multihead": ("kprpe_multihead", True),
-}  # form in the name -> position, tables per layer
-
-
-def _vit_position(name: str) -> dict[str, Any]:
-    """Fields of the position encoding that the name of a ViT says."""
-    if "kprpe" in name:
-        position, per_layer = _KEYPOINT_FORMS[name.rpartition("_")[2]]
-        options = dict(
-            num_keypoints=5,
-            per_layer=per_layer,
-            hidden_dim=0,
-            stop_keypoint_gradient=True,
-        )
-        return dict(position=position, position_options=_BIAS | options)
-    if "irpe" in name:
-        context = "k" if name.endswith("_k") else "qkv"
-        options = dict(per_head=False, context=context)
-        return dict(position="irpe", position_options=_BIAS | options)
-    return dict(position="absolute")
-
-
-def _vit(name: str, parameters: float) -> PublishedNetwork:
-    size = "base" if "base" in name else "small"
-    return _recognizer(
-        BACKBONES["vit"],
-        size,
-        parameters,
-        _CVLFACE,
-        presets=(f"kprpe_jax.backbones.vit:PRESETS.{size}",),
-        fields=_vit_position(name),
-        num_keypoints=5 if "kprpe" in name else 0,
-    )
-
-
-def _swin(name: str, parameters: float) -> PublishedNetwork:
-    return _recognizer(
-        BACKBONES["swin"],
-        name.rpartition("_")[2],
-        parameters,
-        _CVLFACE,
-        presets=(f"kprpe_jax.backbones.swin:PRESETS.{name.removeprefix('swin_')}",),
-        fields=dict(mask_padding=False, position_options=dict(mesh="image")),
-        num_keypoints=5 if "kprpe" in name else 0,
-    )
-
-
-def _iresnet(
-    size: str, variant: str, parameters: float, terms: tuple[str, str]
-) -> PublishedNetwork:
-    module = "kprpe_jax.backbones.iresnet"
-    presets = (f"{module}:PRESETS.{size}", f"{module}:VARIANTS.{variant}")
-    return _recognizer(BACKBONES["iresnet"], size, parameters, terms, presets=presets)
-
-
-def _caface(parameters: float, **fields: Any) -> PublishedNetwork:
-    module = "kprpe_jax.fusion.cluster_aggregate"
-    return PublishedNetwork(
-        "fusion",
-        f"{module}:ClusterAggregate",
-        (f"{module}:VARIANTS.official",),
-        fields,
-        f"{fields['num_clusters']} clusters",
-        parameters,
-        *_CAFACE,
-    )
-
-
-def _face_vit(
-    network: str, parameters: float, size: str, **fields: Any
-) -> PublishedNetwork:
-    """A transformer of Face-ViT; those without windows read the gray CNN's patches."""
-    spec = InputSpec((112, 112))
-    if "windows" not in fields:
-        spec = InputSpec((128, 128), color="gray")
-    return PublishedNetwork(
-        "pair matcher",
-        "kprpe_jax.weights.face_vit:published_face_vit",
-        (),
-        dict(network=network, **fields),
-        size,
-        parameters,
-        *_FACE_VIT,
-        spec,
-    )
-
-
-def _swin_gait(parameters: float, window: tuple[int, ...]) -> PublishedNetwork:
-    return PublishedNetwork(
-        "gait",
-        "kprpe_jax.backbones.swin_gait:SwinGait",
-        (),
-        dict(num_classes=3000, window=window, mask_padding=False),
-        f"{len(window)}D",
-        parameters,
-        *_OPENGAIT,
-    )
-
-
 FUSIONS = {  # config.fusion.method -> class with init_state, update, merge, finalize
     "cluster_aggregate": "kprpe_jax.fusion.cluster_aggregate:ClusterAggregate",
     "average": "kprpe_jax.fusion.weighted:WeightedFusion",
@@ -269,118 +45,20 @@ FUSIONS = {  # config.fusion.method -> class with init_state, update, merge, fin
     "rsa": "kprpe_jax.fusion.weighted:WeightedFusion",
 }
 
-NETWORKS: dict[str, PublishedNetwork] = {
-    **{name: _vit(name, millions) for name, millions in _VITS.items()},
-    **{name: _swin(name, millions) for name, millions in _SWINS.items()},
-    **{
-        f"iresnet_{size}": _iresnet(size, "cvlface", millions, _CVLFACE)
-        for size, millions in _IRESNETS.items()
-    },
-    **{  # a scale and a bias more in the last norm and a longer shortcut
-        f"iresnet_insightface_{size}": _iresnet(
-            size, "insightface", millions + 0.00525, _INSIGHTFACE
-        )
-        for size, millions in _IRESNETS.items()
-    },
-    "mobilefacenet": _recognizer(
-        BACKBONES["mobilefacenet"],
-        "1.0",
-        1.000,
-        (
-            "no license stated; research only",
-            "github.com/Xiaoccer/MobileFaceNet_Pytorch",
-        ),
-        fields=dict(image_size=(112, 96)),
-        image_size=(112, 96),
-        scale=128.0,
-    ),
-    "deepface_emd_arcface": _recognizer(
-        BACKBONES["arcface_resnet"],
-        "18 layers",
-        25.627,
-        _DEEPFACE_EMD,
-        image_size=(128, 128),
-        color="gray",
-    ),
-    "deepface_emd_cosface": _recognizer(
-        BACKBONES["sphereface"],
-        "20 layers",
-        22.667,
-        _DEEPFACE_EMD,
-        image_size=(112, 96),
-    ),
-    "deepface_emd_facenet": _recognizer(
-        BACKBONES["inception_resnet"],
-        "Inception-ResNet v1",
-        23.483,
-        _DEEPFACE_EMD,
-        image_size=(160, 160),
-        mean=0.0,
-        scale=255.0,
-    ),
-    "facenet": _recognizer(
-        BACKBONES["inception_resnet"],
-        "Inception-ResNet v1",
-        23.483,
-        ("facenet-pytorch: MIT", "github.com/timesler/facenet-pytorch"),
-        image_size=(160, 160),
-        scale=128.0,
-        framing="crop",
-    ),
-    "retinaface_mnet025": PublishedNetwork(
-        "detector",
-        "kprpe_jax.detection.retinaface:RetinaFace",
-        (),
-        dict(activation="relu", pixels="bgr_minus_mean"),
-        "MobileNet 0.25",
-        0.427,
-        "MIT; trained on WIDER FACE",
-        "github.com/biubug6/Face-Detector-1MB-with-landmark",
-    ),
-    "dfa_mobilenet025": PublishedNetwork(  # decoded mixer input; half a pixel off
-        "detector",
-        "kprpe_jax.detection.differentiable_aligner:DifferentiableAligner",
-        (),
-        dict(
-            mixer_input="decoded",
-            sampled="network_input",
-            align_corners=True,
-            stop_gradient=True,
-            activation="leaky_relu",
-            pixels="bgr",
-        ),
-        "MobileNet 0.25 and mixer",
-        0.487,
-        *_CVLFACE,
-    ),
-    "caface_g4_conf512": _caface(0.787, num_clusters=4, per_channel=True),
-    "caface_g2_conf1": _caface(0.655, num_clusters=2, per_channel=False),
-    "facevit_h1_depth1_head4": _face_vit(
-        "one_image", 2.660, "H1, 4 heads", depth=1, num_heads=4
-    ),
-    "facevit_h2_depth1_head1": _face_vit(
-        "same_or_not", 2.302, "H2, 1 head", depth=1, num_heads=1
-    ),
-    "facevit_h2l_depth1_head1": _face_vit(
-        "two_linear", 35.858, "H2L, 1 head", depth=1, num_heads=1
-    ),
-    "facevit_h2l_depth1_head4_out1024": _face_vit(
-        "two_linear", 69.810, "H2L, 4 heads", depth=1, num_heads=4, output_dim=1024
-    ),
-    "facevit_v_p8s8_depth20": _face_vit(
-        "one_image", 63.218, "V, 20 layers",
-        depth=20, num_heads=8, num_patches=196, windows=(8, 8, 0, 127.5, 127.5),
-    ),
-    "facevit_v_p12s8_depth20": _face_vit(
-        "one_image", 63.341, "V, 20 layers",
-        depth=20, num_heads=8, num_patches=196, windows=(12, 8, 4, 127.5, 127.5),
-    ),
-    "swingait2d_B1442_C2_gait3d": _swin_gait(24.419, (3, 5)),
-    "swingait3d_B1442_C2_gait3d": _swin_gait(24.640, (3, 3, 5)),
-}  # fmt: skip
-# The same networks by the names of other releases.
-NETWORKS["caface_backbone_ir101_tface"] = NETWORKS["iresnet_ir101"]
-NETWORKS["caface_backbone_iresnet100"] = NETWORKS["iresnet_insightface_ir101"]
+
+def find(name: str, names: Iterable[str], what: str) -> str:
+    """Check a name against those that there are.
+
+    Raises: ValueError: unknown; the message has the nearest ones.
+    """
+    names = list(names)
+    if name in names:
+        return name
+    near = difflib.get_close_matches(name, names, n=3, cutoff=0.3) or names[:3]
+    raise ValueError(
+        f"unknown {what} {name!r}; did you mean {', '.join(near)}? (list them with "
+        "`kprpe-jax models`)"
+    )
 
 
 _EVALUATORS = "kprpe_jax.evaluation.evaluators"

@@ -19,7 +19,7 @@ def read_published(
     Args:
       name: key of `registry.NETWORKS`.
       path: of its weights.
-      kind: one of `registry.KINDS`.
+      kind: one of `published_networks.KINDS`.
     Returns: its entry, the network and its variables.
     Raises: ValueError: an unknown name, or of another kind; no such file, or one of
       other weights.
