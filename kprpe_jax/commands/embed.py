@@ -128,7 +128,7 @@ def _embed_photos(options: argparse.Namespace) -> None:
         parts.append(photo.features)
         names += [name] * len(photo.faces.faces)
         persons += [photo.file.person] * len(photo.faces.faces)
-    say_skipped(skipped)
+    say_skipped(skipped.items())
     if not parts:
         raise RunError(f"none of {count} photos has a usable face; nothing was written")
     write_feature_file(

@@ -71,7 +71,7 @@ def run(options: argparse.Namespace) -> None:
         resume=options.resume,
         on_error=options.on_error,
     )
-    say_skipped(result.skipped)
+    say_skipped(result.skipped.items())
     for person, count in result.images.items():
         sys.stdout.write(f"{person}: {count} images\n")
     nobody = f" ({', '.join(result.without)})" if result.without else ""

@@ -105,26 +105,32 @@ def open_data(
 
 def open_pairs(
     config: ConfigDict,
-    evals: ConfigDict,
     origin: dict[str, Any],
     open_rows: OpenRows | None = None,
+    *,
+    dataset: str,
+    split: str,
+    identities: tuple[int, ...],
+    count: int,
 ) -> tuple[PairRows, np.ndarray]:
     """Sample the pairs of an evaluator.
 
     Args:
       config: of the run.
-      evals: reads dataset ("" = data.name), split, identities, count.
       origin: of the run: patches of another recognizer are refused.
       open_rows: as `open_data`.
+      dataset: "" = config.data.name.
+      split, identities: of the data set; (first, last), () = all.
+      count: P.
     Returns: P pairs; bool [P], which of them are genuine.
     Raises: ValueError: as `sample_pairs`; patches of another recognizer.
     """
-    name = evals.dataset or config.data.name
+    name = dataset or config.data.name
     if config.data.input == "patches" and open_rows is None:
         check_origin(_origin(config, name), origin, name)
     open_rows = partial(_open_rows, config) if open_rows is None else open_rows
-    tested, people = open_rows(name, evals.split, evals.identities)
-    pairs = sample_pairs(people, count=evals.count, seed=0)
+    tested, people = open_rows(name, split, identities)
+    pairs = sample_pairs(people, count=count, seed=0)
     return PairRows(tested, pairs.first * len(tested) + pairs.second), pairs.same
 
 

@@ -241,8 +241,7 @@ def build_evaluator(
     """
     config, model, data, open_rows = run
     fields = dict(dataset=dataset, split=split, identities=identities, count=count)
-    evals = ConfigDict(fields)
-    tested, genuine = pair_data.open_pairs(config, evals, data.origin, open_rows)
+    tested, genuine = pair_data.open_pairs(config, data.origin, open_rows, **fields)
 
     @jax.jit
     def score(params, collections, batch):

@@ -28,6 +28,12 @@ from tests.tasks.tiny import one_device
 NETWORKS = ("h1", "h2", "h2l")
 
 
+def open_pairs(config, origin):
+    """The pairs of the config's evaluator."""
+    fields = {k: v for k, v in config.evals.pairs.items() if k != "type"}
+    return pair_data.open_pairs(config, origin, **fields)
+
+
 def drawn(task, rng):
     shapes = jax.eval_shape(task.init, jax.random.key(0))
     variables = jax.tree.map(lambda s: rng.normal(size=s.shape), shapes)
@@ -95,7 +101,7 @@ def test_the_evaluator_verifies_unseen_people(network):
     task = tasks.build(made_patches.make_config(network), one_device())
     config = made_patches.make_config(network)
     data = pair_data.open_data(config, one_device())
-    tested, genuine = pair_data.open_pairs(config, config.evals.pairs, data.origin)
+    tested, genuine = open_pairs(config, data.origin)
     pairs = tested.__getitems__(range(100))
     # Labels count from the first of the tested people, 8.
     same = [pair["label"][0] == pair["label"][1] for pair in pairs]
@@ -354,7 +360,7 @@ def test_a_run_learns_and_is_not_taken_for_another(tmp_path):
     config = made_patches.make_config(**learned)
     run = load_matcher(f"{tmp_path}@last")
     score = quick_jit(partial(score_pairs, run.model, run.variables))
-    tested, genuine = pair_data.open_pairs(config, config.evals.pairs, {})
+    tested, genuine = open_pairs(config, {})
     pairs = [pair["patches"] for pair in tested.__getitems__(range(100))]
     scores = np.asarray(score(*np.float32(pairs).swapaxes(0, 1)))
     want = pair_matching.verification(scores, genuine)
