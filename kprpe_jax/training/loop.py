@@ -112,7 +112,11 @@ def train(
             state = new_state(
                 task, optimizer.transformation, abstract, seed=config.seed
             )
-        meta = {"config": config.to_dict(), "versions": runs.versions()}
+        meta = {
+            "version": runs.VERSION,
+            "config": config.to_dict(),
+            "versions": runs.versions(),
+        }
         trained: dict[str, float] = {}
         evaluated: dict[str, float] = {}
 
