@@ -80,3 +80,10 @@ def test_it_works_from_another_folder(installed, tmp_path):
     command = installed / "kprpe-jax"
     assert "vit_kprpe_base_multihead" in run(command, "models", cwd=tmp_path)
     assert "kprpe-jax import KIND" in run(command, "import", "--help", cwd=tmp_path)
+    run(
+        command, "train", "--config", "digits", "--workdir", "run", "--config.steps=2",
+        "--config.data.dir=data", "--config.data.batch_size=8",
+        "--config.optimizer.warmup=0", cwd=tmp_path,
+    )  # fmt: skip
+    assert (tmp_path / "run" / "config.json").exists()
+    run(command, "eval", "--model", "run@last", cwd=tmp_path)
