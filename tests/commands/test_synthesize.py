@@ -15,7 +15,7 @@ from kprpe_jax.data.synthetic.source import FaceSource
 
 
 def run(tmp_path, *arguments):
-    parser = make_parser("synthesize", synthesize)
+    parser = make_parser(synthesize, "synthesize")
     synthesize.run(parser.parse_args([*arguments, f"--data-dir={tmp_path}"]))
 
 
