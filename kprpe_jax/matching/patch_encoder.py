@@ -45,7 +45,7 @@ class Tokens(NamedTuple):
 
 
 class PairAttention(nn.Module):
-    """Softmax attention that shows where it looked and whose heads have any width.
+    """Softmax attention that returns its weights, with heads of any width.
 
     Six heads do not divide 512 channels, so the width of a head is its own number; the
     other attention of this package does without either.

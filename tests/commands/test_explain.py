@@ -19,6 +19,7 @@ from kprpe_jax.matching.matchers import PairMatcher
 from kprpe_jax.matching.two_image import score_pairs
 from kprpe_jax.recognizers import load_matcher
 from kprpe_jax.tasks.pair_matching import make_model
+from kprpe_jax.training.runs import save_config
 from tests.commands.run_verb import enroll, fails, on_gallery
 from tests.gallery.tiny import tiny_recognizer
 from tests.quick import quick_jit
@@ -215,13 +216,14 @@ def test_specs_that_are_no_matcher(tmp_path):
     with pytest.raises(ValueError, match="unknown pair matcher 'mobilefacenet'"):
         load_matcher("mobilefacenet:x")
     config = tiny_config()
-    (tmp_path / "config.json").write_text(config.to_json())
+    save_config(config, tmp_path)
     with pytest.raises(ValueError, match="holds none; train first"):
         load_matcher(str(tmp_path))
     config.train_backbone = True
-    (tmp_path / "config.json").write_text(config.to_json())
+    save_config(config, tmp_path)
     with pytest.raises(ValueError, match="got a run that trained its own CNN; name"):
         load_matcher(str(tmp_path))
-    (tmp_path / "config.json").write_text('{"task": "face_recognition"}')
+    config.task = "face_recognition"
+    save_config(config, tmp_path)
     with pytest.raises(ValueError, match="run of pair_matching; got one of face_recog"):
         load_matcher(str(tmp_path))

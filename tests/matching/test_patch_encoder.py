@@ -20,7 +20,7 @@ def small(**fields):
     return PairEncoder(DEPTH, HEADS, **{**sizes, "dropout_rate": 0.0, **fields})
 
 
-def drawn(model, rng, *images):
+def random_variables(model, rng, *images):
     """Variables with numbers everywhere, also where `init` has ones and zeros."""
     init = lambda *x: model.init(jax.random.key(0), *x, train=False)  # noqa: E731
     shapes = jax.eval_shape(init, *images)
@@ -88,7 +88,7 @@ def slow_encoder(images, params, attention, scale):
 )
 def test_against_the_equations(pair, rng, attention, scale):
     model = small(attention=attention, logit_scale=scale)
-    variables = drawn(model, rng, *pair)
+    variables = random_variables(model, rng, *pair)
     got = run(model, variables, *pair)
     params = jax.tree.map(lambda p: p.astype(np.float64), variables["params"])
     root = math.sqrt({"head": HEAD_DIM, "width": WIDTH}[scale])
@@ -107,7 +107,7 @@ def test_windows_are_cut_row_by_row(rng):
     windows = PatchWindows(size, stride, padding, scale=2.0, shift=0.5)
     model = small(windows=windows, num_patches=6)
     image = rng.normal(size=(1, 7, 9, 3)).astype(np.float32)
-    variables = drawn(model, rng, image)
+    variables = random_variables(model, rng, image)
     embed = variables["params"]["patch_embed"]
     framed = np.pad(image[0] * 2 + 0.5, ((1, 1), (1, 1), (0, 0)))
     corners = [(row, column) for row in (0, 3) for column in (0, 3, 6)]
@@ -128,14 +128,14 @@ def test_windows_are_cut_row_by_row(rng):
 def test_two_images_share_the_learned_patches(rng):
     model = small(windows=PatchWindows(4, 4), num_patches=4)
     images = np.zeros((2, 8, 8, 3), np.float32)
-    shapes = drawn(model, rng, images, images)["params"]
+    shapes = random_variables(model, rng, images, images)["params"]
     assert [name for name in shapes if "patch" in name] == ["patch_embed"]
     assert shapes["position_embedding"].shape == (10, WIDTH)
 
 
 def test_dropout_needs_training(pair, rng):
     model = small(dropout_rate=0.5)
-    variables = drawn(model, rng, *pair)
+    variables = random_variables(model, rng, *pair)
 
     def train(key):
         rngs = {"dropout": jax.random.key(key)}
@@ -161,7 +161,9 @@ def test_equal_patches_have_finite_gradients(rng):
     """Norms of tokens without variance."""
     model = small()
     patches = np.zeros((1, PATCHES, WIDTH), np.float32)
-    variables = jax.tree.map(np.zeros_like, drawn(model, rng, patches, patches))
+    variables = jax.tree.map(
+        np.zeros_like, random_variables(model, rng, patches, patches)
+    )
 
     def total(variables, patches):
         tokens = model.apply(variables, patches, patches, train=False)

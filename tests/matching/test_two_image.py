@@ -29,7 +29,7 @@ ENCODER = PairEncoder(
 encode = quick_jit(lambda v, images: ENCODER.apply(v, *images, train=False))
 
 
-def drawn(model, rng, *images):
+def random_variables(model, rng, *images):
     shapes = jax.eval_shape(model.init, jax.random.key(0), *images)
     variables = jax.tree.map(
         lambda s: rng.normal(0, 0.5, s.shape).astype(np.float32), shapes
@@ -56,7 +56,7 @@ def pair(rng):
 
 def test_one_image_is_its_class_token(pair, rng):
     model = OneImage(ENCODER)
-    variables = drawn(model, rng, pair[0])
+    variables = random_variables(model, rng, pair[0])
     got = quick_jit(model.apply)(variables, pair[0])
     tokens = tokens_of(variables, pair[0])
     want = slow_norm(tokens.summary, variables["params"]["norm"])
@@ -65,7 +65,7 @@ def test_one_image_is_its_class_token(pair, rng):
 
 def test_same_or_not_reads_the_class_token(pair, rng):
     model = SameOrNot(ENCODER)
-    variables = drawn(model, rng, *pair)
+    variables = random_variables(model, rng, *pair)
     got = quick_jit(model.apply)(variables, *pair)
     tokens, head = tokens_of(variables, *pair), variables["params"]["head"]
     want = slow_norm(tokens.summary, variables["params"]["norm"])
@@ -76,7 +76,7 @@ def test_same_or_not_reads_the_class_token(pair, rng):
 @pytest.mark.parametrize("norm", subject.HEAD_NORMS)
 def test_two_linear_reads_all_patches_of_a_side(pair, rng, norm, shared):
     model = TwoLinear(ENCODER, DIM, norm, shared)
-    variables = drawn(model, rng, *pair)
+    variables = random_variables(model, rng, *pair)
     got = quick_jit(model.apply)(variables, *pair)
     tokens, params = tokens_of(variables, *pair), variables["params"]
     features = []
@@ -103,7 +103,7 @@ def test_two_linear_reads_all_patches_of_a_side(pair, rng, norm, shared):
 
 def test_features_depend_on_the_other_image(pair, rng):
     model = TwoLinear(ENCODER, DIM)
-    variables = drawn(model, rng, *pair)
+    variables = random_variables(model, rng, *pair)
     call = quick_jit(model.apply)
     one, other = call(variables, *pair), call(variables, pair[0], pair[1][::-1])
     assert np.abs(one.first - other.first).max() > 1e-3
