@@ -185,7 +185,7 @@ def test_every_bad_input_of_train_is_one_sentence_and_writes_nothing(
     ]
     runs += [[CONFIG], [f"--workdir={workdir}"], [CONFIG, f"--workdir={workdir}", "x"]]
     runs += [["--config=configs/digit.py", f"--workdir={workdir}"]]
-    runs += [[CONFIG, f"--wordir={workdir}"]]
+    runs += [[CONFIG, f"--workdir={workdir}", f"--wordir={workdir}"]]
     sentences = [sentence for _, _, sentence in cases]
     sentences += ["required: --workdir", "required: --config", "unknown option x"]
     sentences += ["--config configs/digit.py: there is no such file", "did you mean"]
@@ -228,7 +228,7 @@ def test_every_bad_input_of_eval_is_one_sentence_and_writes_nothing(finished, tm
         "--evaluators=clear": "no evaluator 'clear'; use some of",
         f"--output={nothing}/x.json": "x.json lies in no folder",
         "--evaluator=clean": "unknown option --evaluator; did you mean --evaluators?",
-        "--config=lfw": "model.image_size must be that of config.data.image_shape",
+        "--config=lfw": "must be of the run's task classification; got one of face_",
     }
     runs += [[f"--model={workdir}", option] for option in more]
     cases += [(sentence,) for sentence in more.values()]

@@ -70,7 +70,14 @@ def evaluate_recognizer(
 
 
 def with_network(config: ConfigDict, run: ConfigDict) -> ConfigDict:
-    """A config whose fields of `runs.NETWORK` are those of a run."""
+    """A config whose fields of `runs.NETWORK` are those of a run.
+
+    Raises: ValueError: a config of another task than the run's.
+    """
+    if config.task != run.task:
+        raise ValueError(
+            f"--config must be of the run's task {run.task}; got one of {config.task}"
+        )
     joined = ConfigDict(config.to_dict())
     for field in NETWORK:
         section, _, name = field.partition(".")
