@@ -16,14 +16,19 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from kprpe_jax import registry
+from kprpe_jax.backbones.recognizer import Recognizer
 from kprpe_jax.backbones.vit import PRESETS, ViT
 from kprpe_jax.commands.main import main
 from kprpe_jax.core.features import Features
+from kprpe_jax.core.input_spec import InputSpec
 from kprpe_jax.data.store import open_split
+from kprpe_jax.evaluation.evaluators import build_evaluators
+from kprpe_jax.evaluation.evaluators.faces import FaceData
 from kprpe_jax.fusion.cluster_aggregate import ImageSets
 from kprpe_jax.losses.margin import make_margin
 from kprpe_jax.tasks.networks import make_network
 from kprpe_jax.tasks.set_fusion import make_model
+from tests.meshes import mesh_of
 
 PAGE = (pathlib.Path(__file__).parents[1] / "docs" / "extend.md").read_text()
 FILES = {
@@ -110,17 +115,44 @@ def test_fusion(add):
     np.testing.assert_allclose(joined.embeddings, fused, atol=1e-6)
 
 
-def test_data_set(add, tmp_path):
+@pytest.fixture
+def imported(add, tmp_path):
+    """Folder of a data set of two images of two people, by the page's importer."""
     add("zip", registry.IMPORTERS)
-    pixels = np.random.default_rng(0).integers(256, size=(16, 16, 3), dtype=np.uint8)
-    image = io.BytesIO()
-    Image.fromarray(pixels).save(image, "PNG")
+    pixels = np.random.default_rng(0).integers(256, size=(2, 16, 16, 3), dtype=np.uint8)
     with zipfile.ZipFile(tmp_path / "faces.zip", "w") as archive:
-        for name in ("ann/1.png", "bob/1.png", "alone.png"):
-            archive.writestr(name, image.getvalue())
+        for name, image in zip(("ann/1.png", "bob/1.png"), pixels, strict=True):
+            encoded = io.BytesIO()
+            Image.fromarray(image).save(encoded, "PNG")
+            archive.writestr(name, encoded.getvalue())
+        archive.writestr("alone.png", encoded.getvalue())
     source = ["import", "zip", "--source", str(tmp_path / "faces.zip")]
     target = ["--name", "mine", "--data-dir", str(tmp_path), "--on-error", "skip"]
     main([*source, *target])
-    assert len(open_split(tmp_path, "mine", "train")) == 2
-    report = json.loads(next(tmp_path.rglob("import_report.json")).read_text())
+    return tmp_path
+
+
+def test_data_set(imported):
+    assert len(open_split(imported, "mine", "train")) == 2
+    report = json.loads(next(imported.rglob("import_report.json")).read_text())
     assert "alone.png" in json.dumps(report)
+
+
+def test_evaluator(add, imported):
+    add("two_convs", registry.BACKBONES)
+    add("norms", registry.EVALUATORS["faces"])
+    module = registry.resolve(LINES["two_convs"])((16, 16), 8)
+    variables = module.init(jax.random.key(0), jnp.zeros((1, 16, 16, 3)))
+    recognizer = Recognizer(variables, module, InputSpec((16, 16)), "made")
+    data = FaceData(
+        str(imported), "other", "train", (), (16, 16), "keypoints", False, 4
+    )
+    evals = ConfigDict({"mine": {"type": "norms", "dataset": "mine"}})
+    evaluate = build_evaluators(evals, "faces", data)["mine"]
+    got = evaluate(recognizer, mesh_of(1, 1, 1))
+    rows = data.open("mine", "train", ())
+    images = jnp.stack([rows[row]["image"] for row in range(2)]) / 127.5 - 1
+    norms = jnp.linalg.norm(recognizer.embed(images), axis=-1)
+    np.testing.assert_allclose(
+        [got["mean"], got["std"]], [norms.mean(), norms.std()], 1e-4
+    )
