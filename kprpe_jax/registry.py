@@ -101,6 +101,12 @@ def network(name: str, kind: str | None = None) -> PublishedNetwork:
       kind: one of KINDS; None = any.
     Raises: ValueError: unknown, or of another kind.
     """
+    if kind and name in NETWORKS and NETWORKS[name].kind != kind:
+        article = "an" if NETWORKS[name].kind[0] in "aeiou" else "a"
+        raise ValueError(
+            f"{name} is {article} {NETWORKS[name].kind} network; a {kind} is needed "
+            "here; see `kprpe-jax models`"
+        )
     names = [n for n, x in NETWORKS.items() if kind in (None, x.kind)]
     return NETWORKS[find(name, names, kind or "network")]
 

@@ -8,6 +8,7 @@ from functools import cache
 import jax
 import numpy as np
 
+from kprpe_jax.alignment.aligned_backbone import AlignedBackbone
 from kprpe_jax.backbones.recognizer import Recognizer
 from kprpe_jax.registry import network
 from kprpe_jax.tasks.networks import example_inputs
@@ -37,10 +38,14 @@ def sibling(name: str, seed: int = 0) -> Recognizer:
     """The small sibling of a published network; variables are NumPy arrays."""
     published = network(name, "recognizer")
     module = published.make(**SIBLINGS[name])
-    shapes = jax.eval_shape(
-        module.init, jax.random.key(0), *example_inputs(published.input_spec, 1)
-    )
-    rng = np.random.default_rng(seed)
+    spec = published.input_spec
+    variables = _random(module, spec, np.random.default_rng(seed))
+    return Recognizer(variables, module, spec, f"small {name}", published.license)
+
+
+def _random(module, spec, rng):
+    """Random variables of a network, NumPy arrays."""
+    shapes = jax.eval_shape(module.init, jax.random.key(0), *example_inputs(spec, 1))
 
     def draw(path, leaf):
         text = jax.tree_util.keystr(path)
@@ -49,10 +54,18 @@ def sibling(name: str, seed: int = 0) -> Recognizer:
         scale = max(np.prod(leaf.shape[:-1]), 1) ** -0.5 if leaf.ndim > 1 else 0.3
         return rng.normal(0, scale, leaf.shape).astype(np.float32)
 
-    variables = jax.tree_util.tree_map_with_path(draw, shapes)
-    return Recognizer(
-        variables, module, published.input_spec, f"small {name}", published.license
+    return jax.tree_util.tree_map_with_path(draw, shapes)
+
+
+@cache
+def aligned_sibling() -> Recognizer:
+    """A small KP-RPE ViT behind a learned spline, as joint alignment trains it."""
+    inner = sibling("vit_kprpe_base_multihead")
+    module = AlignedBackbone(
+        inner.module, control=(2, 2), localization=dict(widths=(4, 4, 4, 4, 4))
     )
+    variables = _random(module, inner.input_spec, np.random.default_rng(2))
+    return Recognizer(variables, module, inner.input_spec, "small aligned ViT")
 
 
 features = quick_jit(Recognizer.features)
