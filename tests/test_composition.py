@@ -90,7 +90,7 @@ def photos(size) -> pathlib.Path:
         pattern = pattern.repeat(16, 0).repeat(16, 1)
         for number in range(PHOTOS):
             pixels = pattern + rng.normal(0, 30, pattern.shape)
-            path = folder / f"person{person}" / f"{number}.png"
+            path = folder / f"person{person}" / f"person{person}_{number + 1:04d}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(path)
     return folder
@@ -108,8 +108,8 @@ def data(size) -> pathlib.Path:
     lines = [f"2\t{PEOPLE // 2}"]
     for fold in range(2):
         people = [f"person{p}" for p in range(fold * 2, fold * 2 + 2)]
-        lines += [f"{p}\t0\t1" for p in people]
-        lines += [f"{people[i]}\t0\t{people[1 - i]}\t2" for i in range(2)]
+        lines += [f"{p}\t1\t2" for p in people]
+        lines += [f"{people[i]}\t1\t{people[1 - i]}\t3" for i in range(2)]
     pairs.write_text("\n".join(lines) + "\n")
     raw = _folder() / f"ijb_{size}"
     (raw / "meta").mkdir(parents=True)
@@ -232,7 +232,7 @@ def two_stage_match(network):
 
 def explain(network):
     page = _folder() / "why.html"
-    photo = photos(side(network)) / "person1" / "0.png"
+    photo = photos(side(network)) / "person1" / "person1_0001.png"
     given = ("--gallery", gallery(network), "--photos", photo, "--page", page)
     run("explain", "--model", model(network), *given)
     assert "person1" in page.read_text("utf-8")
