@@ -90,9 +90,9 @@ def photos(size) -> pathlib.Path:
         pattern = pattern.repeat(16, 0).repeat(16, 1)
         for number in range(PHOTOS):
             pixels = pattern + rng.normal(0, 30, pattern.shape)
-            path = folder / f"person{person}" / f"person{person}_{number + 1:04d}.png"
+            path = folder / f"person{person}" / f"person{person}_{number + 1:04d}.jpg"
             path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(path)
+            Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(path, quality=95)
     return folder
 
 
@@ -101,7 +101,7 @@ def data(size) -> pathlib.Path:
     """The photos as data sets: `people`, with pairs, and `templates`, IJB's form."""
     folder, source = _folder() / f"data_{size}", photos(size)
     points = " ".join(map(str, face_template((size, size)).ravel()))
-    names = sorted(str(p.relative_to(source)) for p in source.rglob("*.png"))
+    names = sorted(str(p.relative_to(source)) for p in source.rglob("*.jpg"))
     table = _folder() / f"points_{size}.csv"
     table.write_text("".join(f"{n},{points.replace(' ', ',')}\n" for n in names))
     pairs = _folder() / f"pairs_{size}.txt"
@@ -232,7 +232,7 @@ def two_stage_match(network):
 
 def explain(network):
     page = _folder() / "why.html"
-    photo = photos(side(network)) / "person1" / "person1_0001.png"
+    photo = photos(side(network)) / "person1" / "person1_0001.jpg"
     given = ("--gallery", gallery(network), "--photos", photo, "--page", page)
     run("explain", "--model", model(network), *given)
     assert "person1" in page.read_text("utf-8")
