@@ -1,4 +1,4 @@
-"""Pairs of images for verification, drawn where a data set has no official list."""
+"""Pairs of images for verification, sampled where a data set has no official list."""
 
 from typing import NamedTuple
 
@@ -6,7 +6,7 @@ import numpy as np
 
 
 class Pairs(NamedTuple):
-    """Pairs of rows; drawn ones are genuine and impostor in turn.
+    """Pairs of rows; sampled ones are genuine and impostor in turn.
 
     Attributes:
       first, second: int [P], rows.

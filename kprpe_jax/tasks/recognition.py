@@ -73,7 +73,7 @@ def make_sampler(
 ) -> Callable[[dict[str, Array], Array], ClassSample] | None:
     """Build the `Task.sample_classes` of PartialFC; None where all centers take part.
 
-    What is drawn depends on the mesh's class axis (`sample_classes`).
+    What is sampled depends on the mesh's class axis (`sample_classes`).
 
     Args:
       config: reads data.num_classes and loss.sample_rate.

@@ -28,8 +28,8 @@ class GaitCondition(NamedTuple):
     """How test sequences are treated; numbers, so that all share one program.
 
     Attributes:
-      severity: of `misalign`, drawn once for each sequence.
-      alpha: of the joints' error, Eq. 12 drawn anew for each coordinate.
+      severity: of `misalign`, sampled once for each sequence.
+      alpha: of the joints' error, Eq. 12 sampled anew for each coordinate.
       missing: probability that a joint is missing.
       swapped: 1 = joints are swapped between the sequences of a batch, which shows how
         much a network relies on them; else 0.
