@@ -1,8 +1,8 @@
 """Faces as they should not be: masked, behind sunglasses, cropped, turned.
 
 Every function takes a key, images and keypoints and gives back images and keypoints, so
-that the same seed makes the same queries for every network. What covers a face is painted
-in the template's 112 x 112 pixels and laid on by the five points.
+that the same seed makes the same queries for every network. What covers a face is
+painted in the template's 112 x 112 pixels and laid on by the five points.
 """
 
 from collections.abc import Callable
