@@ -29,9 +29,10 @@ class Parser(argparse.ArgumentParser):
         if found:
             given = found[1].partition("=")[0]
             known = [o for action in self._actions for o in action.option_strings]
-            near = difflib.get_close_matches(given, known, n=1, cutoff=0.0)
-            told = f"; did you mean {near[0]}?" if near else ""
-            message = f"unknown option {given}{told}"
+            message = f"{given!r} belongs to no option"
+            if given.startswith("-"):
+                near = difflib.get_close_matches(given, known, n=1, cutoff=0.0)
+                message = f"unknown option {given}; did you mean {near[0]}?"
         sys.stderr.write(f"error: {message} (see {self.prog} --help)\n")
         sys.exit(2)
 
