@@ -23,16 +23,21 @@ class RunError(Exception):
 class Parser(argparse.ArgumentParser):
     """A parser whose errors are one sentence that names the nearest option."""
 
+    def parse_args(self, args=None, namespace=None):
+        """Parse; a mistyped option is told before a missing one."""
+        known = [o for action in self._actions for o in action.option_strings]
+        for argument in sys.argv[1:] if args is None else args:
+            given = argument.partition("=")[0]
+            if re.match(r"--\w", given) and given not in known:
+                near = difflib.get_close_matches(given, known, n=1, cutoff=0.0)
+                self.error(f"unknown option {given}; did you mean {near[0]}?")
+        return super().parse_args(args, namespace)
+
     def error(self, message: str) -> NoReturn:
         """Say what is wrong with the options; exit status 2."""
         found = re.search(r"unrecognized arguments: (\S+)", message)
         if found:
-            given = found[1].partition("=")[0]
-            known = [o for action in self._actions for o in action.option_strings]
-            message = f"{given!r} belongs to no option"
-            if given.startswith("-"):
-                near = difflib.get_close_matches(given, known, n=1, cutoff=0.0)
-                message = f"unknown option {given}; did you mean {near[0]}?"
+            message = f"{found[1]!r} belongs to no option"
         sys.stderr.write(f"error: {message} (see {self.prog} --help)\n")
         sys.exit(2)
 
