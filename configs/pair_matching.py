@@ -9,7 +9,7 @@ kprpe-jax embed --model mobilefacenet:WEIGHTS --dataset lfw --name lfw_patches \
 python train.py --config configs/pair_matching.py --workdir runs/h2l
 python train.py --config configs/pair_matching.py:h2 --workdir runs/h2
 python train.py --config configs/pair_matching.py:v --workdir runs/v  # from the photos
-python eval.py --config configs/pair_matching.py --workdir runs/h2l
+python eval.py --model runs/h2l
 """
 
 from ml_collections import ConfigDict

@@ -4,7 +4,7 @@
 
 python train.py --config configs/pair_matching_faces.py --workdir runs/faces_h2l
 python train.py --config configs/pair_matching_faces.py:v --workdir runs/faces_v
-python eval.py --config configs/pair_matching_faces.py --workdir runs/faces_h2l
+python eval.py --model runs/faces_h2l
 """
 
 from ml_collections import ConfigDict
