@@ -124,7 +124,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     """Measure, print and write report.json and errors.png."""
     labels = read_landmarks(options.points, units="pixel", array=options.array)
-    detector = load_detector(options.detector, min_score=0.02)
+    detector = load_detector(options.detector, min_score=0.02, max_faces=8)
     detector = detector._replace(canvases=(options.side,), enlarge=True)
     errors = measure(detector, read_photos(pathlib.Path(options.photos)), labels)
     output = options.output
