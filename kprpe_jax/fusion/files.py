@@ -16,7 +16,7 @@ import flax
 import flax.linen as nn
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from kprpe_jax import registry
 
@@ -61,7 +61,8 @@ def save_model(
     partial = path.with_name(path.name + ".partial")
     metadata = {"model": _describe(model), "backbone": backbone}
     # A model without weights, such as the average, needs something in its file.
-    save_file(arrays or {"none": np.zeros(0, np.float32)}, partial, metadata)
+    arrays = arrays or {"none": np.zeros(0, np.float32)}
+    partial.write_bytes(save(arrays, metadata))
     partial.replace(path)
     return load_model(path)
 

@@ -14,7 +14,7 @@ import flax
 import flax.linen as nn
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from kprpe_jax import registry
 from kprpe_jax.backbones.description import build, class_path, describe
@@ -56,7 +56,8 @@ def save_recognizer(path: str | os.PathLike, recognizer: Recognizer) -> None:
         ).items()
     }
     partial = path.with_name(path.name + ".partial")
-    save_file(arrays, partial, {name: json.dumps(x) for name, x in about.items()})
+    metadata = {name: json.dumps(x) for name, x in about.items()}
+    partial.write_bytes(save(arrays, metadata))
     partial.replace(path)
 
 
