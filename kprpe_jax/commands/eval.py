@@ -81,13 +81,18 @@ def _evaluate_file(options) -> dict[str, float]:
     from kprpe_jax.training.config import load_config
     from kprpe_jax.training.evaluate import evaluate, evaluate_recognizer
 
+    name, colon, file = options.model.partition(":")
+    if not (colon or pathlib.Path(options.model).is_file()):
+        raise ValueError(
+            f"--model {options.model}: must be the folder of a run, FOLDER[@CHECKPOINT], "
+            "or NAME:FILE; got neither; correct the path"
+        )
     if not options.config:
         raise ValueError(
             f"--model {options.model} is no run, whose config could be read; add "
             "--config, which names evaluators and data, such as --config lfw"
         )
     config = load_config(options.config, options.overrides)
-    name, _, file = options.model.partition(":")
     published = registry.NETWORKS.get(name)
     if published is None or published.kind == "recognizer":
         recognizer = load_recognizer(options.model)

@@ -134,7 +134,7 @@ def _prepare() -> None:
 
     from kprpe_jax.core.compile_cache import use_compile_cache
 
-    logging.set_verbosity(logging.WARNING)  # Orbax tells every file that it writes
+    logging.set_verbosity(logging.ERROR)  # Orbax tells every file that it touches
     if not flags.FLAGS.is_parsed():
         flags.FLAGS.mark_as_parsed()  # grain reads flags of its own
     use_compile_cache()
