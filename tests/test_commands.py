@@ -217,7 +217,7 @@ def test_every_bad_input_of_eval_is_one_sentence_and_writes_nothing(finished, tm
         ({"data.num_classes": 5}, workdir, "num_classes is 10 in the run and 5"),
         ({"evals.x.type": "exact"}, workdir, "no type 'exact'; the nearest is"),
         ({"checkpoint.best_metric": "clean/loss"}, workdir, "was evaluated by"),
-        ({}, nothing, "is no run, whose config could be read; add --config"),
+        ({}, nothing, "must be the folder of a run, FOLDER[@CHECKPOINT], or NAME:"),
         ({}, f"{workdir}@5", "has no '5'; ask for best, last or one of"),
     ]
     runs = [

@@ -84,8 +84,8 @@ def _evaluate_file(options) -> dict[str, float]:
     name, colon, file = options.model.partition(":")
     if not (colon or pathlib.Path(options.model).is_file()):
         raise ValueError(
-            f"--model {options.model}: must be the folder of a run, FOLDER[@CHECKPOINT], "
-            "or NAME:FILE; got neither; correct the path"
+            f"--model {options.model}: must be the folder of a run, "
+            "FOLDER[@CHECKPOINT], or NAME:FILE; got neither; correct the path"
         )
     if not options.config:
         raise ValueError(
