@@ -100,7 +100,7 @@ def centered_distances(
 def best_accuracy(scores: ArrayLike, same: ArrayLike) -> tuple[float, float]:
     """Largest accuracy over thresholds at the genuine scores, without folds.
 
-    Returns: accuracy; the mean of the thresholds that reach it. Optimiztic, since the
+    Returns: accuracy; the mean of the thresholds that reach it. Optimistic, since the
       threshold is chosen on the pairs that it is judged by.
     """
     scores, same = checked_scores("best_accuracy", scores, same)
