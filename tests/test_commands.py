@@ -187,7 +187,7 @@ def test_every_bad_input_of_train_is_one_sentence_and_writes_nothing(
     runs += [["--config=configs/digit.py", f"--workdir={workdir}"]]
     runs += [[CONFIG, f"--workdir={workdir}", f"--wordir={workdir}"]]
     sentences = [sentence for _, _, sentence in cases]
-    sentences += ["required: --workdir", "required: --config", "unknown option x"]
+    sentences += ["required: --workdir", "required: --config", "belongs to no option"]
     sentences += ["--config configs/digit.py: there is no such file", "did you mean"]
     results = start_many("train", runs)
     for sentence, result in zip(sentences, results, strict=True):

@@ -242,7 +242,6 @@ def load_tiny(config):
 def test_the_cnn_below(trained, monkeypatch):
     """Trained it learns and collects batch statistics; frozen it stays as it was."""
     monkeypatch.setitem(registry.NETWORKS, "tiny", TINY)
-    monkeypatch.setattr(registry, "resolve", lambda path: TinyCnn)
     monkeypatch.setattr(networks, "load_backbone", load_tiny)
     config = images_config(
         backbone="tiny",

@@ -96,7 +96,7 @@ def test_faults_of_the_user_are_one_line_and_exit_2(tmp_path):
     for arguments, message in (
         (["--config.stepz=1"], "config: there is no field stepz; the nearest is steps"),
         (["--config.mesh.data=5"], "does not fit 2 devices"),
-        (["extra"], "'extra' is not a flag"),
+        (["extra"], "'extra' belongs to no option"),
     ):
         code, out, err = finish(start(tmp_path / "w", *arguments))
         assert code == 2, err
@@ -113,7 +113,9 @@ def test_faults_of_the_user_are_one_line_and_exit_2(tmp_path):
 def test_nan_exits_1(tmp_path):
     code, _, err = finish(start(tmp_path, TOY_BAD_ROW="7"))
     assert code == 1
-    assert err.strip().splitlines()[-1].startswith("train: the loss or its gradient is")
+    assert err.strip().splitlines()[-1].startswith(
+        "error: train: the loss or its gradient is"
+    )
     assert "Traceback" not in err
 
 
