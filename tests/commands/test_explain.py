@@ -213,7 +213,7 @@ def test_matchers_that_do_not_fit(folder, capsys, monkeypatch):
 def test_specs_that_are_no_matcher(tmp_path):
     with pytest.raises(ValueError, match="--matcher x: must be NAME:FILE, .* none of"):
         load_matcher("x")
-    with pytest.raises(ValueError, match="unknown pair matcher 'mobilefacenet'"):
+    with pytest.raises(ValueError, match="mobilefacenet is a recognizer network"):
         load_matcher("mobilefacenet:x")
     config = tiny_config()
     save_config(config, tmp_path)

@@ -68,7 +68,10 @@ def test_the_published_aligner(tmp_path, rng):
             "there is no file none.npz for retinaface_.*; check the path",
         ),
         ("retinaface:none.npz", "unknown detector .* did you mean retinaface_mnet025"),
-        ("iresnet_ir50:none.npz", "unknown detector 'iresnet_ir50'"),
+        (
+            "iresnet_ir50:none.npz",
+            "iresnet_ir50 is a recognizer network; a detector is needed",
+        ),
     ],
 )
 def test_faults_are_one_sentence(spec, message):
@@ -84,7 +87,9 @@ def test_a_file_of_another_detector_is_refused(retinaface):
 
 
 def test_a_run_of_another_task_is_refused(tmp_path):
-    (tmp_path / "config.json").write_text(json.dumps({"task": "classification"}))
+    (tmp_path / "config.json").write_text(
+        json.dumps({"task": "classification", "version": 2})
+    )
     with pytest.raises(ValueError, match="must be a run of landmarks; got one of cla"):
         load_detector(str(tmp_path))
 

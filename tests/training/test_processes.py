@@ -113,8 +113,10 @@ def test_faults_of_the_user_are_one_line_and_exit_2(tmp_path):
 def test_nan_exits_1(tmp_path):
     code, _, err = finish(start(tmp_path, TOY_BAD_ROW="7"))
     assert code == 1
-    assert err.strip().splitlines()[-1].startswith(
-        "error: train: the loss or its gradient is"
+    assert (
+        err.strip()
+        .splitlines()[-1]
+        .startswith("error: train: the loss or its gradient is")
     )
     assert "Traceback" not in err
 
