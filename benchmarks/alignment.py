@@ -15,12 +15,12 @@ import jax
 import jax.numpy as jnp
 
 from benchmarks import harness
-from benchmarks.command import words
 from kprpe_jax.alignment import warps
 from kprpe_jax.backbones.iresnet import PRESETS as IRESNETS
 from kprpe_jax.backbones.iresnet import IResNet, Unit
 from kprpe_jax.backbones.vit import PRESETS as VITS
 from kprpe_jax.backbones.vit import ViT
+from kprpe_jax.commands.options import words
 from kprpe_jax.detection.differentiable_aligner import DifferentiableAligner
 
 Program = tuple[Callable[[], Any], jax.stages.Compiled]

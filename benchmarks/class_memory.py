@@ -17,7 +17,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from benchmarks.command import words
+from kprpe_jax.commands.options import words
 
 IDENTITIES = (10_000, 205_990, 617_970, 2_000_000)
 RATES = (1.0, 0.1)

@@ -21,8 +21,8 @@ from typing import Any
 from unittest import mock
 
 from benchmarks import gpu_cards, hlo_text
-from benchmarks.command import words
 from benchmarks.harness import record, recorded
+from kprpe_jax.commands.options import words
 
 VARIANTS = {
     "plain": dict(encoding="plain"),

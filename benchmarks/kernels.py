@@ -21,8 +21,8 @@ import numpy as np
 from jax import Array
 
 from benchmarks import harness, vit_position
-from benchmarks.command import words
 from kprpe_jax.backbones.vit import PRESETS
+from kprpe_jax.commands.options import words
 from kprpe_jax.layers.attention import attend
 from kprpe_jax.layers.fused_attention import fused_attention
 from kprpe_jax.matching.sinkhorn import FAST, Plan, transport

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import harness
-from benchmarks.command import words
+from kprpe_jax.commands.options import words
 from kprpe_jax.core.features import Features
 from kprpe_jax.matching.approximate import FaissIndex, recall
 from kprpe_jax.matching.candidates import second_stage

@@ -7,7 +7,7 @@ import argparse
 import sys
 
 from benchmarks import vit_position
-from benchmarks.command import words
+from kprpe_jax.commands.options import words
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

@@ -24,8 +24,8 @@ from typing import Any
 
 from benchmarks import hlo_text
 from benchmarks.collectives import collective_bytes, least_bytes
-from benchmarks.command import words
 from benchmarks.gpu_cards import CARDS, COMPILER_OPTIONS, describe_devices
+from kprpe_jax.commands.options import words
 
 # data x fsdp x class
 MESHES = ((8, 1, 1), (1, 1, 8), (2, 2, 2), (8, 1, 8), (2, 4, 8), (32, 1, 8), (8, 4, 8))

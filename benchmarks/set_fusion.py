@@ -21,8 +21,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import harness
-from benchmarks.command import words
 from kprpe_jax import registry
+from kprpe_jax.commands.options import words
 from kprpe_jax.core.features import Features
 from kprpe_jax.fusion.cluster_aggregate import ImageSets
 from kprpe_jax.fusion.weighted import WeightedFusion

@@ -92,11 +92,6 @@ def add_synthetic(parser: argparse.ArgumentParser, identities: int) -> None:
     )
 
 
-def words(text: str) -> list[str]:
-    """Comma-separated words."""
-    return [word for word in text.split(",") if word]
-
-
 def whole_numbers(text: str) -> list[int]:
     """Comma-separated whole numbers."""
     if not all(part.isdecimal() for part in text.split(",")):

@@ -162,12 +162,7 @@ def load_matcher(spec: str) -> PairMatcher:
     if run is None:
         name, path = _split_spec("--matcher", spec)
         return PairMatcher(*read_published(name, path, "pair matcher")[1:])
-    config = read_config(run.workdir)
-    if config.task != "pair_matching":
-        raise ValueError(
-            f"--matcher {run}: must be a run of pair_matching; got one of "
-            f"{config.task}; name another run."
-        )
+    config = _read_config(run, "--matcher", "pair_matching")
     if config.train_backbone:
         raise ValueError(
             f"--matcher {run}: must read the patches of a recognizer; got a run that "
@@ -196,14 +191,20 @@ def _split_spec(option: str, spec: str) -> tuple[str, str]:
     return name, path
 
 
+def _read_config(run: RunSpec, option: str, *tasks: str) -> ConfigDict:
+    """The config of a run, which must be of one of these tasks."""
+    config = read_config(run.workdir)
+    if config.task not in tasks:
+        raise ValueError(
+            f"{option} {run}: must be a run of {', '.join(tasks)}; got one of "
+            f"{config.task}; name another run."
+        )
+    return config
+
+
 def _read_aligner(run: RunSpec, min_score: float) -> Detector:
     """Read the differentiable aligner of a run of the task `landmarks`."""
-    config = read_config(run.workdir)
-    if config.task != "landmarks":
-        raise ValueError(
-            f"--detector {run}: must be a run of landmarks; got one of {config.task}; "
-            "name another run."
-        )
+    config = _read_config(run, "--detector", "landmarks")
     _, params, collections = restore_arrays(
         run.workdir,
         run.checkpoint,
@@ -224,12 +225,7 @@ def read_run(run: RunSpec) -> Recognizer:
     Raises: ValueError: a run of a task without a recognizer, no such checkpoint, or
       another network than the config says.
     """
-    config = read_config(run.workdir)
-    if config.task not in TASKS:
-        raise ValueError(
-            f"--model {run}: must be a run of {', '.join(TASKS)}; got one of "
-            f"{config.task}; name another run."
-        )
+    config = _read_config(run, "--model", *TASKS)
     module = _make_network(config, run)
     _, params, collections = restore_arrays(
         run.workdir,

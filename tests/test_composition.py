@@ -267,9 +267,12 @@ def reason(network, use) -> str:
 
 @pytest.mark.parametrize("network", NETWORKS)
 def test_every_use(network):
-    for use, function in USES.items():
-        if not reason(network, use):
-            function(network)
+    wanted = [use for use in USES if not reason(network, use)]
+    done = []
+    for use in wanted:
+        USES[use](network)  # asserts what it wrote
+        done.append(use)
+    assert done == wanted
 
 
 def test_gait_is_refused_in_one_sentence():

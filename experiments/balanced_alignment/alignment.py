@@ -23,6 +23,7 @@ from ml_collections import ConfigDict
 
 from experiments import options as shared
 from experiments.whole_run import check_different, train_and_measure
+from kprpe_jax.commands.options import words
 from kprpe_jax.core import mesh
 from kprpe_jax.report import alignment as report
 from kprpe_jax.tasks import joint_alignment
@@ -149,7 +150,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     shared.add_config(parser, "configs/balanced_alignment.py:small")
     parser.add_argument(
         "--groups",
-        type=shared.words,
+        type=words,
         default=["strength"],
         metavar="NAME,NAME",
         help=f"tables to make, of {','.join(GROUPS)} (strength)",

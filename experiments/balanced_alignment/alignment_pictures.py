@@ -19,7 +19,7 @@ from ml_collections import ConfigDict
 from experiments import options as shared
 from kprpe_jax.alignment import warps
 from kprpe_jax.core import mesh
-from kprpe_jax.core.input_spec import BLACK
+from kprpe_jax.core.input_spec import BLACK, to_unit_range
 from kprpe_jax.evaluation.misaligned import misalign
 from kprpe_jax.report import alignment as report
 from kprpe_jax.tasks import faces, joint_alignment, networks, recognition
@@ -62,7 +62,7 @@ def warp_faces(config: ConfigDict, workdir: str, *, severity: float) -> Warped:
     state = restore_for_eval(workdir, "last", abstract_state(task, devices), config)
     source = faces.open_people(config, config.evals.aligned.split)
     rows = source.__getitems__(range(_FACES))
-    images = np.stack([row["image"] for row in rows]).astype(np.float32) / 127.5 - 1
+    images = to_unit_range(np.stack([row["image"] for row in rows]))
     points = np.stack([row["keypoints"] for row in rows])
     images, points = misalign(jax.random.key(0), images, points, severity)
     axis = np.linspace(0, 1, _LINES)

@@ -29,6 +29,7 @@ from experiments.whole_run import (
     write_whole,
 )
 from kprpe_jax import tasks
+from kprpe_jax.commands.options import words
 from kprpe_jax.core import mesh as mesh_lib
 from kprpe_jax.data.features import read_features
 from kprpe_jax.fusion.weighted import WeightedFusion
@@ -203,7 +204,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add(
         "--methods",
-        type=shared.words,
+        type=words,
         default=list(METHODS),
         metavar="NAME,NAME",
         help="to compare (all)",
@@ -218,7 +219,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--variants",
-        type=shared.words,
+        type=words,
         default=[],
         metavar="NAME,NAME",
         help="other variants of cluster_aggregate, seed 0",

@@ -16,9 +16,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import options as shared
 from kprpe_jax.backbones.recognizer import Recognizer
-from kprpe_jax.commands.options import add_data_dir, add_model
+from kprpe_jax.commands.options import add_data_dir, add_model, words
 from kprpe_jax.core.input_spec import to_unit_range
 from kprpe_jax.data.features import write_features
 from kprpe_jax.data.synthetic.faces import render_faces
@@ -97,7 +96,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add_data_dir(parser)
     parser.add_argument(
         "--sets",
-        type=shared.words,
+        type=words,
         default=list(PEOPLE),
         metavar="NAME,NAME",
         help=f"data sets to write ({','.join(PEOPLE)})",

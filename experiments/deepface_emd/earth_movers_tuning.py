@@ -26,6 +26,7 @@ from kprpe_jax import registry
 from kprpe_jax.backbones.mobilefacenet import MobileFaceNet
 from kprpe_jax.commands.options import add_model
 from kprpe_jax.core.features import Features
+from kprpe_jax.core.input_spec import to_unit_range
 from kprpe_jax.evaluation.altered import crop_faces
 from kprpe_jax.evaluation.retrieval import count_relevant, retrieval
 from kprpe_jax.matching.candidates import second_stage
@@ -68,7 +69,7 @@ def read_orl(path: str | pathlib.Path) -> tuple[np.ndarray, np.ndarray]:
         ) from e
     images = np.pad(images, ((0, 0), (0, 0), (2, 2)), mode="edge")
     images = np.repeat(images[..., None], 3, -1)
-    return images.astype(np.float32) / 127.5 - 1, labels.astype(np.int32)
+    return to_unit_range(images), labels.astype(np.int32)
 
 
 def freeze(

@@ -6,7 +6,6 @@ from functools import partial
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from numpy.lib.format import open_memmap
@@ -15,6 +14,7 @@ from experiments.deepface_emd.reranking_photos import SIDE, Photos
 from kprpe_jax.backbones.mobilefacenet import MobileFaceNet
 from kprpe_jax.backbones.recognizer import Recognizer
 from kprpe_jax.core.features import Features
+from kprpe_jax.core.input_spec import to_unit_range
 from kprpe_jax.data.importers.decode import decode_rgb
 from kprpe_jax.matching.patch_weights import landmark_density
 from kprpe_jax.recognizers import load_recognizer
@@ -129,7 +129,7 @@ def _embed_to(
 ) -> None:
     @jax.jit
     def embed(images: Array, keypoints: Array, numbers: Array) -> dict[str, Array]:
-        images = images.astype(jnp.float32) / 127.5 - 1
+        images = to_unit_range(images)
         if change is not None:
             fold = partial(jax.random.fold_in, jax.random.key(seed))
             keys = jax.vmap(fold)(numbers)

@@ -36,7 +36,7 @@ from experiments.face_vit.pair_networks import (
 )
 from experiments.whole_run import check_different
 from kprpe_jax.backbones.recognizer import Recognizer
-from kprpe_jax.commands.options import add_model
+from kprpe_jax.commands.options import add_model, words
 from kprpe_jax.evaluation.retrieval import count_relevant
 from kprpe_jax.matching.candidates import score_candidates
 from kprpe_jax.report import pair_matching as report
@@ -193,7 +193,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add(
         "--networks",
-        type=shared.words,
+        type=words,
         default=["h1", "h2", "h2l"],
         metavar="NAME,NAME",
         help="of the config (h1,h2,h2l)",

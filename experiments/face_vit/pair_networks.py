@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 
 from kprpe_jax.core import mesh as mesh_lib
 from kprpe_jax.core.features import Features
+from kprpe_jax.core.input_spec import to_unit_range
 from kprpe_jax.core.unit import unit
 from kprpe_jax.data.store import Rows
 from kprpe_jax.matching.earth_movers import match_faces
@@ -170,7 +171,7 @@ def _patches(images: Images) -> np.ndarray:
 
 
 def _pixels(images: Images) -> np.ndarray:
-    return images.pixels.astype(np.float32) / 127.5 - 1
+    return to_unit_range(images.pixels)
 
 
 def _in_batches(

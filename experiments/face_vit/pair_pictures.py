@@ -35,6 +35,7 @@ from kprpe_jax.commands.options import (
     add_data_dir,
     add_model,
     identity_range,
+    words,
 )
 from kprpe_jax.core.features import Features
 from kprpe_jax.matching.candidates import score_candidates
@@ -273,7 +274,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--networks",
-        type=shared.words,
+        type=words,
         default=["v", "h1", "h2l"],
         metavar="NAME,NAME",
         help="runs of pair_matching with seed 0 (v,h1,h2l)",

@@ -27,6 +27,7 @@ from experiments import options as shared
 from experiments.kprpe import offsets
 from experiments.whole_run import check_different, train_and_measure
 from kprpe_jax.backbones import iresnet, swin_gait
+from kprpe_jax.commands.options import words
 from kprpe_jax.position.encoding import KEYPOINT_FORMS, POSITIONS
 from kprpe_jax.report import gait, robustness
 from kprpe_jax.tasks import networks
@@ -141,7 +142,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     shared.add_config(parser)
     parser.add_argument(
         "--positions",
-        type=shared.words,
+        type=words,
         default=["absolute", "kprpe_multihead"],
         metavar="NAME,NAME",
         help="encodings to compare (absolute,kprpe_multihead)",

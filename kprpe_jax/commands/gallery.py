@@ -27,7 +27,7 @@ ACTIONS = ("list", "show", "remove", "replace")
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("action", choices=ACTIONS, help="what to do")
-    parser.add_argument("people", nargs="*", metavar="PERSON", help="whom")
+    parser.add_argument("people", nargs="*", metavar="PERSON", help="names")
     shared.add_gallery(parser)
     group = parser.add_argument_group("replace")
     shared.add_photos(group, required=False)

@@ -1,11 +1,13 @@
 """Run a verb: parse its options, run it, and turn errors into one sentence."""
 
 import argparse
+import ast
 import difflib
 import importlib
+import pathlib
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from types import ModuleType
 from typing import NoReturn
@@ -79,23 +81,60 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Args:
       arguments: of the command line, `sys.argv[1:]` by default.
     """
+    chosen = choose_command(
+        arguments,
+        VERBS,
+        "kprpe-jax VERB",
+        "verb",
+        "Recognize people in bad pictures. VERB --help tells the options of each.\n\n",
+    )
+    if chosen:
+        verb, rest = chosen
+        name = "import_" if verb == "import" else verb  # `import` is a keyword
+        module = importlib.import_module(f"kprpe_jax.commands.{name}")
+        run_command(module, f"kprpe-jax {verb}", rest)
+
+
+def choose_command(
+    arguments: Sequence[str] | None,
+    known: Mapping[str, str],
+    usage: str,
+    noun: str,
+    about: str = "",
+) -> tuple[str, list[str]] | None:
+    """Read the name of a command; without one, list all.
+
+    An unknown name ends the process with one sentence and exit status 2.
+
+    Args:
+      arguments: of the command line; None = `sys.argv[1:]`.
+      known: name -> what the command does.
+      usage: how commands are called, such as "kprpe-jax VERB".
+      noun: what a command is called.
+      about: text above the list.
+    Returns: the name and the other arguments; None where the list was printed.
+    """
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     if not arguments or arguments[0] in ("-h", "--help", "help"):
-        lines = [f"  {verb:<11}{text}" for verb, text in VERBS.items()]
-        sys.stdout.write(
-            "usage: kprpe-jax VERB [options]\n\nRecognize people in bad pictures.\n\n"
-            + "\n".join(lines)
-            + "\n\nkprpe-jax VERB --help tells the options of each.\n"
-        )
-        return
-    verb, *rest = arguments
-    if verb not in VERBS:
-        near = difflib.get_close_matches(verb, VERBS, n=1, cutoff=0.0)[0]
-        sys.stderr.write(f"error: unknown verb {verb!r}; did you mean {near}?\n")
+        width = max(map(len, known))
+        lines = [f"  {name:<{width}}  {text}" for name, text in known.items()]
+        sys.stdout.write(f"usage: {usage} [options]\n\n{about}")
+        sys.stdout.write("\n".join(lines) + "\n")
+        return None
+    name, *rest = arguments
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
+        sys.stderr.write(f"error: unknown {noun} {name!r}; did you mean {near}?\n")
         sys.exit(2)
-    name = "import_" if verb == "import" else verb  # `import` is a keyword
-    module = importlib.import_module(f"kprpe_jax.commands.{name}")
-    run_command(module, f"kprpe-jax {verb}", rest)
+    return name, rest
+
+
+def first_help_line(path: pathlib.Path) -> str | None:
+    """The first line of help of a command's file; None where it is no command."""
+    text = path.read_text("utf-8")
+    if "\ndef add_options(" not in text:
+        return None
+    return (ast.get_docstring(ast.parse(text)) or "").split("\n")[0]
 
 
 def run_command(module: ModuleType, prog: str, arguments: Sequence[str]) -> None:

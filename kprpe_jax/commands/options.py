@@ -136,6 +136,11 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def words(text: str) -> list[str]:
+    """Comma-separated words."""
+    return [word for word in text.split(",") if word]
+
+
 def image_size(text: str) -> tuple[int, int]:
     """HEIGHTxWIDTH or HEIGHT,WIDTH, at least 8 pixels each."""
     found = re.fullmatch(r"(\d+)[x,](\d+)", text)

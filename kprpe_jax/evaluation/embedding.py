@@ -108,9 +108,11 @@ def _embed_batch(
         features = Features(
             *(x if n in fields else None for n, x in features._asdict().items())
         )
-    if mirror == "none" or "embeddings" not in fields:
+    if "embeddings" not in fields:
         return features
-    both = embed_mirrored(recognizer, images, keypoints, mirror=mirror)
+    both = add_mirrored(
+        features.embeddings, recognizer, images, keypoints, mirror=mirror
+    )
     return features._replace(embeddings=both)
 
 
@@ -124,6 +126,24 @@ def embed_mirrored(
       mirror: of `embed`.
     """
     plain = recognizer.embed(images, keypoints)
+    return add_mirrored(plain, recognizer, images, keypoints, mirror=mirror)
+
+
+def add_mirrored(
+    plain: Array,
+    recognizer: Recognizer,
+    images: Array,
+    keypoints: Array | None,
+    *,
+    mirror: str,
+) -> Array:
+    """Embeddings of faces, joined with those of their mirror images.
+
+    Args:
+      plain: float32 [B, D], of the faces as they are.
+      recognizer, images, keypoints: that it came from.
+      mirror: of `embed`.
+    """
     if mirror == "none":
         return plain
     flipped = recognizer.embed(*mirror_faces(images, keypoints))

@@ -39,7 +39,7 @@ class FusedPeople(NamedTuple):
       images: person -> images of the embedding, those of earlier days included.
       used: photos of this run that were fused.
       skipped: photos that were not -> the reason.
-      without: people without a usable photo, of whom nothing was written.
+      without: people without a usable photo, who have no file.
     """
 
     images: dict[str, int]

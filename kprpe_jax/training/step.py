@@ -39,7 +39,7 @@ def make_train_step(
       mesh: each micro-batch is spread over all of it.
       accumulate_steps: micro-batches per update. Their gradients and metrics are
         averaged, their collections handed on from one to the next.
-      sample_classes: the task's: which class centers the update is about. Drawn for
+      sample_classes: the task's: which class centers the update is about. Sampled for
         the whole batch, before it is cut.
     Returns: the step. Its metrics are float32 scalars: the task's, and loss, grad_norm
       (before clipping) and learning_rate.

@@ -5,9 +5,10 @@ import pathlib
 
 import pytest
 
-from benchmarks.command import find_benchmarks, main, words
+from benchmarks.command import find_benchmarks, main
 from benchmarks.suite import SUITE
 from kprpe_jax.commands.main import make_parser
+from kprpe_jax.commands.options import words
 
 FOUND = find_benchmarks()
 
@@ -27,7 +28,8 @@ def test_help_and_options(name, capsys):
 @pytest.mark.parametrize(("name", "arguments"), [(n, a) for n, *a in SUITE])
 def test_options_of_the_suite(name, arguments):
     module = importlib.import_module(f"benchmarks.{name}")
-    make_parser(module, name).parse_args(arguments)
+    options = make_parser(module, name).parse_args(arguments)
+    assert options.debug is False
 
 
 def test_the_list_and_an_unknown_name(capsys):

@@ -8,6 +8,7 @@ import pytest
 
 from experiments import options
 from experiments.command import find_experiments, main
+from kprpe_jax.commands.options import words
 
 FOUND = find_experiments()
 
@@ -48,7 +49,7 @@ def test_an_unknown_name(capsys):
 
 
 def test_types_of_options():
-    assert options.words("a,b") == ["a", "b"]
+    assert words("a,b") == ["a", "b"]
     assert options.whole_numbers("0,12") == [0, 12]
     assert options.numbers("0.5,1") == [0.5, 1]
     assert options.place("1,2") == (1, 2)
