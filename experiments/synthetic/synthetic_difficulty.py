@@ -20,12 +20,11 @@ from ml_collections import ConfigDict
 
 from experiments import options as shared
 from experiments.whole_run import check_different, train_and_measure
-from kprpe_jax.core import mesh
+from kprpe_jax.backbones.network import Network
+from kprpe_jax.backbones.recognizer import Recognizer
+from kprpe_jax.core.input_spec import InputSpec
 from kprpe_jax.report.robustness import mean_std
-from kprpe_jax.tasks import faces
-from kprpe_jax.training import loop
-from kprpe_jax.training.evaluate import evaluate
-from kprpe_jax.training.state import TrainState
+from kprpe_jax.training.evaluate import evaluate, evaluate_recognizer
 
 _METRICS = {"accuracy": "accuracy", "tar_at_far_1e-2": "TAR at FAR 1 %"}
 
@@ -67,22 +66,30 @@ def run_seed(
     return results
 
 
+class GrayPixels(Network):
+    """Plain pixels as an embedding: the gray picture without its mean."""
+
+    image_size: tuple[int, int]
+    patch_map = "gray"
+
+    def feature_maps(
+        self, images: Array, keypoints: Array | None = None, *, train: bool = False
+    ) -> dict[str, Array]:
+        """The gray picture, as `Network.feature_maps`."""
+        gray = images.mean(-1, keepdims=True)
+        return {"gray": gray - gray.mean((1, 2, 3), keepdims=True)}
+
+    def embed_map(self, patch_map: Array, *, train: bool = False) -> Array:
+        """Every pixel, as `Network.embed_map`."""
+        return patch_map.reshape(len(patch_map), -1)
+
+
 def pixel_results(config: ConfigDict, level: float) -> dict[str, float]:
     """Verify by plain pixels: cosine of two gray pictures without their mean."""
+    size = tuple(config.data.image_shape[:2])
+    recognizer = Recognizer({}, GrayPixels(size), InputSpec(size), "pixels")
     changed = at_difficulty(config, level)
-    loop.prepare_data(changed)
-
-    def embed(params: None, collections: None, images: Array, keypoints: Array):
-        gray = images.mean(-1).reshape(len(images), -1)
-        return gray - gray.mean(-1, keepdims=True)
-
-    state = TrainState(
-        step=0, params=None, collections=None, opt_state=None, rng=None,
-        nonfinite_step=None,
-    )  # fmt: skip
-    aligned = faces.evaluators(embed, changed)["aligned"]
-    found = aligned(state, mesh.make_mesh(config.mesh))
-    return {f"aligned/{name}": value for name, value in found.items()}
+    return evaluate_recognizer(changed, recognizer, evaluators=("aligned",))
 
 
 def table(

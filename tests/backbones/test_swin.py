@@ -33,8 +33,9 @@ def test_starts_without_bias_then_keypoints_matter(built):
 
     run = quick_jit(run)
     maps, embedding = run(variables, keypoints)
-    shapes = [m.shape for m in maps]
-    assert shapes == 3 * [(2, 6, 8, 4)] + 2 * [(2, 3, 4, 8)]
+    shapes = {name: m.shape for name, m in maps.items()}
+    first = dict.fromkeys(("embed", "block1", "block2"), (2, 6, 8, 4))
+    assert shapes == {**first, "merge1": (2, 3, 4, 8), "block3": (2, 3, 4, 8)}
     assert embedding.shape == (2, 3)
     assert (run(variables, 1 - keypoints)[1] == embedding).all()
     kernel = variables["params"]["keypoint_bias_0"]["kernel"]

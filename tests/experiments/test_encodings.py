@@ -60,7 +60,7 @@ def test_faults_of_the_user_are_one_sentence(tmp_path):
         (["--config.model.dept=2"], "the nearest is model.depth"),
         (["--positions=none,absolut"], "unknown position 'absolut'"),
         (["--seeds=0,one"], "--seeds: must be whole numbers"),
-        (["surplus"], "unknown option surplus"),
+        (["surplus"], "'surplus' belongs to no option"),
     ):
         done = study(tmp_path / "w", *arguments)
         assert done.returncode == 2, done.stderr

@@ -233,9 +233,9 @@ def test_the_study_trains_both_and_draws_what_they_learned(tmp_path):
     results = json.loads((tmp_path / "runs" / "kprpe-0" / "study.json").read_text())
     assert cells["| kprpe"][1] == f"{100 * results['aligned/rank_1']:.1f}"
     assert cells["| kprpe"][4] == f"{100 * results['aligned/map']:.1f}"
-    assert cells["| encoding"][-2] == "another's joints"
+    assert cells["| encoding"][-2] == "swapped joints"
     assert cells["| table"][-2] == ""
-    assert set(results) >= {"misaligned_1/rank_5", "noise_0_1/minp", "missing_1/map"}
+    assert set(results) >= {"misaligned_0_5/rank_5", "noise_0_1/minp", "missing_1/map"}
     done = start(
         "-m", "experiments", "gait_pictures", "--config=configs/gait.py",
         f"--workdir={tmp_path}/runs/kprpe-0", f"--output={tmp_path}/p", "--query=1,1",
