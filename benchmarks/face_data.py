@@ -32,7 +32,7 @@ from kprpe_jax.data.order import shuffled
 from kprpe_jax.data.synthetic.source import FaceSource
 
 _PER_PERSON = 20
-_DRAWN_AT_ONCE = 256
+_RENDERED_AT_ONCE = 256
 _MIB = 1 << 20
 
 
@@ -48,8 +48,8 @@ def timed(run: Callable[[], int]) -> dict[str, float]:
     }
 
 
-def draw(count: int, path: pathlib.Path) -> dict[str, float]:
-    """Draw faces and time it; pack them as JPEG into a tar, outside of the clock."""
+def render(count: int, path: pathlib.Path) -> dict[str, float]:
+    """Render faces and time it; pack them as JPEG into a tar, outside of the clock."""
     source = FaceSource(
         num_identities=-(-count // _PER_PERSON), images_per_identity=_PER_PERSON
     )
@@ -57,8 +57,8 @@ def draw(count: int, path: pathlib.Path) -> dict[str, float]:
     rows: list[dict[str, Any]] = []
 
     def run() -> int:
-        for start in range(0, count, _DRAWN_AT_ONCE):
-            numbers = range(start, min(start + _DRAWN_AT_ONCE, count))
+        for start in range(0, count, _RENDERED_AT_ONCE):
+            numbers = range(start, min(start + _RENDERED_AT_ONCE, count))
             rows.extend(source.__getitems__(numbers))
         return count
 
@@ -155,7 +155,9 @@ def run(options: argparse.Namespace) -> None:
     """Run, print and record."""
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder)
-        results: dict[str, Any] = {"drawn": draw(options.images, path / "faces.tar")}
+        results: dict[str, Any] = {
+            "rendered": render(options.images, path / "faces.tar")
+        }
         results["imported"] = import_tar(path / "faces.tar", path / "data")
         results["loaded"] = load(
             path / "data",
@@ -173,7 +175,7 @@ def run(options: argparse.Namespace) -> None:
     harness.record("face_data", settings, results)
     loaded = results["loaded"]
     for name, result in (
-        ("drawn", results["drawn"]),
+        ("rendered", results["rendered"]),
         ("imported", results["imported"]),
         ("loader, cold", loaded["cold_first_epoch"]),
         ("loader, warm", loaded["warm"]),

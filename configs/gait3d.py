@@ -11,8 +11,8 @@ as long as the run, and goes down to 1e-6 (`optimizer.boundaries` would be resta
 The rest is the official SwinGait configuration, but for three things: that one starts
 from another trained network, whose convolutions and heads then learn ten times more
 slowly than the transformer; it also augments by changes of perspective; and it steps
-the learning rate every 1,000 iterations only. Nobody has run this here: Gait3D is given
-out on request.
+the learning rate every 1,000 iterations only. Not run here: Gait3D is
+given out on request.
 """
 
 from collections.abc import Sequence

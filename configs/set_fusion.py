@@ -1,7 +1,7 @@
 """CAFace on the features of LFW's people, half of them to train, others to evaluate.
 
 ARCHIVE holds aligned 112 x 112 photos as Name/Name_0001.jpg, WEIGHTS those of
-MobileFaceNet. The two halves share nobody:
+MobileFaceNet. The two halves share no person:
 
 kprpe-jax import tar --source ARCHIVE --name lfw
 kprpe-jax embed --model mobilefacenet:WEIGHTS --dataset lfw --name lfw_train --style \\

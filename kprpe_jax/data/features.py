@@ -264,7 +264,7 @@ def choose_photos(
     """Rows of the people with at least `min_images`, of each the first `max_images`.
 
     Args:
-      labels: int [N]; rows < 0 are nobody's.
+      labels: int [N]; rows < 0 are unlabeled.
       min_images, max_images: per person; max_images 0 = all.
     Returns: int [M], rising.
     """

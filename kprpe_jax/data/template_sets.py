@@ -105,10 +105,10 @@ def open_template_set(
     if "template" in fields and tables:
         videos = tables.get("video_template", np.zeros(0, np.int64))
         rows = _named_rows(name, template, lists, videos)
-    elif (nobody := (identity == "") & (part != "distractor")).any():
+    elif (unnamed := (identity == "") & (part != "distractor")).any():
         raise ValueError(
             f"open_template_set: every image of {name} must be of somebody; got "
-            f"{nobody.sum()} without identity, the first is row {nobody.argmax()}; "
+            f"{unnamed.sum()} without identity, the first is row {unnamed.argmax()}; "
             "import it with its lists"
         )
     _check_probes(name, template, part, tables)

@@ -27,8 +27,8 @@ def sample_pairs(labels: np.ndarray, *, count: int, seed: int) -> Pairs:
     impostor pair: two identities, then an image of each.
 
     Args:
-      labels: int [N] of all rows; those with a label < 0 show nobody in particular, so
-        no two of them are known to be of one person, and are left out.
+      labels: int [N] of all rows; those with a label < 0 are unlabeled and left
+        out: no two of them are known to be of one person.
       count: P, even.
       seed: the same gives the same pairs.
     Raises: ValueError: fewer than two identities, none with two images, an odd count.

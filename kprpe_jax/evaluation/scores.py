@@ -33,8 +33,8 @@ def pair_distance(first: ArrayLike, second: ArrayLike) -> Array:
 
     Args:
       first, second: [..., P, D], not normalized.
-    Returns: float32 [..., P] in [0, 4]; 2 where an embedding is zero, which is like
-      nobody, not even another zero.
+    Returns: float32 [..., P] in [0, 4]; 2 where an embedding is zero, which is
+      like nothing, not even another zero.
     """
     first, second = direction(jnp.asarray(first)), direction(jnp.asarray(second))
     distance = jnp.square(first - second).sum(-1)

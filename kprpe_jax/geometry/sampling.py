@@ -146,8 +146,8 @@ def warp_affine(
 ) -> jax.Array:
     """Warp images by affine maps, bilinearly.
 
-    `sample_bilinear` with "zeros", laid out for images of few channels whose gradient
-    nobody wants: a pixel and its three neighbors stand side by side, so that one
+    `sample_bilinear` with "zeros", laid out for images of few channels without a
+    gradient: a pixel and its three neighbors stand side by side, so that one
     gather of 4 C numbers makes a pixel (5 to 16 times faster on a CPU with 3 channels
     or 1; with 64, or in the backward pass, the other form is 3 times faster).
 

@@ -73,7 +73,7 @@ def keyed_shuffle(rng: Array, count: Array | int) -> Shuffle:
       k - x and swaps the pair or not, as a hash of the pair says. Each round is its own
       inverse. Differs: ROUNDS rounds and a mixing function in place of a cipher: every
       row is as likely as every other, and any two come together as often as by chance;
-      nobody is kept from guessing the key.
+      the key can be guessed.
 
     Args:
       rng: key.

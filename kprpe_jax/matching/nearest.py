@@ -116,7 +116,7 @@ class ExactIndex:
         """
         check_search("ExactIndex", queries, self._rows, k)
         queries = finite("ExactIndex", queries)
-        # Nobody is asked for by identity: no query is the mate of any row.
+        # No identity is asked for: no query is the mate of any row.
         own = np.zeros(len(queries), np.int32)
         ids = np.full(self._block, NO_IDENTITY, np.int32)
         search = _Search(queries, own, k, self._mesh)

@@ -156,7 +156,7 @@ def enroll(
       size: probe images that a person must have.
     Returns: clean rows, one per person; degraded rows of other photos, of the people
       who have at least `size` of them.
-    Raises: ValueError: nobody has.
+    Raises: ValueError: no person has so many.
     """
     _, first = np.unique(clean.labels, return_index=True)
     gallery = clean.select(first)

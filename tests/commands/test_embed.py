@@ -10,9 +10,9 @@ from kprpe_jax.core.input_spec import to_unit_range
 from kprpe_jax.data.feature_file import read_feature_file
 from kprpe_jax.data.features import read_features, read_origin
 from tests.halves import PHOTOS_SIZE, Halves, recognizer
-from tests.tasks import drawn_people
+from tests.tasks import synthetic_people
 
-SIZE = drawn_people.SIZE
+SIZE = synthetic_people.SIZE
 
 
 @pytest.fixture
@@ -111,7 +111,7 @@ def test_photos_or_a_data_set(arguments, capsys):
 
 def test_a_data_set_becomes_features(network, tmp_path, capsys):
     found = network(SIZE)
-    (tmp_path / "people").symlink_to(f"{drawn_people.data_dir()}/people")
+    (tmp_path / "people").symlink_to(f"{synthetic_people.data_dir()}/people")
     given = ["embed", "--model=any", "--dataset=people", f"--data-dir={tmp_path}"]
     given += ["--batch-size=8"]
     options = ["--identities=2:6", "--max-images=3", "--degraded=2", "--style"]
@@ -144,7 +144,7 @@ def test_keypoints_that_are_missing(network, tmp_path, capsys):
     from kprpe_jax.data.importers.image_folder import open_image_folder
 
     (tmp_path / "images").mkdir()
-    drawn_people.write_images(tmp_path / "images")
+    synthetic_people.write_images(tmp_path / "images")
     source = open_image_folder(tmp_path / "images")
     write_dataset(source, name="bare", data_dir=tmp_path, origin={"kind": "folder"})
     given = "--dataset=bare", f"--data-dir={tmp_path}", "--name=f"

@@ -40,7 +40,7 @@ def test_pairs_are_found_by_key_whatever_the_order(tmp_path):
     import_folder(tmp_path)
     pairs = open_pair_set(tmp_path / "data", "faces", image_size=size_of(tmp_path))
     keys = pairs.faces.keys()
-    assert len(keys) == 4  # nobody asks for Cid
+    assert len(keys) == 4  # no pair names Cid
     named = [(keys[i], keys[j]) for i, j in zip(pairs.first, pairs.second, strict=True)]
     assert named == [
         ("Ann/Ann_0001.jpg", "Ann/Ann_0002.jpg"),

@@ -4,7 +4,7 @@ import pytest
 from kprpe_jax.data.pairs import PairRows, paired
 from kprpe_jax.data.store import Rows
 
-# Person 0 has one image, 1 has two, 2 has three, 3 has two; the last row is nobody's.
+# Person 0 has one image, 1 has two, 2 has three, 3 has two; the last row is unlabeled.
 LABELS = np.array([2, 0, 1, 2, 3, 1, 2, 3, -1])
 
 

@@ -74,7 +74,7 @@ def test_a_crop_is_a_part_enlarged(faces, altered):
     np.testing.assert_allclose(corner, np.round(corner), atol=1e-3)
     assert (corner > -1e-3).all()
     assert (corner < 112 - side + 1e-3).all()
-    assert corner.max() > 24  # of 34; all places are drawn
+    assert corner.max() > 24  # of 34; all places are sampled
     assert corner.min() < 10
     assert len(np.unique(np.round(corner), axis=0)) == COUNT
     place = (np.arange(112) + 0.5) * side / 112 - 0.5

@@ -8,20 +8,20 @@ from kprpe_jax.core.mesh import make_mesh
 from kprpe_jax.data.faces import FaceRows
 from kprpe_jax.evaluation.evaluators.identification import build
 from tests.evaluation.functions import face_data, function_recognizer
-from tests.tasks import drawn_people
+from tests.tasks import synthetic_people
 
-SIZE = (drawn_people.SIZE,) * 2
+SIZE = (synthetic_people.SIZE,) * 2
 
 
 @pytest.fixture(scope="module")
 def people():
-    return face_data(drawn_people.data_dir(), size=SIZE, batch_size=16)
+    return face_data(synthetic_people.data_dir(), size=SIZE, batch_size=16)
 
 
 @pytest.fixture(scope="module")
 def recognizer():
     """Random sums of pixels: patterns differ in them, and every pixel has a say."""
-    kernel = np.random.default_rng(0).normal(size=(3 * drawn_people.SIZE**2, 16))
+    kernel = np.random.default_rng(0).normal(size=(3 * synthetic_people.SIZE**2, 16))
     kernel = jnp.asarray(kernel, jnp.float32)
 
     def call(variables, images, keypoints):
@@ -42,7 +42,7 @@ def test_patterns_are_found_and_alterations_hide_them(people, recognizer):
         return build(people, dataset="people", queries=kind)(recognizer, mesh())
 
     got = {kind: run(kind) for kind in kinds}
-    count = drawn_people.PEOPLE * drawn_people.IMAGES
+    count = synthetic_people.PEOPLE * synthetic_people.IMAGES
     for result in got.values():
         assert result["queries"] == count
         assert result["p_at_1_with_own"] >= result["p_at_1"]
@@ -59,7 +59,7 @@ def test_strangers_are_no_queries(people, recognizer, monkeypatch):
         FaceRows, "labels", lambda self: np.where((x := labels(self)) < 3, -1, x)
     )
     result = build(people, dataset="people")(recognizer, mesh())
-    assert result["queries"] == (drawn_people.PEOPLE - 3) * drawn_people.IMAGES
+    assert result["queries"] == (synthetic_people.PEOPLE - 3) * synthetic_people.IMAGES
 
 
 def test_errors(people, monkeypatch):

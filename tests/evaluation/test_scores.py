@@ -16,7 +16,7 @@ def test_cosine_and_distance(rng):
     np.testing.assert_allclose(pair_distance(a, b), 2 - 2 * cosine, atol=1e-6)
 
 
-def test_zero_embeddings_are_like_nobody():
+def test_zero_embeddings_are_like_nothing():
     zero, other = np.zeros((1, 3), np.float32), np.ones((1, 3), np.float32)
     assert pair_similarity(zero, other) == pair_similarity(zero, zero) == 0
     assert pair_distance(zero, other) == pair_distance(zero, zero) == 2

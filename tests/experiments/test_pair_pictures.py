@@ -1,4 +1,4 @@
-"""Study sheets of drawn people through real weights in a real browser.
+"""Study sheets of synthetic people through real weights in a real browser.
 
 KPRPE_SCREENSHOTS=docs/figures keeps the pictures.
 """
@@ -42,7 +42,7 @@ def drawn_photos():
 @pytest.mark.slow
 @needs_browser
 @needs_data
-def test_sheets_of_drawn_people(tmp_path):
+def test_sheets_of_synthetic_people(tmp_path):
     from selenium.webdriver.common.by import By
 
     photos, network = drawn_photos(), load_photo_recognizer(f"mobilefacenet:{WEIGHTS}")
@@ -67,7 +67,7 @@ def test_sheets_of_drawn_people(tmp_path):
         shapes
     )
     page = tmp_path / "study.html"
-    write_study_page(pairs[1:3], pairs[3:], page, study="drawn", seed=1)
+    write_study_page(pairs[1:3], pairs[3:], page, study="synthetic", seed=1)
     folder = pathlib.Path(os.environ.get("KPRPE_SCREENSHOTS", tmp_path))
     with browser(width=760, height=560) as driver:
         find = lambda css: driver.find_elements(By.CSS_SELECTOR, css)  # noqa: E731

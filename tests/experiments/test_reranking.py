@@ -170,7 +170,7 @@ def people_dir(tmp_path_factory):
 @pytest.mark.slow
 def test_study_of_an_import_with_any_network(people_dir, tmp_path):
     photos = read_dataset(people_dir, "people", "train")
-    assert len(photos.labels) == 108  # nobody can be found who has one photo
+    assert len(photos.labels) == 108  # people with one photo are left out
     np.testing.assert_allclose(photos.keypoints[0], ARCFACE_112 / 112, atol=1e-4)
     some = read_dataset(people_dir, "people", "train", identities=(3, 5))
     assert some.encoded == photos.encoded[12:20]

@@ -1,4 +1,4 @@
-"""The study of set fusion on drawn features, and its report."""
+"""The study of set fusion on sampled features, and its report."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Rows of drawn sequences, with a recognizer that reads brightness alone."""
+"""Rows of rendered sequences, with a recognizer that reads brightness alone."""
 
 import jax.numpy as jnp
 import numpy as np

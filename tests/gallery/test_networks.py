@@ -24,7 +24,7 @@ from kprpe_jax.recognizers import load_detector, load_matcher, load_recognizer
 from kprpe_jax.training import loop
 from tests.commands.test_explain import page_of
 from tests.gallery.test_explain_in_browser import write_people
-from tests.tasks import drawn_people
+from tests.tasks import synthetic_people
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 WEIGHTS = DATA / "weights" / "mobilefacenet.npz"
@@ -118,7 +118,7 @@ def photos_in(path):
 @pytest.mark.parametrize("keypoints", [False, True])
 def test_a_run_enrolls(tmp_path, keypoints):
     """A ViT of a run, with and without the keypoint bias."""
-    config = drawn_people.make_config(steps=1)
+    config = synthetic_people.make_config(steps=1)
     if not keypoints:
         config.update_from_flattened_dict({"model.position": "none"})
     loop.train(config, tmp_path / "run")

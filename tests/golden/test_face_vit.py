@@ -23,8 +23,8 @@ from kprpe_jax.matching.sinkhorn import FAST
 from kprpe_jax.matching.two_image import feature_similarity
 from kprpe_jax.weights import export_weights
 from kprpe_jax.weights.face_vit import face_vit_from_official, import_checkpoint
-from tests.golden.drawn_weights import draw_weights
 from tests.golden.golden import assert_close, case_names, case_params, load_case
+from tests.golden.sampled_weights import draw_weights
 from tests.quick import quick_jit
 
 pytestmark = pytest.mark.golden

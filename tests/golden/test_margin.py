@@ -74,7 +74,7 @@ def by_rank(arrays, name, world):
 def replayed(loaded, n, world):
     """The official sample: rows of all centers, and whose they are, padded alike.
 
-    Ranks may keep different numbers; a shard_map wants one: the rest is nobody's.
+    Ranks may keep different numbers; a shard_map wants one: the rest is unused.
     """
     prefixes = [f"rank{rank}_" for rank in range(world)] if world > 1 else [""]
     out = loaded.arrays["out"]

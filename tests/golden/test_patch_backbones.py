@@ -14,8 +14,8 @@ from kprpe_jax.backbones.inception_resnet import InceptionResNet
 from kprpe_jax.backbones.sphereface import SphereFace
 from kprpe_jax.core.unit import unit
 from kprpe_jax.weights import import_weights
-from tests.golden.drawn_weights import draw_weights
 from tests.golden.golden import assert_close, case_params, load_case
+from tests.golden.sampled_weights import draw_weights
 from tests.quick import quick_jit
 
 pytestmark = pytest.mark.golden

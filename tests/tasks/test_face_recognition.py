@@ -24,7 +24,7 @@ from kprpe_jax.training.checkpoint import restore_for_eval
 from kprpe_jax.training.evaluate import evaluate, evaluate_recognizer
 from kprpe_jax.training.state import abstract_state
 from kprpe_jax.weights import export_weights, import_weights
-from tests.tasks import drawn_people, tiny
+from tests.tasks import synthetic_people, tiny
 
 PARTLY_ALIGNED = dict(
     type="partly_aligned", dataset="people", identities=(8, 12), pairs=40
@@ -40,14 +40,14 @@ def first_batch(task, rows=16):
 
 @pytest.mark.slow
 def test_trains_evaluates_and_learns(tmp_path):
-    people = drawn_people.HELD_OUT
+    people = synthetic_people.HELD_OUT
     entries = verification_evaluators((1.0,), (0.0, 0.1), **people) | {
         "partly_aligned": PARTLY_ALIGNED,
         "video": VIDEO,
         "plain": dict(type="identification", identities=people["identities"]),
     }
     entries["crop"] = {**entries["plain"], "queries": "crop"}
-    config = drawn_people.make_config(
+    config = synthetic_people.make_config(
         entries,
         steps=30,
         **{"optimizer.learning_rate": 3e-3, "evals.in_training": ("aligned",)},
@@ -58,7 +58,7 @@ def test_trains_evaluates_and_learns(tmp_path):
     assert losses[-1] < 0.5 * losses[0]
     results = evaluate(config, tmp_path, checkpoint="last")
     assert results["aligned/pairs"] == 40
-    # Patterns of people whom it never saw: well above chance when they lie straight.
+    # Patterns of people that it never saw: well above chance when they lie straight.
     assert results["aligned/accuracy"] > 0.75
     assert 0.4 < results["misaligned_1/accuracy"] <= 1
     assert results["noise/uniform_0"] == results["misaligned_1/accuracy"]
@@ -83,7 +83,7 @@ def test_trains_evaluates_and_learns(tmp_path):
     ids=str,
 )
 def test_losses_and_augmentation_have_finite_gradients(changes):
-    task = tasks.build(drawn_people.make_config(**changes), tiny.one_device())
+    task = tasks.build(synthetic_people.make_config(**changes), tiny.one_device())
     variables = task.init(jax.random.key(0))
     params = variables.pop("params")
     batch = first_batch(task)
@@ -112,7 +112,7 @@ def test_losses_and_augmentation_have_finite_gradients(changes):
 
 
 def test_an_iresnet_reads_no_keypoints():
-    config = drawn_people.make_config()
+    config = synthetic_people.make_config()
     fields = dict(
         stage_sizes=(1, 1, 1, 1), image_size=(32, 32), output_dim=8, dtype="float32"
     )
@@ -127,15 +127,15 @@ def test_an_iresnet_reads_no_keypoints():
 
 
 def test_a_config_without_evaluators_has_nothing_to_evaluate(tmp_path):
-    config = drawn_people.make_config({})
+    config = synthetic_people.make_config({})
     with pytest.raises(ValueError, match="must name something to evaluate .* nothing"):
         evaluate(config, tmp_path)
 
 
 def small_iresnet(**extra):
-    """configs/lfw_iresnet.py on the drawn people, as small as it gets."""
+    """configs/lfw_iresnet.py on the synthetic people, as small as it gets."""
     config = lfw_iresnet.get_config("ir18")
-    small = drawn_people.make_config(**extra).copy_and_resolve_references()
+    small = synthetic_people.make_config(**extra).copy_and_resolve_references()
     with small.unlocked():
         small.backbone, small.model = config.backbone, config.model
         small.model.update(
@@ -174,14 +174,14 @@ def test_the_iresnet_config_trains_and_evaluates_and_reads_official_weights(tmp_
 
 
 def test_evaluators_that_the_config_names():
-    entries = verification_evaluators((1.0,), **drawn_people.HELD_OUT)
+    entries = verification_evaluators((1.0,), **synthetic_people.HELD_OUT)
     more = dict(partly_aligned=PARTLY_ALIGNED, megaface=MEGAFACE, video=VIDEO)
-    config = drawn_people.make_config(entries | more)
+    config = synthetic_people.make_config(entries | more)
     task = tasks.build(config, tiny.one_device())
     assert set(task.evaluators) == {
         "aligned", "misaligned_1", "swapped", "partly_aligned", "megaface", "video",
     }  # fmt: skip
-    config = drawn_people.make_config(**{"model.position": "absolute"})
+    config = synthetic_people.make_config(**{"model.position": "absolute"})
     task = tasks.build(config, tiny.one_device())
     assert set(task.evaluators) == {"aligned", "misaligned_1"}
 
@@ -192,7 +192,7 @@ def test_official_pairs_under_conditions():
         "listed": dict(type="official_pairs", dataset="listed"),
         "partly_aligned": dict(type="partly_aligned", dataset="listed", shares=(0.5,)),
     }
-    config = drawn_people.make_config(entries)
+    config = synthetic_people.make_config(entries)
     task = tasks.build(config, tiny.one_device())
     variables = task.init(jax.random.key(0))
     params = variables.pop("params")
@@ -204,26 +204,26 @@ def test_official_pairs_under_conditions():
     assert set(results) == {
         "aligned", "swapped", "listed", "partly_aligned",
     }  # fmt: skip
-    assert {r["pairs"] for r in results.values()} == {2 * drawn_people.PEOPLE}
+    assert {r["pairs"] for r in results.values()} == {2 * synthetic_people.PEOPLE}
     # The same pairs of the same photos, in three folds.
     assert results["aligned"]["accuracy"] == results["listed"]["accuracy"]
     assert results["aligned"]["std"] == results["listed"]["std"]
 
 
 def test_training_people_are_not_those_of_the_evaluators():
-    task = tasks.build(drawn_people.make_config(), tiny.one_device())
+    task = tasks.build(synthetic_people.make_config(), tiny.one_device())
     source, _ = task.open_training(0)
-    assert len(source) == 8 * drawn_people.IMAGES
+    assert len(source) == 8 * synthetic_people.IMAGES
     assert set(source.labels()) == set(range(8))
 
 
 def test_a_keypoint_encoding_refuses_rows_without_keypoints(tmp_path):
     (tmp_path / "images").mkdir()
-    drawn_people.write_images(tmp_path / "images")
+    synthetic_people.write_images(tmp_path / "images")
     source = open_image_folder(tmp_path / "images")
     write_dataset(source, name="unmarked", data_dir=tmp_path, origin={})
     for position, refused in (("kprpe_relative", True), ("rpe", False)):
-        config = drawn_people.make_config(**{"model.position": position})
+        config = synthetic_people.make_config(**{"model.position": position})
         config.data.dir, config.data.name = str(tmp_path), "unmarked"
         task = tasks.build(config, tiny.one_device())
         if not refused:
@@ -241,12 +241,12 @@ def undetected(tmp_path_factory):
     """A folder of data sets in which one face was not detected, with pairs and not."""
     folder = tmp_path_factory.mktemp("undetected")
     (folder / "images").mkdir()
-    table = drawn_people.write_images(folder / "images")
+    table = synthetic_people.write_images(folder / "images")
     lines = table.read_text().splitlines(keepends=True)
     table.write_text("".join(x for x in lines if not x.startswith("person00/1.jpg")))
     source = open_image_folder(folder / "images")
     points = read_landmarks(table, units="fraction")
-    for name, pairs in (("plain", {}), ("listed", drawn_people.official_pairs())):
+    for name, pairs in (("plain", {}), ("listed", synthetic_people.official_pairs())):
         write_dataset(
             dataclasses.replace(source, tables=pairs),
             name=name, data_dir=folder, origin={}, landmarks=points, on_error="skip",
@@ -271,7 +271,7 @@ def undetected(tmp_path_factory):
 def test_an_undetected_face_is_known_before_any_is_embedded(
     undetected, entry, changes, images
 ):
-    config = drawn_people.make_config(
+    config = synthetic_people.make_config(
         {"x": entry}, **{"data.dir": undetected, **changes}
     )
     match = f"must have keypoints .* got 1 of {images} images without; fill them"
@@ -280,13 +280,13 @@ def test_an_undetected_face_is_known_before_any_is_embedded(
 
 
 def test_identity_balanced_and_repeated_rows():
-    config = drawn_people.make_config(
+    config = synthetic_people.make_config(
         **{"data.images_per_identity": 4, "data.repeat_probability": 0.0}
     )
     task = tasks.build(config, tiny.one_device())
     labels = first_batch(task)["label"].reshape(4, 4)
     assert (labels == labels[:, :1]).all()
-    config = drawn_people.make_config(**{"data.repeat_probability": 1.0})
+    config = synthetic_people.make_config(**{"data.repeat_probability": 1.0})
     task = tasks.build(config, tiny.one_device())
     ids = first_batch(task)["id"].reshape(8, 2)
     assert (ids[:, 0] == ids[:, 1]).all()
@@ -330,7 +330,7 @@ def test_identity_balanced_and_repeated_rows():
 )  # fmt: skip
 def test_faults_are_one_sentence(changes, message, tmp_path):
     with pytest.raises(ValueError, match=message):
-        loop.train(drawn_people.make_config(**changes), tmp_path / "w")
+        loop.train(synthetic_people.make_config(**changes), tmp_path / "w")
     assert not (tmp_path / "w").exists()
 
 
@@ -345,14 +345,14 @@ def test_faults_are_one_sentence(changes, message, tmp_path):
     ],
 )
 def test_faults_of_entries_are_one_sentence(entry, message):
-    config = drawn_people.make_config({"x": entry})
+    config = synthetic_people.make_config({"x": entry})
     with pytest.raises(ValueError, match=message):
         tasks.build(config, tiny.one_device())
 
 
 @pytest.mark.slow
 def test_eight_devices_agree_with_one(tmp_path):
-    config = drawn_people.make_config(**{"model.activation": "gelu"})
+    config = synthetic_people.make_config(**{"model.activation": "gelu"})
     task = tasks.build(config, tiny.one_device())
     mesh = make_mesh({"data": 2, "fsdp": 2, "class": 2})
     spread = tasks.build(config, mesh)

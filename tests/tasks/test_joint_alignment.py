@@ -26,19 +26,19 @@ from kprpe_jax.training.checkpoint import restore_for_eval
 from kprpe_jax.training.optimizer import decay_mask
 from kprpe_jax.training.runs import check_origin, save_config
 from kprpe_jax.training.state import abstract_state
-from tests.tasks import drawn_people, tiny
+from tests.tasks import synthetic_people, tiny
 
-SIZE = drawn_people.SIZE
+SIZE = synthetic_people.SIZE
 
 
 def make_config(method="tps", **extra) -> ConfigDict:
     config = balanced_alignment.get_config(method)
     with config.unlocked():
         del config.data.builder
-        change_evaluators(config, **drawn_people.HELD_OUT)
+        change_evaluators(config, **synthetic_people.HELD_OUT)
     small = {
         "steps": 4,
-        "data.dir": drawn_people.data_dir(),
+        "data.dir": synthetic_people.data_dir(),
         "data.name": "people",
         "data.points": "keypoints",
         "data.num_keypoints": 5,
@@ -233,8 +233,8 @@ def partly(tmp_path_factory):
     """The people with landmarks of every image but each person's last."""
     folder = tmp_path_factory.mktemp("partly")
     (folder / "images").mkdir()
-    table = drawn_people.write_images(folder / "images")
-    last = f"/{drawn_people.IMAGES - 1}.jpg"
+    table = synthetic_people.write_images(folder / "images")
+    last = f"/{synthetic_people.IMAGES - 1}.jpg"
     lines = table.read_text().splitlines()
     table.write_text("\n".join(line for line in lines if last not in line) + "\n")
     for name, landmarks in (
@@ -290,8 +290,8 @@ def test_images_without_landmarks_teach_recognition_alone(partly):
     }
     np.testing.assert_array_equal(loss(params, moved)[0], value)
     # A batch without any: recognition learns, nothing is NaN.
-    nobody = {**batch, "has_keypoints": np.zeros(16, bool)}
-    (value, metrics), grads = step(params, nobody)
+    unlabeled = {**batch, "has_keypoints": np.zeros(16, bool)}
+    (value, metrics), grads = step(params, unlabeled)
     assert value.dtype == np.float32
     assert metrics["alignment_pixels"] == 0
     assert all(np.isfinite(g).all() for g in jax.tree.leaves(grads))

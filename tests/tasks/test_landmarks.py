@@ -14,9 +14,9 @@ from kprpe_jax.configs import landmarks as landmarks_config
 from kprpe_jax.losses.multibox import smooth_l1
 from kprpe_jax.tasks import landmarks
 from tests.quick import quick_jit
-from tests.tasks import drawn_people, tiny
+from tests.tasks import synthetic_people, tiny
 
-SIDE = drawn_people.SIZE
+SIDE = synthetic_people.SIZE
 
 
 def make_config(**extra) -> ConfigDict:
@@ -26,12 +26,12 @@ def make_config(**extra) -> ConfigDict:
         config.update_from_flattened_dict(
             {
                 "steps": 4,
-                "data.dir": drawn_people.data_dir(),
+                "data.dir": synthetic_people.data_dir(),
                 "data.name": "people",
                 "data.points": "keypoints",
                 "data.num_keypoints": 5,
                 "data.five": (0, 1, 2, 3, 4),
-                "data.num_classes": drawn_people.PEOPLE,
+                "data.num_classes": synthetic_people.PEOPLE,
                 "data.image_shape": (SIDE, SIDE, 3),
                 "data.batch_size": 8,
                 "data.num_threads": 1,
@@ -127,7 +127,7 @@ def test_learns_four_images_by_heart():
     trained = types.SimpleNamespace(params=params, collections=variables)
     for name in ("mixer", "nms"):
         result = task.evaluators[name](trained, tiny.one_device())
-        assert result["count"] == drawn_people.PEOPLE * drawn_people.IMAGES
+        assert result["count"] == synthetic_people.PEOPLE * synthetic_people.IMAGES
         assert result["missing"] < result["count"]
         assert np.isfinite(result["nme"])
 

@@ -22,7 +22,7 @@ from kprpe_jax.training.evaluate import evaluate
 from kprpe_jax.training.optimizer import make_schedule
 from kprpe_jax.weights import export_weights
 from tests.quick import quick_jit
-from tests.tasks import drawn_people, made_patches
+from tests.tasks import made_patches, synthetic_people
 from tests.tasks.tiny import one_device
 
 NETWORKS = ("h1", "h2", "h2l")
@@ -195,10 +195,10 @@ def test_the_thesis_training():
 
 
 def images_config(**extra):
-    """On the drawn people's images of 32 x 32, through a CNN: 2 x 2 patches of 512."""
+    """On synthetic people of 32 x 32 pixels, through a CNN: 2 x 2 patches of 512."""
     return made_patches.make_config(
         **{
-            "data.dir": drawn_people.data_dir(),
+            "data.dir": synthetic_people.data_dir(),
             "data.name": "people",
             "data.input": "images",
             "data.image_shape": (32, 32, 3),

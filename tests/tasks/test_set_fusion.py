@@ -1,4 +1,4 @@
-"""Set fusion: the pairs of sets, the drawn N, faults of config and data, a real run."""
+"""Set fusion: pairs of sets, the sampled N, faults of config and data, a real run."""
 
 import jax
 import numpy as np

@@ -24,10 +24,10 @@ from kprpe_jax.evaluation.feature_rows import (
 from kprpe_jax.tasks import growing_probes, image_sets, networks
 from kprpe_jax.training.state import TrainState
 from tests.quick import quick_jit
-from tests.tasks import drawn_people, made_features
+from tests.tasks import made_features, synthetic_people
 from tests.tasks.tiny import one_device
 
-SIZE, D = drawn_people.SIZE, 12
+SIZE, D = synthetic_people.SIZE, 12
 
 
 class Squares(Network):
@@ -64,8 +64,8 @@ PLAIN = make_recipe("none")
 
 @pytest.fixture
 def config(tmp_path, monkeypatch):
-    """A function from changes to a config on the drawn people's pictures."""
-    images = drawn_people.data_dir()
+    """A function from changes to a config on the synthetic people's pictures."""
+    images = synthetic_people.data_dir()
     (tmp_path / "people").symlink_to(f"{images}/people")
     people = open_faces(images, "people", "train", image_size=(SIZE, SIZE))
     given = RECOGNIZER, people, people.labels()

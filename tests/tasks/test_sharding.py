@@ -21,7 +21,7 @@ from kprpe_jax.training.optimizer import make_optimizer
 from kprpe_jax.training.state import abstract_state
 from kprpe_jax.training.step import CompiledStep, make_train_step
 from tests.ports import free_address
-from tests.tasks import drawn_people, tiny
+from tests.tasks import synthetic_people, tiny
 
 ROOT = pathlib.Path(__file__).parents[2]
 CONFIGS = {
@@ -99,7 +99,7 @@ def test_of_faces_the_step_gathers_embeddings_for_the_centers_alone():
         "model.output_dim": 24,
         "augmentation.preset": "kprpe",
     }
-    config = drawn_people.make_config(**changes)
+    config = synthetic_people.make_config(**changes)
     small, large = (set(moved_sizes(config, n, mesh)) for n in (32, 64))
     rows = 64 // 4  # those of the devices that share the centers
     assert large - small <= {rows, rows * 24}
@@ -117,7 +117,7 @@ def test_gradients_of_tables_are_summed_by_bucket(position):
         "model.position": position,
         "model.depth": 2,
     }
-    sizes = moved_sizes(drawn_people.make_config(**changes), 16, mesh, "all-reduce")
+    sizes = moved_sizes(synthetic_people.make_config(**changes), 16, mesh, "all-reduce")
     tokens = 5 * 7
     assert tokens * 16 in sizes  # the position embedding
     assert not [size for size in sizes if size % tokens**2 == 0]

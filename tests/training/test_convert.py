@@ -15,7 +15,7 @@ from kprpe_jax.training.config import override_config
 from kprpe_jax.training.evaluate import evaluate, evaluate_recognizer
 from kprpe_jax.training.optimizer import make_optimizer
 from kprpe_jax.training.state import abstract_state
-from tests.tasks import drawn_people, made_features, made_patches, test_gait, tiny
+from tests.tasks import made_features, made_patches, synthetic_people, test_gait, tiny
 
 RUNS = pathlib.Path(__file__).parents[1] / "fixtures" / "runs"
 NAMES = sorted(path.stem for path in RUNS.glob("v1_*.zip"))
@@ -42,7 +42,7 @@ def unpack(name, folder):
 
 def read(workdir, name, **more):
     """The converted config, its data where the tests have them."""
-    data = DATA.get(name, lambda: {"data.dir": drawn_people.data_dir()})()
+    data = DATA.get(name, lambda: {"data.dir": synthetic_people.data_dir()})()
     changes = [f"{field}={value}" for field, value in {**data, **more}.items()]
     return override_config(runs.read_config(workdir), changes)
 

@@ -18,7 +18,7 @@ from kprpe_jax.tasks.task import Task
 from kprpe_jax.training import loop
 from kprpe_jax.training.sharding import flatten_with_paths
 from tests.meshes import mesh_of
-from tests.tasks import drawn_people
+from tests.tasks import synthetic_people
 from tests.training import toy
 
 CLASSES, ROWS, WIDTH, BATCH = 230, 256, 6, 16
@@ -155,7 +155,7 @@ def test_centers_are_updated_in_place():
 
 @pytest.mark.slow
 def test_a_run_goes_on_where_it_was_stopped(tmp_path):
-    config = drawn_people.make_config(**{"loss.sample_rate": 0.5, "steps": 4})
+    config = synthetic_people.make_config(**{"loss.sample_rate": 0.5, "steps": 4})
     straight = loop.train(config, tmp_path / "straight")
     assert straight["compilations"] == 1
     mesh = mesh_lib.make_mesh(config.mesh)

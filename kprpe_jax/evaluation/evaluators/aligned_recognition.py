@@ -109,8 +109,8 @@ def rank_1(embeddings: np.ndarray, labels: np.ndarray) -> float:
     Args:
       embeddings: [N, D], not normalized.
       labels: int [N]; each person's first row is the gallery, the others are probes;
-        rows with a label < 0 are nobody's and left out.
-    Raises: ValueError: nobody has two images.
+        rows with a label < 0 are left out.
+    Raises: ValueError: no person has two images.
     """
     embeddings, labels = embeddings[labels >= 0], labels[labels >= 0]
     _, gallery = np.unique(labels, return_index=True)

@@ -43,12 +43,12 @@ def build(
       queries: how they are altered, one of QUERIES.
       dataset: "" = that of training.
       split, identities: held-out identities, (first, last); () = all. Those with one
-        image, and rows of nobody (label < 0), are left out.
+        image, and unlabeled rows (< 0), are left out.
       seed: of the alterations.
     Returns: function (recognizer, mesh) -> P@1, R-precision and MAP@R in [0, 1]
       without the query's own image in the gallery, P@1 with it, and the number of
       queries.
-    Raises: ValueError: unknown queries; nobody with two images; as `FaceData.open`.
+    Raises: ValueError: unknown queries; no person with two images; as `FaceData.open`.
     """
     if queries not in QUERIES:
         raise ValueError(

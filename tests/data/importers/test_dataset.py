@@ -94,7 +94,7 @@ def test_bad_entries_are_skipped_and_listed(tmp_path):
     assert [row["key"].item().decode() for row in rows] == [e.key for e in ENTRIES]
     assert [int(row["label"]) for row in rows] == [0, 1, 0, 2, 3, 1, 4]
     assert report["entries"] == 12
-    assert report["identities"] == 5  # whoever has only broken images is nobody
+    assert report["identities"] == 5  # only broken images: no identity
     assert report["bad"]["missing image"]["count"] == 3
     broken = report["bad"]["broken image"]
     assert broken["count"] == 2

@@ -1,4 +1,4 @@
-"""Drawn faces: the same anywhere, alike for one person, covered where they say."""
+"""Synthetic faces: the same anywhere, alike for one person, covered where they say."""
 
 import subprocess
 import sys

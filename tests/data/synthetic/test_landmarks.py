@@ -112,7 +112,7 @@ def test_severity_0_is_aligned(render):
     points = render(np.arange(16), 0).keypoints * 112
     away = np.linalg.norm(points - ARCFACE_112, axis=-1)
     assert away.max() < 4
-    assert np.abs(points.mean(0) - ARCFACE_112).max() < 1  # nobody in particular
+    assert np.abs(points.mean(0) - ARCFACE_112).max() < 1  # the mean face
     assert away.std(0).min() > 0.1  # people differ in what a similarity leaves
     # The average face fits as well as a symmetric one can: the template is not quite.
     average = points_and_pose(Shot())[1][KEYPOINTS]

@@ -1,4 +1,4 @@
-"""Weights of cases that state how theirs are drawn instead of storing them."""
+"""Weights of cases that state how theirs are sampled instead of storing them."""
 
 from typing import Any
 

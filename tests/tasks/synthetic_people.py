@@ -58,7 +58,7 @@ def _data() -> tempfile.TemporaryDirectory:
 
 
 def official_pairs() -> dict[str, np.ndarray]:
-    """An official list: every person's first photo with its second, and another's."""
+    """A list: first photos with second ones of the same and of another person."""
     keys = [
         (f"person{person:02d}/0.jpg", f"person{other:02d}/1.jpg")
         for person in range(PEOPLE)
