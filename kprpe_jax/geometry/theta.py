@@ -46,21 +46,6 @@ def pixel_matrix(
     return affine.invert(affine.compose(out, theta, affine.invert(into)))
 
 
-def normalize_points(
-    points: jax.Array, size: Size, *, align_corners: bool = False
-) -> jax.Array:
-    """Pixels to normalized coordinates.
-
-    Args:
-      points: [..., K, 2], (x, y) in pixel-edge coordinates.
-      size: (height, width) of the image.
-      align_corners: -1 and 1 are the centers of the outermost pixels, else their edges.
-    Returns: float32 [..., K, 2].
-    Raises: ValueError: an image one pixel wide or high with `align_corners`.
-    """
-    return affine.apply(_normalizer(size, align_corners), points)
-
-
 def _normalizer(size: Size, align_corners: bool) -> jax.Array:
     """Matrix [2, 3] from pixel-edge coordinates of an image to its [-1, 1]."""
     if align_corners and min(size) < 2:

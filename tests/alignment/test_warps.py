@@ -112,6 +112,26 @@ def test_full_align_meets_every_landmark(rng):
     np.testing.assert_allclose(back[0], template, atol=1e-4)
 
 
+def test_full_align_brings_what_stands_at_the_landmarks_to_the_template(rng):
+    template = (rng.permutation(36)[:9][:, None] // [1, 6] % 6 * 5 + 5.5) / 36
+    keypoints = template + rng.integers(-1, 2, size=(2, 9, 2)) / 36
+    images = np.zeros((2, 36, 36, 1), np.float32)
+    for b, k in np.ndindex(2, 9):
+        x, y = np.floor(keypoints[b, k] * 36).astype(int)
+        images[b, y, x] = 1
+
+    @jax.jit
+    def align(images, keypoints):
+        points = 2 * template - 1
+        warp = warps.landmark_warp("full_align", 2 * keypoints - 1, points, ())
+        return warps.warp_map(warp, images)
+
+    got = align(images, keypoints)
+    for b, k in np.ndindex(2, 9):
+        x, y = np.floor(template[k] * 36).astype(int)
+        assert got[b, y, x, 0] > 0.999
+
+
 def test_a_warped_map_shows_the_input_where_the_warp_says(rng):
     """A bright pixel of the input appears where its center is carried to."""
     images = np.full((1, 20, 20, 1), -1, np.float32)

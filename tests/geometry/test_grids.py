@@ -74,15 +74,17 @@ def test_theta_shows_what_the_pixel_matrix_shows(rng, align):
     np.testing.assert_allclose(theta.pixel_matrix(sampler, **sizes), matrix, atol=1e-4)
 
 
-def test_normalized_corners():
-    corners = jnp.array([[0.0, 0.0], [8.0, 4.0], [0.5, 3.5]])
-    got = theta.normalize_points(corners, (4, 8))
-    np.testing.assert_allclose(got, [[-1, -1], [1, 1], [-0.875, 0.75]], atol=1e-6)
-    got = theta.normalize_points(corners, (4, 8), align_corners=True)
-    np.testing.assert_allclose(got[2], [-1, 1], atol=1e-6)
+@pytest.mark.parametrize(
+    ("align", "moved"), [(False, (2 / 8, 1 / 4)), (True, (2 / 7, 1 / 3))]
+)
+def test_theta_of_a_translation(align, moved):
+    sizes = dict(in_size=(4, 8), out_size=(4, 8), align_corners=align)
+    got = theta.sampling_matrix(affine.translation(jnp.array([1, 0.5])), **sizes)
+    np.testing.assert_allclose(got, [[1, 0, -moved[0]], [0, 1, -moved[1]]], atol=1e-6)
 
 
 def test_one_pixel_has_no_corners_to_align():
+    sizes = dict(in_size=(1, 4), out_size=(4, 4), align_corners=True)
     with pytest.raises(ValueError, match=r"two pixels .* got size \(1, 4\)"):
-        theta.normalize_points(jnp.zeros((1, 2)), (1, 4), align_corners=True)
+        theta.sampling_matrix(jnp.eye(2, 3), **sizes)
     assert grids.identity_grid((1, 1), align_corners=True).tolist() == [[[0, 0]]]

@@ -1,4 +1,4 @@
-"""Splines: interpolation, affine maps, a NumPy oracle, the way back, FullAlign."""
+"""Splines: interpolation, affine maps, a NumPy oracle, the way back."""
 
 import jax
 import jax.numpy as jnp
@@ -7,13 +7,11 @@ import pytest
 from jax.test_util import check_grads
 
 from kprpe_jax.geometry import thin_plate_spline as tps
-from kprpe_jax.geometry.full_align import full_align, template_spline
 from kprpe_jax.geometry.grids import identity_grid
 
 warp_points = jax.jit(tps.warp_points)
 warp_grid = jax.jit(tps.warp_grid)
 invert_warp = jax.jit(tps.invert_warp)
-align = jax.jit(full_align)
 
 
 def slow_spline(control, values, point):
@@ -117,35 +115,6 @@ def test_the_way_back_through_folded_and_flat_warps_is_finite(warp, rng):
         assert np.isfinite(pullback(jnp.ones_like(got))[0]).all()
 
 
-def test_full_align_brings_every_landmark_to_the_template(rng):
-    # Dots painted at the landmarks must come out at the template's places.
-    template = (rng.permutation(36)[:9][:, None] // [1, 6] % 6 * 5 + 5.5) / 36
-    keypoints = template + rng.integers(-1, 2, size=(2, 9, 2)) / 36
-    images = np.zeros((2, 36, 36, 1), np.float32)
-    for b, k in np.ndindex(2, 9):
-        x, y = np.floor(keypoints[b, k] * 36).astype(int)
-        images[b, y, x] = 1
-    spline = template_spline(template)
-    basis = tps.grid_basis(spline, (36, 36))
-    got = align(jnp.asarray(images), jnp.asarray(keypoints), spline, basis)
-    for b, k in np.ndindex(2, 9):
-        x, y = np.floor(template[k] * 36).astype(int)
-        assert got[b, y, x, 0] > 0.999
-
-
-def test_repeated_landmarks_stay_finite():
-    template = np.array([[0.3, 0.4], [0.7, 0.4], [0.5, 0.6], [0.4, 0.8], [0.6, 0.8]])
-    spline = template_spline(template)
-    basis = tps.grid_basis(spline, (8, 8))
-
-    def total(keypoints):
-        return full_align(jnp.ones((1, 8, 8, 1)), keypoints, spline, basis).sum()
-
-    value, gradient = jax.jit(jax.value_and_grad(total))(jnp.full((1, 5, 2), 0.5))
-    assert np.isfinite(value)
-    assert np.isfinite(gradient).all()
-
-
 @pytest.mark.parametrize(
     "control",
     [
@@ -174,8 +143,3 @@ def test_other_mistakes_are_named():
         warp_points(spline, nine, jnp.zeros((3, 2)))
     with pytest.raises(ValueError, match=r"invert_warp: .* 4, 2\], .* \(2, 9, 2\)"):
         invert_warp(spline, nine, jnp.zeros((3, 2)))
-    with pytest.raises(ValueError, match=r"keypoints must be \[B, 4, 2\] for this t"):
-        full_align(jnp.ones((2, 3, 3, 1)), nine, spline, basis)
-    aligned = tps.grid_basis(spline, (3, 3), align_corners=True)
-    with pytest.raises(ValueError, match="be made with align_corners=False"):
-        full_align(jnp.ones((2, 3, 3, 1)), nine[:, :4], spline, aligned)
