@@ -8,19 +8,10 @@ from jax.typing import DTypeLike
 
 from kprpe_jax.backbones.network import Network
 from kprpe_jax.layers.batch_norm import BatchNorm
+from kprpe_jax.layers.convolution import PRelu, conv
 
 WIDTHS = (64, 128, 256, 512)
 _GRAY = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R 601 luma, as in OpenCV
-
-
-class SharedPRelu(nn.Module):
-    """Leaky ReLU with one learned slope for all channels."""
-
-    @nn.compact
-    def __call__(self, x: Array) -> Array:
-        """[..., C] -> [..., C]."""
-        slope = self.param("slope", nn.initializers.constant(0.25), (1,))
-        return jnp.where(x >= 0, x, x * slope.astype(x.dtype))
 
 
 class GrayUnit(nn.Module):
@@ -40,14 +31,14 @@ class GrayUnit(nn.Module):
         def norm(name: str, x: Array) -> Array:
             return BatchNorm(name=name)(x, train=train).astype(self.dtype)
 
-        act = SharedPRelu(name="act")
-        conv = _conv(x.shape[-1], 3, 1, self.dtype, "conv1")
-        branch = act(norm("norm2", conv(norm("norm1", x))))
-        branch = _conv(self.width, 3, self.stride, self.dtype, "conv2")(branch)
+        act = PRelu(shared=True, name="act")
+        branch = conv(x.shape[-1], 3, 1, self.dtype, "conv1")(norm("norm1", x))
+        branch = act(norm("norm2", branch))
+        branch = conv(self.width, 3, self.stride, self.dtype, "conv2")(branch)
         branch = norm("norm3", branch)
         if self.stride > 1 or x.shape[-1] != self.width:
-            conv = _conv(self.width, 1, self.stride, self.dtype, "shortcut_conv")
-            x = norm("shortcut_norm", conv(x))
+            x = conv(self.width, 1, self.stride, self.dtype, "shortcut_conv")(x)
+            x = norm("shortcut_norm", x)
         return act(branch + x)
 
 
@@ -76,9 +67,9 @@ class ArcFaceResNet(Network):
 
     def setup(self) -> None:
         """Declare all parts."""
-        self.stem_conv = _conv(WIDTHS[0], 3, 1, self.dtype)
+        self.stem_conv = conv(WIDTHS[0], 3, 1, self.dtype)
         self.stem_norm = BatchNorm()
-        self.stem_act = SharedPRelu()
+        self.stem_act = PRelu(shared=True)
         self.stages = [
             [
                 GrayUnit(width, 1 if index or not stage else 2, self.dtype)
@@ -93,12 +84,6 @@ class ArcFaceResNet(Network):
         self.head = nn.Dense(self.output_dim, dtype=self.dtype)
         self.head_norm = BatchNorm()
 
-    @property
-    def grid(self) -> tuple[int, int]:
-        """(rows, columns) of patches."""
-        height, width = self.image_size
-        return height // 16, width // 16
-
     def feature_maps(
         self, images: Array, keypoints: Array | None = None, *, train: bool = False
     ) -> dict[str, Array]:
@@ -110,14 +95,7 @@ class ArcFaceResNet(Network):
           normalized and signed: the one for matching patch by patch.
         Raises: ValueError: image size or channels do not fit the model.
         """
-        size, fits = self.image_size, not any(side % 16 for side in self.image_size)
-        shapes = [(*size, channels) for channels in (1, 3)]
-        if images.ndim != 4 or images.shape[1:] not in shapes or not fits:
-            raise ValueError(
-                f"ArcFaceResNet: images must be [B, {size[0]}, {size[1]}, 3 or 1] with "
-                f"sides that are multiples of 16; got {images.shape}; resize them or "
-                "change model.image_size."
-            )
+        self.check_images(images, channels=(3, 1), multiple=16)
         if images.shape[-1] == 3:
             images = (images * _GRAY).sum(-1, keepdims=True)
         x = self.stem_conv(images.astype(self.dtype))
@@ -137,18 +115,3 @@ class ArcFaceResNet(Network):
         # Channels first, as the official weights count their inputs.
         x = self.head(x.transpose(0, 3, 1, 2).reshape(x.shape[0], -1))
         return self.head_norm(x, train=train)
-
-
-def _conv(
-    width: int, size: int, stride: int, dtype: DTypeLike, name: str | None = None
-) -> nn.Conv:
-    return nn.Conv(
-        width,
-        (size, size),
-        strides=stride,
-        padding=size // 2,
-        use_bias=False,
-        kernel_init=nn.initializers.variance_scaling(2.0, "fan_out", "normal"),
-        dtype=dtype,
-        name=name,
-    )

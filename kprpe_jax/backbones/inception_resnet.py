@@ -153,13 +153,7 @@ class InceptionResNet(Network):
           [B, 3, 3, 1792], signed: the one for matching patch by patch.
         Raises: ValueError: image size or channels do not fit the model.
         """
-        size, fits = self.image_size, min(self.image_size) >= 75
-        if images.ndim != 4 or images.shape[1:] != (*size, 3) or not fits:
-            raise ValueError(
-                f"InceptionResNet: images must be [B, {size[0]}, {size[1]}, 3] with "
-                f"sides of at least 75; got {images.shape}; resize them or change "
-                "model.image_size."
-            )
+        self.check_images(images, least=75)
         x = images.astype(self.dtype)
         for conv, (*_, pooled) in zip(self.stem, STEM, strict=True):
             x = conv(x, train)

@@ -7,6 +7,7 @@ from jax.typing import DTypeLike
 
 from kprpe_jax.backbones.network import Network
 from kprpe_jax.layers.batch_norm import BatchNorm
+from kprpe_jax.layers.convolution import PRelu, conv
 
 WIDTHS = (64, 128, 256, 512)
 SHORTCUTS = ("subsample", "conv")
@@ -20,16 +21,6 @@ VARIANTS = {
     "cvlface": dict(shortcut="subsample", head_affine=False, dropout_rate=0.4),
     "insightface": dict(shortcut="conv", head_affine=True, dropout_rate=0.0),
 }
-
-
-class PRelu(nn.Module):
-    """Leaky ReLU with a learned slope per channel."""
-
-    @nn.compact
-    def __call__(self, x: Array) -> Array:
-        """[..., C] -> [..., C]."""
-        slope = self.param("slope", nn.initializers.constant(0.25), (x.shape[-1],))
-        return jnp.where(x >= 0, x, x * slope.astype(x.dtype))
 
 
 class SqueezeExcite(nn.Module):
@@ -67,17 +58,17 @@ class Unit(nn.Module):
         def norm(name: str, x: Array) -> Array:
             return BatchNorm(name=name)(x, train=train).astype(self.dtype)
 
-        branch = _conv(self.width, 3, 1, self.dtype, "conv1")(norm("norm1", x))
+        branch = conv(self.width, 3, 1, self.dtype, "conv1")(norm("norm1", x))
         branch = PRelu(name="act")(norm("norm2", branch))
-        branch = _conv(self.width, 3, self.stride, self.dtype, "conv2")(branch)
+        branch = conv(self.width, 3, self.stride, self.dtype, "conv2")(branch)
         branch = norm("norm3", branch)
         if self.squeeze_excite:
             branch = SqueezeExcite(self.dtype, name="gate")(branch)
 
         strided = self.stride > 1 and self.shortcut == "conv"
         if strided or x.shape[-1] != self.width:
-            conv = _conv(self.width, 1, self.stride, self.dtype, "shortcut_conv")
-            return branch + norm("shortcut_norm", conv(x))
+            x = conv(self.width, 1, self.stride, self.dtype, "shortcut_conv")(x)
+            return branch + norm("shortcut_norm", x)
         return branch + x[:, :: self.stride, :: self.stride]
 
 
@@ -121,7 +112,7 @@ class IResNet(Network):
                 "IResNet: stage_sizes and widths must have four numbers each; got "
                 f"{tuple(self.stage_sizes)} and {tuple(self.widths)}."
             )
-        self.stem_conv = _conv(self.widths[0], 3, 1, self.dtype)
+        self.stem_conv = conv(self.widths[0], 3, 1, self.dtype)
         self.stem_norm = BatchNorm()
         self.stem_act = PRelu()
         self.stages = [
@@ -142,13 +133,6 @@ class IResNet(Network):
         self.head = nn.Dense(self.output_dim, dtype=self.dtype)
         self.head_norm = BatchNorm(affine=self.head_affine)
 
-    @property
-    def grid(self) -> tuple[int, int]:
-        """(rows, columns) of patches."""
-        # Each stage halves the map, rounded up.
-        height, width = self.image_size
-        return -(-height // 16), -(-width // 16)
-
     def feature_maps(
         self, images: Array, keypoints: Array | None = None, *, train: bool = False
     ) -> dict[str, Array]:
@@ -158,12 +142,7 @@ class IResNet(Network):
         Returns: `stage1` to `stage4`: [B, H / 2^s, W / 2^s, widths[s - 1]].
         Raises: ValueError: image size or channels do not fit the model.
         """
-        if images.ndim != 4 or images.shape[1:] != (*self.image_size, 3):
-            raise ValueError(
-                f"IResNet: images must be [B, {self.image_size[0]}, "
-                f"{self.image_size[1]}, 3]; got {images.shape}; resize them or change "
-                "model.image_size."
-            )
+        self.check_images(images)
         x = self.stem_conv(images.astype(self.dtype))
         x = self.stem_act(self.stem_norm(x, train=train).astype(self.dtype))
         maps = {}
@@ -180,18 +159,3 @@ class IResNet(Network):
         # Channels first, as the official weights count their inputs.
         x = self.head(x.transpose(0, 3, 1, 2).reshape(x.shape[0], -1))
         return self.head_norm(x, train=train)
-
-
-def _conv(
-    width: int, size: int, stride: int, dtype: DTypeLike, name: str | None = None
-) -> nn.Conv:
-    return nn.Conv(
-        width,
-        (size, size),
-        strides=stride,
-        padding=size // 2,
-        use_bias=False,
-        kernel_init=nn.initializers.variance_scaling(2.0, "fan_out", "normal"),
-        dtype=dtype,
-        name=name,
-    )

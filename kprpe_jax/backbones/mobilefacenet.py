@@ -5,9 +5,9 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import DTypeLike
 
-from kprpe_jax.backbones.iresnet import PRelu
 from kprpe_jax.backbones.network import Network
 from kprpe_jax.layers.batch_norm import BatchNorm
+from kprpe_jax.layers.convolution import PRelu, conv
 from kprpe_jax.layers.depthwise import DepthwiseConv
 
 # (expansion, width, units, stride of the first) of the bottlenecks, Table 1.
@@ -19,10 +19,10 @@ class ConvNorm(nn.Module):
 
     Attributes:
       width: output channels.
-      size: (height, width) of the kernel.
+      size: (height, width) of the kernel; where it is not depthwise a square.
       stride: in both directions.
       depthwise: every channel on its own.
-      padding: pixels on each side.
+      padding: pixels on each side of a depthwise one; another keeps the map's size.
       activate: end with PReLU.
       dtype: compute type.
     """
@@ -38,18 +38,11 @@ class ConvNorm(nn.Module):
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
         """[B, h, w, C] -> [B, h', w', width]."""
-        options = dict(padding=self.padding, dtype=self.dtype, name="conv")
         if self.depthwise:
-            x = DepthwiseConv(self.size, self.stride, **options)(x)
+            fields = self.size, self.stride, self.padding, self.dtype
+            x = DepthwiseConv(*fields, name="conv")(x)
         else:
-            x = nn.Conv(
-                self.width,
-                self.size,
-                strides=self.stride,
-                use_bias=False,
-                kernel_init=nn.initializers.variance_scaling(2.0, "fan_out", "normal"),
-                **options,
-            )(x)
+            x = conv(self.width, self.size[0], self.stride, self.dtype, "conv")(x)
         x = BatchNorm(name="norm")(x, train=train).astype(self.dtype)
         return PRelu(name="act")(x) if self.activate else x
 
@@ -110,7 +103,7 @@ class MobileFaceNet(Network):
     def setup(self) -> None:
         """Declare all parts."""
         options = dict(dtype=self.dtype)
-        self.conv1 = ConvNorm(64, (3, 3), 2, padding=1, **options)
+        self.conv1 = ConvNorm(64, (3, 3), 2, **options)
         self.conv2 = ConvNorm(64, (3, 3), depthwise=True, padding=1, **options)
         self.blocks = [
             Bottleneck(width, expansion, 1 if index else stride, self.dtype)
@@ -123,12 +116,6 @@ class MobileFaceNet(Network):
         self.pool = ConvNorm(512, size, depthwise=True, **fields)
         self.head = ConvNorm(self.output_dim, (1, 1), **fields)
 
-    @property
-    def grid(self) -> tuple[int, int]:
-        """(rows, columns) of patches."""
-        height, width = self.image_size
-        return height // 16, width // 16
-
     def feature_maps(
         self, images: Array, keypoints: Array | None = None, *, train: bool = False
     ) -> dict[str, Array]:
@@ -140,13 +127,7 @@ class MobileFaceNet(Network):
           for matching patch by patch.
         Raises: ValueError: image size or channels do not fit the model.
         """
-        fits = not any(side % 16 for side in self.image_size)
-        if images.ndim != 4 or images.shape[1:] != (*self.image_size, 3) or not fits:
-            raise ValueError(
-                f"MobileFaceNet: images must be [B, {self.image_size[0]}, "
-                f"{self.image_size[1]}, 3] with sides that are multiples of 16; got "
-                f"{images.shape}; resize them or change model.image_size."
-            )
+        self.check_images(images, multiple=16)
         x = images.astype(self.dtype)
         x = self.conv2(self.conv1(x, train), train)
         outputs = []

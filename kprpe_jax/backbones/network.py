@@ -11,15 +11,18 @@ class Network(nn.Module):
     """Base of the backbones.
 
     A backbone has the fields `image_size` and `output_dim` and defines `feature_maps`,
-    `embed_map`, `grid`, `patch_map` and `style_maps`; the rest is here, once.
+    `embed_map`, `patch_map` and `style_maps`, and `grid` where patches have another
+    side; the rest is here, once.
 
     Attributes:
       patch_map: name of the feature map whose cells are the patches.
       style_maps: names of the feature maps that style statistics are taken from.
+      patch_side: pixels of the image along the side of a patch.
     """
 
     patch_map = ""
     style_maps = ()
+    patch_side = 16
 
     @property
     def uses_keypoints(self) -> bool:
@@ -34,7 +37,7 @@ class Network(nn.Module):
     @property
     def grid(self) -> tuple[int, int]:
         """(rows, columns) of patches."""
-        raise NotImplementedError
+        return tuple(-(-side // self.patch_side) for side in self.image_size)
 
     def feature_maps(
         self, images: Array, keypoints: Array | None = None, *, train: bool = False
@@ -95,3 +98,33 @@ class Network(nn.Module):
             style_statistics([maps[name] for name in names]),
             keypoints,
         )
+
+    def check_images(
+        self,
+        images: Array,
+        *,
+        channels: tuple[int, ...] = (3,),
+        multiple: int = 1,
+        least: int = 1,
+    ) -> None:
+        """Check that images are those that the network reads.
+
+        Args:
+          images: [B, H, W, C].
+          channels: the numbers of channels that it reads.
+          multiple, least: sides of its images are multiples of this, and at least this.
+        Raises: ValueError: they are not.
+        """
+        size, rule = self.image_size, ""
+        if multiple > 1:
+            rule = f" with sides that are multiples of {multiple}"
+        if least > 1:
+            rule = f" with sides of at least {least}"
+        fits = all(side >= least and side % multiple == 0 for side in size)
+        shapes = [(*size, count) for count in channels]
+        if images.ndim != 4 or images.shape[1:] not in shapes or not fits:
+            raise ValueError(
+                f"{type(self).__name__}: images must be [B, {size[0]}, {size[1]}, "
+                f"{' or '.join(map(str, channels))}]{rule}; got {images.shape}; resize "
+                "them or change model.image_size."
+            )

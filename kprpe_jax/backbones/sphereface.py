@@ -5,8 +5,8 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import DTypeLike
 
-from kprpe_jax.backbones.iresnet import PRelu
 from kprpe_jax.backbones.network import Network
+from kprpe_jax.layers.convolution import PRelu, conv
 
 WIDTHS = (64, 128, 256, 512)
 
@@ -21,8 +21,8 @@ class SphereUnit(nn.Module):
         """[B, h, w, C] -> [B, h, w, C]."""
         branch = x
         for part in ("1", "2"):
-            conv = _conv(x.shape[-1], 1, self.dtype, bias=False, name=f"conv{part}")
-            branch = PRelu(name=f"act{part}")(conv(branch))
+            branch = conv(x.shape[-1], 3, 1, self.dtype, f"conv{part}")(branch)
+            branch = PRelu(name=f"act{part}")(branch)
         return x + branch
 
 
@@ -48,18 +48,12 @@ class SphereFace(Network):
 
     def setup(self) -> None:
         """Declare all parts."""
-        self.reductions = [_conv(width, 2, self.dtype, bias=True) for width in WIDTHS]
+        self.reductions = [conv(width, 3, 2, self.dtype, bias=True) for width in WIDTHS]
         self.acts = [PRelu() for _ in WIDTHS]
         self.stages = [
             [SphereUnit(self.dtype) for _ in range(size)] for size in self.stage_sizes
         ]
         self.head = nn.Dense(self.output_dim, dtype=self.dtype)
-
-    @property
-    def grid(self) -> tuple[int, int]:
-        """(rows, columns) of patches."""
-        height, width = self.image_size
-        return height // 16, width // 16
 
     def feature_maps(
         self, images: Array, keypoints: Array | None = None, *, train: bool = False
@@ -71,13 +65,7 @@ class SphereFace(Network):
           the last, for matching patch by patch.
         Raises: ValueError: image size or channels do not fit the model.
         """
-        fits = not any(side % 16 for side in self.image_size)
-        if images.ndim != 4 or images.shape[1:] != (*self.image_size, 3) or not fits:
-            raise ValueError(
-                f"SphereFace: images must be [B, {self.image_size[0]}, "
-                f"{self.image_size[1]}, 3] with sides that are multiples of 16; got "
-                f"{images.shape}; resize them or change model.image_size."
-            )
+        self.check_images(images, multiple=16)
         x, maps = images.astype(self.dtype), {}
         parts = zip(self.reductions, self.acts, self.stages, strict=True)
         for index, (reduction, act, units) in enumerate(parts, 1):
@@ -92,18 +80,3 @@ class SphereFace(Network):
         # Channels first, as the official weights count their inputs.
         x = patches.transpose(0, 3, 1, 2).reshape(patches.shape[0], -1)
         return self.head(x).astype(jnp.float32)
-
-
-def _conv(
-    width: int, stride: int, dtype: DTypeLike, *, bias: bool, name: str | None = None
-) -> nn.Conv:
-    return nn.Conv(
-        width,
-        (3, 3),
-        strides=stride,
-        padding=1,
-        use_bias=bias,
-        kernel_init=nn.initializers.variance_scaling(2.0, "fan_out", "normal"),
-        dtype=dtype,
-        name=name,
-    )

@@ -256,12 +256,7 @@ class Swin(Network):
                 raise ValueError(f"Swin: unknown {name} {value!r}; use one of {known}.")
 
     def _check_inputs(self, images: Array, keypoints: Array | None) -> None:
-        expected = (*self.image_size, self.channels)
-        if images.ndim != 4 or images.shape[1:] != expected:
-            raise ValueError(
-                f"Swin: images must be [B, {', '.join(map(str, expected))}]; got "
-                f"{images.shape}; resize them or change image_size and channels."
-            )
+        self.check_images(images, channels=(self.channels,))
         batch = None if keypoints is None else keypoints.shape[0]
         if self.uses_keypoints and batch != images.shape[0]:
             raise ValueError(

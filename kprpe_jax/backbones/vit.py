@@ -315,11 +315,7 @@ class ViT(Network):
                 raise ValueError(f"ViT: unknown {name} {value!r}; use one of {known}.")
 
     def _check_inputs(self, images: Array, keypoints: Array | None) -> None:
-        if images.ndim != 4 or images.shape[1:] != (*self.image_size, 3):
-            raise ValueError(
-                f"ViT: images must be [B, {self.image_size[0]}, {self.image_size[1]}, "
-                f"3]; got {images.shape}; resize them or change model.image_size."
-            )
+        self.check_images(images)
         if not self.uses_keypoints:
             return
         expected = (images.shape[0], self.num_keypoints, 2)

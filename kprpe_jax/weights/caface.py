@@ -43,14 +43,14 @@ def caface_layout(
         _TABLE: np.asarray(sinusoid_table(positions, model.norm_dim)),
     }
     return WeightLayout(
-        caface_rules(model),
+        _rules(model),
         table.variable_shapes(model, sets),
         {name: array for name, array in arrays.items() if name not in needed},
         {name: (arrays[name], needed[name]) for name in needed if name in arrays},
     )
 
 
-def caface_rules(model: ClusterAggregate) -> list[Rule]:
+def _rules(model: ClusterAggregate) -> list[Rule]:
     """Rules for all official aggregators."""
     fusion, clustering = "fusion_net", "fusion_net.clustering_layer"
     final = f"{clustering}.cluster_block"
@@ -73,12 +73,7 @@ def caface_rules(model: ClusterAggregate) -> list[Rule]:
     ]
     for n in range(model.depth):
         theirs, ours = f"{clustering}.blocks.{n}", f"cluster/block{n}"
-        rules += table.norm(f"{theirs}.norm1", f"{ours}/norm1")
-        rules += table.norm(f"{theirs}.norm2", f"{ours}/norm2")
-        rules += table.linear(f"{theirs}.attn.qkv", f"{ours}/attention/qkv")
-        rules += table.linear(f"{theirs}.attn.proj", f"{ours}/attention/proj")
-        for layer in ("fc1", "fc2"):
-            rules += table.linear(f"{theirs}.mlp.{layer}", f"{ours}/mlp/{layer}")
+        rules += table.transformer_block(theirs, ours, qkv_bias=True)
     for n in range(model.mixer_depth):
         theirs, ours = f"{fusion}.conf_mlp.{n}", f"aggregation/block{n}"
         rules.append(Rule(f"{theirs}.skip_connect_gate", f"params/{ours}/gate"))

@@ -186,17 +186,12 @@ def _check(model: FaceViT) -> None:
 
 
 def _rules(model: FaceViT, shapes: Mapping[str, tuple[int, ...]]) -> list[Rule]:
-    rules = []
-    names = {
-        "cls_token": "cls_token",
-        "sep": "sep_token",
-        "pos_embedding": "position_embedding",
+    learned = {
+        "cls_token": "params/encoder/cls_token",
+        "sep": "params/encoder/sep_token",
+        "pos_embedding": "params/encoder/position_embedding",
     }
-    for theirs, ours in names.items():
-        target = f"params/encoder/{ours}"
-        if shape := shapes.get(target):
-            full = (1,) * (3 - len(shape)) + shape
-            rules.append(Rule(theirs, target, shape=full))
+    rules = table.learned_tokens(learned, shapes)
     if model.encoder.windows is not None:
         rules += _window_rules(model.encoder)
     for index in range(model.encoder.depth):

@@ -17,7 +17,7 @@ from kprpe_jax.weights.rules import (
 from kprpe_jax.weights.state_dict import load_state_dict
 
 LAYOUTS = {  # class -> its layout, "file:function" of this folder
-    "ArcFaceResNet": "patch_backbones:arcface_layout",
+    "ArcFaceResNet": "iresnet:arcface_layout",
     "ClusterAggregate": "caface:caface_layout",
     "DifferentiableAligner": "retinaface:aligner_layout",
     "IResNet": "iresnet:iresnet_layout",

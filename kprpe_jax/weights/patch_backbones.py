@@ -1,66 +1,20 @@
-"""Rules of the three networks that DeepFace-EMD compares."""
+"""Rules of sphere-20 and FaceNet, two of the networks that DeepFace-EMD compares."""
 
 from collections.abc import Mapping
 
 import numpy as np
 
 from kprpe_jax.backbones import inception_resnet
-from kprpe_jax.backbones.arcface_resnet import ArcFaceResNet
 from kprpe_jax.backbones.inception_resnet import InceptionResNet
 from kprpe_jax.backbones.sphereface import SphereFace
 from kprpe_jax.weights import rules as table
 from kprpe_jax.weights.rules import Rule, WeightLayout
 
 
-def arcface_layout(
-    model: ArcFaceResNet, arrays: Mapping[str, np.ndarray]
-) -> WeightLayout:
-    """Layout of the gray ArcFace ResNet-18."""
-    return WeightLayout(_arcface_rules(model), table.image_shapes(model), arrays)
-
-
 def sphereface_layout(
     model: SphereFace, arrays: Mapping[str, np.ndarray]
 ) -> WeightLayout:
     """Layout of sphere-20, trained with CosFace."""
-    return WeightLayout(_sphereface_rules(model), table.image_shapes(model), arrays)
-
-
-def inception_layout(
-    model: InceptionResNet, arrays: Mapping[str, np.ndarray]
-) -> WeightLayout:
-    """Layout of FaceNet; its classifier (`logits.`) is left out."""
-    arrays = {k: v for k, v in arrays.items() if not k.startswith("logits.")}
-    return WeightLayout(_inception_rules(model), table.image_shapes(model), arrays)
-
-
-def _arcface_rules(model: ArcFaceResNet) -> list[Rule]:
-    rules = [
-        *table.conv("conv1", "stem_conv", bias=False),
-        *table.batch_norm("bn1", "stem_norm"),
-        Rule("prelu.weight", "params/stem_act/slope"),
-        *table.batch_norm("bn4", "norm"),
-        *table.linear("fc5", "head"),
-        *table.batch_norm("bn5", "head_norm"),
-    ]
-    for stage, size in enumerate(model.stage_sizes):
-        for index in range(size):
-            ours, theirs = f"stages_{stage}_{index}", f"layer{stage + 1}.{index}"
-            rules.append(Rule(f"{theirs}.prelu.weight", f"params/{ours}/act/slope"))
-            for part in range(3):
-                norms = f"{theirs}.bn{part}", f"{ours}/norm{part + 1}"
-                rules += table.batch_norm(*norms)
-            for part in ("conv1", "conv2"):
-                rules += table.conv(f"{theirs}.{part}", f"{ours}/{part}", bias=False)
-            if stage and not index:
-                convs = f"{theirs}.downsample.0", f"{ours}/shortcut_conv"
-                rules += table.conv(*convs, bias=False)
-                norms = f"{theirs}.downsample.1", f"{ours}/shortcut_norm"
-                rules += table.batch_norm(*norms)
-    return rules
-
-
-def _sphereface_rules(model: SphereFace) -> list[Rule]:
     rules = table.linear("fc", "head")
     for stage, size in enumerate(model.stage_sizes):
         theirs = f"layer{stage + 1}"
@@ -73,10 +27,14 @@ def _sphereface_rules(model: SphereFace) -> list[Rule]:
                 rules += table.conv(*convs, bias=False)
                 target = f"params/{ours}/act{part}/slope"
                 rules.append(Rule(f"{unit}.prelu{part}.weight", target))
-    return rules
+    return WeightLayout(rules, table.image_shapes(model), arrays)
 
 
-def _inception_rules(model: InceptionResNet) -> list[Rule]:
+def inception_layout(
+    model: InceptionResNet, arrays: Mapping[str, np.ndarray]
+) -> WeightLayout:
+    """Layout of FaceNet; its classifier (`logits.`) is left out."""
+    arrays = {k: v for k, v in arrays.items() if not k.startswith("logits.")}
     rules = [
         *table.linear("last_linear", "head", bias=False),
         *table.batch_norm("last_bn", "head_norm"),
@@ -97,7 +55,7 @@ def _inception_rules(model: InceptionResNet) -> list[Rule]:
             ours, theirs = f"{kind}_{index}", f"repeat_{number + 1}.{index}"
             rules += _branch_rules(theirs, ours, branches)
             rules += table.conv(f"{theirs}.conv2d", f"{ours}/merge")
-    return rules
+    return WeightLayout(rules, table.image_shapes(model), arrays)
 
 
 def _branch_rules(
@@ -116,7 +74,4 @@ def _branch_rules(
 
 
 def _conv_norm(theirs: str, ours: str) -> list[Rule]:
-    return [
-        *table.conv(f"{theirs}.conv", f"{ours}/conv", bias=False),
-        *table.batch_norm(f"{theirs}.bn", f"{ours}/norm"),
-    ]
+    return table.conv_norm(f"{theirs}.conv", f"{theirs}.bn", ours)

@@ -25,7 +25,7 @@ def retinaface_layout(
 ) -> WeightLayout:
     """Layout of the detector."""
     shapes = table.variable_shapes(model, jnp.zeros((1, 32, 32, 3)))
-    return WeightLayout(retinaface_rules(), shapes, arrays)
+    return WeightLayout(_detector_rules(), shapes, arrays)
 
 
 def aligner_layout(
@@ -33,11 +33,11 @@ def aligner_layout(
 ) -> WeightLayout:
     """Layout of the aligner: the detector and its mixer."""
     images = jnp.zeros((1, model.input_size, model.input_size, 3))
-    rules = retinaface_rules("detector/") + mixer_rules(model.mixer_depth)
+    rules = _detector_rules("detector/") + _mixer_rules(model.mixer_depth)
     return WeightLayout(rules, table.variable_shapes(model, images), arrays)
 
 
-def retinaface_rules(target: str = "") -> list[Rule]:
+def _detector_rules(target: str = "") -> list[Rule]:
     """Rules of the detector; `target` is the path of ours, with a slash at its end."""
     rules = _conv_norm("body.stage1.0", 0, f"{target}body/stem")
     for number, blocks in enumerate(STAGES, start=1):
@@ -62,7 +62,7 @@ def retinaface_rules(target: str = "") -> list[Rule]:
     return rules
 
 
-def mixer_rules(depth: int) -> list[Rule]:
+def _mixer_rules(depth: int) -> list[Rule]:
     """Rules of the aligner's mixer."""
     rules = table.linear(f"aggregator.{depth}", "aggregator/out")
     for n in range(depth):
@@ -79,7 +79,4 @@ def mixer_rules(depth: int) -> list[Rule]:
 
 def _conv_norm(source: str, first: int, target: str) -> list[Rule]:
     """Convolution and batch norm at two consecutive places of a sequence."""
-    return [
-        *table.conv(f"{source}.{first}", f"{target}/conv", bias=False),
-        *table.batch_norm(f"{source}.{first + 1}", f"{target}/norm"),
-    ]
+    return table.conv_norm(f"{source}.{first}", f"{source}.{first + 1}", target)

@@ -1,7 +1,7 @@
 """Carry weights between PyTorch names and Flax variables by a table of rules.
 
-A network's importer is a list of `Rule`s, mostly written with the group functions
-below (`linear`, `conv`, `norm`, `batch_norm`); one function walks the list in each
+A network's importer is a list of `Rule`s, mostly written with the group functions below
+(`linear`, `conv`, `transformer_block` ...); one function walks the list in each
 direction. A rule is pure data: where a PyTorch array goes and how its axes turn.
 """
 
@@ -65,17 +65,20 @@ def linear(
     source: str, target: str, index: Index = (), *, bias: bool = True
 ) -> list[Rule]:
     """Linear layer: [out, in] -> kernel [in, out], and its bias."""
-    rules = [Rule(f"{source}.weight", f"params/{target}/kernel", (1, 0), index=index)]
-    if bias:
-        rules += [Rule(f"{source}.bias", f"params/{target}/bias", index=index)]
-    return rules
+    return _layer(source, target, (1, 0), index, bias)
 
 
 def conv(
     source: str, target: str, index: Index = (), *, bias: bool = True
 ) -> list[Rule]:
     """Convolution: [out, in / groups, h, w] -> kernel [h, w, in / groups, out]."""
-    axes = (2, 3, 1, 0)
+    return _layer(source, target, (2, 3, 1, 0), index, bias)
+
+
+def _layer(
+    source: str, target: str, axes: tuple[int, ...], index: Index, bias: bool
+) -> list[Rule]:
+    """Kernel and bias."""
     rules = [Rule(f"{source}.weight", f"params/{target}/kernel", axes, index=index)]
     if bias:
         rules += [Rule(f"{source}.bias", f"params/{target}/bias", index=index)]
@@ -97,6 +100,87 @@ def batch_norm(source: str, target: str, index: Index = ()) -> list[Rule]:
         *norm(source, target, index),
         Rule(f"{source}.running_mean", f"{stats}/mean", index=index),
         Rule(f"{source}.running_var", f"{stats}/var", index=index),
+    ]
+
+
+def conv_norm(
+    conv_source: str, norm_source: str, target: str, act_source: str | None = None
+) -> list[Rule]:
+    """Convolution without bias, its batch norm and, where named, a PReLU's slope."""
+    rules = conv(conv_source, f"{target}/conv", bias=False)
+    rules += batch_norm(norm_source, f"{target}/norm")
+    if act_source is not None:
+        rules.append(Rule(f"{act_source}.weight", f"params/{target}/act/slope"))
+    return rules
+
+
+def transformer_block(
+    source: str,
+    target: str,
+    index: Index = (),
+    *,
+    qkv_bias: bool = False,
+    mlp: tuple[str, str] = ("fc1", "fc2"),
+) -> list[Rule]:
+    """Norms, attention and MLP of a block.
+
+    Args:
+      source, target, index: of the block.
+      qkv_bias: whether the projection to q, k and v has a bias.
+      mlp: PyTorch names of the two layers of the MLP.
+    """
+    return [
+        *norm(f"{source}.norm1", f"{target}/norm1", index),
+        *linear(f"{source}.attn.qkv", f"{target}/attention/qkv", index, bias=qkv_bias),
+        *linear(f"{source}.attn.proj", f"{target}/attention/proj", index),
+        *norm(f"{source}.norm2", f"{target}/norm2", index),
+        *linear(f"{source}.mlp.{mlp[0]}", f"{target}/mlp/fc1", index),
+        *linear(f"{source}.mlp.{mlp[1]}", f"{target}/mlp/fc2", index),
+    ]
+
+
+def embedding_head(source: str, target: str) -> list[Rule]:
+    """The head of CVLface's transformers: linear, norm, linear, norm, numbered."""
+    return [
+        *linear(f"{source}.0", f"{target}/linear1", bias=False),
+        *batch_norm(f"{source}.1", f"{target}/norm1"),
+        *linear(f"{source}.2", f"{target}/linear2", bias=False),
+        *batch_norm(f"{source}.3", f"{target}/norm2"),
+    ]
+
+
+def learned_tokens(
+    targets: Mapping[str, str], shapes: Mapping[str, tuple[int, ...]]
+) -> list[Rule]:
+    """Tokens and position embeddings, [1, 1, C] or [1, N, C] in PyTorch.
+
+    Args:
+      targets: PyTorch name -> path of the variable; those that are not there have no
+        rule.
+      shapes: of the variables, by path.
+    """
+    return [
+        Rule(source, target, shape=(1,) * (3 - len(shapes[target])) + shapes[target])
+        for source, target in targets.items()
+        if target in shapes
+    ]
+
+
+def table_layer(
+    source: str, target: str, shapes: Mapping[str, tuple[int, ...]]
+) -> list[Rule]:
+    """Linear layer to bias tables: [all tables, inputs] -> kernel [inputs, *tables].
+
+    Args:
+      source, target: of the layer.
+      shapes: of the variables, by path.
+    """
+    kernel, bias = f"params/{target}/kernel", f"params/{target}/bias"
+    inputs, *tables = shapes[kernel]
+    size = int(np.prod(tables))
+    return [
+        Rule(f"{source}.weight", kernel, (1, 0), shape=(size, inputs)),
+        Rule(f"{source}.bias", bias, shape=(size,)),
     ]
 
 

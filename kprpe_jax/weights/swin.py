@@ -26,9 +26,7 @@ def swin_layout(model: Swin, arrays: Mapping[str, np.ndarray]) -> WeightLayout:
         )
     arrays = {k.removeprefix("net."): v for k, v in without_buffers(arrays).items()}
     shapes = table.image_shapes(model)
-    return WeightLayout(
-        swin_rules(model, shapes), shapes, arrays, variant=model.position
-    )
+    return WeightLayout(_rules(model, shapes), shapes, arrays, variant=model.position)
 
 
 def without_buffers(state_dict: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -44,36 +42,20 @@ def block_rules(theirs: str, ours: str, mlp: tuple[str, str], width: int) -> lis
       mlp: their names of the two layers.
       width: C.
     """
+    source, target = f"{theirs}.attn.qkv.bias", f"params/{ours}/attention/qkv_bias"
     return [
-        *table.norm(f"{theirs}.norm1", f"{ours}/norm1"),
-        *table.linear(f"{theirs}.attn.qkv", f"{ours}/attention/qkv", bias=False),
-        Rule(
-            f"{theirs}.attn.qkv.bias",
-            f"params/{ours}/attention/qkv_bias",
-            shape=(3 * width,),
-        ),
-        *table.linear(f"{theirs}.attn.proj", f"{ours}/attention/proj"),
-        *table.norm(f"{theirs}.norm2", f"{ours}/norm2"),
-        *table.linear(f"{theirs}.mlp.{mlp[0]}", f"{ours}/mlp/fc1"),
-        *table.linear(f"{theirs}.mlp.{mlp[1]}", f"{ours}/mlp/fc2"),
+        *table.transformer_block(theirs, ours, mlp=mlp),
+        Rule(source, target, shape=(3 * width,)),
     ]
 
 
-def swin_rules(model: Swin, shapes: Mapping[str, tuple[int, ...]]) -> list[Rule]:
-    """Rules of the official Swins, plain and with keypoints.
-
-    Args:
-      model: decides what each numbered layer is.
-      shapes: of its variables, by path.
-    """
+def _rules(model: Swin, shapes: Mapping[str, tuple[int, ...]]) -> list[Rule]:
+    """Rules of the official Swins; the model decides what each numbered layer is."""
     rules = [
         *table.conv("features.0.0", "patch_embed"),
         *table.norm("features.0.2", "patch_norm"),
         *table.norm("norm", "norm"),
-        *table.linear("feature.0", "head/linear1", bias=False),
-        *table.batch_norm("feature.1", "head/norm1"),
-        *table.linear("feature.2", "head/linear2", bias=False),
-        *table.batch_norm("feature.3", "head/norm2"),
+        *table.embedding_head("feature", "head"),
     ]
     number = 0
     for stage, depth in enumerate(model.depths):
@@ -98,13 +80,6 @@ def swin_rules(model: Swin, shapes: Mapping[str, tuple[int, ...]]) -> list[Rule]
                 rules += table.linear(f"{cpb}.2", f"{bias}/out", bias=False)
             number += 1
         if model.uses_keypoints:
-            target, source = f"params/keypoint_bias_{stage}", f"keypoint_linear.{stage}"
-            inputs, *outputs = shapes[f"{target}/kernel"]
-            size = int(np.prod(outputs))
-            rules += [
-                Rule(
-                    f"{source}.weight", f"{target}/kernel", (1, 0), shape=(size, inputs)
-                ),
-                Rule(f"{source}.bias", f"{target}/bias", shape=(size,)),
-            ]
+            source, target = f"keypoint_linear.{stage}", f"keypoint_bias_{stage}"
+            rules += table.table_layer(source, target, shapes)
     return rules

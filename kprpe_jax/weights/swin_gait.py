@@ -33,9 +33,7 @@ def swin_gait_layout(model: SwinGait, arrays: Mapping[str, np.ndarray]) -> Weigh
         )
     silhouettes = jnp.zeros((1, 1, *model.image_size))
     shapes = table.variable_shapes(model, silhouettes)
-    return WeightLayout(
-        gait_rules(model), shapes, _without_spare(arrays, sum(model.bins))
-    )
+    return WeightLayout(_rules(model), shapes, _without_spare(arrays, sum(model.bins)))
 
 
 def _without_spare(
@@ -54,12 +52,8 @@ def _without_spare(
     return arrays
 
 
-def gait_rules(model: SwinGait) -> list[Rule]:
-    """Rules of SwinGait.
-
-    Args:
-      model: decides how many blocks there are and how large.
-    """
+def _rules(model: SwinGait) -> list[Rule]:
+    """Rules of SwinGait; the model decides how many blocks there are and how large."""
     patch, transformer = "transformer.patch_embed", "transformer.layers"
     rules = [
         *table.conv("layer0.forward_block.0", "stem/conv", bias=False),

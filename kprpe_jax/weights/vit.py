@@ -17,45 +17,21 @@ def vit_layout(model: ViT, arrays: Mapping[str, np.ndarray]) -> WeightLayout:
     Raises: ValueError: options that no official weights are made for.
     """
     shapes = table.image_shapes(model)
-    return WeightLayout(
-        vit_rules(model, shapes), shapes, arrays, variant=model.position
-    )
-
-
-def vit_rules(model: ViT, shapes: Mapping[str, tuple[int, ...]]) -> list[Rule]:
-    """Rules for all official vision transformers.
-
-    Args:
-      model: decides how layers are stored and which position tables there are.
-      shapes: of its variables, by path.
-    """
+    learned = {
+        "pos_embed": "params/position_embedding",
+        "mask_token": "params/mask_token",
+    }
     rules = [
         *table.conv("patch_embed.proj", "patch_embed"),
         *table.norm("norm", "norm"),
-        *table.linear("feature.0", "head/linear1", bias=False),
-        *table.batch_norm("feature.1", "head/norm1"),
-        *table.linear("feature.2", "head/linear2", bias=False),
-        *table.batch_norm("feature.3", "head/norm2"),
+        *table.embedding_head("feature", "head"),
+        *table.learned_tokens(learned, shapes),
     ]
-    extra = {"position_embedding": "pos_embed", "mask_token": "mask_token"}
-    for ours, theirs in extra.items():
-        if shape := shapes.get(f"params/{ours}"):
-            full = (1,) * (3 - len(shape)) + shape
-            rules.append(Rule(theirs, f"params/{ours}", shape=full))
     for n in range(model.depth):
         ours, index = ("blocks", (n,)) if model.scan else (f"blocks_{n}", ())
-        theirs = f"blocks.{n}"
-        rules += [
-            *table.norm(f"{theirs}.norm1", f"{ours}/norm1", index),
-            *table.linear(
-                f"{theirs}.attn.qkv", f"{ours}/attention/qkv", index, bias=False
-            ),
-            *table.linear(f"{theirs}.attn.proj", f"{ours}/attention/proj", index),
-            *table.norm(f"{theirs}.norm2", f"{ours}/norm2", index),
-            *table.linear(f"{theirs}.mlp.fc1", f"{ours}/mlp/fc1", index),
-            *table.linear(f"{theirs}.mlp.fc2", f"{ours}/mlp/fc2", index),
-        ]
-    return rules + _position_rules(model, shapes)
+        rules += table.transformer_block(f"blocks.{n}", ours, index)
+    rules += _position_rules(model, shapes)
+    return WeightLayout(rules, shapes, arrays, variant=model.position)
 
 
 def _position_rules(model: ViT, shapes: Mapping[str, tuple[int, ...]]) -> list[Rule]:
@@ -73,29 +49,15 @@ def _position_rules(model: ViT, shapes: Mapping[str, tuple[int, ...]]) -> list[R
             return [
                 *table.linear("keypoint_linear.0", "bias_tables/hidden"),
                 *table.norm("keypoint_linear.2", "bias_tables/norm"),
-                *_keypoint_linear(
-                    "keypoint_linear.3", "params/bias_tables/out", shapes
-                ),
+                *table.table_layer("keypoint_linear.3", "bias_tables/out", shapes),
             ]
-        return _keypoint_linear("keypoint_linear", "params/bias_tables", shapes)
+        return table.table_layer("keypoint_linear", "bias_tables", shapes)
     if not options.get("per_layer", True):
         raise ValueError(
             "import_weights: official RPE and iRPE tables are per block; got a model "
             "with per_layer=False; set position_options['per_layer'] to True."
         )
     return _block_tables(model, shapes)
-
-
-def _keypoint_linear(
-    source: str, target: str, shapes: Mapping[str, tuple[int, ...]]
-) -> list[Rule]:
-    """[depth * heads * buckets, inputs] -> [inputs, depth, heads, buckets]."""
-    inputs, *outputs = shapes[f"{target}/kernel"]
-    size = int(np.prod(outputs))
-    return [
-        Rule(f"{source}.weight", f"{target}/kernel", (1, 0), shape=(size, inputs)),
-        Rule(f"{source}.bias", f"{target}/bias", shape=(size,)),
-    ]
 
 
 def _block_tables(model: ViT, shapes: Mapping[str, tuple[int, ...]]) -> list[Rule]:

@@ -3,7 +3,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kprpe_jax.backbones.arcface_resnet import ArcFaceResNet, GrayUnit, SharedPRelu
+from kprpe_jax.backbones.arcface_resnet import ArcFaceResNet, GrayUnit
+from kprpe_jax.layers.convolution import PRelu
 from tests.quick import quick_jit
 
 
@@ -70,7 +71,7 @@ def test_unit_shares_its_slope(rng):
     assert slope.shape == (1,)
     got = quick_jit(lambda v, x: unit.apply(v, x, False))(variables, x)
     np.testing.assert_allclose(got, np.where(x > 0, x, slope * x), rtol=1e-6)
-    act = SharedPRelu().apply({"params": {"slope": slope}}, x)
+    act = PRelu(shared=True).apply({"params": {"slope": slope}}, x)
     np.testing.assert_array_equal(got, act)
 
 

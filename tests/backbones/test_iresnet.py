@@ -3,7 +3,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kprpe_jax.backbones.iresnet import PRESETS, VARIANTS, IResNet, PRelu, Unit
+from kprpe_jax.backbones.iresnet import PRESETS, VARIANTS, IResNet, Unit
+from kprpe_jax.layers.convolution import PRelu
 from tests.quick import quick_jit
 
 
