@@ -10,6 +10,7 @@ a batched Sinkhorn of the same iterations takes its turns in the same run.
 import argparse
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -20,7 +21,7 @@ from benchmarks import harness
 from kprpe_jax.commands.options import words
 from kprpe_jax.core.features import Features
 from kprpe_jax.matching.approximate import FaissIndex, recall
-from kprpe_jax.matching.candidates import second_stage
+from kprpe_jax.matching.matchers import EarthMoversMatcher
 from kprpe_jax.matching.nearest import ExactIndex, Ranking
 from kprpe_jax.matching.sinkhorn import FAST
 
@@ -40,8 +41,8 @@ def run_reranking(*, queries: int = 8, rounds: int = 5) -> dict[str, Any]:
     query, gallery = draw(queries), draw(4 * K)
     rows = np.stack([rng.permutation(4 * K)[:K] for _ in range(queries)])
     calls = {
-        "ours": lambda: second_stage(query, gallery, rows, weighting="apc"),
-        "ours_uniform": lambda: second_stage(query, gallery, rows, weighting="uniform"),
+        name: partial(EarthMoversMatcher(weighting).score, query, gallery, rows)
+        for name, weighting in (("ours", "apc"), ("ours_uniform", "uniform"))
     }
     try:
         import torch

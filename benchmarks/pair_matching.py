@@ -20,8 +20,7 @@ import numpy as np
 from benchmarks import harness
 from kprpe_jax.core.features import Features
 from kprpe_jax.core.unit import unit
-from kprpe_jax.matching.candidates import second_stage
-from kprpe_jax.matching.matchers import PairMatcher
+from kprpe_jax.matching.matchers import EarthMoversMatcher, PairMatcher
 from kprpe_jax.matching.patch_encoder import PairEncoder
 from kprpe_jax.matching.two_image import OneImage, SameOrNot, TwoLinear
 
@@ -50,7 +49,7 @@ def measure(*, queries: int, rounds: int) -> dict[str, Any]:
     query, gallery = draw(queries), draw(2 * K)
     rows = np.stack([rng.permutation(2 * K)[:K] for _ in range(queries)])
     calls: dict[str, Callable[[], Any]] = {
-        f"emd_{name}": partial(second_stage, query, gallery, rows, weighting=name)
+        f"emd_{name}": partial(EarthMoversMatcher(name).score, query, gallery, rows)
         for name in ("uniform", "apc")
     }
     for size, (heads, hidden, output) in SIZES.items():

@@ -29,8 +29,8 @@ from kprpe_jax.core.features import Features
 from kprpe_jax.core.input_spec import to_unit_range
 from kprpe_jax.evaluation.altered import crop_faces
 from kprpe_jax.evaluation.retrieval import count_relevant, retrieval
-from kprpe_jax.matching.candidates import second_stage
 from kprpe_jax.matching.earth_movers import match_faces
+from kprpe_jax.matching.matchers import EarthMoversMatcher
 from kprpe_jax.matching.sinkhorn import FAST
 from kprpe_jax.matching.two_stage import first_stage, rank_again
 from kprpe_jax.recognizers import load_recognizer
@@ -187,9 +187,8 @@ def find(
     ranks = int(relevant.max())
     k = min(50, len(own) - 1)
     first = first_stage(*faces, ranks=max(k, ranks), exclude_rows=own)
-    patches = second_stage(
-        *faces, first.rows[:, :k], weighting="uniform", solver=_SOLVER
-    )
+    matcher = EarthMoversMatcher("uniform", solver=_SOLVER)
+    patches = matcher.score(*faces, first.rows[:, :k])
     figures = {}
     for name, alpha in (("cosine", 0.0), ("mixed", 0.7), ("patches", 1.0)):
         rows = rank_again(first, patches, alpha).rows

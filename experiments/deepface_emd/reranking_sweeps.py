@@ -16,7 +16,7 @@ from experiments.deepface_emd.reranking_scores import (
 from experiments.deepface_emd.reranking_trial import K, Trial
 from kprpe_jax.evaluation.retrieval import count_relevant, retrieval
 from kprpe_jax.gallery.packing import pack, unpack
-from kprpe_jax.matching.candidates import second_stage
+from kprpe_jax.matching.matchers import EarthMoversMatcher
 from kprpe_jax.matching.two_stage import first_stage, rank_by_patches
 
 ALPHA = 0.7
@@ -113,7 +113,7 @@ def measure_time(queries: PhotoFeatures, gallery: PhotoFeatures) -> dict[str, fl
     first = first_stage(some, faces, ranks=K)
     times = {"stage 1": milliseconds(lambda: first_stage(some, faces, ranks=K), TIMED)}
     for name in ALONE:
-        again = partial(second_stage, some, faces, first.rows, weighting=name)
+        again = partial(EarthMoversMatcher(name).score, some, faces, first.rows)
         times[f"stage 2, {name}"] = milliseconds(again, TIMED)
     alone = partial(rank_by_patches, few, faces, ranks=K, weighting="uniform", chunk=2)
     times["EMD at stage 1, uniform"] = milliseconds(alone, 2)

@@ -21,7 +21,7 @@ from kprpe_jax.core import mesh as mesh_lib
 from kprpe_jax.data.store import open_split
 from kprpe_jax.evaluation.evaluators.accuracy import Condition
 from kprpe_jax.report.offsets import plot_offsets
-from kprpe_jax.tasks import inputs, networks
+from kprpe_jax.tasks import digits, networks
 from kprpe_jax.training.checkpoint import restore_for_eval
 from kprpe_jax.training.runs import read_config
 from kprpe_jax.training.state import abstract_state
@@ -72,7 +72,7 @@ def draw(
         range(num_images)
     )
     batch = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
-    images, keypoints = inputs.condition_inputs(
+    images, keypoints = digits.condition_inputs(
         batch, jax.random.key(0), 1.0, 0.0, condition=Condition(), config=config
     )
     variables = {"params": state.params["backbone"], **_backbone(state.collections)}

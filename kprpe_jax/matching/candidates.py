@@ -18,8 +18,8 @@ from jax.typing import ArrayLike
 from kprpe_jax.core.constraints import auto_axes
 from kprpe_jax.core.features import Features
 from kprpe_jax.matching.earth_movers import match_faces
-from kprpe_jax.matching.patch_weights import DEFAULT_WEIGHTING, Grids
-from kprpe_jax.matching.sinkhorn import FAST, Solver
+from kprpe_jax.matching.patch_weights import Grids
+from kprpe_jax.matching.sinkhorn import Solver
 
 
 def compare_candidates(
@@ -72,40 +72,6 @@ def compare_candidates(
     return np.where(rows < 0, -np.inf, scores).astype(np.float32), *others
 
 
-def second_stage(
-    queries: Features,
-    gallery: Features,
-    rows: np.ndarray,
-    *,
-    weighting: str = DEFAULT_WEIGHTING,
-    grid: Grids | None = None,
-    solver: Solver = FAST,
-    chunk: int | None = None,
-    mesh: Mesh | None = None,
-) -> np.ndarray:
-    """Earth mover's similarities of each query with its own candidates.
-
-    Args:
-      queries: [Q, ...].
-      gallery: [G, ...]; its grid may differ from the queries'.
-      rows: int [Q, k], gallery rows; -1 = no candidate.
-      weighting: of the patches, one of `patch_weights.WEIGHTINGS`.
-      grid: of the patches, for the weighting `landmarks`.
-      solver: how flows are computed.
-      chunk: queries compared at once: chunk * k * N * (C + a few M) * 4 bytes.
-      mesh: its devices share the queries of a chunk.
-    Returns: float32 [Q, k], -inf where there is no candidate.
-    Raises: ValueError: as `compare_candidates`; settings or shapes that do not fit.
-    """
-
-    def compare(query: Features, candidates: Features) -> tuple[Array]:
-        options = weighting, grid, solver, mesh
-        return (earth_movers_scores(query, candidates, *options),)
-
-    sides = (needed_fields(x, weighting) for x in (queries, gallery))
-    return compare_candidates(compare, *sides, rows, chunk=chunk, mesh=mesh)[0]
-
-
 def needed_fields(features: Features, weighting: str) -> Features:
     """The fields that a comparison reads; the others are None and never sent."""
     keypoints = features.keypoints if weighting == "landmarks" else None
@@ -146,20 +112,22 @@ def flat_pairs(query: Array, candidates: Array) -> tuple[Array, Array]:
     return tuple(x.reshape(-1, *x.shape[2:]) for x in (first, candidates))
 
 
-@partial(jax.jit, static_argnames=("weighting", "grid", "solver", "mesh"))
-def earth_movers_scores(
+@partial(jax.jit, static_argnames=("weighting", "grid", "solver", "mesh", "fields"))
+def match_chunk(
     query: Features,
     gallery: Features,
     weighting: str,
     grid: Grids | None,
     solver: Solver,
     mesh: Mesh | None = None,
-) -> Array:
-    """Scores of `match_faces`, compiled; with a mesh its devices share the queries."""
+    fields: tuple[str, ...] = ("score",),
+) -> tuple[Array, ...]:
+    """Fields of `match_faces`, compiled; with a mesh its devices share the queries."""
 
-    def match(query: Features, gallery: Features) -> Array:
+    def match(query: Features, gallery: Features) -> tuple[Array, ...]:
         options = dict(weighting=weighting, grid=grid, solver=solver)
-        return match_faces(query, gallery, **options).score
+        found = match_faces(query, gallery, **options)
+        return tuple(getattr(found, name) for name in fields)
 
     if mesh is None:
         return match(query, gallery)
@@ -168,9 +136,9 @@ def earth_movers_scores(
     match = jax.shard_map(
         match, mesh=mesh, in_specs=share, out_specs=share, check_vma=False
     )
-    scores = match(query, gallery)
+    found = match(query, gallery)
     everywhere = NamedSharding(mesh, PartitionSpec())  # any process reads all
-    return jax.lax.with_sharding_constraint(scores, everywhere)
+    return jax.lax.with_sharding_constraint(found, everywhere)
 
 
 def default_chunk(mesh: Mesh | None = None) -> int:

@@ -12,11 +12,10 @@ from kprpe_jax.core.features import Features
 from kprpe_jax.matching.candidates import (
     compare_candidates,
     flat_pairs,
+    match_chunk,
     needed_fields,
     score_candidates,
-    second_stage,
 )
-from kprpe_jax.matching.earth_movers import match_faces
 from kprpe_jax.matching.explanations import (
     cross_correlation,
     pair_tokens,
@@ -87,21 +86,33 @@ class EarthMoversMatcher(NamedTuple):
         self, queries: Features, gallery: Features, rows: np.ndarray
     ) -> np.ndarray:
         """As `Matcher.score`."""
-        return second_stage(queries, gallery, rows, **self._asdict())
+        return self._compare(queries, gallery, rows, ("score",))[0]
 
     def explain(
         self, queries: Features, gallery: Features, rows: np.ndarray
     ) -> Explanation:
-        """As `Matcher.explain`; the mesh is not used."""
-        options = self.weighting, self.grid, self.solver
-
-        def compare(query: Features, candidates: Features) -> tuple[Array, ...]:
-            return _flows(query, candidates, *options)
-
-        sides = (needed_fields(x, self.weighting) for x in (queries, gallery))
-        scores, flow = compare_candidates(compare, *sides, rows, chunk=self.chunk)
+        """As `Matcher.explain`."""
+        scores, flow = self._compare(queries, gallery, rows, ("score", "flow"))
         flow = np.maximum(flow, 0)  # round-off may leave it a little below
         return Explanation(scores, flow.sum(-1), flow.sum(-2), flow)
+
+    def _compare(
+        self,
+        queries: Features,
+        gallery: Features,
+        rows: np.ndarray,
+        fields: tuple[str, ...],
+    ) -> tuple[np.ndarray, ...]:
+        """These fields of `Match` of each query with its own candidates."""
+        options = self.weighting, self.grid, self.solver, self.mesh, fields
+        sides = (needed_fields(x, self.weighting) for x in (queries, gallery))
+
+        def compare(query: Features, candidates: Features) -> tuple[Array, ...]:
+            return match_chunk(query, candidates, *options)
+
+        return compare_candidates(
+            compare, *sides, rows, chunk=self.chunk, mesh=self.mesh
+        )
 
 
 class PairMatcher(NamedTuple):
@@ -161,20 +172,6 @@ class PairMatcher(NamedTuple):
                 f"recognizer with {has[0]} of {has[1]}; take one that was trained on "
                 "the patches of that network."
             )
-
-
-@partial(jax.jit, static_argnames=("weighting", "grid", "solver"))
-def _flows(
-    query: Features,
-    candidates: Features,
-    weighting: str,
-    grid: Grids | None,
-    solver: Solver,
-) -> tuple[Array, Array]:
-    """Scores and flows of `match_faces`."""
-    options = dict(weighting=weighting, grid=grid, solver=solver)
-    match = match_faces(query, candidates, **options)
-    return match.score, match.flow
 
 
 _pair_scores = jax.jit(score_pairs, static_argnums=0)

@@ -11,7 +11,7 @@ from kprpe_jax.matching.candidates import (
     check_scores,
     chunks,
     default_chunk,
-    earth_movers_scores,
+    match_chunk,
     needed_fields,
     take_rows,
 )
@@ -232,9 +232,9 @@ def rank_by_patches(
     Args:
       queries, gallery, exclude_rows: as `two_stage`.
       ranks: at most the size of the gallery.
-      weighting, grid, solver: as `candidates.second_stage`.
+      weighting, grid, solver: as `EarthMoversMatcher`.
       chunk, block: queries and gallery rows compared at once.
-    Raises: ValueError: more ranks than gallery rows; as `candidates.second_stage`.
+    Raises: ValueError: more ranks than gallery rows; as `EarthMoversMatcher.score`.
     """
     size, count = len(gallery.patches), len(queries.patches)
     if not 1 <= ranks <= size:
@@ -252,7 +252,7 @@ def rank_by_patches(
         for rows in chunks(size, block):
             jax.block_until_ready(scores[-1:])
             pair = query, take_rows(gallery, rows[None])
-            scores.append(earth_movers_scores(*pair, weighting, grid, solver))
+            scores += match_chunk(*pair, weighting, grid, solver)
         all_rows = np.broadcast_to(np.arange(size), (len(part), size))
         result = np.concatenate([np.asarray(x) for x in scores], 1)[:, :size]
         check_scores(result, all_rows, part)

@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from kprpe_jax.backbones.network import Network
-from kprpe_jax.tasks import digits, inputs, networks
+from kprpe_jax.tasks import digits, networks
 from kprpe_jax.tasks.task import Task
 
 
@@ -47,18 +47,13 @@ def build(config: ConfigDict, mesh: Mesh) -> Task:
     spec = networks.check_canvas(config, network)
     num_classes = config.data.num_classes
     model = Classifier(network, num_classes)
-    model_inputs = networks.example_inputs(spec, mesh.size)
-
-    def init(rng: Array) -> dict:
-        params_rng, dropout_rng = jax.random.split(rng)
-        rngs = {"params": params_rng, "dropout": dropout_rng}
-        return model.init(rngs, *model_inputs, train=True)
+    examples = networks.example_inputs(spec, mesh.size)
 
     def loss(params, collections, batch, rng, *, train):
         place_rng, dropout_rng = jax.random.split(rng)
         scores, collections = model.apply(
             {"params": params, **collections},
-            *spec.arguments(*inputs.training_inputs(batch, place_rng, config)),
+            *spec.arguments(*digits.training_inputs(batch, place_rng, config)),
             train=train,
             mutable=list(collections),
             rngs={"dropout": dropout_rng},
@@ -75,7 +70,7 @@ def build(config: ConfigDict, mesh: Mesh) -> Task:
         return model.apply({"params": params, **collections}, *read)
 
     return Task(
-        init=init,
+        init=partial(networks.init, model, examples),
         loss=loss,
         open_training=partial(digits.open_training, config),
         check_batch=digits.batch_check(config),

@@ -8,7 +8,7 @@ from jax import Array
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from kprpe_jax.augmentation.recipe import make_recipe
+from kprpe_jax.augmentation.recipe import Recipe, make_recipe
 from kprpe_jax.augmentation.sharded import augment_sharded
 from kprpe_jax.augmentation.spatial import FACE_MIRROR
 from kprpe_jax.data import order
@@ -24,12 +24,13 @@ MIRRORS = {5: FACE_MIRROR, len(MIRROR): tuple(MIRROR.tolist())}
 
 
 def open_training(
-    config: ConfigDict, seed: int, *, needs_keypoints: bool
+    config: ConfigDict, seed: int, *, needs_keypoints: bool = False
 ) -> TrainingRows:
     """The config's training identities: shuffled or balanced, some rows repeated.
 
-    Reads data: dir, name, train_split, train_identities ((first, last), () = all),
-    image_shape, images_per_identity (0 = shuffled), repeat_probability.
+    Reads data: dir, name, train_split, image_shape; where they are there
+    train_identities ((first, last), () = all), images_per_identity (0 = shuffled) and
+    repeat_probability.
 
     Args:
       config: of the run.
@@ -37,17 +38,15 @@ def open_training(
       needs_keypoints: of `open_people`.
     """
     data = config.data
+    people = data.get("train_identities", ())
     source = open_people(
-        config, data.train_split, data.train_identities, needs_keypoints=needs_keypoints
+        config, data.train_split, people, needs_keypoints=needs_keypoints
     )
-    if data.images_per_identity:
-        rows = order.balanced(
-            source.labels(), images_per_identity=data.images_per_identity, seed=seed
-        )
-    else:
-        rows = order.shuffled(len(source), seed=seed)
-    if data.repeat_probability:
-        rows = order.repeated(rows, probability=data.repeat_probability, seed=seed)
+    rows = order.shuffled(len(source), seed=seed)
+    if count := data.get("images_per_identity", 0):
+        rows = order.balanced(source.labels(), images_per_identity=count, seed=seed)
+    if probability := data.get("repeat_probability", 0):
+        rows = order.repeated(rows, probability=probability, seed=seed)
     return TrainingRows(source, rows)
 
 
@@ -98,20 +97,35 @@ def augmentation(
 ) -> Callable[[dict[str, Array], Array], tuple[Array, Array]]:
     """Build the augmentation that the config's section `augmentation` states.
 
-    Reads augmentation: preset, and changes of its parts (`make_recipe`).
+    Reads augmentation: preset, and changes of its parts (`make_recipe`);
+    data.num_keypoints, where the data have others than the five of a face.
 
     Returns: (batch, rng) -> images float32 [B, H, W, 3] in [-1, 1], keypoints float32
-      [B, 5, 2].
-    Raises: ValueError: as `make_recipe`.
+      [B, K, 2].
+    Raises: ValueError: as `make_recipe`; flips of points whose mirror images are not
+      known.
     """
-    options = config.augmentation
-    recipe = make_recipe(options.preset, **options.changes.to_dict())
+    count = config.data.get("num_keypoints", len(FACE_MIRROR))
+    recipe = read_recipe(config)
+    if count not in MIRRORS and recipe.spatial.flip_prob > 0:
+        raise ValueError(
+            f"config.augmentation: the mirror images of {count} landmarks are not known"
+            f" (of {sorted(MIRRORS)} they are), so nothing can be flipped; set "
+            "changes.spatial.flip_prob to 0"
+        )
+    mirror = MIRRORS.get(count, tuple(range(count)))
 
     def augmented(batch: dict[str, Array], rng: Array) -> tuple[Array, Array]:
         arrays = batch["image"], batch["keypoints"]
-        return augment_sharded(rng, *arrays, recipe, mesh=mesh)
+        return augment_sharded(rng, *arrays, recipe, mesh=mesh, mirror=mirror)
 
     return augmented
+
+
+def read_recipe(config: ConfigDict) -> Recipe:
+    """The recipe of the config's section `augmentation`; raises as `make_recipe`."""
+    options = config.augmentation
+    return make_recipe(options.preset, **options.changes.to_dict())
 
 
 def evaluators(config: ConfigDict, *, needs_keypoints: bool) -> dict[str, Evaluator]:

@@ -22,6 +22,7 @@ from kprpe_jax.data.gait import Clips, GaitSplit, check_clips, open_gait
 from kprpe_jax.evaluation.evaluators import build_evaluators
 from kprpe_jax.evaluation.evaluators.gait_search import EmbedSequences, GaitData
 from kprpe_jax.losses.triplet import batch_all, batch_hard, part_cross_entropy
+from kprpe_jax.tasks import networks
 from kprpe_jax.tasks.task import Task, TrainingRows
 from kprpe_jax.weights import import_weights
 
@@ -40,18 +41,13 @@ def build(config: ConfigDict, mesh: Mesh) -> Task:
     """
     model = make_model(config)
     _check(config)
-    example = (
+    examples = (
         jnp.zeros((mesh.size, config.data.num_frames, *model.image_size)),
         jnp.zeros((mesh.size, config.data.num_frames, NUM_JOINTS, 2)),
     )
 
-    def init(rng: Array) -> dict[str, Any]:
-        params_rng, dropout_rng = jax.random.split(rng)
-        rngs = {"params": params_rng, "dropout": dropout_rng}
-        return model.init(rngs, *example, train=True)
-
     return Task(
-        init=init,
+        init=partial(networks.init, model, examples),
         loss=_make_loss(config, model),
         open_training=partial(_open_training, config),
         check_batch=partial(

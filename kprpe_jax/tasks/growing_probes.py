@@ -10,7 +10,6 @@ from jax import Array
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from kprpe_jax.backbones.recognizer import Recognizer
 from kprpe_jax.core.features import take
 from kprpe_jax.data.faces import open_faces, stored_size
 from kprpe_jax.data.features import (
@@ -25,7 +24,8 @@ from kprpe_jax.evaluation.feature_rows import clean_rows, degraded_rows
 from kprpe_jax.evaluation.probe_sizes import probe_results, sample_probes
 from kprpe_jax.fusion.aggregate import assignment_entropy
 from kprpe_jax.fusion.cluster_aggregate import ClusterAggregate, ImageSets
-from kprpe_jax.tasks.image_sets import SetData, backbone_variables
+from kprpe_jax.tasks import networks
+from kprpe_jax.tasks.image_sets import SetData
 
 
 class ProbeData(NamedTuple):
@@ -45,7 +45,7 @@ class ProbeData(NamedTuple):
 
 
 def build(
-    data: ProbeData,
+    run: ProbeData,
     *,
     features: str,
     split: str = "train",
@@ -63,7 +63,7 @@ def build(
     computes their features anew.
 
     Args:
-      data: of the run.
+      run: its data and its network.
       features: a data set that `embed` made.
       split, copies: where the backbone is trained: of data.name, and of each photo.
       identities: (first, last); () = all.
@@ -74,71 +74,48 @@ def build(
     Returns: function (state, mesh) -> {metric: value}.
     Raises: ValueError, when it is run: features of another recognizer than training's.
     """
-    evals = ConfigDict(
-        dict(
-            features=features,
-            split=split,
-            identities=identities,
-            copies=copies,
-            sizes=sizes,
-            repeats=repeats,
-            batch_images=batch_images,
-            entropy_sets=entropy_sets,
-        )
-    )
-    return _probes(data.config, evals, data.model, data.data, data.fusion_variables)
-
-
-def _probes(
-    config: ConfigDict,
-    evals: ConfigDict,
-    model: nn.Module,
-    data: SetData,
-    fusion_variables: Callable[[Any], Any],
-) -> Evaluator:
-    """The evaluator of one section."""
-    identities = tuple(evals.identities) or None
+    config = run.config
+    people = tuple(identities) or None
     stored: dict[str, StoredFeatures] = {}
-    recomputed = data.recognizer is not None and config.train_backbone
+    recomputed = run.data.recognizer is not None and config.train_backbone
 
     @jax.jit
     def entropy(variables: Any, sets: ImageSets) -> Array:
-        assignment = model.apply(variables, sets, method="assignment")
+        assignment = run.model.apply(variables, sets, method="assignment")
         return assignment_entropy(assignment.map).mean()
 
-    def features(state: Any, mesh: Mesh) -> dict[str, StoredFeatures]:
+    def read(state: Any, mesh: Mesh) -> dict[str, StoredFeatures]:
         if recomputed:
-            return _embed_anew(config, evals, data.recognizer, state, mesh)
+            return _embed_anew(run, split, people, copies, state, mesh)
         if not stored:
-            origin = read_origin(config.data.dir, evals.features)
-            check_origin(origin, data.origin, evals.features)
-            for split in ("clean", "degraded"):
-                stored[split] = read_features(
-                    config.data.dir, evals.features, split, identities=identities
+            origin = read_origin(config.data.dir, features)
+            check_origin(origin, run.data.origin, features)
+            for name in ("clean", "degraded"):
+                stored[name] = read_features(
+                    config.data.dir, features, name, identities=people
                 )
         return stored
 
     def probes(state: Any, mesh: Mesh) -> dict[str, float]:
-        rows, variables = features(state, mesh), fusion_variables(state)
-        gallery, images = enroll(rows["clean"], rows["degraded"], size=max(evals.sizes))
-        sampled = sample_probes(
-            images.labels, size=max(evals.sizes), repeats=evals.repeats, seed=0
-        )
+        rows, variables = read(state, mesh), run.fusion_variables(state)
+        largest = max(sizes)
+        gallery, images = enroll(rows["clean"], rows["degraded"], size=largest)
+        sampled = sample_probes(images.labels, size=largest, repeats=repeats, seed=0)
         results = probe_results(
-            model,
+            run.model,
             variables,
             images.features,
             sampled,
             gallery.features.embeddings,
             gallery.labels,
-            sizes=evals.sizes,
+            sizes=sizes,
             fars=(1e-3,),
-            batch_images=evals.batch_images,
+            batch_images=batch_images,
         )
         metrics = {f"rank1_{n}": r.rank1 for n, r in results.items()}
         metrics |= {f"tar_at_far_1e-3_{n}": float(r.tar[0]) for n, r in results.items()}
-        if isinstance(model, ClusterAggregate):
-            chosen = sampled.rows[: evals.entropy_sets]
+        if isinstance(run.model, ClusterAggregate):
+            chosen = sampled.rows[:entropy_sets]
             sets = ImageSets(take(images.features, chosen), np.ones(chosen.shape, bool))
             metrics["entropy"] = float(entropy(variables, sets))
         return metrics
@@ -173,27 +150,26 @@ def enroll(
 
 
 def _embed_anew(
-    config: ConfigDict,
-    evals: ConfigDict,
-    recognizer: Recognizer,
+    run: ProbeData,
+    split: str,
+    identities: tuple[int, int] | None,
+    copies: int,
     state: Any,
     mesh: Mesh,
 ) -> dict[str, StoredFeatures]:
-    data = config.data
+    """Features by the backbone as it is in a state."""
+    data, recognizer = run.config.data, run.data.recognizer
     source = open_faces(
         data.dir,
         data.name,
-        evals.split,
-        image_size=stored_size(data.dir, data.name, evals.split),
-        identities=tuple(evals.identities) or None,
+        split,
+        image_size=stored_size(data.dir, data.name, split),
+        identities=identities,
         needs_keypoints=recognizer.uses_keypoints,
     )
-    variables = backbone_variables(state.params, state.collections)
+    variables = networks.backbone_variables(state.params, state.collections)
     given = recognizer.replace(variables=variables), source, source.labels()
-    options = dict(batch_size=config.evals.batch_size, mesh=mesh)
-    return {
-        "clean": collect(list(clean_rows(*given, mirror="sum", **options))),
-        "degraded": collect(
-            list(degraded_rows(*given, copies=evals.copies, **options))
-        ),
-    }
+    options = dict(batch_size=run.config.evals.batch_size, mesh=mesh)
+    clean = clean_rows(*given, mirror="sum", **options)
+    degraded = degraded_rows(*given, copies=copies, **options)
+    return {"clean": collect(list(clean)), "degraded": collect(list(degraded))}

@@ -9,8 +9,6 @@ from jax import Array
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from kprpe_jax.augmentation.recipe import make_recipe
-from kprpe_jax.augmentation.sharded import augment_sharded
 from kprpe_jax.backbones.recognizer import Recognizer
 from kprpe_jax.core.features import Features
 from kprpe_jax.data import order
@@ -20,12 +18,11 @@ from kprpe_jax.data.features import (
     check_origin,
     open_features,
     read_features,
-    read_origin,
 )
 from kprpe_jax.data.store import read_all
 from kprpe_jax.evaluation.feature_rows import about
 from kprpe_jax.losses.set_fusion import class_means
-from kprpe_jax.tasks import networks
+from kprpe_jax.tasks import faces, networks
 from kprpe_jax.tasks.task import TrainingRows
 from kprpe_jax.weights.state_dict import load_state_dict
 
@@ -121,17 +118,9 @@ def read_features_origin(config: ConfigDict) -> dict[str, Any]:
     Raises: ValueError: as `read_origin`.
     """
     data = config.data
-    stored = read_origin(data.dir, data.features)
     clean = open_features(data.dir, data.features, "clean")
-    names = ("recognizer", "fingerprint", "input_spec")
-    about = {name: stored[name] for name in names if name in stored}
-    return {"embed_dim": len(clean[0]["embedding"]), **about}
-
-
-def backbone_variables(params: Any, collections: Any) -> dict[str, Any]:
-    """The backbone's variables: collection `backbone`, and parameters if trained."""
-    trained = {"params": params["backbone"]} if "backbone" in params else {}
-    return {**collections["backbone"], **trained}
+    width = len(clean[0]["embedding"])
+    return {"embed_dim": width, **networks.features_origin(config, data.features)}
 
 
 def _check_sizes(config: ConfigDict, mesh: Mesh) -> None:
@@ -195,13 +184,11 @@ def _stored_features(params: Any, collections: Any, rows: dict, rng: Array) -> F
 def _computed_features(
     config: ConfigDict, recognizer: Recognizer, mesh: Mesh
 ) -> Callable[..., Features]:
-    options = config.augmentation
-    recipe = make_recipe(options.preset, **options.changes.to_dict())
+    augmented = faces.augmentation(config, mesh)
 
     def features_of(params, collections, rows, rng):
-        arrays = rows["image"], rows["keypoints"]
-        images, keypoints = augment_sharded(rng, *arrays, recipe, mesh=mesh)
-        variables = backbone_variables(params, collections)
+        images, keypoints = augmented(rows, rng)
+        variables = networks.backbone_variables(params, collections)
         features = recognizer.replace(variables=variables).features(images, keypoints)
         features = Features(features.embeddings, style=features.style)
         if config.train_backbone:

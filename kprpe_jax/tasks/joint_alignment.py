@@ -17,17 +17,14 @@ from ml_collections import ConfigDict
 from kprpe_jax.alignment import warps
 from kprpe_jax.alignment.aligned_backbone import AlignedBackbone
 from kprpe_jax.alignment.template import frontal_template, read_template
-from kprpe_jax.augmentation.recipe import make_recipe
-from kprpe_jax.augmentation.sharded import augment_sharded
 from kprpe_jax.core.input_spec import InputSpec
-from kprpe_jax.data import order
 from kprpe_jax.data.store import open_split
 from kprpe_jax.evaluation.evaluators import Evaluator, build_evaluators
 from kprpe_jax.evaluation.evaluators.aligned_recognition import AlignedData, Forward
 from kprpe_jax.evaluation.evaluators.faces import FaceData
 from kprpe_jax.losses.alignment import alignment_loss
 from kprpe_jax.tasks import faces, networks, recognition
-from kprpe_jax.tasks.task import Task, TrainingRows
+from kprpe_jax.tasks.task import Task
 
 _FIRST_LOGIT = 2.2  # of the weights of the landmarks, which start at 0.9
 FRONTAL = "frontal"
@@ -70,7 +67,9 @@ def build(config: ConfigDict, mesh: Mesh) -> Task:
     return Task(
         init=partial(_init, config, mesh, model, examples),
         loss=_make_loss(config, mesh, model, spec, template),
-        open_training=partial(_open_training, config, model.uses_keypoints),
+        open_training=partial(
+            faces.open_training, config, needs_keypoints=model.uses_keypoints
+        ),
         check_batch=faces.batch_check(config),
         evaluators=_evaluators(forward, config, model.uses_keypoints),
         sharding_rules=recognition.SHARDING_RULES,
@@ -174,7 +173,7 @@ def _make_loss(
     Images without landmarks, which are stored as zeros, do not enter L_align.
     """
     class_loss = recognition.make_class_loss(config, mesh)
-    augmented = _augmentation(config, mesh)
+    augmented = faces.augmentation(config, mesh)
 
     def loss(params, collections, batch, rng, *, train):
         augment_rng, dropout_rng = jax.random.split(rng)
@@ -211,32 +210,6 @@ def _make_loss(
         return total, ({**own, **others}, metrics)
 
     return loss
-
-
-def _augmentation(config: ConfigDict, mesh: Mesh) -> Callable[..., tuple[Array, Array]]:
-    options, count = config.augmentation, config.data.num_keypoints
-    recipe = make_recipe(options.preset, **options.changes.to_dict())
-    if count not in faces.MIRRORS and recipe.spatial.flip_prob > 0:
-        raise ValueError(
-            f"config.augmentation: the mirror images of {count} landmarks are not known"
-            f" (of {sorted(faces.MIRRORS)} they are), so nothing can be flipped; set "
-            "changes.spatial.flip_prob to 0"
-        )
-    mirror = faces.MIRRORS.get(count, tuple(range(count)))
-
-    def augmented(batch: dict[str, Array], rng: Array) -> tuple[Array, Array]:
-        arrays = batch["image"], batch["keypoints"]
-        return augment_sharded(rng, *arrays, recipe, mesh=mesh, mirror=mirror)
-
-    return augmented
-
-
-def _open_training(config: ConfigDict, needs: bool, seed: int) -> TrainingRows:
-    data = config.data
-    source = faces.open_people(
-        config, data.train_split, data.train_identities, needs_keypoints=needs
-    )
-    return TrainingRows(source, order.shuffled(len(source), seed=seed))
 
 
 def _evaluators(

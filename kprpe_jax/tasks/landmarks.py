@@ -15,10 +15,8 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from kprpe_jax.alignment.crops import Crops, crop_faces, keypoint_boxes
-from kprpe_jax.augmentation.recipe import make_recipe
 from kprpe_jax.augmentation.sharded import augment_sharded
 from kprpe_jax.core.input_spec import to_unit_range
-from kprpe_jax.data import order
 from kprpe_jax.detection.detections import decode_detections, largest_face
 from kprpe_jax.detection.differentiable_aligner import DifferentiableAligner, OneFace
 from kprpe_jax.detection.priors import CENTER_VARIANCE, Anchors, make_priors
@@ -27,7 +25,7 @@ from kprpe_jax.evaluation.evaluators import Evaluator, build_evaluators
 from kprpe_jax.evaluation.evaluators.landmark_errors import LandmarkData
 from kprpe_jax.losses.multibox import Targets, multibox_loss, smooth_l1
 from kprpe_jax.tasks import faces
-from kprpe_jax.tasks.task import Task, TrainingRows
+from kprpe_jax.tasks.task import Task
 
 BOXES = ("points", "frame")
 _MIDDLE = np.array([[0.25, 0.25], [0.75, 0.25], [0.25, 0.75], [0.75, 0.75]], np.float32)
@@ -80,7 +78,7 @@ def build(config: ConfigDict, mesh: Mesh) -> Task:
     return Task(
         init=init,
         loss=loss,
-        open_training=partial(_open_training, config),
+        open_training=partial(faces.open_training, config),
         check_batch=faces.batch_check(config),
         evaluators=_evaluators(forward, model, config),
     )
@@ -117,8 +115,7 @@ def _cropper(
     config: ConfigDict, mesh: Mesh
 ) -> Callable[[dict[str, Array], Array], Crops]:
     """Augment the frame, then cut its face."""
-    options, crop = config.augmentation, config.crop
-    recipe = make_recipe(options.preset, **options.changes.to_dict())
+    recipe, crop = faces.read_recipe(config), config.crop
     mirror = faces.MIRRORS[config.data.num_keypoints]
     count = len(mirror)
     if crop.box == "frame":  # its corners move along
@@ -156,11 +153,6 @@ def with_frame(box: str, keypoints: Array) -> Array:
 def face_boxes(box: str, points: Array) -> Array:
     """Boxes [B, 4] of faces by the points of `with_frame`, moved or not."""
     return keypoint_boxes(points if box == "points" else points[:, -4:])
-
-
-def _open_training(config: ConfigDict, seed: int) -> TrainingRows:
-    source = faces.open_people(config, config.data.train_split)
-    return TrainingRows(source, order.shuffled(len(source), seed=seed))
 
 
 def _evaluators(forward, model, config: ConfigDict) -> dict[str, Evaluator]:

@@ -1,6 +1,7 @@
 """The network that a config names, and its input contract."""
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
 import flax.linen as nn
@@ -14,9 +15,11 @@ from kprpe_jax.backbones.network import Network
 from kprpe_jax.backbones.recognizer import Recognizer
 from kprpe_jax.core.input_spec import InputSpec
 from kprpe_jax.core.mesh import batch_sharding
+from kprpe_jax.data.features import read_origin
 from kprpe_jax.weights.published import published_recognizer
 
 COMPUTE_TYPES = ("float32", "bfloat16", "float16")
+BACKBONE = "backbone"  # the collection, or the parameters, of the network below a task
 
 
 def make_network(config: ConfigDict, mesh: Mesh | None = None) -> Network:
@@ -50,6 +53,38 @@ def load_backbone(config: ConfigDict) -> Recognizer:
     )
     recognizer.shapes()  # traces it: unknown maps are refused here
     return recognizer
+
+
+def split_backbone(
+    variables: Mapping[str, Any], *, trained: bool
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The part of a backbone among a task's parameters, {} where it is frozen, and
+    among its collections; `backbone_variables` joins them.
+    """
+    variables = jax.tree.map(jnp.asarray, dict(variables))
+    params = {BACKBONE: variables.pop("params")} if trained else {}
+    return params, {BACKBONE: variables}
+
+
+def backbone_variables(params: Any, collections: Any) -> dict[str, Any]:
+    """The variables of the backbone below a task: collection, and what is trained."""
+    trained = {"params": params[BACKBONE]} if BACKBONE in params else {}
+    return {**collections[BACKBONE], **trained}
+
+
+def own_collections(collections: Mapping[str, Any]) -> dict[str, Any]:
+    """A task's collections but for that of the backbone below it."""
+    return {name: tree for name, tree in collections.items() if name != BACKBONE}
+
+
+def features_origin(config: ConfigDict, name: str) -> dict[str, Any]:
+    """The recognizer, its fingerprint and contract of a data set of features.
+
+    Raises: ValueError: as `read_origin`.
+    """
+    stored = read_origin(config.data.dir, name)
+    known = ("recognizer", "fingerprint", "input_spec")
+    return {field: stored[field] for field in known if field in stored}
 
 
 def input_spec(config: ConfigDict, network: Network) -> InputSpec:
@@ -115,6 +150,13 @@ def example_inputs(spec: InputSpec, rows: int) -> tuple[jax.Array, ...]:
     if not spec.uses_keypoints:
         return (images,)
     return images, jnp.zeros((rows, spec.num_keypoints, 2))
+
+
+def init(model: nn.Module, examples: Sequence[jax.Array], rng: jax.Array) -> dict:
+    """Variables of a model that trains with dropout, from example inputs."""
+    params_rng, dropout_rng = jax.random.split(rng)
+    rngs = {"params": params_rng, "dropout": dropout_rng}
+    return model.init(rngs, *examples, train=True)
 
 
 def network_fields(network: type[nn.Module], model: ConfigDict) -> dict[str, Any]:

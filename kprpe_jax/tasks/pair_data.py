@@ -19,17 +19,16 @@ from kprpe_jax.data.features import (
     FeatureRows,
     check_origin,
     open_features,
-    read_origin,
 )
 from kprpe_jax.data.pairs import PairRows, paired
 from kprpe_jax.data.store import read_all
 from kprpe_jax.evaluation.feature_rows import about
 from kprpe_jax.evaluation.pairs import sample_pairs
 from kprpe_jax.tasks import faces, networks
+from kprpe_jax.tasks.networks import BACKBONE
 from kprpe_jax.tasks.task import TrainingRows
 
 INPUTS = ("patches", "images")
-BACKBONE = "backbone"  # the collection, or the parameters, of the network below
 # (name, split, identities) of the config -> rows, and their labels int [N]
 OpenRows = Callable[[str, str, Sequence[int]], tuple[Sequence, np.ndarray]]
 # (params, collections, batch of B pairs, rng, *, train) -> what the transformer reads
@@ -84,7 +83,7 @@ def open_data(
         _check_count(config, data.name, source[0]["patches"].shape)
         read = _stored
         if on_disk:
-            origin = _origin(config, data.name)
+            origin = networks.features_origin(config, data.name)
     elif config.model.window_size:
         read = _pixels(config, mesh)
     else:
@@ -127,7 +126,7 @@ def open_pairs(
     """
     name = dataset or config.data.name
     if config.data.input == "patches" and open_rows is None:
-        check_origin(_origin(config, name), origin, name)
+        check_origin(networks.features_origin(config, name), origin, name)
     open_rows = partial(_open_rows, config) if open_rows is None else open_rows
     tested, people = open_rows(name, split, identities)
     pairs = sample_pairs(people, count=count, seed=0)
@@ -178,16 +177,13 @@ def init_backbone(
 ) -> tuple[dict, dict]:
     """Its part of the parameters, {} where frozen, and of the collections."""
     variables = _init_variables(backbone, rng)
-    if not config.train_backbone:
-        return {}, {BACKBONE: variables}
-    params = variables.pop("params")
-    return {BACKBONE: params}, {BACKBONE: variables}
+    return networks.split_backbone(variables, trained=config.train_backbone)
 
 
 def _init_variables(backbone: Recognizer, rng: Array) -> dict[str, Any]:
     """The published variables, or random ones without the layers behind the patches."""
     if backbone.variables:
-        return jax.tree.map(jnp.asarray, dict(backbone.variables))
+        return dict(backbone.variables)
     inputs = networks.example_inputs(backbone.input_spec, 1)
     return dict(backbone.module.init(rng, *inputs, method="feature_maps"))
 
@@ -248,13 +244,6 @@ def _stored(params: Any, collections: Any, batch: dict, rng: Array, *, train: bo
     return batch["patches"].astype(jnp.float32), {}
 
 
-def _origin(config: ConfigDict, name: str) -> dict[str, Any]:
-    """The recognizer, fingerprint and contract of a data set of features."""
-    stored = read_origin(config.data.dir, name)
-    names = ("recognizer", "fingerprint", "input_spec")
-    return {name: stored[name] for name in names if name in stored}
-
-
 def _augmented(config: ConfigDict, mesh: Mesh) -> Callable[..., tuple[Array, Array]]:
     """(batch of pairs, rng, train) -> images float32 [2 B, H, W, 3], keypoints."""
     augmented = faces.augmentation(config, mesh)
@@ -286,9 +275,7 @@ def _computed(config: ConfigDict, backbone: Recognizer, mesh: Mesh) -> Read:
 
     def read(params, collections, batch, rng, *, train):
         augment_rng, dropout_rng = jax.random.split(rng)
-        variables = dict(collections[BACKBONE])
-        if trained:
-            variables["params"] = params[BACKBONE]
+        variables = networks.backbone_variables(params, collections)
         patches, changed = _patches(
             backbone,
             variables,

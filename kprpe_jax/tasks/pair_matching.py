@@ -36,8 +36,8 @@ from kprpe_jax.matching.two_image import (
     same_or_not_loss,
     score_pairs,
 )
-from kprpe_jax.tasks import pair_data
-from kprpe_jax.tasks.pair_data import BACKBONE, OpenRows, PairData
+from kprpe_jax.tasks import networks, pair_data
+from kprpe_jax.tasks.pair_data import OpenRows, PairData
 from kprpe_jax.tasks.recognition import SHARDING_RULES, num_centers
 from kprpe_jax.tasks.task import Task
 from kprpe_jax.weights import face_vit
@@ -84,10 +84,10 @@ def import_weights(config: ConfigDict, model: nn.Module, path: str) -> dict[str,
     variables = dict(weights.variables)
     params = {"transformer": variables.pop("params")}
     if weights.cnn is not None:
-        cnn = dict(weights.cnn)
-        if config.train_backbone:
-            params[BACKBONE] = cnn.pop("params")
-        variables[BACKBONE] = cnn
+        trained, cnn = networks.split_backbone(
+            weights.cnn, trained=config.train_backbone
+        )
+        params, variables = {**params, **trained}, {**variables, **cnn}
     return {**variables, "params": params}
 
 
@@ -168,7 +168,7 @@ def make_loss(
     def loss(params, collections, batch, rng, *, train):
         read_rng, dropout_rng = jax.random.split(rng)
         sides, changed = data.read(params, collections, batch, read_rng, train=train)
-        own = {name: c for name, c in collections.items() if name != BACKBONE}
+        own = networks.own_collections(collections)
         inputs = (sides[:, 0], sides[:, 1])
         labels = batch["label"].T.reshape(-1)  # all first images, then all second ones
         if isinstance(model, OneImage):
@@ -200,7 +200,7 @@ def make_loss(
 
 def transformer_variables(params: Any, collections: Any) -> dict[str, Any]:
     """A training state's variables of the transformer."""
-    own = {name: c for name, c in collections.items() if name != BACKBONE}
+    own = networks.own_collections(collections)
     return {"params": params["transformer"], **own}
 
 

@@ -20,7 +20,7 @@ from kprpe_jax.losses.adaface import image_quality, initial_statistics
 from kprpe_jax.losses.class_centers import margin_softmax, padded_classes
 from kprpe_jax.losses.class_sampling import SAMPLED, ClassSample, sample_classes
 from kprpe_jax.losses.margin import Margin, make_margin
-from kprpe_jax.tasks import digits, inputs, networks
+from kprpe_jax.tasks import digits, networks
 from kprpe_jax.tasks.task import Task
 
 SHARDING_RULES = ((r"class_centers", PartitionSpec("class")),)
@@ -38,7 +38,7 @@ def build(config: ConfigDict, mesh: Mesh) -> Task:
     num_classes = config.data.num_classes
 
     def training_inputs(batch, rng):
-        return spec.arguments(*inputs.training_inputs(batch, rng, config))
+        return spec.arguments(*digits.training_inputs(batch, rng, config))
 
     def predict(params, collections, images, keypoints):
         read = spec.arguments(images, keypoints)

@@ -21,10 +21,9 @@ from kprpe_jax.evaluation.evaluators import build_evaluators
 from kprpe_jax.fusion.cluster_aggregate import VARIANTS, ClusterAggregate, ImageSets
 from kprpe_jax.fusion.weighted import WeightedFusion
 from kprpe_jax.losses.set_fusion import permutation_loss, template_loss
-from kprpe_jax.tasks import growing_probes, image_sets
+from kprpe_jax.tasks import growing_probes, image_sets, networks
 from kprpe_jax.tasks.task import Task
 
-BACKBONE = "backbone"  # the collection, or the parameters, of the backbone
 SETS = 2  # of each person
 
 
@@ -37,7 +36,6 @@ def build(config: ConfigDict, mesh: Mesh) -> Task:
     data = image_sets.open_data(config, mesh)
     model = make_model(config.fusion, embed_dim=data.origin["embed_dim"])
     centers = jnp.asarray(data.centers)
-    frozen = config.data.input == "features" or not config.train_backbone
 
     def init(rng: Array) -> dict[str, Any]:
         features = jax.tree.map(lambda x: jnp.zeros((1, 2, *x.shape)), data.shapes)
@@ -46,10 +44,10 @@ def build(config: ConfigDict, mesh: Mesh) -> Task:
         params = {"fusion": variables.pop("params", {})}
         if data.recognizer is None:
             return {**variables, "params": params}
-        backbone = jax.tree.map(jnp.asarray, dict(data.recognizer.variables))
-        if not frozen:
-            params[BACKBONE] = backbone.pop("params")
-        return {**variables, "params": params, BACKBONE: backbone}
+        trained, backbone = networks.split_backbone(
+            data.recognizer.variables, trained=config.train_backbone
+        )
+        return {**variables, **backbone, "params": {**params, **trained}}
 
     return Task(
         init=init,
@@ -126,7 +124,7 @@ def make_loss(
             lambda x: x.reshape(*mask.shape, *x.shape[1:]), features
         )
         sets = ImageSets(features, mask)
-        own = {n: c for n, c in collections.items() if n != BACKBONE}
+        own = networks.own_collections(collections)
         fused, own = fuse_pairs(
             model, {"params": params["fusion"], **own}, sets, dropout_rng, train=train
         )
@@ -198,5 +196,5 @@ def fuse_pairs(
 
 def fusion_variables(state: Any) -> dict[str, Any]:
     """A training state's variables of the fusion model."""
-    own = {name: c for name, c in state.collections.items() if name != BACKBONE}
+    own = networks.own_collections(state.collections)
     return {"params": state.params["fusion"], **own}

@@ -13,7 +13,6 @@ import pytest
 from kprpe_jax.core.features import Features, take
 from kprpe_jax.core.unit import unit
 from kprpe_jax.evaluation.retrieval import count_relevant, retrieval
-from kprpe_jax.matching.candidates import second_stage
 from kprpe_jax.matching.earth_movers import match_faces
 from kprpe_jax.matching.flow import (
     Correspondence,
@@ -21,6 +20,7 @@ from kprpe_jax.matching.flow import (
     flow_picture,
     official_correspondence,
 )
+from kprpe_jax.matching.matchers import EarthMoversMatcher
 from kprpe_jax.matching.patch_weights import pair_weights
 from kprpe_jax.matching.sinkhorn import FAST, Solver, transport
 from kprpe_jax.matching.two_stage import first_stage, rank_again
@@ -201,10 +201,11 @@ def test_two_stages(case):
     patches = np.zeros((len(query_ids), meta["k"]), np.float32)
     for rounds in np.unique(want["iters"]):
         chosen = np.flatnonzero(want["iters"] == rounds)
-        patches[chosen] = second_stage(
-            take(centers, chosen), gallery_centers, first.rows[chosen, : meta["k"]],
-            weighting=method, solver=FAST._replace(iterations=int(rounds)),
-        )  # fmt: skip
+        matcher = EarthMoversMatcher(
+            method, solver=FAST._replace(iterations=int(rounds))
+        )
+        rows = first.rows[chosen, : meta["k"]]
+        patches[chosen] = matcher.score(take(centers, chosen), gallery_centers, rows)
     same = first.rows[:, : meta["k"]] == want["stage1_order"][:, : meta["k"]]
     wrong = np.abs(patches - want["stage2_emd"])[same]
     assert same.mean() > 0.99

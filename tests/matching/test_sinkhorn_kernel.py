@@ -12,6 +12,7 @@ from jax.sharding import AxisType
 from kprpe_jax.core.features import Features
 from kprpe_jax.matching import candidates as subject
 from kprpe_jax.matching import sinkhorn_kernel
+from kprpe_jax.matching.matchers import EarthMoversMatcher
 from kprpe_jax.matching.sinkhorn import FAST, Solver, transport
 from kprpe_jax.matching.sinkhorn_kernel import scale_on_chip
 from tests.quick import quick_jit
@@ -161,17 +162,17 @@ def test_devices_compare_their_own_queries(rng):
     queries, gallery = draw(8), draw(10)
     rows = np.stack([rng.permutation(10)[:3] for _ in range(8)])
     solver = FAST._replace(domain="pallas", iterations=20)
-    want = subject.second_stage(
-        queries, gallery, rows, solver=solver._replace(domain="kernel")
-    )
-    got = subject.second_stage(queries, gallery, rows, solver=solver, mesh=mesh)
+    alone = EarthMoversMatcher(solver=solver._replace(domain="kernel"))
+    want = alone.score(queries, gallery, rows)
+    shared = EarthMoversMatcher(solver=solver, mesh=mesh)
+    got = shared.score(queries, gallery, rows)
     np.testing.assert_allclose(got, want, atol=1e-5)
     query, candidates = (
         subject.take_rows(faces, at, mesh)
         for faces, at in ((queries, np.arange(8)[:, None]), (gallery, rows))
     )
     options = "apc", None, solver, mesh
-    scores = subject.earth_movers_scores.lower(query, candidates, *options).compile()
+    scores = subject.match_chunk.lower(query, candidates, *options).compile()
     gathers = [x for x in scores.as_text().splitlines() if " all-gather(" in x]
     assert len(gathers) == 1  # of the scores
     assert "f32[8,3]" in gathers[0]

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from kprpe_jax.core.features import Features, take
-from kprpe_jax.matching.candidates import earth_movers_scores, second_stage
+from kprpe_jax.matching.candidates import match_chunk
 from kprpe_jax.matching.earth_movers import match_faces
 from kprpe_jax.matching.matchers import EarthMoversMatcher
 from kprpe_jax.matching.two_stage import (
@@ -108,22 +108,22 @@ def test_own_photo_is_not_found(gallery):
 def test_scores_are_the_same_in_every_chunk(queries, gallery):
     """One program, whatever the number of queries; device arrays or not."""
     rows = np.tile(np.arange(6), (COUNT, 1))
-    options = dict(solver=QUICK, chunk=2)
-    together = second_stage(queries, gallery, rows, **options)
-    compiled = earth_movers_scores._cache_size()
+    score = MATCHER._replace(chunk=2).score
+    together = score(queries, gallery, rows)
+    compiled = match_chunk._cache_size()
     for q in range(COUNT):
         one = take(queries, slice(q, q + 1))
-        alone = second_stage(one, gallery, rows[q : q + 1], **options)
+        alone = score(one, gallery, rows[q : q + 1])
         np.testing.assert_array_equal(alone[0], together[q])
     rows[:, 1:] = -1
-    masked = second_stage(queries, gallery, rows, **options)
+    masked = score(queries, gallery, rows)
     np.testing.assert_array_equal(masked[:, 0], together[:, 0])
     assert np.isneginf(masked[:, 1:]).all()
     device = Features(*(jnp.asarray(x) for x in gallery[:2]))
-    other = second_stage(queries, device, rows, **options)
+    other = score(queries, device, rows)
     np.testing.assert_array_equal(other, masked)
-    assert earth_movers_scores._cache_size() == compiled
-    assert second_stage(queries, gallery, np.zeros((0, 6), int)).shape == (0, 6)
+    assert match_chunk._cache_size() == compiled
+    assert score(queries, gallery, np.zeros((0, 6), int)).shape == (0, 6)
 
 
 def test_by_patches_alone(queries, gallery):
@@ -142,7 +142,7 @@ def test_by_patches_alone(queries, gallery):
 
 def test_sum_in_place_of_a_mixture(queries, gallery):
     first = first_stage(queries, gallery, ranks=6)
-    patches = second_stage(queries, gallery, first.rows[:, :4], solver=QUICK)
+    patches = MATCHER.score(queries, gallery, first.rows[:, :4])
     got = rank_again(first, patches, None)
     want = -np.sort(-(patches + first.scores[:, :4]), 1)
     np.testing.assert_allclose(got.scores[:, :4], want, atol=1e-6)
@@ -168,7 +168,7 @@ def test_errors(queries, gallery):
     with pytest.raises(ValueError, match=r"equally wide; got \(5, 6\) and \(13, 3\)"):
         two_stage(queries, narrow, k=4)
     with pytest.raises(ValueError, match=r"rows must lie in \[0, 13\), .* 0 to 13"):
-        second_stage(queries, gallery, np.array([[0, 13]] * COUNT))
+        MATCHER.score(queries, gallery, np.array([[0, 13]] * COUNT))
 
 
 def test_images_that_cannot_be_compared(queries, gallery):
@@ -179,7 +179,7 @@ def test_images_that_cannot_be_compared(queries, gallery):
     broken = gallery._replace(patches=gallery.patches.copy())
     broken.patches[7, 1, 2] = np.nan
     with pytest.raises(ValueError, match="5 pairs, the first of query 0 and gallery r"):
-        second_stage(queries, broken, np.array([[1, 7, 2]] * COUNT), solver=QUICK)
+        MATCHER.score(queries, broken, np.array([[1, 7, 2]] * COUNT))
     with pytest.raises(ValueError, match="finite score .* query 0 and gallery row 7;"):
         rank_by_patches(queries, broken, ranks=4, solver=QUICK, chunk=2)
     broken = gallery._replace(embeddings=gallery.embeddings.copy())

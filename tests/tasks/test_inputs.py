@@ -6,7 +6,7 @@ from kprpe_jax.data.keypoints import box_keypoints
 from kprpe_jax.data.store import open_split
 from kprpe_jax.evaluation.evaluators.accuracy import Condition
 from kprpe_jax.geometry.marks import draw_keypoints
-from kprpe_jax.tasks import inputs, networks
+from kprpe_jax.tasks import digits, networks
 from tests.quick import quick_jit
 from tests.tasks import tiny
 
@@ -27,7 +27,7 @@ def distorted(batch):
     def by_hand(rng, severity, alpha):
         config = tiny.make_config()
         return {
-            kind: inputs.condition_inputs(
+            kind: digits.condition_inputs(
                 batch,
                 rng,
                 severity,
@@ -120,7 +120,7 @@ def test_draws_depend_on_the_key_alone(distorted):
 
 def test_absolute_drawn_shows_the_keypoints(batch):
     config = tiny.make_config(**{"model.position": "absolute_drawn"})
-    images, points = inputs.training_inputs(batch, KEY, config)
+    images, points = digits.training_inputs(batch, KEY, config)
     marked = draw_keypoints(images, points)
     network = networks.make_network(config)
     plain = network.clone(position="absolute")
