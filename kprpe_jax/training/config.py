@@ -1,7 +1,6 @@
 """Read a config by name or path, override its fields, and check them."""
 
 import ast
-import difflib
 import importlib.util
 import inspect
 import os
@@ -9,9 +8,11 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
+from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
 import kprpe_jax.configs
+from kprpe_jax import registry
 from kprpe_jax.evaluation import evaluators
 
 # What the training loop reads, whatever the task; a task checks its own sections.
@@ -87,11 +88,10 @@ def find_config(name: str) -> str:
     named = {file.stem: file for file in pathlib.Path(folder).glob("[!_]*.py")}
     if name in named:
         return str(named[name])
-    wanted = pathlib.PurePath(name).stem
-    near = difflib.get_close_matches(wanted, named, n=1, cutoff=0.0)
+    near = registry.nearest(pathlib.PurePath(name).stem, named)
     raise ValueError(
         f"--config {name}: there is no such file, and no config of that name; give a "
-        f"path.py[:arg], or a name, of which the nearest is {near[0]}"
+        f"path.py[:arg], or a name, of which {near}"
     )
 
 
@@ -122,7 +122,7 @@ def check_config(config: ConfigDict) -> None:
 
     Raises: ValueError: the first field that is missing, or wrong.
     """
-    flat = flatten(config)
+    flat = flatten_dict(config.to_dict(), sep=".")
     for field, kind in FIELDS.items():
         if field not in flat:
             raise ValueError(
@@ -141,20 +141,6 @@ def check_config(config: ConfigDict) -> None:
             "config: checkpoint.best_mode must be max or min; "
             f"got {flat['checkpoint.best_mode']!r}"
         )
-
-
-def flatten(config: ConfigDict) -> dict[str, Any]:
-    """Give the config's fields as {"section.field": value}, sections left out."""
-
-    def walk(section, prefix):
-        for name in section:
-            value = section[name]
-            if isinstance(value, ConfigDict):
-                yield from walk(value, f"{prefix}{name}.")
-            else:
-                yield prefix + name, value
-
-    return dict(walk(config, ""))
 
 
 def _run_config_file(path: str, arg: str) -> ConfigDict:
@@ -189,8 +175,9 @@ def _override(config: ConfigDict, field: str, text: str) -> None:
     for part in sections:
         section = section.get(part) if isinstance(section, ConfigDict) else None
     if not isinstance(section, ConfigDict) or name not in section:
+        known = flatten_dict(config.to_dict(), sep=".")
         raise ValueError(
-            f"config: there is no field {field}; {_nearest(field, config)}"
+            f"config: there is no field {field}; {registry.nearest(field, known)}"
         )
     if isinstance(section[name], ConfigDict):
         raise ValueError(
@@ -236,9 +223,3 @@ def _parse(text: str, kind: type) -> Any:
             raise ValueError(text)
         return kind(value)
     return value
-
-
-def _nearest(field: str, config: ConfigDict) -> str:
-    known = list(flatten(config))
-    near = difflib.get_close_matches(field, known, n=1, cutoff=0.0)
-    return f"the nearest is {near[0]}"

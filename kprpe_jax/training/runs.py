@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
+from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
 import kprpe_jax
@@ -83,10 +84,7 @@ def parse_run(spec: str) -> RunSpec | None:
 def save_origin(workdir: str | os.PathLike, origin: Mapping[str, Any]) -> None:
     """Write the facts about a run's data (`Task.origin`) beside its config."""
     if origin:
-        path = pathlib.Path(workdir) / _ORIGIN
-        partial = path.with_suffix(".partial")
-        partial.write_text(json.dumps(dict(origin)) + "\n", "utf-8")
-        partial.replace(path)
+        write_json(pathlib.Path(workdir) / _ORIGIN, dict(origin))
 
 
 def read_origin(workdir: str | os.PathLike) -> dict[str, Any]:
@@ -165,8 +163,8 @@ def check_workdir(config: ConfigDict, workdir: str | os.PathLike) -> list[str]:
         return []
     tree = _read_json(path)
     check_version(tree, workdir)
-    stored = _flatten_json({k: v for k, v in tree.items() if k != "version"})
-    wanted = _flatten_json(_to_json(config))
+    stored = flatten_dict({k: v for k, v in tree.items() if k != "version"}, sep=".")
+    wanted = flatten_dict(_to_json(config), sep=".")
     changes = []
     for field in sorted(stored.keys() | wanted.keys()):
         old, new = stored.get(field, _ABSENT), wanted.get(field, _ABSENT)
@@ -189,7 +187,8 @@ def network_changes(stored: Mapping[str, Any], config: ConfigDict) -> list[str]:
     Returns: "field is OLD in the run and NEW here" for each field of NETWORK that
       differs.
     """
-    stored, wanted = _flatten_json(stored), _flatten_json(_to_json(config))
+    stored = flatten_dict(stored, sep=".")
+    wanted = flatten_dict(_to_json(config), sep=".")
     changes = []
     for field in sorted(stored.keys() | wanted.keys()):
         old, new = stored.get(field, _ABSENT), wanted.get(field, _ABSENT)
@@ -226,16 +225,6 @@ def _is_in(field: str, sections: Sequence[str]) -> bool:
 
 def _to_json(config: ConfigDict) -> dict[str, Any]:
     return json.loads(json.dumps(config.to_dict()))  # tuples become lists, as on disk
-
-
-def _flatten_json(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat = {}
-    for name, value in tree.items():
-        if isinstance(value, dict):
-            flat |= _flatten_json(value, f"{prefix}{name}.")
-        else:
-            flat[prefix + name] = value
-    return flat
 
 
 def _read_json(path: pathlib.Path) -> dict[str, Any]:

@@ -225,7 +225,7 @@ def test_flips_need_known_mirror_images():
         config.augmentation.changes = ConfigDict(dict(spatial=dict(flip_prob=0.5)))
         config.data.num_keypoints = 7
     with pytest.raises(ValueError, match="mirror images of 7 landmarks are not known"):
-        joint_alignment._augmentation(config, tiny.one_device())
+        faces.augmentation(config, tiny.one_device())
 
 
 @pytest.fixture(scope="module")
