@@ -10,9 +10,9 @@ from PIL import Image
 
 from kprpe_jax.alignment.photos import align
 from kprpe_jax.core.input_spec import InputSpec, to_bytes
-from kprpe_jax.data.faces import read_field
 from kprpe_jax.data.importers.decode import decode_rgb
 from kprpe_jax.data.importers.tar_images import read_images
+from kprpe_jax.data.rows import read_field
 from kprpe_jax.data.store import open_split
 
 SIDE = 112  # of aligned photos

@@ -16,7 +16,7 @@ from kprpe_jax.core import mesh as mesh_lib
 from kprpe_jax.core.features import Features
 from kprpe_jax.core.input_spec import to_unit_range
 from kprpe_jax.core.unit import unit
-from kprpe_jax.data.store import Rows
+from kprpe_jax.data.rows import Rows
 from kprpe_jax.matching.earth_movers import match_faces
 from kprpe_jax.matching.sinkhorn import FAST
 from kprpe_jax.matching.two_image import OneImage, score_pairs

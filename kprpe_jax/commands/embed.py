@@ -149,15 +149,14 @@ def _embed_dataset(options: argparse.Namespace) -> None:
     import numpy as np
     from tqdm import tqdm
 
-    from kprpe_jax.data.faces import open_faces, stored_size
+    from kprpe_jax.data.faces import open_faces
     from kprpe_jax.data.features import choose_photos, write_features
     from kprpe_jax.evaluation import feature_rows
 
     recognizer, _ = load_networks(options)
     source, _, split = options.dataset.partition(":")
     split = split or "train"
-    given = options.data_dir, source, split
-    faces = open_faces(*given, image_size=stored_size(*given))
+    faces = open_faces(options.data_dir, source, split)
     labels = faces.labels()
     left_out = {"of nobody": int((labels < 0).sum())}
     if options.identities:

@@ -10,7 +10,7 @@ import numpy as np
 import scipy  # loads its part io when that is asked for
 
 from kprpe_jax.data.keypoints import box_keypoints
-from kprpe_jax.data.store import Rows
+from kprpe_jax.data.rows import Rows
 
 _SIZE = 40  # pixels
 

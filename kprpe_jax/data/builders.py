@@ -11,24 +11,37 @@ Every row has the same four features:
 
 import os
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 import tensorflow_datasets as tfds
 import tqdm
 
 from kprpe_jax.data import idx, keypoints
+from kprpe_jax.data.prepare import RowsBuilder
 
 NUM_CLASSES = 10
 _FRAME = 28  # pixels, MNIST's image size
 _BORDER = 4  # MNIST's black border around the 20 x 20 digit
 
+_FEATURES = {
+    # As bytes: a list of integers takes longer to parse than to read.
+    "image": tfds.features.Tensor(
+        shape=(_FRAME, _FRAME, 1),
+        dtype=np.uint8,
+        encoding=tfds.features.Encoding.BYTES,
+    ),
+    "label": np.int32,
+    "keypoints": tfds.features.Tensor(shape=(5, 2), dtype=np.float32),
+    "id": np.int32,
+}
 _MNIST_FILES = {
     "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
     "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
 }
 
 
-class Digits(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+class Digits(RowsBuilder, skip_registration=True):
     """The 1797 handwritten 8 x 8 digits that ship inside scikit-learn.
 
     Each image is enlarged bilinearly to 20 x 20 pixels, rescaled from 0..16 to
@@ -37,13 +50,7 @@ class Digits(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     training and 360 test rows, and every class its share within one row.
     """
 
-    VERSION = tfds.core.Version("1.0.0")
-
-    def _info(self) -> tfds.core.DatasetInfo:
-        return _digit_info(self, "Handwritten digits of scikit-learn in MNIST's form.")
-
-    def _split_generators(self, dl_manager):
-        del dl_manager
+    def __init__(self, **kwargs):
         # Imported here: reading a prepared data set needs no scikit-learn.
         from sklearn.datasets import load_digits
 
@@ -52,16 +59,19 @@ class Digits(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         by_class = np.argsort(digits.target, kind="stable")
         is_test = np.zeros(len(images), bool)
         is_test[by_class[::5]] = True
-        return {
-            "train": _rows(images[~is_test], digits.target[~is_test]),
-            "test": _rows(images[is_test], digits.target[is_test]),
-        }
+        rows = {"train": ~is_test, "test": is_test}
+        super().__init__(
+            description="Handwritten digits of scikit-learn in MNIST's form.",
+            features=_FEATURES,
+            splits={
+                split: partial(_rows, images[chosen], digits.target[chosen])
+                for split, chosen in rows.items()
+            },
+            **kwargs,
+        )
 
-    def _generate_examples(self):
-        raise NotImplementedError("the rows come from _split_generators")
 
-
-class Mnist(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+class Mnist(RowsBuilder, skip_registration=True):
     """MNIST, or a data set of its form, from four IDX files in one folder.
 
     The files are those of MNIST: train-images-idx3-ubyte, train-labels-idx1-ubyte,
@@ -72,23 +82,15 @@ class Mnist(tfds.core.GeneratorBasedBuilder, skip_registration=True):
       **kwargs: of the TFDS builder.
     """
 
-    VERSION = tfds.core.Version("1.0.0")
-
     def __init__(self, *, idx_dir: str | os.PathLike, **kwargs):
-        self._idx_dir = os.fspath(idx_dir)
-        super().__init__(**kwargs)
-
-    def _info(self) -> tfds.core.DatasetInfo:
-        return _digit_info(self, "Handwritten digits read from IDX files.")
-
-    def _split_generators(self, dl_manager):
-        del dl_manager
         # Both splits are read and checked before the first row is written.
-        arrays = {split: read_mnist(self._idx_dir, split) for split in _MNIST_FILES}
-        return {split: _rows(*rows) for split, rows in arrays.items()}
-
-    def _generate_examples(self):
-        raise NotImplementedError("the rows come from _split_generators")
+        arrays = {split: read_mnist(idx_dir, split) for split in _MNIST_FILES}
+        super().__init__(
+            description="Handwritten digits read from IDX files.",
+            features=_FEATURES,
+            splits={split: partial(_rows, *rows) for split, rows in arrays.items()},
+            **kwargs,
+        )
 
 
 def enlarge(images: np.ndarray) -> np.ndarray:
@@ -153,41 +155,12 @@ def _find(idx_dir: str | os.PathLike, name: str) -> str:
     )
 
 
-def _digit_info(builder: tfds.core.DatasetBuilder, text: str) -> tfds.core.DatasetInfo:
-    features = tfds.features.FeaturesDict(
-        {
-            # As bytes: a list of integers takes longer to parse than to read.
-            "image": tfds.features.Tensor(
-                shape=(_FRAME, _FRAME, 1),
-                dtype=np.uint8,
-                encoding=tfds.features.Encoding.BYTES,
-            ),
-            "label": np.int32,
-            "keypoints": tfds.features.Tensor(shape=(5, 2), dtype=np.float32),
-            "id": np.int32,
-        }
-    )
-    return tfds.core.DatasetInfo(
-        builder=builder,
-        description=text,
-        features=features,
-        disable_shuffling=True,  # the loader shuffles; on disk, place = id
-    )
-
-
-def _rows(images: np.ndarray, labels: np.ndarray) -> Iterator[tuple[int, dict]]:
-    """Yield (key, features) of uint8 [N, 28, 28] images."""
+def _rows(images: np.ndarray, labels: np.ndarray) -> Iterator[dict]:
+    """Yield the rows of uint8 [N, 28, 28] images."""
     images = images[..., None]
     points = keypoints.box_keypoints(images)
-    rows = zip(images, labels, strict=True)
+    rows = zip(images, labels, points, strict=True)
     rows = tqdm.tqdm(rows, total=len(images), unit=" images", disable=None)
-    for i, (image, label) in enumerate(rows):
-        yield (
-            i,
-            {
-                "image": image,
-                "label": np.int32(label),
-                "keypoints": points[i],
-                "id": np.int32(i),
-            },
-        )
+    for number, (image, label, box) in enumerate(rows):
+        label, number = np.int32(label), np.int32(number)
+        yield {"image": image, "label": label, "keypoints": box, "id": number}

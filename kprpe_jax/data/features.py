@@ -2,21 +2,27 @@
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow_datasets as tfds
 
 from kprpe_jax.core.features import Features, take
-from kprpe_jax.data.faces import read_labels
-from kprpe_jax.data.prepare import write
+from kprpe_jax.data.prepare import RowsBuilder, write
+from kprpe_jax.data.rows import (
+    ChosenRows,
+    read_field,
+    read_rows,
+    rows_of_identities,
+)
 from kprpe_jax.data.store import open_builder, open_split
 
 SPLITS = ("clean", "degraded")
 VERSION = "2.0.0"
 
 
-class FeatureDataset(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+class FeatureDataset(RowsBuilder, skip_registration=True):
     """Rows of a recognizer's features.
 
     Rows of both splits have
@@ -47,42 +53,27 @@ class FeatureDataset(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         origin: Mapping[str, Any],
         **kwargs,
     ):
-        self._rows, self._shapes, self._origin = rows, shapes, dict(origin)
-        super().__init__(**kwargs)
-
-    def _info(self) -> tfds.core.DatasetInfo:
         kinds = {"patches": np.float16}
-        return tfds.core.DatasetInfo(
-            builder=self,
+        arrays = {
+            name: tfds.features.Tensor(
+                shape=tuple(shape),
+                dtype=kinds.get(name, np.float32),
+                encoding=tfds.features.Encoding.BYTES,
+            )
+            for name, shape in shapes.items()
+        }
+        numbers = dict.fromkeys(("label", "photo", "id"), np.int32)
+        super().__init__(
             description="Features of faces.",
-            features=tfds.features.FeaturesDict(
-                {
-                    **{
-                        name: tfds.features.Tensor(
-                            shape=tuple(shape),
-                            dtype=kinds.get(name, np.float32),
-                            encoding=tfds.features.Encoding.BYTES,
-                        )
-                        for name, shape in self._shapes.items()
-                    },
-                    "label": np.int32,
-                    "photo": np.int32,
-                    "id": np.int32,
-                }
-            ),
-            metadata=tfds.core.MetadataDict(self._origin),
-            disable_shuffling=True,  # on disk, place = id
+            features={**arrays, **numbers},
+            splits={split: partial(_numbered, part) for split, part in rows.items()},
+            metadata=origin,
+            **kwargs,
         )
 
-    def _split_generators(self, dl_manager):
-        del dl_manager
-        return {
-            split: self._generate_examples(rows) for split, rows in self._rows.items()
-        }
 
-    def _generate_examples(self, rows: Iterator[dict[str, Any]]):
-        for number, row in enumerate(rows):
-            yield number, {**row, "id": np.int32(number)}
+def _numbered(rows: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    return ({**row, "id": np.int32(number)} for number, row in enumerate(rows))
 
 
 def write_features(
@@ -156,56 +147,23 @@ class StoredFeatures(NamedTuple):
         )
 
 
-class FeatureRows(Sequence):
-    """Rows of some people, their labels counted from the first.
-
-    Args:
-      source: rows of a split.
-      identities: (first, last): labels first .. last - 1; () = all.
-    Raises: ValueError: no row of these identities.
-    """
-
-    def __init__(self, source: Sequence, identities: tuple[int, ...] = ()):
-        labels = read_labels(source)
-        self._first, last = identities or (0, int(labels.max()) + 1)
-        self._rows = np.flatnonzero((labels >= self._first) & (labels < last))
-        if not self._rows.size:
-            raise ValueError(
-                f"identities: some labels must lie in {self._first} .. {last - 1}; got "
-                f"{labels.min()} .. {labels.max()}; change the identities"
-            )
-        self._source, self._labels = source, labels[self._rows] - np.int32(self._first)
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def labels(self) -> np.ndarray:
-        """Labels int32 [N] of all rows."""
-        return self._labels
-
-    def __getitem__(self, row: int) -> dict[str, np.ndarray]:
-        """Return one row."""
-        return self.__getitems__([row])[0]
-
-    def __getitems__(self, rows: Sequence[int]) -> list[dict[str, np.ndarray]]:
-        """Return several rows with one read per shard."""
-        read = self._source.__getitems__([int(self._rows[row]) for row in rows])
-        return [
-            {**values, "label": self._labels[row]}
-            for row, values in zip(rows, read, strict=True)
-        ]
-
-
 def open_features(
-    data_dir: str | os.PathLike, name: str, split: str, *, patches: bool = False
-) -> Sequence:
-    """Rows of a split of features, by random access.
+    data_dir: str | os.PathLike,
+    name: str,
+    split: str,
+    *,
+    identities: tuple[int, int] | None = None,
+    patches: bool = False,
+) -> ChosenRows:
+    """Rows of a split of features, or of some people, by random access.
 
     Args:
       data_dir, name, split: of `store.open_split`.
+      identities: (first, last): only rows whose label lies in first .. last - 1, and
+        counted from 0 then; None = all rows. Every row is read once for it.
       patches: whether the rows must have patches.
     Raises: ValueError: as `open_split`; a data set of something else, or without
-      patches.
+      patches; no row of these identities.
     """
     source = open_split(data_dir, name, split)
     _check_kind(source[0], name)
@@ -214,7 +172,10 @@ def open_features(
             f"{name} must be features with patches; got some with "
             f"{sorted(source[0])}; make them with `kprpe-jax embed --patches`"
         )
-    return source
+    if identities is None:
+        return ChosenRows(source)
+    rows = rows_of_identities(name, read_field(source, "label"), identities)
+    return ChosenRows(source, rows=rows, first_label=identities[0])
 
 
 def read_features(
@@ -234,12 +195,7 @@ def read_features(
     """
     source = open_features(data_dir, name, split)
     first, last = identities or (-(2**31), 2**31)
-    rows = [
-        row
-        for start in range(0, len(source), 4096)
-        for row in source.__getitems__(range(start, min(start + 4096, len(source))))
-        if first <= row["label"] < last
-    ]
+    rows = [row for row in read_rows(source) if first <= row["label"] < last]
     if not rows:
         raise ValueError(
             f"identities: some labels of {name} must lie in {first} .. {last - 1}; got "

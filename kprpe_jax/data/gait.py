@@ -13,6 +13,7 @@ import numpy as np
 
 from kprpe_jax.data.check import KEYPOINT_RANGE
 from kprpe_jax.data.gait_rows import NUM_JOINTS
+from kprpe_jax.data.rows import RandomAccessRows
 from kprpe_jax.data.store import open_builder, open_split
 
 FIELDS = ("silhouettes", "keypoints", "joint_mask")
@@ -91,7 +92,7 @@ def sample_frames(
     return (start + places) % length
 
 
-class Clips(Sequence):
+class Clips(RandomAccessRows):
     """Clips of equal length, for `loader.train_batches` with `order.numbered`.
 
     Row numbers say which sequence is read and which visit it is: v = sequence + N *
@@ -112,10 +113,6 @@ class Clips(Sequence):
     def __len__(self) -> int:
         return len(self._split.labels)
 
-    def __getitem__(self, row: int) -> dict[str, np.ndarray]:
-        """Return one clip: a dict of arrays."""
-        return self.__getitems__([row])[0]
-
     def __getitems__(self, rows: Sequence[int]) -> list[dict[str, np.ndarray]]:
         """Return several clips."""
         visits, places = np.array([divmod(int(row), len(self)) for row in rows]).T
@@ -129,7 +126,7 @@ class Clips(Sequence):
         return clips
 
 
-class WholeSequences(Sequence):
+class WholeSequences(RandomAccessRows):
     """Sequences padded to one length, for `loader.eval_batches`.
 
     Args:
@@ -144,10 +141,6 @@ class WholeSequences(Sequence):
 
     def __len__(self) -> int:
         return len(self._rows)
-
-    def __getitem__(self, row: int) -> dict[str, np.ndarray]:
-        """Return one sequence: a dict of arrays."""
-        return self.__getitems__([row])[0]
 
     def __getitems__(self, rows: Sequence[int]) -> list[dict[str, np.ndarray]]:
         """Return several sequences."""

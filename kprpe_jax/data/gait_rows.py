@@ -15,10 +15,13 @@ need not read the silhouettes, and the importer's report.
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow_datasets as tfds
+
+from kprpe_jax.data.prepare import RowsBuilder
 
 NUM_JOINTS = 17
 
@@ -43,90 +46,68 @@ class GaitSequence(NamedTuple):
     is_probe: bool
 
 
-class GaitRows(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+class GaitRows(RowsBuilder, skip_registration=True):
     """Writes sequences; people are numbered in order of appearance, in each split.
 
     Args:
       size: (H, W) of all silhouettes.
       splits: name -> function that yields the split's sequences.
-      description: of the data set.
-      metadata: JSON values that are kept with it; what is put there while the sequences
-        are read is kept, too.
-      **kwargs: of the TFDS builder.
+      description, metadata, **kwargs: of `RowsBuilder`.
     """
-
-    VERSION = tfds.core.Version("1.0.0")
 
     def __init__(
         self,
         *,
         size: tuple[int, int],
         splits: Mapping[str, Callable[[], Iterator[GaitSequence]]],
-        description: str,
-        metadata: dict[str, Any],
+        metadata: Mapping[str, Any],
         **kwargs,
     ):
-        self._size, self._splits = tuple(size), splits
-        self._text = description
-        self._metadata = tfds.core.MetadataDict(metadata)
-        super().__init__(**kwargs)
-
-    def _info(self) -> tfds.core.DatasetInfo:
-        return tfds.core.DatasetInfo(
-            builder=self,
-            description=self._text,
-            features=features(self._size),
-            metadata=self._metadata,
-            disable_shuffling=True,  # the loader shuffles
+        index = {split: {"labels": [], "frames": [], "probes": []} for split in splits}
+        super().__init__(
+            features=_features(size),
+            splits={
+                split: partial(_rows, read, index[split])
+                for split, read in splits.items()
+            },
+            metadata={**metadata, "index": index},
+            **kwargs,
         )
 
-    def _split_generators(self, dl_manager):
-        del dl_manager
-        self._metadata["index"] = {}
-        return {name: self._rows(name, read()) for name, read in self._splits.items()}
 
-    def _generate_examples(self):
-        raise NotImplementedError("the rows come from _split_generators")
-
-    def _rows(self, split: str, sequences: Iterator[GaitSequence]):
-        people: dict[str, int] = {}
-        index = {"labels": [], "frames": [], "probes": []}
-        self._metadata["index"][split] = index
-        for number, sequence in enumerate(sequences):
-            label = people.setdefault(sequence.identity, len(people))
-            index["labels"].append(label)
-            index["frames"].append(len(sequence.silhouettes))
-            index["probes"].append(bool(sequence.is_probe))
-            known = sequence.joint_mask
-            yield (
-                number,
-                {
-                    **sequence._asdict(),
-                    "keypoints": np.where(known[..., None], sequence.keypoints, 0),
-                    "label": label,
-                    "id": number,
-                },
-            )
-
-
-def features(size: tuple[int, int]) -> tfds.features.FeaturesDict:
-    """Declare the rows, see the head of this file."""
-    zlib = tfds.features.Encoding.ZLIB
-    return tfds.features.FeaturesDict(
-        {
-            "silhouettes": tfds.features.Tensor(
-                shape=(None, *size), dtype=np.uint8, encoding=zlib
-            ),
-            "keypoints": tfds.features.Tensor(
-                shape=(None, NUM_JOINTS, 2), dtype=np.float32, encoding=zlib
-            ),
-            "joint_mask": tfds.features.Tensor(
-                shape=(None, NUM_JOINTS), dtype=np.bool_, encoding=zlib
-            ),
-            "label": np.int32,
-            "identity": tfds.features.Text(),
-            "key": tfds.features.Text(),
-            "is_probe": np.bool_,
-            "id": np.int32,
+def _rows(
+    read: Callable[[], Iterator[GaitSequence]], index: dict[str, list]
+) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a split and note them in its index."""
+    people: dict[str, int] = {}
+    for number, sequence in enumerate(read()):
+        label = people.setdefault(sequence.identity, len(people))
+        index["labels"].append(label)
+        index["frames"].append(len(sequence.silhouettes))
+        index["probes"].append(bool(sequence.is_probe))
+        known = sequence.joint_mask
+        yield {
+            **sequence._asdict(),
+            "keypoints": np.where(known[..., None], sequence.keypoints, 0),
+            "label": label,
+            "id": number,
         }
-    )
+
+
+def _features(size: tuple[int, int]) -> dict[str, Any]:
+    """Declare the rows, see the head of this file."""
+
+    def frames(dtype: type, *shape: int) -> tfds.features.Tensor:
+        zlib = tfds.features.Encoding.ZLIB
+        return tfds.features.Tensor(shape=(None, *shape), dtype=dtype, encoding=zlib)
+
+    return {
+        "silhouettes": frames(np.uint8, *size),
+        "keypoints": frames(np.float32, NUM_JOINTS, 2),
+        "joint_mask": frames(np.bool_, NUM_JOINTS),
+        "label": np.int32,
+        "identity": tfds.features.Text(),
+        "key": tfds.features.Text(),
+        "is_probe": np.bool_,
+        "id": np.int32,
+    }

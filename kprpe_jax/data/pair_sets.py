@@ -4,11 +4,9 @@ import os
 from typing import NamedTuple
 
 import numpy as np
-import tensorflow_datasets as tfds
 
 from kprpe_jax.data.faces import FaceRows, check_keypoints, open_faces
-from kprpe_jax.data.importers.dataset import TABLES
-from kprpe_jax.data.store import newest_version
+from kprpe_jax.data.store import only_split, read_tables
 
 
 class PairSet(NamedTuple):
@@ -45,8 +43,7 @@ def open_pair_set(
       which the import does not hold, or has no keypoints of where they are needed;
       pairs of both kinds in fewer than two folds, or in more folds than pairs.
     """
-    folder = newest_version(os.fspath(data_dir), name)
-    tables = read_tables(folder)
+    tables = read_tables(data_dir, name)
     if "pair_same" not in tables:
         raise ValueError(
             f"open_pair_set: {name} must hold pairs; got a data set without; import a "
@@ -61,9 +58,12 @@ def open_pair_set(
             f"{len(same)} folds, for the threshold of one is chosen on the others; got "
             f"{num_folds}; import it with a list of ten folds"
         )
-    (split,) = tfds.builder_from_directory(folder).info.splits  # an import has one
     faces = open_faces(
-        data_dir, name, split, image_size=image_size, needs_keypoints=needs_keypoints
+        data_dir,
+        name,
+        only_split(data_dir, name),
+        image_size=image_size,
+        needs_keypoints=needs_keypoints,
     )
     if "pair_keys" in tables:
         wanted = tables["pair_keys"].astype(str)
@@ -85,16 +85,3 @@ def open_pair_set(
     if needs_keypoints:
         check_keypoints(name, faces.has_keypoints())
     return PairSet(faces, first, second, same, num_folds)
-
-
-def read_tables(folder: str) -> dict[str, np.ndarray]:
-    """Tables that an import keeps beside its rows; {} where there are none.
-
-    Args:
-      folder: of the data set's version, from `newest_version`.
-    """
-    path = os.path.join(folder, TABLES)
-    if not os.path.exists(path):
-        return {}
-    with np.load(path) as tables:
-        return dict(tables)

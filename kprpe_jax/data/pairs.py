@@ -10,6 +10,8 @@ from functools import lru_cache
 import grain
 import numpy as np
 
+from kprpe_jax.data.rows import RandomAccessRows
+
 
 def paired(labels: np.ndarray, *, seed: int) -> grain.MapDataset:
     """Pairs in turn of one person and of two.
@@ -75,7 +77,7 @@ class _Paired:
         return _Paired, self._arguments
 
 
-class PairRows(Sequence):
+class PairRows(RandomAccessRows):
     """Rows of two images each: every field [2, ...], but `id`, that of the first.
 
     The second's is `second_id`.
@@ -91,10 +93,6 @@ class PairRows(Sequence):
 
     def __len__(self) -> int:
         return len(self._source) // 2 if self._pairs is None else len(self._pairs)
-
-    def __getitem__(self, pair: int) -> dict[str, np.ndarray]:
-        """Return one pair."""
-        return self.__getitems__([pair])[0]
 
     def __getitems__(self, pairs: Sequence[int]) -> list[dict[str, np.ndarray]]:
         """Return several pairs with one read."""

@@ -6,12 +6,60 @@ import inspect
 import os
 import re
 import tempfile
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import tensorflow_datasets as tfds
 
 from kprpe_jax import registry
 from kprpe_jax.data.store import is_finished
+
+
+class RowsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    """A TFDS data set of rows that come in their final order, without downloads.
+
+    Args:
+      description: of the data set.
+      features: field -> TFDS feature or type.
+      splits: name -> function that yields the split's rows, as dicts.
+      metadata: JSON values that are kept with it; what is put into their dicts while
+        the rows are read is kept, too.
+      **kwargs: of the TFDS builder.
+    """
+
+    VERSION = tfds.core.Version("1.0.0")
+
+    def __init__(
+        self,
+        *,
+        description: str,
+        features: Mapping[str, Any],
+        splits: Mapping[str, Callable[[], Iterable[dict[str, Any]]]],
+        metadata: Mapping[str, Any] | None = None,
+        **kwargs,
+    ):
+        self._about = {
+            "description": description,
+            "features": tfds.features.FeaturesDict(features),
+            "metadata": tfds.core.MetadataDict(metadata) if metadata else None,
+        }
+        self._splits = splits
+        super().__init__(**kwargs)
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        # Not shuffled: the loader does that, and on disk a row's place is its number.
+        return tfds.core.DatasetInfo(
+            builder=self, disable_shuffling=True, **self._about
+        )
+
+    def _split_generators(self, dl_manager):
+        del dl_manager
+        return {
+            split: self._generate_examples(rows) for split, rows in self._splits.items()
+        }
+
+    def _generate_examples(self, rows: Callable[[], Iterable[dict[str, Any]]]):
+        yield from enumerate(rows())
 
 
 def prepare(

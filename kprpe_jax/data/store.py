@@ -14,8 +14,12 @@ import numpy as np
 import tensorflow_datasets as tfds
 from array_record.python import array_record_module
 
+from kprpe_jax.data.rows import RandomAccessRows
 
-class StoredRows(Sequence):
+TABLES = "tables.npz"  # beside the rows of an import
+
+
+class StoredRows(RandomAccessRows):
     """Rows of one split with random access; errors name the shard.
 
     Args:
@@ -33,12 +37,8 @@ class StoredRows(Sequence):
     def __len__(self) -> int:
         return self._ends[-1]
 
-    def __getitem__(self, row: int) -> dict[str, np.ndarray]:
-        """Return one row: a dict of arrays, as the features declare."""
-        return self.__getitems__([row])[0]
-
     def __getitems__(self, rows: Sequence[int]) -> list[dict[str, np.ndarray]]:
-        """Return several rows with one read per shard."""
+        """Return several rows, as the features declare, with one read per shard."""
         rows = [int(row) for row in rows]
         try:
             examples = self._source.__getitems__(rows)
@@ -145,6 +145,32 @@ def newest_version(data_dir: str, name: str) -> str:
     return os.path.join(folder, str(max(finished)))
 
 
+def only_split(data_dir: str | os.PathLike, name: str) -> str:
+    """Return the split of a data set that has one, as imports of faces have.
+
+    Raises: ValueError: as `open_builder`; several splits.
+    """
+    splits = sorted(open_builder(data_dir, name).info.splits)
+    if len(splits) != 1:
+        raise ValueError(
+            f"open_split: {name} must have one split, as an import of faces; got "
+            f"{splits}; choose another data set"
+        )
+    return splits[0]
+
+
+def read_tables(data_dir: str | os.PathLike, name: str) -> dict[str, np.ndarray]:
+    """Read the tables that an import keeps beside its rows; {} where there are none.
+
+    Raises: ValueError: as `newest_version`.
+    """
+    path = os.path.join(newest_version(os.fspath(data_dir), name), TABLES)
+    if not os.path.exists(path):
+        return {}
+    with np.load(path) as tables:
+        return dict(tables)
+
+
 def is_finished(path: str | os.PathLike) -> bool:
     """Whether the folder of a version holds a whole data set."""
     return os.path.isfile(os.path.join(path, "dataset_info.json"))
@@ -179,38 +205,3 @@ def _check_shard(path: str, rows: int) -> None:
 def _first_line(error: Exception) -> str:
     text = str(error).strip().split("\n")[0].split(";")[0]
     return text[:160] or type(error).__name__
-
-
-class Rows(Sequence):
-    """Rows in memory, with the same access as a `StoredRows`.
-
-    Args:
-      arrays: name -> array [N, ...]; the same N for all.
-    """
-
-    def __init__(self, arrays: dict[str, np.ndarray]):
-        self._arrays = arrays
-
-    def __len__(self) -> int:
-        return len(next(iter(self._arrays.values())))
-
-    def __getitem__(self, row: int) -> dict[str, np.ndarray]:
-        """Return one row: a dict of arrays."""
-        return {key: array[row] for key, array in self._arrays.items()}
-
-    def __getitems__(self, rows: Sequence[int]) -> list[dict[str, np.ndarray]]:
-        """Return several rows."""
-        return [self[row] for row in rows]
-
-
-def read_all(source: Sequence) -> Rows:
-    """Read a small source into memory, once from first to last.
-
-    Args:
-      source: random-access rows (`open_split`).
-    """
-    parts = []
-    for start in range(0, len(source), 4096):
-        rows = source.__getitems__(range(start, min(start + 4096, len(source))))
-        parts.append({key: np.stack([r[key] for r in rows]) for key in rows[0]})
-    return Rows({key: np.concatenate([p[key] for p in parts]) for key in parts[0]})

@@ -9,13 +9,11 @@ import os
 from typing import NamedTuple
 
 import numpy as np
-import tensorflow_datasets as tfds
 
-from kprpe_jax.data.aligned_faces import AlignedFaces
-from kprpe_jax.data.faces import FaceRows, check_keypoints, read_fields
+from kprpe_jax.data.faces import FaceRows, check_keypoints
 from kprpe_jax.data.importers.ijb import DETECTION_SCORE
-from kprpe_jax.data.pair_sets import read_tables
-from kprpe_jax.data.store import newest_version, open_split
+from kprpe_jax.data.rows import read_fields
+from kprpe_jax.data.store import only_split, open_split, read_tables
 
 
 class Lists(NamedTuple):
@@ -80,10 +78,8 @@ def open_template_set(
       probe of TinyFace that was not imported, or none of whose matches was; images
       without keypoints where they are needed.
     """
-    folder = newest_version(os.fspath(data_dir), name)
-    tables = read_tables(folder)
-    (split,) = tfds.builder_from_directory(folder).info.splits  # an import has one
-    source = open_split(data_dir, name, split)
+    tables = read_tables(data_dir, name)
+    source = open_split(data_dir, name, only_split(data_dir, name))
     known = ("template", "media", "part", DETECTION_SCORE)
     names = [f for f in known if f in source[0]]
     fields = read_fields(source, [*names, "identity", "label", "has_keypoints"])
@@ -91,17 +87,12 @@ def open_template_set(
         np.array([_text(v) for v in fields.get(f, [])] or [""] * len(source))
         for f in ("identity", "part")
     )
-    count = np.arange(len(source))
-    media = count
+    rows = media = np.arange(len(source))
     if "media" in fields:
         media = np.unique([_text(v) for v in fields["media"]], return_inverse=True)[1]
-    if "template" in fields:
-        template = np.array(fields["template"], np.int64)
-    else:
-        template = np.array(fields["label"], np.int64)
+    template = np.array(fields.get("template", fields["label"]), np.int64)
     scores = np.array(fields.get(DETECTION_SCORE, np.ones(len(source))), np.float32)
     lists = read_lists(tables)
-    rows = count
     if "template" in fields and tables:
         videos = tables.get("video_template", np.zeros(0, np.int64))
         rows = _named_rows(name, template, lists, videos)
@@ -113,14 +104,15 @@ def open_template_set(
         )
     _check_probes(name, template, part, tables)
     if align or needs_keypoints:
-        check_keypoints(name, np.array(fields["has_keypoints"], bool)[rows])
-    faces = FaceRows(
-        source, image_size=image_size, rows=rows, needs_keypoints=needs_keypoints
-    )
-    if align:
-        faces = AlignedFaces.of(faces)
+        check_keypoints(name, fields["has_keypoints"][rows])
     return TemplateSet(
-        faces,
+        FaceRows(
+            source,
+            image_size=image_size,
+            rows=rows,
+            needs_keypoints=needs_keypoints,
+            share=1.0 if align else None,
+        ),
         template[rows],
         media[rows],
         identity[rows],
@@ -185,6 +177,5 @@ def _check_probes(
         )
 
 
-def _text(value: np.ndarray) -> str:
-    value = value.item()
+def _text(value: bytes | np.integer) -> str:
     return value.decode(errors="replace") if isinstance(value, bytes) else str(value)

@@ -12,7 +12,8 @@ from kprpe_jax.data import order
 from kprpe_jax.data.canvas import distort_on_canvas, place_on_canvas
 from kprpe_jax.data.check import check_batch
 from kprpe_jax.data.keypoints import box_keypoints, perturb_keypoints
-from kprpe_jax.data.store import open_split, read_all
+from kprpe_jax.data.rows import read_all
+from kprpe_jax.data.store import open_split
 from kprpe_jax.evaluation.evaluators import Evaluator, build_evaluators
 from kprpe_jax.evaluation.evaluators.accuracy import Condition, DigitData, Predict
 from kprpe_jax.tasks.task import TrainingRows

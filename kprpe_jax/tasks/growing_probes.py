@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from kprpe_jax.core.features import take
-from kprpe_jax.data.faces import open_faces, stored_size
+from kprpe_jax.data.faces import open_faces
 from kprpe_jax.data.features import (
     StoredFeatures,
     check_origin,
@@ -163,7 +163,6 @@ def _embed_anew(
         data.dir,
         data.name,
         split,
-        image_size=stored_size(data.dir, data.name, split),
         identities=identities,
         needs_keypoints=recognizer.uses_keypoints,
     )

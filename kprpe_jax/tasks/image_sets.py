@@ -12,14 +12,14 @@ from ml_collections import ConfigDict
 from kprpe_jax.backbones.recognizer import Recognizer
 from kprpe_jax.core.features import Features
 from kprpe_jax.data import order
-from kprpe_jax.data.faces import open_faces, stored_size
+from kprpe_jax.data.faces import open_faces
 from kprpe_jax.data.features import (
     StoredFeatures,
     check_origin,
     open_features,
     read_features,
 )
-from kprpe_jax.data.store import read_all
+from kprpe_jax.data.rows import read_all
 from kprpe_jax.evaluation.feature_rows import about
 from kprpe_jax.losses.set_fusion import class_means
 from kprpe_jax.tasks import faces, networks
@@ -89,7 +89,6 @@ def open_data(config: ConfigDict, mesh: Mesh) -> SetData:
             data.dir,
             data.name,
             data.train_split,
-            image_size=stored_size(data.dir, data.name, data.train_split),
             needs_keypoints=recognizer.uses_keypoints,
         )
         labels = source.labels()

@@ -16,12 +16,11 @@ from kprpe_jax.backbones.recognizer import Recognizer
 from kprpe_jax.core.input_spec import to_unit_range
 from kprpe_jax.data.faces import open_faces
 from kprpe_jax.data.features import (
-    FeatureRows,
     check_origin,
     open_features,
 )
 from kprpe_jax.data.pairs import PairRows, paired
-from kprpe_jax.data.store import read_all
+from kprpe_jax.data.rows import read_all
 from kprpe_jax.evaluation.feature_rows import about
 from kprpe_jax.evaluation.pairs import sample_pairs
 from kprpe_jax.tasks import faces, networks
@@ -224,8 +223,13 @@ def _open_rows(
             identities=tuple(identities) or None,
         )
     else:
-        source = open_features(data.dir, name, split, patches=True)
-        source = FeatureRows(source, tuple(identities))
+        source = open_features(
+            data.dir,
+            name,
+            split,
+            identities=tuple(identities) or None,
+            patches=True,
+        )
     labels = source.labels()
     return (read_all(source) if data.in_memory else source), labels
 

@@ -4,10 +4,7 @@ import numpy as np
 import pytest
 
 from kprpe_jax.alignment.align import align_faces
-from kprpe_jax.data.aligned_faces import (
-    AlignedFaces,
-    detection_matrix,
-)
+from kprpe_jax.data.aligned_faces import detection_matrix
 from kprpe_jax.data.faces import FaceRows
 from kprpe_jax.geometry.point_fits import fit_similarity, similarity_matrix
 from kprpe_jax.geometry.template import face_template
@@ -66,7 +63,7 @@ def test_matrices_on_the_host(points):
 
 def test_the_aligned_end_is_what_the_compiled_aligner_gives(points):
     photo = row(150, 140, points)
-    faces = AlignedFaces(Rows([photo]), image_size=SIZE, first_label=1)
+    faces = FaceRows(Rows([photo]), image_size=SIZE, first_label=1, share=1.0)
     got = faces[0]
     pixels = np.float32(FaceRows(Rows([photo]), image_size=(150, 140))[0]["image"])
     want = align_faces(pixels[None] / 127.5 - 1, photo["keypoints"][None], size=SIZE)
@@ -82,10 +79,8 @@ def test_the_aligned_end_is_what_the_compiled_aligner_gives(points):
 def test_steps_between_move_the_points_evenly(points):
     """The map is the mean of its ends, so that points move on straight lines."""
     rows = Rows([row(150, 140, points), row(90, 200, points * 0.5)])
-    ends = [AlignedFaces(rows, image_size=SIZE, share=s) for s in (0.0, 1.0)]
-    part = AlignedFaces.of(FaceRows(rows, image_size=SIZE), 0.25).select(
-        np.array([1, 0])
-    )
+    ends = [FaceRows(rows, image_size=SIZE, share=s) for s in (0.0, 1.0)]
+    part = FaceRows(rows, image_size=SIZE).cut(0.25).select(np.array([1, 0]))
     assert len(part) == 2
     for place, number in enumerate((1, 0)):
         low, high = (end[number]["keypoints"] for end in ends)
@@ -100,6 +95,6 @@ def test_steps_between_move_the_points_evenly(points):
 
 def test_a_photo_without_keypoints_is_named(points):
     rows = Rows([row(150, 140, points), row(150, 140, points, known=False)])
-    faces = AlignedFaces(rows, image_size=SIZE)
+    faces = FaceRows(rows, image_size=SIZE, share=1.0)
     with pytest.raises(ValueError, match=r"none in row 1 \(key 'a'\); import .*--land"):
         faces[1]

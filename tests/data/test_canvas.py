@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from kprpe_jax.data import canvas, keypoints, store
+from kprpe_jax.data.rows import read_all
 
 # Compiled once per shape: much quicker than running each operation by itself.
 place = jax.jit(canvas.place_on_canvas, static_argnames=("canvas_size", "mode"))
@@ -14,7 +15,7 @@ distort = jax.jit(canvas.distort_on_canvas, static_argnames=("canvas_size", "ran
 
 @pytest.fixture(scope="module")
 def digits(digits_dir):
-    source = store.read_all(store.open_split(digits_dir, "digits", "test"))
+    source = read_all(store.open_split(digits_dir, "digits", "test"))
     rows = source.__getitems__(range(64))
     return np.stack([r["image"] for r in rows]), np.stack(
         [r["keypoints"] for r in rows]

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from kprpe_jax.data.features import (
-    FeatureRows,
     check_origin,
     choose_photos,
     collect,
@@ -70,13 +69,14 @@ def test_patches_without_degraded_copies(rng, tmp_path):
         np.testing.assert_array_equal(got["patches"], want["patches"])
         np.testing.assert_array_equal(got["embedding"], want["embedding"])
     assert [int(row["id"]) for row in read] == list(range(5))
-    some = FeatureRows(source, (7, 8))
+    options = dict(data_dir=tmp_path, name="p", split="clean")
+    some = open_features(**options, identities=(7, 8))
     assert some.labels().tolist() == [0, 0, 0]
     np.testing.assert_array_equal(some[1]["patches"], rows[3]["patches"])
     assert some[1]["label"] == 0
-    assert FeatureRows(source).labels().tolist() == LABELS.tolist()
+    assert source.labels().tolist() == LABELS.tolist()
     with pytest.raises(ValueError, match=r"must lie in 1 .. 2; got 4 .. 7; change"):
-        FeatureRows(source, (1, 3))
+        open_features(**options, identities=(1, 3))
     with pytest.raises(ValueError, match="the split must be one of"):
         open_features(tmp_path, "p", "degraded")
 

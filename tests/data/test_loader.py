@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from kprpe_jax.data import loader, order, store
+from kprpe_jax.data.rows import read_all
 
 
 class Rows:
@@ -200,6 +201,6 @@ def test_in_memory_source_gives_the_same_batches(digits_dir):
     for s in (5, 6):
         a, b = (
             next(train_batches(x, batch_size=32, seed=s))
-            for x in (source, store.read_all(source))
+            for x in (source, read_all(source))
         )
         assert_same(a, b)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from kprpe_jax.data.pairs import PairRows, paired
-from kprpe_jax.data.store import Rows
+from kprpe_jax.data.rows import Rows
 
 # Person 0 has one image, 1 has two, 2 has three, 3 has two; the last row is unlabeled.
 LABELS = np.array([2, 0, 1, 2, 3, 1, 2, 3, -1])

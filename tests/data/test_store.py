@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 from kprpe_jax import registry
 from kprpe_jax.data import store
 from kprpe_jax.data.prepare import prepare
+from kprpe_jax.data.rows import read_all
 from kprpe_jax.training.loop import prepare_data
 
 SHARD = "digits/1.0.0/digits-test.array_record-00000-of-00001"
@@ -107,7 +108,7 @@ def test_slices_and_rows(digits_dir):
 
 def test_in_memory_has_the_same_rows(digits_dir):
     source = store.open_split(digits_dir, "digits", "test")
-    copy = store.read_all(source)
+    copy = read_all(source)
     assert len(copy) == len(source)
     for row in (0, 7, 359):
         for key, value in source[row].items():

@@ -5,7 +5,7 @@ import pytest
 
 from kprpe_jax.augmentation.recipe import make_recipe
 from kprpe_jax.data.features import collect
-from kprpe_jax.data.store import Rows
+from kprpe_jax.data.rows import Rows
 from kprpe_jax.evaluation import feature_rows
 from tests.halves import PHOTOS_SIZE, recognizer
 from tests.tasks.tiny import one_device

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from kprpe_jax.core.mesh import make_mesh
-from kprpe_jax.data.store import Rows
+from kprpe_jax.data.rows import Rows
 from kprpe_jax.evaluation.embedding import map_rows
 from kprpe_jax.evaluation.evaluators.official_pairs import build
 from kprpe_jax.evaluation.pair_verification import summary, verify_pairs

@@ -25,13 +25,13 @@ from kprpe_jax.data.importers.check import Checked, check_all
 from kprpe_jax.data.importers.landmarks import Landmarks
 from kprpe_jax.data.importers.record import NO_IDENTITY, RecordSource
 from kprpe_jax.data.importers.report import Shard, make_report
+from kprpe_jax.data.store import TABLES
 
 VERSION = "1.0.0"
-TABLES = "tables.npz"
 ON_ERROR = ("fail", "skip")
 
 
-def features(extra: Mapping[str, Any]) -> tfds.features.FeaturesDict:
+def face_features(extra: Mapping[str, Any]) -> dict[str, Any]:
     """Declare the rows of an imported data set.
 
     image: the encoded bytes as they were, for `decode.decode_rgb`; declared as TFDS's
@@ -48,17 +48,15 @@ def features(extra: Mapping[str, Any]) -> tfds.features.FeaturesDict:
       extra: the source's own fields: `int` (as int64), `str` or a TFDS feature.
     """
     kinds = {int: np.int64, str: tfds.features.Text()}
-    return tfds.features.FeaturesDict(
-        {
-            "image": tfds.features.Text(),
-            "label": np.int32,
-            "identity": tfds.features.Text(),
-            "key": tfds.features.Text(),
-            "keypoints": tfds.features.Tensor(shape=(5, 2), dtype=np.float32),
-            "has_keypoints": np.bool_,
-            **{name: kinds.get(kind, kind) for name, kind in extra.items()},
-        }
-    )
+    return {
+        "image": tfds.features.Text(),
+        "label": np.int32,
+        "identity": tfds.features.Text(),
+        "key": tfds.features.Text(),
+        "keypoints": tfds.features.Tensor(shape=(5, 2), dtype=np.float32),
+        "has_keypoints": np.bool_,
+        **{name: kinds.get(kind, kind) for name, kind in extra.items()},
+    }
 
 
 def write_dataset(
@@ -247,7 +245,7 @@ def _write_metadata(
     )
     tfds.folder_dataset.write_metadata(
         data_dir=template.data_dir,
-        features=features(source.extra),
+        features=tfds.features.FeaturesDict(face_features(source.extra)),
         split_infos=[info],
         version=VERSION,
         filename_template=template,
@@ -261,7 +259,7 @@ def _write_metadata(
 
 
 def _serializer(extra: Mapping[str, Any]) -> Callable[[dict[str, Any]], bytes]:
-    declared = features(extra)
+    declared = tfds.features.FeaturesDict(face_features(extra))
     proto = example_serializer.ExampleSerializer(declared.get_serialized_info())
 
     def serialize(row: dict[str, Any]) -> bytes:

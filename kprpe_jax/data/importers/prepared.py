@@ -9,16 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from kprpe_jax.data.importers.dataset import TABLES, features
+from kprpe_jax.data.importers.dataset import face_features
 from kprpe_jax.data.importers.record import (
     NO_IDENTITY,
     Record,
     RecordSource,
     file_state,
 )
-from kprpe_jax.data.store import open_builder, open_split
-
-_READ_AT_ONCE = 64
+from kprpe_jax.data.rows import read_rows
+from kprpe_jax.data.store import open_builder, open_split, read_tables
 
 
 def open_prepared(path: str | os.PathLike) -> RecordSource:
@@ -42,7 +41,7 @@ def open_prepared(path: str | os.PathLike) -> RecordSource:
         )
     split = split or splits[0]
     rows = open_split(data_dir, name, split)
-    standard = features({})
+    standard = face_features({})
     if not set(standard) <= set(declared):
         raise ValueError(
             f"open_prepared: {folder} must be a data set of faces; got one with "
@@ -51,19 +50,15 @@ def open_prepared(path: str | os.PathLike) -> RecordSource:
     extra = {key: declared[key] for key in declared if key not in standard}
 
     def read(start: int) -> Iterator[Record]:
-        for first in range(start, len(rows), _READ_AT_ONCE):
-            numbers = range(first, min(first + _READ_AT_ONCE, len(rows)))
-            for row in rows.__getitems__(numbers):
-                yield _record(row, extra)
+        return (_record(row, extra) for row in read_rows(rows, start))
 
-    folder = os.fspath(builder.data_dir)
-    tables = os.path.join(folder, TABLES)
+    info = os.path.join(builder.data_dir, "dataset_info.json")
     return RecordSource(
         read,
-        state=f"{split} {file_state(os.path.join(folder, 'dataset_info.json'))}",
+        state=f"{split} {file_state(info)}",
         count=len(rows),
         extra=extra,
-        tables=dict(np.load(tables)) if os.path.exists(tables) else {},
+        tables=read_tables(data_dir, name),
     )
 
 

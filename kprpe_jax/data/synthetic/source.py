@@ -6,13 +6,14 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 
+from kprpe_jax.data.rows import RandomAccessRows
 from kprpe_jax.data.synthetic.faces import render_faces
 from kprpe_jax.data.synthetic.nuisance import LAYOUTS, Severity
 
 _CHUNK = 32  # faces rendered at once; one program, whatever is asked for
 
 
-class FaceSource(Sequence):
+class FaceSource(RandomAccessRows):
     """Faces rendered when they are read, with the access of `store.StoredRows`.
 
     Row i is image i % images_per_identity of person first_identity + i //
@@ -63,10 +64,6 @@ class FaceSource(Sequence):
 
     def __len__(self) -> int:
         return self._counts[0] * self._counts[1]
-
-    def __getitem__(self, row: int) -> dict[str, np.ndarray]:
-        """Return one row: a dict of arrays."""
-        return self.__getitems__([row])[0]
 
     def __getitems__(self, rows: Sequence[int]) -> list[dict[str, np.ndarray]]:
         """Return several rows."""

@@ -4,14 +4,11 @@ Source: KP-RPE, Fig. 5.
 """
 
 import numpy as np
-import tensorflow_datasets as tfds
 from jax.sharding import Mesh
 
 from kprpe_jax.backbones.recognizer import Recognizer
-from kprpe_jax.data.aligned_faces import AlignedFaces
 from kprpe_jax.data.faces import FaceRows, check_keypoints, open_faces
-from kprpe_jax.data.pair_sets import read_tables
-from kprpe_jax.data.store import newest_version
+from kprpe_jax.data.store import open_builder, read_tables
 from kprpe_jax.evaluation.embedding import embed
 from kprpe_jax.evaluation.evaluators import Evaluator
 from kprpe_jax.evaluation.evaluators.faces import FaceData
@@ -58,7 +55,7 @@ def build(
         for share in shares:
             x = embed(
                 recognizer,
-                AlignedFaces.of(photos, share),
+                photos.cut(share),
                 batch_size=data.batch_size,
                 mesh=mesh,
                 mirror=mirror,
@@ -75,17 +72,16 @@ def _open_photos(
     data: FaceData, name: str, split: str, identities: tuple, count: int
 ) -> tuple[FaceRows, Pairs]:
     """Photos with their official pairs, or sampled ones."""
-    folder = newest_version(data.dir, name)
-    if "pair_same" in read_tables(folder):
+    if "pair_same" in read_tables(data.dir, name):
         return data.open_official_pairs(name, needs_keypoints=True)
     own = name == data.name
     if own:
         data.check_held_out(name, split, identities)
-    builder = tfds.builder_from_directory(folder)
+    splits = open_builder(data.dir, name).info.splits
     photos = open_faces(
         data.dir,
         name,
-        split if own else next(iter(builder.info.splits)),
+        split if own else next(iter(splits)),
         image_size=data.image_size,
         identities=(tuple(identities) or None) if own else None,
     )
