@@ -174,7 +174,7 @@ def load_matcher(spec: str) -> PairMatcher:
         config,
         lambda path: path.startswith(("params/transformer/", "collections/")),
     )
-    variables = pair_matching.transformer_variables(params, collections)
+    variables = networks.own_variables(params, collections, "transformer")
     return PairMatcher(pair_matching.make_model(config.model), variables)
 
 

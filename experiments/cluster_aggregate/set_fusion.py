@@ -34,7 +34,8 @@ from kprpe_jax.core import mesh as mesh_lib
 from kprpe_jax.data.features import read_features
 from kprpe_jax.fusion.weighted import WeightedFusion
 from kprpe_jax.report import set_fusion as report
-from kprpe_jax.tasks.set_fusion import fusion_variables, make_model
+from kprpe_jax.tasks.networks import own_variables
+from kprpe_jax.tasks.set_fusion import make_model
 from kprpe_jax.training import runs as run_lib
 from kprpe_jax.training.checkpoint import restore_for_eval
 from kprpe_jax.training.state import abstract_state
@@ -67,7 +68,7 @@ def trained(
     state = restore_for_eval(workdir, "last", abstract_state(task, mesh), config)
     features = read_features(config.data.dir, config.data.features, "clean")
     model = make_model(config.fusion, embed_dim=features.features.embeddings.shape[1])
-    return model, fusion_variables(state)
+    return model, own_variables(state.params, state.collections, "fusion")
 
 
 def study_batches(trial: Trial, model: nn.Module, variables: Any) -> dict[str, Any]:

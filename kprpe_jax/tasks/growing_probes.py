@@ -1,6 +1,5 @@
 """Evaluation of set fusion: growing probes of held-out identities."""
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -35,13 +34,11 @@ class ProbeData(NamedTuple):
       config: of the run.
       model: of the fusion.
       data: of the run.
-      fusion_variables: state -> variables of the model.
     """
 
     config: ConfigDict
     model: nn.Module
     data: SetData
-    fusion_variables: Callable[[Any], Any]
 
 
 def build(
@@ -97,7 +94,8 @@ def build(
         return stored
 
     def probes(state: Any, mesh: Mesh) -> dict[str, float]:
-        rows, variables = read(state, mesh), run.fusion_variables(state)
+        rows = read(state, mesh)
+        variables = networks.own_variables(state.params, state.collections, "fusion")
         largest = max(sizes)
         gallery, images = enroll(rows["clean"], rows["degraded"], size=largest)
         sampled = sample_probes(images.labels, size=largest, repeats=repeats, seed=0)

@@ -71,16 +71,12 @@ def build(config: ConfigDict, mesh: Mesh) -> Task:
         )
         return _loss(config, priors, crops, face, heads, collections)
 
-    def forward(params, collections, images):
-        variables = {"params": params, **collections}
-        return model.apply(variables, images, method="find_face")
-
     return Task(
         init=init,
         loss=loss,
         open_training=partial(faces.open_training, config),
         check_batch=faces.batch_check(config),
-        evaluators=_evaluators(forward, model, config),
+        evaluators=_evaluators(model, config),
     )
 
 
@@ -155,7 +151,9 @@ def face_boxes(box: str, points: Array) -> Array:
     return keypoint_boxes(points if box == "points" else points[:, -4:])
 
 
-def _evaluators(forward, model, config: ConfigDict) -> dict[str, Evaluator]:
+def _evaluators(
+    model: DifferentiableAligner, config: ConfigDict
+) -> dict[str, Evaluator]:
     """The evaluators of `config.evals`."""
     keep = np.array(config.data.five)
 
@@ -169,7 +167,8 @@ def _evaluators(forward, model, config: ConfigDict) -> dict[str, Evaluator]:
             size=model.input_size,
             padding=config.crop.padding,
         )
-        face, heads = forward(params, collections, crops.images)
+        variables = {"params": params, **collections}
+        face, heads = model.apply(variables, crops.images, method="find_face")
         mixed = face.keypoints, face.score > min_score
         best = best_anchor(heads, model, min_score=min_score)
         return {"mixer": mixed, "nms": best}, crops.keypoints[:, keep], crops.boxes

@@ -77,6 +77,11 @@ def own_collections(collections: Mapping[str, Any]) -> dict[str, Any]:
     return {name: tree for name, tree in collections.items() if name != BACKBONE}
 
 
+def own_variables(params: Any, collections: Any, name: str) -> dict[str, Any]:
+    """The variables of a task's own model, whose parameters are those of `name`."""
+    return {"params": params[name], **own_collections(collections)}
+
+
 def features_origin(config: ConfigDict, name: str) -> dict[str, Any]:
     """The recognizer, its fingerprint and contract of a data set of features.
 

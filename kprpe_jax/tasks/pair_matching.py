@@ -198,12 +198,6 @@ def make_loss(
     return loss
 
 
-def transformer_variables(params: Any, collections: Any) -> dict[str, Any]:
-    """A training state's variables of the transformer."""
-    own = networks.own_collections(collections)
-    return {"params": params["transformer"], **own}
-
-
 class MatchedPairs(NamedTuple):
     """What a run says of its data and its network to every evaluator of pairs.
 
@@ -246,7 +240,7 @@ def build_evaluator(
     @jax.jit
     def score(params, collections, batch):
         sides, _ = data.read(params, collections, batch, jax.random.key(0), train=False)
-        variables = transformer_variables(params, collections)
+        variables = networks.own_variables(params, collections, "transformer")
         scores = {"score": score_pairs(model, variables, sides[:, 0], sides[:, 1])}
         if "embedding" in batch:
             first, second = (unit(batch["embedding"][:, side]) for side in (0, 1))

@@ -57,7 +57,7 @@ def build(config: ConfigDict, mesh: Mesh) -> Task:
         evaluators=build_evaluators(
             config.evals,
             "image sets",
-            growing_probes.ProbeData(config, model, data, fusion_variables),
+            growing_probes.ProbeData(config, model, data),
         ),
         origin=data.origin,
     )
@@ -124,10 +124,8 @@ def make_loss(
             lambda x: x.reshape(*mask.shape, *x.shape[1:]), features
         )
         sets = ImageSets(features, mask)
-        own = networks.own_collections(collections)
-        fused, own = fuse_pairs(
-            model, {"params": params["fusion"], **own}, sets, dropout_rng, train=train
-        )
+        variables = networks.own_variables(params, collections, "fusion")
+        fused, own = fuse_pairs(model, variables, sets, dropout_rng, train=train)
         wanted = centers[rows["label"][:, 0, 0]]
         template = template_loss(
             jnp.concatenate(list(fused.values())),
@@ -192,9 +190,3 @@ def fuse_pairs(
     fused = model.apply({**params, **own}, together, method="finalize").embeddings
     names = ("first", "second", "streamed", "at_once")
     return dict(zip(names, jnp.split(fused, len(names)), strict=True)), own
-
-
-def fusion_variables(state: Any) -> dict[str, Any]:
-    """A training state's variables of the fusion model."""
-    own = networks.own_collections(state.collections)
-    return {"params": state.params["fusion"], **own}

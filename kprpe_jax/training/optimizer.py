@@ -105,13 +105,12 @@ def make_schedule(
         begin, finish = edges[period], edges[period + 1]
         return jnp.clip((step - begin) / jnp.maximum(finish - begin, 1), 0.0, 1.0)
 
+    def cosine(share):
+        return end + (base - end) * 0.5 * (1 + jnp.cos(jnp.pi * share))
+
     after = {
-        "cosine": lambda t: (
-            end + (base - end) * 0.5 * (1 + jnp.cos(jnp.pi * progress(t)))
-        ),
-        "sgdr": lambda t: (
-            end + (base - end) * 0.5 * (1 + jnp.cos(jnp.pi * period_progress(t)))
-        ),
+        "cosine": lambda t: cosine(progress(t)),
+        "sgdr": lambda t: cosine(period_progress(t)),
         "polynomial": lambda t: end + (base - end) * (1 - progress(t)) ** power,
         "step": lambda t: (
             base
@@ -133,14 +132,14 @@ def make_schedule(
     return schedule
 
 
-def decay_mask(params: Any, no_decay: str = NO_DECAY) -> Any:
+def decay_mask(params: Any) -> Any:
     """Mark the parameters that weight decay acts on.
 
-    Returns: a tree of bool like `params`; False where the path matches `no_decay` or
+    Returns: a tree of bool like `params`; False where the path matches NO_DECAY or
       the parameter has fewer than two dimensions.
     """
     return jax.tree_util.tree_map_with_path(
-        lambda path, leaf: leaf.ndim > 1 and not re.search(no_decay, path_of(path)),
+        lambda path, leaf: leaf.ndim > 1 and not re.search(NO_DECAY, path_of(path)),
         params,
     )
 
