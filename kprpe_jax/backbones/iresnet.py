@@ -6,6 +6,7 @@ from jax import Array
 from jax.typing import DTypeLike
 
 from kprpe_jax.backbones.network import Network
+from kprpe_jax.core.checks import check_option
 from kprpe_jax.layers.batch_norm import BatchNorm
 from kprpe_jax.layers.convolution import PRelu, conv
 
@@ -103,10 +104,7 @@ class IResNet(Network):
 
     def setup(self) -> None:
         """Check the options, then declare all parts."""
-        if self.shortcut not in SHORTCUTS:
-            raise ValueError(
-                f"IResNet: unknown shortcut {self.shortcut!r}; use one of {SHORTCUTS}."
-            )
+        check_option("IResNet", "shortcut", self.shortcut, SHORTCUTS)
         if not len(self.stage_sizes) == len(self.widths) == 4:
             raise ValueError(
                 "IResNet: stage_sizes and widths must have four numbers each; got "

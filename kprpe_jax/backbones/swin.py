@@ -10,6 +10,7 @@ from jax import Array
 from jax.typing import DTypeLike
 
 from kprpe_jax.backbones.network import Network
+from kprpe_jax.core.checks import check_option
 from kprpe_jax.layers.embedding_head import POOLS, EmbeddingHead
 from kprpe_jax.layers.window_attention import WindowBlock
 from kprpe_jax.layers.windows import Windows, plan_windows, token_places
@@ -247,13 +248,8 @@ class Swin(Network):
                     "Swin: the width of a stage must be a multiple of its num_heads; "
                     f"got {self.width << stage} and {heads} in stage {stage}."
                 )
-        choices = (
-            ("position", self.position, POSITIONS),
-            ("pool", self.pool, POOLS),
-        )
-        for name, value, known in choices:
-            if value not in known:
-                raise ValueError(f"Swin: unknown {name} {value!r}; use one of {known}.")
+        check_option("Swin", "position", self.position, POSITIONS)
+        check_option("Swin", "pool", self.pool, POOLS)
 
     def _check_inputs(self, images: Array, keypoints: Array | None) -> None:
         self.check_images(images, channels=(self.channels,))

@@ -9,6 +9,7 @@ import numpy as np
 from jax import Array
 from jax.typing import DTypeLike
 
+from kprpe_jax.core.checks import check_option
 from kprpe_jax.geometry.sampling import resize_bilinear
 from kprpe_jax.layers.gait_stem import GaitStem
 from kprpe_jax.layers.parts import PartHeads, horizontal_pyramid, set_pooling
@@ -130,10 +131,7 @@ class SwinGait(nn.Module):
 
     def setup(self) -> None:
         """Check the options, then declare all parts."""
-        if self.position not in POSITIONS:
-            raise ValueError(
-                f"SwinGait: unknown position {self.position!r}; use one of {POSITIONS}."
-            )
+        check_option("SwinGait", "position", self.position, POSITIONS)
         if any(side % 2 for side in self.map_size):
             raise ValueError(
                 "SwinGait: map_size must be even, tokens are 2 x 2; got "

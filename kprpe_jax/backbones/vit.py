@@ -12,6 +12,7 @@ from jax.typing import DTypeLike
 
 from kprpe_jax import registry
 from kprpe_jax.backbones.network import Network
+from kprpe_jax.core.checks import check_option
 from kprpe_jax.core.constraints import constrain
 from kprpe_jax.geometry.marks import draw_keypoints
 from kprpe_jax.layers.attention import IMPLEMENTATIONS
@@ -304,15 +305,11 @@ class ViT(Network):
                 raise ValueError(
                     f"ViT: {name} must lie in [0, 1); got {getattr(self, name)}."
                 )
-        choices = (
-            ("position", self.position, (*NO_BIAS, *registry.POSITIONS)),
-            ("pool", self.pool, POOLS),
-            ("activation", self.activation, tuple(ACTIVATIONS)),
-            ("attention", self.attention, IMPLEMENTATIONS),
-        )
-        for name, value, known in choices:
-            if value not in known:
-                raise ValueError(f"ViT: unknown {name} {value!r}; use one of {known}.")
+        positions = *NO_BIAS, *registry.POSITIONS
+        check_option("ViT", "position", self.position, positions)
+        check_option("ViT", "pool", self.pool, POOLS)
+        check_option("ViT", "activation", self.activation, ACTIVATIONS)
+        check_option("ViT", "attention", self.attention, IMPLEMENTATIONS)
 
     def _check_inputs(self, images: Array, keypoints: Array | None) -> None:
         self.check_images(images)

@@ -1,4 +1,7 @@
-"""Checks of arrays, with messages that name the row."""
+"""Checks of arrays, with messages that name the row, and of options."""
+
+from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 from jax.typing import ArrayLike
@@ -23,3 +26,28 @@ def finite(name: str, values: ArrayLike, *, start: int = 0) -> np.ndarray:
             "made it."
         )
     return values
+
+
+def check_option(where: str, name: str, value: Any, known: Iterable[str]) -> None:
+    """Check an option of a function or a class.
+
+    Args:
+      where: the function or class, for the message.
+      name: of the option.
+      value: of the option.
+      known: the values that there are.
+    Raises: ValueError: another value.
+    """
+    if value not in (known := tuple(known)):
+        raise ValueError(
+            f"{where}: unknown {name} {value!r}; use one of {', '.join(known)}."
+        )
+
+
+def check_field(field: str, value: Any, known: Iterable[str]) -> None:
+    """Check a field of a config; arguments as `check_option`.
+
+    Raises: ValueError: another value.
+    """
+    if value not in (known := tuple(known)):
+        raise ValueError(f"{field} must be one of {', '.join(known)}; got {value!r}.")

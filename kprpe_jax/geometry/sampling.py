@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from kprpe_jax.core.checks import check_field
 from kprpe_jax.geometry import affine
 
 PADDINGS = ("zeros", "border", "reflection")
@@ -86,11 +87,7 @@ def grid_sample(
     Returns: float32 [B, h, w, C].
     Raises: ValueError: shapes that do not fit; an unknown padding.
     """
-    if padding not in PADDINGS:
-        raise ValueError(
-            f"grid_sample: padding must be one of {', '.join(PADDINGS)}; got "
-            f"{padding!r}; choose one of them"
-        )
+    check_field("grid_sample: padding", padding, PADDINGS)
     if images.ndim != 4:
         raise ValueError(
             f"grid_sample: images must be [B, H, W, C]; got {images.shape}; add the "

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
+from kprpe_jax.core.checks import check_option
 from kprpe_jax.registry import MARGINS, resolve
 
 GRADIENTS = ("exact", "identity")
@@ -85,10 +86,7 @@ def make_margin(
     Raises: ValueError: unknown kind, gradient or angle, a margin out of range, scale
       not positive, one of them not finite.
     """
-    if kind not in MARGINS:
-        raise ValueError(
-            f"make_margin: unknown kind {kind!r}; use one of {tuple(MARGINS)}."
-        )
+    check_option("make_margin", "kind", kind, MARGINS)
     rule: MarginRule = resolve(MARGINS[kind])
     if not 0 <= margin < math.inf or (rule.is_angle and margin > math.pi):
         raise ValueError(
@@ -157,10 +155,8 @@ def _with_options(
     angle: str,
     drop_above: float | None,
 ) -> Margin:
-    options = (("gradient", gradient, GRADIENTS), ("angle", angle, ANGLES))
-    for option, value, known in options:
-        if value not in known:
-            raise ValueError(f"{name}: unknown {option} {value!r}; use one of {known}.")
+    check_option(name, "gradient", gradient, GRADIENTS)
+    check_option(name, "angle", angle, ANGLES)
     if not 0 < scale < math.inf:
         raise ValueError(f"{name}: scale must be positive and finite; got {scale}.")
 

@@ -3,7 +3,7 @@
 import numpy as np
 from jax.typing import ArrayLike
 
-from kprpe_jax.core.checks import finite
+from kprpe_jax.core.checks import check_option, finite
 from kprpe_jax.matching.nearest import Ranking, check_search
 
 KINDS = ("hnsw", "ivf")
@@ -41,8 +41,7 @@ class FaissIndex:
                 "FaissIndex: FAISS is not installed; run pip install "
                 "'.[search]', or use ExactIndex."
             ) from e
-        if kind not in KINDS:
-            raise ValueError(f"FaissIndex: unknown kind {kind!r}; use one of {KINDS}.")
+        check_option("FaissIndex", "kind", kind, KINDS)
         if not len(embeddings):
             raise ValueError("FaissIndex: there must be embeddings; got none.")
         self._rows = _unit(finite("FaissIndex", embeddings))

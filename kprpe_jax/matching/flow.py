@@ -5,6 +5,8 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import Array
 
+from kprpe_jax.core.checks import check_option
+
 INTENSITIES = ("min_max", "max")
 
 
@@ -48,11 +50,7 @@ def official_correspondence(
     Returns: index and intensity [..., M].
     Raises: ValueError: unknown intensity.
     """
-    if intensity not in INTENSITIES:
-        raise ValueError(
-            f"official_correspondence: unknown intensity {intensity!r}; use one of "
-            f"{INTENSITIES}."
-        )
+    check_option("official_correspondence", "intensity", intensity, INTENSITIES)
     return Correspondence(
         flow.argmax(-2).astype(jnp.int32), _stretch(flow.sum(-2), intensity)
     )

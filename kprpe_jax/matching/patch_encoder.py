@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import DTypeLike
 
+from kprpe_jax.core.checks import check_option
 from kprpe_jax.layers.mlp import Mlp
 
 ATTENTIONS = ("norm", "norm_residual", "residual")
@@ -195,11 +196,7 @@ class PairEncoder(nn.Module):
 
     def _check(self, images: tuple[Array, ...]) -> None:
         for name, known in (("attention", ATTENTIONS), ("logit_scale", LOGIT_SCALES)):
-            value = getattr(self, name)
-            if value not in known:
-                raise ValueError(
-                    f"PairEncoder: unknown {name} {value!r}; use one of {known}."
-                )
+            check_option("PairEncoder", name, getattr(self, name), known)
         shapes = [image.shape for image in images]
         want = f"[B, {self.num_patches}, {self.width}]"
         fits = all(shape[1:] == (self.num_patches, self.width) for shape in shapes)

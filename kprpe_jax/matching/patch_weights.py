@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from kprpe_jax.core.checks import check_option
 from kprpe_jax.core.features import Features
 from kprpe_jax.core.unit import unit
 
@@ -113,10 +114,7 @@ def pair_weights(
     Returns: float32 [..., N] and [..., M].
     Raises: ValueError: unknown kind; what it needs is missing or of another width.
     """
-    if kind not in WEIGHTINGS:
-        raise ValueError(
-            f"pair_weights: unknown weighting {kind!r}; use one of {WEIGHTINGS}."
-        )
+    check_option("pair_weights", "weighting", kind, WEIGHTINGS)
     sides = query, gallery
     if kind == "uniform":
         return uniform_weights(query.patches), uniform_weights(gallery.patches)

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from kprpe_jax.core.checks import check_option
 from kprpe_jax.matching.implicit_gradient import attach_gradient
 
 DOMAINS = ("log", "kernel", "pallas")
@@ -127,9 +128,7 @@ def check_solver(solver: Solver) -> None:
         ("scale_cost", SCALES),
     )
     for name, known in choices:
-        value = getattr(solver, name)
-        if value not in known:
-            raise ValueError(f"Solver: unknown {name} {value!r}; use one of {known}.")
+        check_option("Solver", name, getattr(solver, name), known)
     if solver.iterations < 1 or not solver.epsilon > 0:
         raise ValueError(
             "Solver: epsilon must be positive and iterations at least 1; got "

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
+from kprpe_jax.core.checks import check_option
 from kprpe_jax.core.unit import unit
 from kprpe_jax.layers.batch_norm import BatchNorm
 from kprpe_jax.matching.patch_encoder import PairEncoder
@@ -101,11 +102,7 @@ class TwoLinear(nn.Module):
             where there is any.
         Raises: ValueError: unknown `head_norm`; as `PairEncoder`.
         """
-        if self.head_norm not in HEAD_NORMS:
-            raise ValueError(
-                f"TwoLinear: unknown head_norm {self.head_norm!r}; use one of "
-                f"{HEAD_NORMS}."
-            )
+        check_option("TwoLinear", "head_norm", self.head_norm, HEAD_NORMS)
         tokens = self.encoder(first, second, train=train)
         options = dict(dtype=self.encoder.dtype)
         numbers = ("",) if self.shared_head else ("1", "2")

@@ -12,6 +12,8 @@ from functools import lru_cache
 
 import numpy as np
 
+from kprpe_jax.core.checks import check_option
+
 METHODS = ("product", "euclidean", "quantized", "cross")
 
 
@@ -84,10 +86,7 @@ def compute_buckets(
             f"column; got {' x '.join(map(str, grid))}; check image_size and "
             "patch_size."
         )
-    if method not in METHODS:
-        raise ValueError(
-            f"compute_buckets: unknown method {method!r}; use one of {METHODS}."
-        )
+    check_option("compute_buckets", "method", method, METHODS)
     if not ratio > 0:
         raise ValueError(f"compute_buckets: ratio must be positive; got {ratio}.")
     return _compute_buckets(grid, method, ratio)

@@ -18,6 +18,7 @@ from jax.nn.initializers import Initializer
 from jax.sharding import NamedSharding, PartitionSpec
 
 from kprpe_jax import registry
+from kprpe_jax.core.checks import check_option
 from kprpe_jax.core.constraints import constrain, copy_per_share
 from kprpe_jax.position.anchored_init import anchored_tables
 from kprpe_jax.position.buckets import compute_buckets, patch_centers
@@ -233,19 +234,14 @@ class PositionBias(nn.Module):
         )
 
     def _check(self, keypoints: Array | None) -> None:
-        encoding = find_encoding(self.position)
-        if encoding is None:
-            raise ValueError(
-                f"PositionBias: unknown position {self.position!r}; use one of "
-                f"{tuple(registry.POSITIONS)}."
-            )
+        check_option("PositionBias", "position", self.position, registry.POSITIONS)
         letters = set(self.context)
         if not letters or not letters <= set("qkv") or len(letters) < len(self.context):
             raise ValueError(
                 "PositionBias: context must be one or more of the letters q, k and v; "
                 f"got {self.context!r}; the paper's is 'k'."
             )
-        if not encoding.reads_keypoints:
+        if not find_encoding(self.position).reads_keypoints:
             return
         got = None if keypoints is None else keypoints.shape
         if got is None or len(got) != 3 or got[1:] != (self.num_keypoints, 2):

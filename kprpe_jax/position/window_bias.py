@@ -35,6 +35,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from kprpe_jax.core.checks import check_option
 from kprpe_jax.position.buckets import Buckets, compute_buckets
 from kprpe_jax.position.keypoint_bias import grid_table, keypoint_table
 from kprpe_jax.position.lookup import lookup, lookup_rows, num_buckets
@@ -167,10 +168,7 @@ class WindowKeypointBias(nn.Module):
         Returns: per layer float32 [B, windows, H, N, N].
         Raises: ValueError: unknown mesh; keypoints of another shape.
         """
-        if self.mesh not in MESHES:
-            raise ValueError(
-                f"WindowKeypointBias: unknown mesh {self.mesh!r}; use one of {MESHES}."
-            )
+        check_option("WindowKeypointBias", "mesh", self.mesh, MESHES)
         if keypoints.shape[1:] != (self.num_keypoints, 2):
             raise ValueError(
                 f"WindowKeypointBias: keypoints must be [B, {self.num_keypoints}, 2]; "

@@ -17,6 +17,7 @@ from ml_collections import ConfigDict
 from kprpe_jax.augmentation.recipe import make_recipe
 from kprpe_jax.augmentation.sequences import move_sequences
 from kprpe_jax.backbones.swin_gait import NUM_JOINTS, SwinGait
+from kprpe_jax.core.checks import check_field
 from kprpe_jax.data import order
 from kprpe_jax.data.gait import Clips, GaitSplit, check_clips, open_gait
 from kprpe_jax.evaluation.evaluators import build_evaluators
@@ -108,11 +109,7 @@ def open_split(config: ConfigDict, split: str) -> GaitSplit:
 
 def _check(config: ConfigDict) -> None:
     per_person = config.data.sequences_per_identity
-    if config.loss.triplet not in TRIPLETS:
-        raise ValueError(
-            f"config.loss.triplet must be one of {', '.join(TRIPLETS)}; got "
-            f"{config.loss.triplet!r}"
-        )
+    check_field("config.loss.triplet", config.loss.triplet, TRIPLETS)
     if per_person < 2 or config.data.batch_size % per_person:
         raise ValueError(
             "config.data.batch_size must be a multiple of "

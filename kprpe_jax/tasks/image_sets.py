@@ -10,6 +10,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from kprpe_jax.backbones.recognizer import Recognizer
+from kprpe_jax.core.checks import check_field
 from kprpe_jax.core.features import Features
 from kprpe_jax.data import order
 from kprpe_jax.data.faces import open_faces
@@ -66,10 +67,7 @@ def open_data(config: ConfigDict, mesh: Mesh) -> SetData:
     Raises: ValueError: see `set_fusion.build`.
     """
     data = config.data
-    if data.input not in INPUTS:
-        raise ValueError(
-            f"config.data.input must be one of {', '.join(INPUTS)}; got {data.input!r}."
-        )
+    check_field("config.data.input", data.input, INPUTS)
     _check_sizes(config, mesh)
     clean = read_features(data.dir, data.features, "clean")
     centers = _centers(config, clean)

@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 
 from kprpe_jax.alignment.crops import Crops, crop_faces, keypoint_boxes
 from kprpe_jax.augmentation.sharded import augment_sharded
+from kprpe_jax.core.checks import check_field
 from kprpe_jax.core.input_spec import to_unit_range
 from kprpe_jax.detection.detections import decode_detections, largest_face
 from kprpe_jax.detection.differentiable_aligner import DifferentiableAligner, OneFace
@@ -48,10 +49,7 @@ def build(config: ConfigDict, mesh: Mesh) -> Task:
             f"config.data.num_keypoints must be one of {sorted(faces.MIRRORS)}, whose "
             f"mirror images are known; got {data.num_keypoints}; read other points."
         )
-    if config.crop.box not in BOXES:
-        raise ValueError(
-            f"config.crop.box must be one of {BOXES}; got {config.crop.box!r}."
-        )
+    check_field("config.crop.box", config.crop.box, BOXES)
     model = make_model(config.model)
     priors = make_priors((model.input_size,) * 2, model.anchors)
     cut = _cropper(config, mesh)

@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from kprpe_jax import registry
 from kprpe_jax.backbones.network import Network
 from kprpe_jax.backbones.recognizer import Recognizer
+from kprpe_jax.core.checks import check_field
 from kprpe_jax.core.input_spec import InputSpec
 from kprpe_jax.core.mesh import batch_sharding
 from kprpe_jax.data.features import read_origin
@@ -187,11 +188,7 @@ def network_fields(network: type[nn.Module], model: ConfigDict) -> dict[str, Any
         )
     fields = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
     if "dtype" in fields:
-        if fields["dtype"] not in COMPUTE_TYPES:
-            raise ValueError(
-                f"config.model.dtype must be one of {', '.join(COMPUTE_TYPES)}; got "
-                f"{fields['dtype']!r}."
-            )
+        check_field("config.model.dtype", fields["dtype"], COMPUTE_TYPES)
         fields["dtype"] = jnp.dtype(fields["dtype"])
     for name, value in fields.items():
         kind = own[name].type

@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 from kprpe_jax import registry
 from kprpe_jax.backbones.recognizer import Recognizer
+from kprpe_jax.core.checks import check_field
 from kprpe_jax.core.input_spec import to_unit_range
 from kprpe_jax.data.faces import open_faces
 from kprpe_jax.data.features import (
@@ -70,10 +71,7 @@ def open_data(
     Raises: ValueError: see `pair_matching.build`.
     """
     data = config.data
-    if data.input not in INPUTS:
-        raise ValueError(
-            f"config.data.input must be one of {', '.join(INPUTS)}; got {data.input!r}."
-        )
+    check_field("config.data.input", data.input, INPUTS)
     on_disk = open_rows is None
     open_rows = partial(_open_rows, config) if on_disk else open_rows
     backbone, origin = None, {}

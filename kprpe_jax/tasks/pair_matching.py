@@ -16,6 +16,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from kprpe_jax.backbones.recognizer import Recognizer
+from kprpe_jax.core.checks import check_field
 from kprpe_jax.core.unit import unit
 from kprpe_jax.evaluation.embedding import map_rows
 from kprpe_jax.evaluation.evaluators import Evaluator, build_evaluators
@@ -136,11 +137,7 @@ def make_model(options: ConfigDict) -> OneImage | SameOrNot | TwoLinear:
     )
     head = {k: fields.pop(k) for k in ("output_dim", "head_norm", "shared_head")}
     variant = fields.pop("variant")
-    if variant not in VARIANTS:
-        raise ValueError(
-            f"config.model.variant must be one of {', '.join(VARIANTS)}; got "
-            f"{variant!r}."
-        )
+    check_field("config.model.variant", variant, VARIANTS)
     windows = PatchWindows(size, stride, padding) if size else None
     encoder = PairEncoder(
         **{**fields, "dtype": jnp.dtype(fields["dtype"])}, windows=windows

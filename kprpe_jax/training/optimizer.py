@@ -11,6 +11,7 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 
+from kprpe_jax.core.checks import check_field
 from kprpe_jax.training.sharding import path_of
 
 Schedule = Callable[[Any], jax.Array]
@@ -118,11 +119,7 @@ def make_schedule(
         ),
         "constant": lambda t: jnp.full_like(t, base),
     }
-    if config.schedule not in after:
-        raise ValueError(
-            f"optimizer.schedule must be one of {', '.join(after)}; "
-            f"got {config.schedule!r}"
-        )
+    check_field("optimizer.schedule", config.schedule, after)
 
     def schedule(step):
         t = jnp.asarray(step, jnp.float32)

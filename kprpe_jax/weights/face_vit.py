@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from kprpe_jax.backbones.arcface_resnet import ArcFaceResNet
+from kprpe_jax.core.checks import check_option
 from kprpe_jax.matching.patch_encoder import PairEncoder, PatchWindows
 from kprpe_jax.matching.two_image import OneImage, SameOrNot, TwoLinear
 from kprpe_jax.weights import rules as table
@@ -53,11 +54,7 @@ def published_face_vit(
       encoder: further fields of `PairEncoder`, such as `depth`, `num_heads`.
     Raises: ValueError: another network.
     """
-    if network not in NETWORKS:
-        raise ValueError(
-            f"published_face_vit: unknown network {network!r}; use one of "
-            f"{', '.join(NETWORKS)}."
-        )
+    check_option("published_face_vit", "network", network, NETWORKS)
     windows = None if windows is None else PatchWindows(*windows)
     pixels = network == "one_image" and windows is not None
     attention = "norm_residual" if pixels else "residual"
@@ -78,10 +75,7 @@ def face_vit_from_official(name: str, constructor: Mapping[str, Any]) -> FaceViT
       constructor: its keyword arguments.
     Raises: ValueError: another class, or a variant that its own code cannot run.
     """
-    if name not in CLASSES:
-        raise ValueError(
-            f"face_vit_from_official: unknown class {name!r}; use one of {CLASSES}."
-        )
+    check_option("face_vit_from_official", "class", name, CLASSES)
     args = dict(constructor)
     refused = [key for key in ("remove_sep", "remove_pos") if args.get(key)]
     if refused:
