@@ -186,11 +186,7 @@ def search(
             search.add(part, part_ids, at, count)
         first += len(ids)
         all_ids.append(ids)
-    if k > first:
-        raise ValueError(
-            f"search: k must lie between 1 and the size of the gallery, {first}; got "
-            f"{k}."
-        )
+    check_count("search: k", k, first)
     best = search.result()
     ids = np.concatenate(all_ids)[best.rows]
     return SearchResult(best.scores, best.rows, ids, best.mate_score)
@@ -203,10 +199,15 @@ def check_search(name: str, queries: ArrayLike, gallery: ArrayLike, k: int) -> N
             f"{name}: queries must be [Q, {gallery.shape[1]}] as the gallery is wide; "
             f"got {np.shape(queries)}; use one network for both."
         )
-    if not 1 <= k <= len(gallery):
+    check_count(f"{name}: k", k, len(gallery))
+
+
+def check_count(name: str, count: int, size: int) -> None:
+    """Raise ValueError unless there are as many rows in a gallery of this size."""
+    if not 1 <= count <= size:
         raise ValueError(
-            f"{name}: k must lie between 1 and the size of the gallery, "
-            f"{len(gallery)}; got {k}."
+            f"{name} must lie between 1 and the size of the gallery, {size}; got "
+            f"{count}."
         )
 
 

@@ -16,7 +16,7 @@ from kprpe_jax.matching.candidates import (
     take_rows,
 )
 from kprpe_jax.matching.matchers import EarthMoversMatcher, Explanation, Matcher
-from kprpe_jax.matching.nearest import ExactIndex, Index, Ranking
+from kprpe_jax.matching.nearest import ExactIndex, Index, Ranking, check_count
 from kprpe_jax.matching.patch_weights import DEFAULT_WEIGHTING, Grids
 from kprpe_jax.matching.sinkhorn import FAST, Solver
 
@@ -149,11 +149,7 @@ def first_stage(
             f"first_stage: every query must show a face; got an embedding of zeros for "
             f"query {faceless[0]} and {faceless.size - 1} more; leave these out."
         )
-    if not 1 <= ranks <= size:
-        raise ValueError(
-            "first_stage: ranks must lie between 1 and the size of the gallery, "
-            f"{size}; got {ranks}."
-        )
+    check_count("first_stage: ranks", ranks, size)
     index = ExactIndex(gallery.embeddings, mesh=mesh) if index is None else index
     if len(index) != size:
         raise ValueError(
@@ -237,11 +233,7 @@ def rank_by_patches(
     Raises: ValueError: more ranks than gallery rows; as `EarthMoversMatcher.score`.
     """
     size, count = len(gallery.patches), len(queries.patches)
-    if not 1 <= ranks <= size:
-        raise ValueError(
-            "rank_by_patches: ranks must lie between 1 and the size of the gallery, "
-            f"{size}; got {ranks}."
-        )
+    check_count("rank_by_patches: ranks", ranks, size)
     queries, gallery = (needed_fields(x, weighting) for x in (queries, gallery))
     chunk = default_chunk() if chunk is None else chunk
     own = np.full(count, -1) if exclude_rows is None else np.asarray(exclude_rows)
