@@ -6,6 +6,7 @@ from jax import Array
 from jax.typing import DTypeLike
 
 from kprpe_jax.layers.batch_norm import BatchNorm
+from kprpe_jax.layers.convolution import conv
 
 WIDTHS = (8, 16, 32, 64, 64)
 POOLS = ("average", "flatten")
@@ -86,14 +87,5 @@ def _conv_norm(
     block: BasicBlock, x: Array, size: int, stride: int, train: bool, name: str
 ) -> Array:
     """Convolution without bias and batch norm, inside of a block."""
-    x = nn.Conv(
-        block.width,
-        (size, size),
-        strides=stride,
-        padding=size // 2,
-        use_bias=False,
-        kernel_init=nn.initializers.variance_scaling(2.0, "fan_out", "normal"),
-        dtype=block.dtype,
-        name=f"conv{name}",
-    )(x)
+    x = conv(block.width, size, stride, block.dtype, f"conv{name}")(x)
     return BatchNorm(name=f"norm{name}")(x, train=train).astype(block.dtype)
