@@ -7,7 +7,6 @@ differentiates; the kernel and its gradient see neither weights nor buckets.
 
 import math
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +15,12 @@ from jax import Array
 from jax.sharding import NamedSharding, PartitionSpec
 
 from kprpe_jax.core.constraints import num_shares
-from kprpe_jax.layers import fused_kernels
+from kprpe_jax.layers.fused_kernels import (
+    Operands,
+    attend,
+    attend_backward,
+    images_per_program,
+)
 from kprpe_jax.layers.pallas_launch import kernel_platform, pad_ends, power_of_two
 from kprpe_jax.position.buckets import Buckets
 from kprpe_jax.position.encoding import BiasTables, of_images
@@ -73,7 +77,7 @@ def fused_attention(
     own = of_images(own, batch)
     visible = jnp.ones((batch, tokens)) if key_mask is None else key_mask
     visible = _pad_grid(visible.astype(jnp.float32)[..., None], grid)
-    arguments = (
+    operands = Operands(
         pad_ends(qkv, (-1, power_of_two(width, _LEAST))),
         jnp.broadcast_to(shared, (shares, heads, *shared.shape[2:])),
         jnp.broadcast_to(own, (batch, heads, *own.shape[2:])),
@@ -81,7 +85,7 @@ def fused_attention(
         _read_columns(part),
     )
 
-    attend = partial(
+    run = partial(
         _attend_images,
         grid=grid,
         scale=width**-0.5,
@@ -89,14 +93,14 @@ def fused_attention(
     )
     if sharding is not None:
         images, whole = PartitionSpec(*sharding.spec[:1]), PartitionSpec()
-        attend = jax.shard_map(
-            attend,
+        run = jax.shard_map(
+            run,
             mesh=sharding.mesh,
-            in_specs=(*(images,) * 4, whole),
+            in_specs=(Operands(images, images, images, images, whole),),
             out_specs=images,
             check_vma=False,  # a kernel does not say over which axes results vary
         )
-    return attend(*arguments)[..., :width]
+    return run(operands)[..., :width]
 
 
 def check_fused(
@@ -141,51 +145,41 @@ def check_fused(
 
 
 def _attend_images(
-    qkv: Array,
-    shared: Array,
-    own: Array,
-    visible: Array,
-    columns: Array,
-    *,
-    grid: tuple[int, int],
-    scale: float,
-    platform: str,
+    operands: Operands, *, grid: tuple[int, int], scale: float, platform: str
 ) -> Array:
-    """The kernel on a device's images, padded to a multiple of a program's."""
+    """The kernel on a device's images, padded to a multiple of a program's.
+
+    `qkv` is [B, N, 3, H, d] on TPUs, too; `shared` has a leading axis of one copy.
+    """
+    qkv, shared, own, visible, columns = operands
     batch = qkv.shape[0]
-    images = fused_kernels.images_per_program(batch, qkv.dtype)
+    images = images_per_program(batch, qkv.dtype)
     padded = (0, -(-batch // images) * images)
     qkv, own, visible = (pad_ends(x, padded) for x in (qkv, own, visible))
     if platform == "tpu":  # whose kernel has whole blocks: [B, 3, H, M, d]
         qkv = _pad_grid(jnp.moveaxis(qkv, 1, 3), grid)
-    out = _attend(qkv, shared[0], own, visible, columns, scale, platform)
+    out = _attend(Operands(qkv, shared[0], own, visible, columns), scale, platform)
     if platform == "tpu":
         out = jnp.moveaxis(_cut_grid(out, grid), 2, 1)
     return out[:batch]
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(5, 6))
-def _attend(
-    qkv: Array,
-    shared: Array,
-    own: Array,
-    visible: Array,
-    columns: Array,
-    scale: float,
-    platform: str,
-) -> Array:
-    return fused_kernels.attend(qkv, shared, own, visible, columns, scale, platform)
+@partial(jax.custom_vjp, nondiff_argnums=(1, 2))
+def _attend(operands: Operands, scale: float, platform: str) -> Array:
+    return attend(operands, scale, platform)
 
 
-def _attend_forward(*arguments: Any) -> tuple[Array, tuple[Array, ...]]:
-    return fused_kernels.attend(*arguments), arguments[:-2]
+def _attend_forward(
+    operands: Operands, scale: float, platform: str
+) -> tuple[Array, Operands]:
+    return attend(operands, scale, platform), operands
 
 
 def _attend_backward(
-    scale: float, platform: str, arguments: tuple[Array, ...], cotangent: Array
-) -> tuple[Array | None, ...]:
-    gradients = fused_kernels.attend_backward(*arguments, cotangent, scale, platform)
-    return (*gradients, None, None)
+    scale: float, platform: str, operands: Operands, cotangent: Array
+) -> tuple[Operands]:
+    gradients = attend_backward(operands, cotangent, scale, platform)
+    return (Operands(*gradients, None, None),)
 
 
 _attend.defvjp(_attend_forward, _attend_backward)

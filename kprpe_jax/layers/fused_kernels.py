@@ -6,7 +6,7 @@ keeps nothing but the inputs. Where tokens and tables lie is `kernel_access`'s b
 """
 
 import functools
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,57 +23,56 @@ _TINY = 1e-30
 _Q, _K, _V = range(3)
 
 
-def attend(
-    qkv: Array,
-    shared: Array,
-    own: Array,
-    visible: Array,
-    columns: Array,
-    scale: float,
-    platform: str,
-) -> Array:
-    """softmax(scale q k' + T) v.
+class Operands(NamedTuple):
+    """What the kernels read.
 
     Sizes are padded: B images (`images_per_program`), P queries and keys in a row of
     the grid, M keys (a multiple of P), D columns of the tables (another).
 
-    Args:
+    Attributes:
       qkv: [B, N, 3, H, d] where N = R C; on TPUs [B, 3, H, M, d].
       shared: float32 [H, R, P, D], part of T that all images share.
       own: float32 [B, H, P, D], part of an image, the same in all rows of the grid.
       visible: float32 [B, 1, M], 1 where queries may look, else 0.
       columns: int32 [R, 1, M], column of the tables that queries of a row read for a
         key; any for padding, which `visible` hides.
+    """
+
+    qkv: Array
+    shared: Array
+    own: Array
+    visible: Array
+    columns: Array
+
+
+def attend(operands: Operands, scale: float, platform: str) -> Array:
+    """softmax(scale q k' + T) v.
+
+    Args:
+      operands: padded.
       scale: of q.
       platform: of `pallas_launch`.
     Returns: [B, N, H, d] (TPUs: [B, H, M, d], only R P of M written) in qkv's type;
       zeros where all keys are hidden.
     """
+    qkv, shared = operands.qkv, operands.shared
     images = images_per_program(qkv.shape[0], qkv.dtype)
-    access = _access(qkv, shared, visible, platform)
-    arguments = (qkv, shared, own, visible, columns)
+    access = _access(operands, platform)
     shape = qkv.shape[: access.part_axis] + qkv.shape[access.part_axis + 1 :]
     result = jax.ShapeDtypeStruct(shape, qkv.dtype)
     return pl.pallas_call(
         functools.partial(_forward, access=access, scale=scale),
         out_shape=result,
         grid=(shared.shape[0], qkv.shape[0] // images, shared.shape[1]),
-        in_specs=_specs(access, images, *arguments),
+        in_specs=_specs(access, images, operands),
         out_specs=access.block(result, images),
-        cost_estimate=_cost(access, *arguments, result, products=2, reads=1),
+        cost_estimate=_cost(access, *operands, result, products=2, reads=1),
         **launch_options(platform, parallel_axes=2, ordered_axes=1),
-    )(*arguments)
+    )(*operands)
 
 
 def attend_backward(
-    qkv: Array,
-    shared: Array,
-    own: Array,
-    visible: Array,
-    columns: Array,
-    cotangent: Array,
-    scale: float,
-    platform: str,
+    operands: Operands, cotangent: Array, scale: float, platform: str
 ) -> tuple[Array, Array, Array]:
     """Gradients of `attend` to qkv and both parts of T.
 
@@ -81,16 +80,16 @@ def attend_backward(
     alone adds to its part of the shared table; the parts are summed afterward. So no
     sum depends on the order in which programs run.
     """
+    qkv, shared, own, *_ = operands
     images = images_per_program(qkv.shape[0], qkv.dtype)
     programs = qkv.shape[0] // images
-    access = _access(qkv, shared, visible, platform)
-    arguments = (qkv, shared, own, visible, columns)
+    access = _access(operands, platform)
     results = [
         jax.ShapeDtypeStruct(qkv.shape, qkv.dtype),
         jax.ShapeDtypeStruct((programs, *shared.shape), jnp.float32),
         jax.ShapeDtypeStruct(own.shape, jnp.float32),
     ]
-    in_specs = _specs(access, images, *arguments)
+    in_specs = _specs(access, images, operands)
     part = pl.BlockSpec(
         (None, None, *shared.shape[1:]), lambda h, c, *_: (c, h, 0, 0, 0)
     )
@@ -102,9 +101,9 @@ def attend_backward(
         grid=(shared.shape[0], programs),
         in_specs=[*in_specs, access.block(cotangent, images)],
         out_specs=[in_specs[0], part, in_specs[2]],
-        cost_estimate=_cost(access, *arguments, *results, products=5, reads=2),
+        cost_estimate=_cost(access, *operands, *results, products=5, reads=2),
         **launch_options(platform, parallel_axes=2),
-    )(*arguments, cotangent)
+    )(*operands, cotangent)
     return d_qkv, d_shared.sum(0), d_own
 
 
@@ -119,26 +118,20 @@ def images_per_program(batch: int, dtype: DTypeLike) -> int:
     return -(-batch // programs)
 
 
-def _access(
-    qkv: Array, shared: Array, visible: Array, platform: str
-) -> ByIndex | ByBlock:
-    _, rows, pitch, depth = shared.shape
+def _access(operands: Operands, platform: str) -> ByIndex | ByBlock:
+    qkv, (_, rows, pitch, depth) = operands.qkv, operands.shared.shape
     if platform == "tpu":
         pieces = 2 if qkv.dtype.itemsize == 2 else 3
         return ByBlock(pitch, depth, pieces)
-    return ByIndex((rows, qkv.shape[1] // rows), pitch, visible.shape[-1], depth)
+    keys = operands.visible.shape[-1]
+    return ByIndex((rows, qkv.shape[1] // rows), pitch, keys, depth)
 
 
 def _specs(
-    access: ByIndex | ByBlock,
-    images: int,
-    qkv: Array,
-    shared: Array,
-    own: Array,
-    visible: Array,
-    columns: Array,
+    access: ByIndex | ByBlock, images: int, operands: Operands
 ) -> list[pl.BlockSpec]:
-    """What of the arguments a program has, by (head, number of its images, ...)."""
+    """What of the operands a program has, by (head, number of its images, ...)."""
+    qkv, shared, own, visible, columns = operands
     return [
         access.block(qkv, images),
         pl.BlockSpec((None, *shared.shape[1:]), lambda h, c, *_: (h, 0, 0, 0)),

@@ -24,6 +24,8 @@ from kprpe_jax.training.sharding import flatten_with_paths
 from kprpe_jax.training.state import TrainState
 
 _FOLDER = "checkpoints"
+_MODEL = ("step", "params", "collections")
+_REST = ("opt_state", "rng", "nonfinite_step")
 
 
 class Checkpoints:
@@ -78,11 +80,11 @@ class Checkpoints:
         """
         if step in self.steps:
             self._manager.delete(step)
+        parts = _parts(state)
         self._manager.save(
             step,
             args=ocp.args.Composite(
-                model=ocp.args.StandardSave(_model_part(state)),
-                rest=ocp.args.StandardSave(_rest_part(state)),
+                **{name: ocp.args.StandardSave(x) for name, x in parts.items()},
                 meta=ocp.args.JsonSave({**meta, "arrays": fingerprint(state)}),
             ),
             metrics=dict(metrics or {}),
@@ -97,34 +99,23 @@ class Checkpoints:
         return restored["meta"]
 
     def restore(self, step: int, abstract_state: TrainState) -> TrainState:
-        """Read a whole state onto the mesh of `abstract_state`.
+        """Read a state onto the mesh of `abstract_state`.
 
         Args:
           step: one of `steps`.
-          abstract_state: from `state.abstract_state`; any mesh.
+          abstract_state: from `state.abstract_state`; any mesh. Where its opt_state is
+            None, parameters, collections and step alone are read, and the other fields
+            become None.
         Raises: ValueError: the checkpoint holds other arrays.
         """
         self.check(step, abstract_state)
-        parts = self._manager.restore(
-            step,
-            args=ocp.args.Composite(
-                model=ocp.args.StandardRestore(_model_part(abstract_state)),
-                rest=ocp.args.StandardRestore(_rest_part(abstract_state)),
-            ),
-        )
-        return abstract_state.replace(**parts["model"], **parts["rest"])
-
-    def restore_model(self, step: int, abstract_state: TrainState) -> TrainState:
-        """Read only parameters, collections and step; the other fields become None."""
-        abstract_state = abstract_state.replace(opt_state=None)
-        self.check(step, abstract_state)
-        parts = self._manager.restore(
-            step,
-            args=ocp.args.Composite(
-                model=ocp.args.StandardRestore(_model_part(abstract_state))
-            ),
-        )
-        return abstract_state.replace(**parts["model"], rng=None, nonfinite_step=None)
+        parts = _parts(abstract_state)
+        if abstract_state.opt_state is None:
+            del parts["rest"]
+        items = {name: ocp.args.StandardRestore(x) for name, x in parts.items()}
+        found = self._manager.restore(step, args=ocp.args.Composite(**items))
+        rest = found["rest"] if "rest" in parts else dict.fromkeys(_REST)
+        return abstract_state.replace(**found["model"], **rest)
 
     def check(self, step: int, abstract_state: TrainState) -> None:
         """Compare the arrays of a checkpoint with those of a state.
@@ -270,7 +261,7 @@ def restore_for_eval(
                 f"{len(changes)} fields of the config differ: {told}; use the config "
                 "that the run was made with, its overrides included"
             )
-        return checkpoints.restore_model(step, abstract_state)
+        return checkpoints.restore(step, abstract_state.replace(opt_state=None))
     finally:
         checkpoints.close()
 
@@ -299,14 +290,12 @@ def _all_see(folder: pathlib.Path) -> bool:
     return bool(seen)
 
 
-def _model_part(state: TrainState) -> dict[str, Any]:
-    names = ("step", "params", "collections")
-    return {name: getattr(state, name) for name in names}
-
-
-def _rest_part(state: TrainState) -> dict[str, Any]:
-    names = ("opt_state", "rng", "nonfinite_step")
-    return {name: getattr(state, name) for name in names}
+def _parts(state: TrainState) -> dict[str, dict[str, Any]]:
+    """The arrays of a state by the part of the checkpoint that holds them."""
+    return {
+        part: {name: getattr(state, name) for name in names}
+        for part, names in (("model", _MODEL), ("rest", _REST))
+    }
 
 
 def _options(config: ConfigDict | None) -> ocp.CheckpointManagerOptions:
