@@ -237,9 +237,8 @@ def test_the_study_trains_both_and_draws_what_they_learned(tmp_path):
     assert cells["| table"][-2] == ""
     assert set(results) >= {"misaligned_0_5/rank_5", "noise_0_1/minp", "missing_1/map"}
     done = start(
-        "-m", "experiments", "gait_pictures", "--config=configs/gait.py",
-        f"--workdir={tmp_path}/runs/kprpe-0", f"--output={tmp_path}/p", "--query=1,1",
-        *arguments, devices=1,
+        "-m", "experiments", "gait_pictures", f"--workdir={tmp_path}/runs/kprpe-0",
+        f"--output={tmp_path}/p", "--query=1,1", devices=1,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     pictures = {path.name for path in (tmp_path / "p").iterdir()}
