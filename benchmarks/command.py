@@ -1,6 +1,5 @@
 """Find a benchmark by its name and run it."""
 
-import importlib
 import pathlib
 from collections.abc import Sequence
 
@@ -25,5 +24,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
     chosen = choose_command(arguments, find_benchmarks(), usage, "benchmark")
     if chosen:
         name, rest = chosen
-        module = importlib.import_module(f"benchmarks.{name}")
-        run_command(module, f"python -m benchmarks {name}", rest)
+        run_command(f"benchmarks.{name}", f"python -m benchmarks {name}", rest)

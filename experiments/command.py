@@ -1,6 +1,5 @@
 """Find an experiment by its name and run it."""
 
-import importlib
 import pathlib
 from collections.abc import Sequence
 
@@ -31,5 +30,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
     chosen = choose_command(arguments, texts, usage, "experiment")
     if chosen:
         name, rest = chosen
-        module = importlib.import_module(found[name][0])
-        run_command(module, f"python -m experiments {name}", rest)
+        run_command(found[name][0], f"python -m experiments {name}", rest)

@@ -174,6 +174,10 @@ def _embed_dataset(options: argparse.Namespace) -> None:
             )
         left_out["without keypoints"] = int(bare.sum())
         labels = np.where(bare, -1, labels)
+    if options.on_error == "skip":
+        bad = (labels >= 0) & ~faces.readable()
+        left_out["unreadable or of another size"] = int(bad.sum())
+        labels = np.where(bad, -1, labels)
     enough = choose_photos(labels, min_images=options.min_images)
     left_out["of people with too few"] = int((labels >= 0).sum()) - len(enough)
     photos = choose_photos(

@@ -58,7 +58,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="of the table: pixel or fraction (fraction)")  # fmt: skip
     add("--landmark-array", metavar="A", default="points", help="of the .npz (points)")
     group = parser.add_argument_group("keypoints by a detector")
-    shared.add_detector(group)
+    shared.add_detector(group, without="keypoints are those of the source or table")
     shared.add_faces(group)
     add = group.add_argument
     add("--detect", metavar="WHERE", choices=("missing", "all"), default="missing",

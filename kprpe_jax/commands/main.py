@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import NoReturn
 
 from kprpe_jax.commands import VERBS
+from kprpe_jax.core.compile_cache import use_compile_cache
 
 
 class RunError(Exception):
@@ -91,8 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if chosen:
         verb, rest = chosen
         name = "import_" if verb == "import" else verb  # `import` is a keyword
-        module = importlib.import_module(f"kprpe_jax.commands.{name}")
-        run_command(module, f"kprpe-jax {verb}", rest)
+        run_command(f"kprpe_jax.commands.{name}", f"kprpe-jax {verb}", rest)
 
 
 def choose_command(
@@ -137,24 +137,27 @@ def first_help_line(path: pathlib.Path) -> str | None:
     return (ast.get_docstring(ast.parse(text)) or "").split("\n")[0]
 
 
-def run_command(module: ModuleType, prog: str, arguments: Sequence[str]) -> None:
-    """Parse the options of a command and run it.
+def run_command(name: str, prog: str, arguments: Sequence[str]) -> None:
+    """Import the module of a command, parse its options and run it.
 
     A ValueError is the user's mistake: its sentence goes to stderr, exit status 2. A
     `RunError`, or a FloatingPointError of training, is a run that failed: status 1.
 
     Args:
-      module: with `add_options(parser)`, `run(options)` and its docstring as help;
-        where it has TAKES_CONFIG, `options.overrides` are the `--config.field=value`.
+      name: of a module with `add_options(parser)`, `run(options)` and its docstring as
+        help; where it has TAKES_CONFIG, `options.overrides` are the
+        `--config.field=value`.
       prog: how the command is called, for messages.
       arguments: its options.
     """
+    use_compile_cache()  # the module may import JAX
+    module = importlib.import_module(name)
     takes_config = getattr(module, "TAKES_CONFIG", False)
     rest, overrides = split_overrides(arguments) if takes_config else (arguments, [])
     options = make_parser(module, prog).parse_args(rest)
     options.overrides = overrides
     try:
-        _prepare()
+        _quiet_absl()
         module.run(options)
     except (ValueError, RunError, FloatingPointError) as error:
         if options.debug:
@@ -167,13 +170,10 @@ def run_command(module: ModuleType, prog: str, arguments: Sequence[str]) -> None
         sys.exit(130)
 
 
-def _prepare() -> None:
-    """What every command needs before its heavy imports."""
+def _quiet_absl() -> None:
+    """Silence Orbax, and let Grain read absl flags, of which a command has none."""
     from absl import flags, logging
-
-    from kprpe_jax.core.compile_cache import use_compile_cache
 
     logging.set_verbosity(logging.ERROR)  # Orbax tells every file that it touches
     if not flags.FLAGS.is_parsed():
-        flags.FLAGS.mark_as_parsed()  # grain reads flags of its own
-    use_compile_cache()
+        flags.FLAGS.mark_as_parsed()

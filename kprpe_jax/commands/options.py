@@ -18,9 +18,14 @@ def add_model(parser: argparse._ActionsContainer, *, required: bool = True) -> N
     )
 
 
-def add_detector(parser: argparse._ActionsContainer, *, required: bool = False) -> None:
-    """--detector SPEC, --min-score, --max-side."""
-    without = "" if required else "; without, photos must be aligned faces"
+def add_detector(
+    parser: argparse._ActionsContainer,
+    *,
+    required: bool = False,
+    without: str = "photos must be aligned faces",
+) -> None:
+    """--detector SPEC, --min-score, --max-side; `without` says what happens then."""
+    without = "" if required else f"; without, {without}"
     parser.add_argument(
         "--detector",
         metavar="SPEC",

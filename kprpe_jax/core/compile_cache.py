@@ -5,8 +5,6 @@ import os
 import pathlib
 import platform
 
-import jax
-
 _LEAST_SECONDS = 0.5  # what compiles faster is not kept
 
 
@@ -14,14 +12,18 @@ def use_compile_cache() -> None:
     """Keep programs in ~/.cache/kprpe_jax, or where JAX_COMPILATION_CACHE_DIR says.
 
     JAX_ENABLE_COMPILATION_CACHE=false turns it off. Programs for a CPU fit that CPU
-    alone: homes that machines share have a folder for each kind of them.
+    alone: homes that machines share have a folder for each kind of them. Call it
+    before JAX is imported: it sets the environment that JAX reads, so that a command
+    that compiles nothing need not import JAX.
     """
     if os.environ.get("JAX_COMPILATION_CACHE_DIR"):
-        return  # JAX has read it
+        return
     home = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
     folder = pathlib.Path(home, "kprpe_jax", _processor())
-    jax.config.update("jax_compilation_cache_dir", str(folder))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", _LEAST_SECONDS)
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)
+    os.environ.setdefault(
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", str(_LEAST_SECONDS)
+    )
 
 
 def _processor() -> str:

@@ -1,5 +1,6 @@
 """Rows of an imported face data set, decoded: what the loader reads."""
 
+import contextlib
 import copy
 import os
 from collections.abc import Sequence
@@ -26,14 +27,15 @@ def open_faces(
 
     Args:
       data_dir, name, split: of `store.open_split`.
-      image_size: (height, width) that every image must have; None = that of the first.
+      image_size: (height, width) that every image must have; None = that of the first
+        that decodes.
       identities: (first, last): only rows whose label lies in first .. last - 1, and
         counted from 0 then; None = all rows. Every row is read once for it.
       points: field of the rows that is read as their keypoints: "landmarks" gives the
         84 of synthetic faces instead of five.
       needs_keypoints: of `FaceRows`.
-    Raises: ValueError: as `open_split`; a data set without encoded faces, or without
-      such points; no such person.
+    Raises: ValueError: as `open_split`; a data set without encoded faces, without such
+      points, or of which no image decodes; no such person.
     """
     source = open_split(data_dir, name, split)
     example = source[0]
@@ -53,11 +55,22 @@ def open_faces(
         first = identities[0]
     return FaceRows(
         source,
-        image_size=image_size or decode_rgb(example["image"].item()).shape[:2],
+        image_size=image_size or _first_size(source, name),
         rows=rows,
         first_label=first,
         points=points,
         needs_keypoints=needs_keypoints,
+    )
+
+
+def _first_size(source: Sequence, name: str) -> tuple[int, int]:
+    """(height, width) of the first image of a source that decodes."""
+    for row in range(len(source)):
+        with contextlib.suppress(ValueError):
+            return decode_rgb(source[row]["image"].item()).shape[:2]
+    raise ValueError(
+        f"open_faces: {name} must hold images; got {len(source)} that cannot be "
+        "decoded; import it anew"
     )
 
 
@@ -108,6 +121,15 @@ class FaceRows(ChosenRows):
     def has_keypoints(self) -> np.ndarray:
         """Whether the keypoints of a row are known, bool [N]; images stay encoded."""
         return self.field("has_keypoints")
+
+    def readable(self) -> np.ndarray:
+        """Whether a row can be read, bool [N]; decodes every image."""
+        found = np.zeros(len(self), bool)
+        for row in range(len(self)):
+            with contextlib.suppress(ValueError):
+                self[row]
+                found[row] = True
+        return found
 
     def _show(self, number: int, row: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Decode a row.

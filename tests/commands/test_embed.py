@@ -138,6 +138,31 @@ def test_a_data_set_becomes_features(network, tmp_path, capsys):
     assert "no photo is left of 48 (skipped: 48 of people with too few)" in told
 
 
+def test_images_that_cannot_be_read(network, tmp_path, monkeypatch, capsys):
+    network(SIZE)
+    from kprpe_jax.data.importers import check
+    from kprpe_jax.data.importers.dataset import write_dataset
+    from kprpe_jax.data.importers.image_folder import open_image_folder
+
+    folder = tmp_path / "images" / "anna"
+    folder.mkdir(parents=True)
+    for name, size in (("1", SIZE), ("2", SIZE), ("3", SIZE + 1)):
+        Image.new("RGB", (size, size), "gray").save(folder / f"{name}.png")
+    (folder / "0.png").write_bytes(b"no image")
+    # What an import would refuse, as a damaged shard holds it.
+    monkeypatch.setattr(check, "decode_rgb", lambda _: np.zeros((SIZE, SIZE, 3)))
+    source = open_image_folder(tmp_path / "images")
+    write_dataset(source, name="bad", data_dir=tmp_path, origin={"kind": "folder"})
+    given = "--dataset=bad", f"--data-dir={tmp_path}", "--name=f"
+    assert "must be a whole JPEG" in fails(capsys, 2, *given)
+    assert not (tmp_path / "f").exists()
+    commands.main(["embed", "--model=any", *given, "--on-error=skip"])
+    assert capsys.readouterr().out == (
+        "f: 2 photos of 1 identities embedded; skipped: 2 unreadable or of another "
+        f"size; in {tmp_path}/f/2.0.0\n"
+    )
+
+
 def test_keypoints_that_are_missing(network, tmp_path, capsys):
     network(SIZE, num_keypoints=5)
     from kprpe_jax.data.importers.dataset import write_dataset

@@ -9,12 +9,12 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parents[2]
 PROGRAM = """
-import jax, jax.numpy as jnp
 from kprpe_jax.core import compile_cache
-events = []
-jax.monitoring.register_event_listener(lambda event, **_: events.append(event))
 compile_cache._LEAST_SECONDS = 0.0
 compile_cache.use_compile_cache()
+import jax, jax.numpy as jnp
+events = []
+jax.monitoring.register_event_listener(lambda event, **_: events.append(event))
 print(jax.jit(lambda x: jnp.sin(x) @ x.T)(jnp.ones((3, 5))).sum())
 print(events.count("/jax/compilation_cache/cache_hits"))
 """
