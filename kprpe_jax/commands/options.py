@@ -57,7 +57,7 @@ def add_faces(
         "--faces",
         choices=choices,
         default="center",
-        help="of a photo: the one nearest to its center (the default), the largest"
+        help="of a photo: the largest near its center (the default), the largest"
         + (", or all" if "all" in choices else ""),
     )
 

@@ -28,7 +28,7 @@ class PhotoFaces(NamedTuple):
     Attributes:
       name: of the photo.
       photo: uint8 [H, W, 3]; None where it cannot be read.
-      faces: F aligned faces, the one nearest to the photo's center first, or the
+      faces: F aligned faces, the one at the photo's center first, or the
         largest.
       boxes: float32 [F, 4], (left, top, right, bottom) as fractions of the photo.
       keypoints: float32 [F, 5, 2], (x, y) as fractions of the photo.
@@ -60,8 +60,8 @@ def read_faces(
       spec: of the network that is to read the faces.
       detector: None = the photos are aligned faces of the spec's size, or of its height
         and more columns on both sides.
-      faces: of a photo: the one nearest to its "center", the "largest", or "all", those
-        at the center first.
+      faces: of a photo: the one at its "center", as `detect_photos` orders them, the
+        "largest", or "all", those at the center first.
       batch_size: photos at once, at most.
     Returns: one result per photo, in their order, with at least one face or one reason.
     Raises: ValueError: an unknown choice of faces.

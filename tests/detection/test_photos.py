@@ -56,7 +56,7 @@ def test_batches_of_few_photos_are_small_and_of_many_alike(rng):
 
 
 @pytest.mark.parametrize(
-    ("order", "scores"), [("center", [0.9, 0.8]), ("largest", [0.8, 0.9]),
+    ("order", "scores"), [("center", [0.8, 0.9]), ("largest", [0.8, 0.9]),
                           ("score", [0.9, 0.8])],
 )  # fmt: skip
 def test_faces_in_the_order_asked_for(order, scores, rng):
@@ -72,6 +72,23 @@ def test_faces_in_the_order_asked_for(order, scores, rng):
     assert len(empty.scores) == 0
     assert empty.keypoints.shape == (0, 5, 2)
     assert empty.boxes.shape == (0, 4)
+
+
+@pytest.mark.parametrize(
+    ("other", "first"),
+    [
+        ([0.0, 0.0, 0.6, 0.6], 0.8),  # larger, at the edge
+        ([0.48, 0.48, 0.52, 0.52], 0.8),  # small, in the very middle
+        ([0.25, 0.25, 0.75, 0.75], 0.9),  # as central, and larger
+    ],
+)
+def test_the_face_at_the_center_is_large_and_near_the_middle(other, first, rng):
+    boxes = np.float32([[other, [0.35, 0.3, 0.75, 0.7]]])
+    fixed = stand_in()._replace(
+        detect=lambda x: stand_in().detect(x)._replace(boxes=boxes)
+    )
+    (found,) = detect_photos(fixed, [("a", smooth_photo(rng, 64, 64))], batch_size=1)
+    assert found.scores[0] == np.float32(first)
 
 
 def test_faults_are_one_sentence():
