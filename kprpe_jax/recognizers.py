@@ -1,5 +1,7 @@
 """Load recognizers, detectors, fusion models, matchers: published, files, or runs."""
 
+import os
+
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -176,6 +178,15 @@ def load_matcher(spec: str) -> PairMatcher:
     )
     variables = networks.own_variables(params, collections, "transformer")
     return PairMatcher(pair_matching.make_model(config.model), variables)
+
+
+def absolute_spec(spec: str) -> str:
+    """A SPEC with the absolute path of its file or run, as any folder can use it."""
+    run = parse_run(spec)
+    if run is not None:
+        return str(run._replace(workdir=run.workdir.absolute()))
+    name, colon, path = spec.rpartition(":")
+    return f"{name}{colon}{os.path.abspath(path)}"
 
 
 def _split_spec(option: str, spec: str) -> tuple[str, str]:

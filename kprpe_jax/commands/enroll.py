@@ -16,7 +16,7 @@ import sys
 from kprpe_jax.commands import options as shared
 from kprpe_jax.commands.galleries import (
     count,
-    load_networks,
+    load_gallery_networks,
     say_skipped,
     show_progress,
 )
@@ -37,14 +37,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     shared.add_on_error(files)
     networks = parser.add_argument_group("faces")
-    shared.add_model(networks)
-    shared.add_detector(networks)
+    shared.add_model(networks, of_gallery=True)
+    shared.add_detector(networks, of_gallery=True)
     shared.add_faces(networks, choices=("center", "largest"))
     networks.add_argument(
         "--patches",
         choices=PATCHES,
-        default="bfloat16",
-        help="how the gallery keeps patches (bfloat16)",
+        help="how a new gallery keeps patches (bfloat16)",
     )
     shared.add_batch_size(networks)
 
@@ -54,15 +53,14 @@ def run(options: argparse.Namespace) -> None:
     from kprpe_jax.gallery.enroll import enroll
     from kprpe_jax.gallery.enroll_features import enroll_features
     from kprpe_jax.gallery.gallery import Gallery
-    from kprpe_jax.gallery.header import describe_gallery
     from kprpe_jax.gallery.photos import list_photos
 
     if (options.photos is None) == (options.features is None):
         raise ValueError("give either --photos or --features.")
     if options.photos is not None:
         list_photos(options.photos)  # a wrong path makes no gallery
-    recognizer, detector = load_networks(options)
-    header = describe_gallery(recognizer, options.patches)
+    networks = load_gallery_networks(options)
+    header = networks.header(options.patches)
     with Gallery(options.gallery, create=header) as gallery:
         if options.features is not None:
             result = enroll_features(
@@ -72,8 +70,8 @@ def run(options: argparse.Namespace) -> None:
             result = enroll(
                 gallery,
                 options.photos,
-                recognizer,
-                detector,
+                networks.recognizer,
+                networks.detector,
                 faces=options.faces,
                 on_error=options.on_error,
                 batch_size=options.batch_size,

@@ -16,7 +16,7 @@ from kprpe_jax.commands.galleries import (
     add_ranking,
     check_output,
     count,
-    load_networks,
+    load_gallery_networks,
     make_matcher,
     say_skipped,
     show_progress,
@@ -41,8 +41,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--ranks", type=shared.positive, default=5, help="photos to show (5)"
     )
     networks = parser.add_argument_group("faces")
-    shared.add_model(networks)
-    shared.add_detector(networks)
+    shared.add_model(networks, of_gallery=True)
+    shared.add_detector(networks, of_gallery=True)
     shared.add_faces(networks)
     shared.add_batch_size(networks)
     add_ranking(parser.add_argument_group("ranking"))
@@ -58,7 +58,7 @@ def run(options: argparse.Namespace) -> None:
     list_photos(options.photos)  # before anything is loaded
     check_output("--page", options.page)
     with Gallery(options.gallery) as gallery:
-        recognizer, detector = load_networks(options)
+        recognizer, detector, *_ = load_gallery_networks(options)
         queries, skipped = explain(
             gallery,
             options.photos,

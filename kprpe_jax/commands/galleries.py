@@ -52,6 +52,19 @@ def load_networks(options: argparse.Namespace) -> tuple[Any, Any]:
     return recognizer, detector
 
 
+def load_gallery_networks(options: argparse.Namespace) -> Any:
+    """The networks of a gallery, those that the options name among them."""
+    from kprpe_jax.gallery.networks import load_gallery_networks
+
+    return load_gallery_networks(
+        options.gallery,
+        options.model,
+        options.detector,
+        min_score=options.min_score,
+        max_side=options.max_side,
+    )
+
+
 def make_matcher(options: argparse.Namespace, header: Any) -> Any:
     """The matcher that the options name, for the patches of a gallery.
 

@@ -3,10 +3,12 @@
     kprpe-jax gallery list --gallery people.gallery
     kprpe-jax gallery show Ann --gallery people.gallery
     kprpe-jax gallery remove Ann Bob --gallery people.gallery
-    kprpe-jax gallery replace Ann --photos FOLDER --gallery people.gallery --model SPEC
+    kprpe-jax gallery replace Ann --photos FOLDER --gallery people.gallery
+    kprpe-jax gallery replace Ann --photo Ann/1.jpg --photos NEW.jpg --gallery ...
 
 `list` prints a line a person, `show` a line a photo. What is removed is overwritten
-with zeros; `replace` is one transaction.
+with zeros; `replace` takes all photos of a person, or the one that --photo names, and
+is one transaction.
 """
 
 import argparse
@@ -16,7 +18,7 @@ from typing import Any
 from kprpe_jax.commands import options as shared
 from kprpe_jax.commands.galleries import (
     count,
-    load_networks,
+    load_gallery_networks,
     say_skipped,
     show_progress,
 )
@@ -31,8 +33,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     shared.add_gallery(parser)
     group = parser.add_argument_group("replace")
     shared.add_photos(group, required=False)
-    shared.add_model(group, required=False)
-    shared.add_detector(group)
+    group.add_argument(
+        "--photo", metavar="NAME", help="only this photo, as `show` names it"
+    )
+    shared.add_model(group, of_gallery=True)
+    shared.add_detector(group, of_gallery=True)
     shared.add_faces(group, choices=("center", "largest"))
     shared.add_on_error(group)
     shared.add_batch_size(group)
@@ -57,16 +62,15 @@ def _check(options: argparse.Namespace) -> None:
     if action in ("show", "remove") and not people:
         raise ValueError(f"gallery {action} needs a PERSON; gallery list names all.")
     if action == "replace":
-        if people != 1 or not (options.photos and options.model):
+        if people != 1 or not options.photos:
             raise ValueError(
-                "gallery replace needs one PERSON, --photos and --model; got "
-                f"{people} of the first, --photos {options.photos} and --model "
-                f"{options.model}."
+                f"gallery replace needs one PERSON and --photos; got {people} of the "
+                f"first and --photos {options.photos}."
             )
-    elif options.photos or options.model or options.detector:
+    elif options.photos or options.photo or options.model or options.detector:
         raise ValueError(
-            f"gallery {action} takes no --photos, --model or --detector; gallery "
-            "replace does."
+            f"gallery {action} takes no --photos, --photo, --model or --detector; "
+            "gallery replace does."
         )
 
 
@@ -78,16 +82,18 @@ def _list(options: argparse.Namespace, gallery: Any) -> None:
     terms = f" ({header.license})" if header.license else ""
     sys.stderr.write(
         f"{count(len(people), 'person', 'people')}, "
-        f"{count(len(gallery), 'photo')}; {header.name}{terms}: "
+        f"{count(len(gallery), 'photo')}; {header.recognizer.name}{terms}: "
         f"{header.input_spec.describe()}; patches: {header.patches}\n"
     )
 
 
 def _show(options: argparse.Namespace, gallery: Any) -> None:
+    metadata = gallery.metadata()
     for person in options.people:
+        known = [f"{key}={value}" for key, value in metadata.get(person, {}).items()]
         for photo, images, added in gallery.photos_of(person):
-            text = f"{person}\t{photo}\t{count(images, 'image')}\t{added} UTC\n"
-            sys.stdout.write(text)
+            line = person, photo, count(images, "image"), f"{added} UTC", *known
+            sys.stdout.write("\t".join(line) + "\n")
 
 
 def _remove(options: argparse.Namespace, gallery: Any) -> None:
@@ -102,14 +108,15 @@ def _replace(options: argparse.Namespace, gallery: Any) -> None:
     from kprpe_jax.gallery.enroll import replace
 
     (person,) = options.people
-    before = len(gallery.photos_of(person))
-    recognizer, detector = load_networks(options)
+    before = len(gallery.check_photo(person, options.photo))
+    recognizer, detector, *_ = load_gallery_networks(options)
     result = replace(
         gallery,
         person,
         options.photos,
         recognizer,
         detector,
+        photo=options.photo,
         faces=options.faces,
         on_error=options.on_error,
         batch_size=options.batch_size,

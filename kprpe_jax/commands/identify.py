@@ -21,7 +21,7 @@ from kprpe_jax.commands.galleries import (
     add_ranking,
     check_output,
     count,
-    load_networks,
+    load_gallery_networks,
     make_matcher,
     say_skipped,
     show_progress,
@@ -40,8 +40,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--ranks", type=shared.positive, default=5, help="people to print (5)"
     )
     networks = parser.add_argument_group("faces")
-    shared.add_model(networks)
-    shared.add_detector(networks)
+    shared.add_model(networks, of_gallery=True)
+    shared.add_detector(networks, of_gallery=True)
     shared.add_faces(networks)
     networks.add_argument(
         "--probe",
@@ -67,7 +67,7 @@ def run(options: argparse.Namespace) -> None:
     list_photos(options.photos)  # before anything is loaded
     check_output("--output", options.output)
     with Gallery(options.gallery) as gallery:
-        recognizer, detector = load_networks(options)
+        recognizer, detector, *_ = load_gallery_networks(options)
         candidates = options.candidates
         asked = (options.alpha, options.weighting, options.matcher)
         if candidates is None:  # an option of the second stage asks for it

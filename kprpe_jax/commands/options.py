@@ -7,14 +7,21 @@ ON_ERROR = ("fail", "skip")
 FACES = ("center", "largest", "all")
 
 
-def add_model(parser: argparse._ActionsContainer, *, required: bool = True) -> None:
-    """--model SPEC."""
+def add_model(
+    parser: argparse._ActionsContainer,
+    *,
+    required: bool = True,
+    of_gallery: bool = False,
+) -> None:
+    """--model SPEC; `of_gallery`: a gallery remembers it."""
+    without = "; without, that of the gallery" if of_gallery else ""
     parser.add_argument(
         "--model",
         metavar="SPEC",
-        required=required,
+        required=required and not of_gallery,
         help="recognizer: NAME:FILE, a published network (`kprpe-jax models`) with its "
-        "weights; a file that `export` wrote; or a run, FOLDER[@best|@last|@STEP]",
+        "weights; a file that `export` wrote; or a run, FOLDER[@best|@last|@STEP]"
+        f"{without}",
     )
 
 
@@ -23,8 +30,14 @@ def add_detector(
     *,
     required: bool = False,
     without: str = "photos must be aligned faces",
+    of_gallery: bool = False,
 ) -> None:
-    """--detector SPEC, --min-score, --max-side; `without` says what happens then."""
+    """--detector SPEC, --min-score, --max-side.
+
+    `without` says what happens without one; `of_gallery`: a gallery remembers it.
+    """
+    if of_gallery:
+        without = "that of the gallery; none = photos are aligned faces"
     without = "" if required else f"; without, {without}"
     parser.add_argument(
         "--detector",
@@ -37,14 +50,14 @@ def add_detector(
         "--min-score",
         metavar="SCORE",
         type=float,
-        default=0.5,
+        default=None if of_gallery else 0.5,
         help="a face must score more, 0..1 (0.5)",
     )
     parser.add_argument(
         "--max-side",
         metavar="PIXELS",
         type=positive,
-        default=1024,
+        default=None if of_gallery else 1024,
         help="larger photos are shrunk to it before detection, in pixels (1024)",
     )
 

@@ -114,22 +114,24 @@ def replace(
     recognizer: Recognizer,
     detector: Detector | None = None,
     *,
+    photo: str | None = None,
     faces: str = "center",
     on_error: str = "fail",
     batch_size: int = photo_files.BATCH,
     progress: Callable[[Sequence], Iterable] = iter,
 ) -> EnrollResult:
-    """Replace all photos of a person by others, in one transaction.
+    """Replace all photos of a person, or one, by others, in one transaction.
 
     Args:
       person: somebody who is there; all photos become this person's.
+      photo: name of the one to replace; None = all.
       gallery, photos, recognizer, detector, faces, on_error, batch_size, progress: as
         `enroll`.
-    Raises: ValueError: nobody of this name; no usable photo; as `enroll`. Then nothing
-      has changed.
+    Raises: ValueError: nobody or no photo of this name; no usable photo; as `enroll`.
+      Then nothing has changed.
     """
     gallery.check(recognizer)
-    gallery.photos_of(person)
+    gallery.check_photo(person, photo)
     entries, skipped = [], {}
     options = dict(faces=faces, batch_size=batch_size)
     files = progress(list_photos(photos))
@@ -152,7 +154,7 @@ def replace(
             f"replace: no photo of {photos} shows a usable face; {person} stays as "
             "before; give other photos."
         )
-    gallery.replace_person(person, entries)
+    gallery.replace_photos(person, entries, photo=photo)
     return EnrollResult(len(entries), 0, skipped)
 
 

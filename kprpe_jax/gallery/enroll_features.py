@@ -81,12 +81,13 @@ def _check_recognizer(
     gallery: Gallery, file: FeatureFile, path: str | os.PathLike
 ) -> None:
     header = gallery.header
-    wanted = header.input_spec.describe(), header.fingerprint
+    own = header.recognizer
+    wanted = header.input_spec.describe(), own.fingerprint
     if (file.about.get("input_spec"), file.about.get("fingerprint")) != wanted:
         raise ValueError(
             f"enroll: the features of {path} are of {file.about.get('recognizer')} "
             f"({str(file.about.get('fingerprint'))[:12]}, "
-            f"{file.about.get('input_spec')}), {gallery.path} is of {header.name} "
-            f"({header.fingerprint[:12]}, {header.input_spec.describe()}): they cannot "
+            f"{file.about.get('input_spec')}), {gallery.path} is of {own.name} "
+            f"({own.fingerprint[:12]}, {header.input_spec.describe()}): they cannot "
             "be compared; make the features with the gallery's recognizer."
         )

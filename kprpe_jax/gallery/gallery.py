@@ -1,44 +1,24 @@
-"""A gallery on disk: people, and the features of their photos.
+"""A gallery on disk: people, and the features of their photos."""
 
-One SQLite file. Whatever is added or removed is one transaction: after a kill the file
-holds all of it or nothing. What is removed is overwritten with zeros.
-"""
-
-import contextlib
 import json
 import os
 import pathlib
-import sqlite3
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from kprpe_jax.backbones.recognizer import Recognizer
 from kprpe_jax.core.features import Features
-from kprpe_jax.core.input_spec import InputSpec
-from kprpe_jax.gallery.header import GalleryContents, GalleryEntry, GalleryHeader
+from kprpe_jax.detection.detector import Detector
+from kprpe_jax.gallery.database import GalleryDatabase
+from kprpe_jax.gallery.header import (
+    GalleryContents,
+    GalleryEntry,
+    GalleryHeader,
+    NetworkSource,
+)
 from kprpe_jax.gallery.packing import KINDS, pack, unpack
-
-_APPLICATION = 0x6B705250  # marks the file as ours
-_VERSION = 2
-_TABLES = """
-CREATE TABLE header (recognizer TEXT NOT NULL);
-CREATE TABLE people (
-    id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE
-);
-CREATE TABLE photos (
-    id INTEGER PRIMARY KEY AUTOINCREMENT,
-    person INTEGER NOT NULL REFERENCES people ON DELETE CASCADE,
-    name TEXT NOT NULL UNIQUE, digest TEXT NOT NULL UNIQUE, added TEXT NOT NULL,
-    num_images INTEGER NOT NULL, embedding BLOB NOT NULL, checksum INTEGER NOT NULL
-);
-CREATE INDEX photos_of ON photos (person);
-CREATE TABLE patches (
-    photo INTEGER PRIMARY KEY REFERENCES photos ON DELETE CASCADE,
-    keypoints BLOB NOT NULL, data BLOB NOT NULL, checksum INTEGER NOT NULL
-);
-"""
 
 
 class Gallery:
@@ -47,27 +27,26 @@ class Gallery:
     def __init__(self, path: str | os.PathLike, *, create: GalleryHeader | None = None):
         """Open a gallery, or make an empty one where none is and `create` is given.
 
+        A new gallery appears on the disk when the first people are added. One that is
+        there remembers from `create` where its networks lie now.
+
         Args:
           path: of the file.
           create: from `describe_gallery`; checked where there is a gallery.
         Raises: ValueError: no gallery there, not a gallery, damaged, of another format;
-          `create` is of another recognizer or keeps patches otherwise.
+          `create` is of another recognizer, detector or fusion, or keeps patches
+          otherwise.
         """
-        self.path = pathlib.Path(path)
-        there = self.path.exists()
-        if not there and create is None:
-            raise ValueError(f"gallery: there is none at {path}; enroll people first.")
-        if not there and not self.path.absolute().parent.is_dir():
-            raise ValueError(f"gallery: {path} lies in no folder; make it first.")
         if create is not None and create.patches not in KINDS:
             raise ValueError(
                 f"gallery: unknown kind of patches {create.patches!r}; use one of "
                 f"{KINDS}."
             )
-        self._database = sqlite3.connect(self.path, timeout=10, isolation_level=None)
+        self.path = pathlib.Path(path)
+        self._database = GalleryDatabase(path, create)
         try:
-            with self._clear_errors():
-                self._prepare(create)
+            if create is not None:
+                self._compare(create)
         except BaseException:
             self._database.close()
             raise
@@ -82,8 +61,12 @@ class Gallery:
 
     def __len__(self) -> int:
         """Number of photos."""
-        with self._clear_errors():
-            return self._database.execute("SELECT count(*) FROM photos").fetchone()[0]
+        return self._database.rows("SELECT count(*) FROM photos")[0][0]
+
+    @property
+    def header(self) -> GalleryHeader:
+        """What all features were made with."""
+        return self._database.header
 
     def check(self, other: Recognizer | GalleryHeader) -> None:
         """Refuse the features of another recognizer.
@@ -91,36 +74,68 @@ class Gallery:
         Raises: ValueError: the gallery was made by another network, other weights, or
           under another input contract.
         """
-        name, header = other.name, self.header
+        own, header = self.header.recognizer, self.header
+        theirs = other.recognizer if isinstance(other, GalleryHeader) else other
         if other.input_spec != header.input_spec:
             raise ValueError(
                 f"gallery: the faces of {self.path} are {header.input_spec.describe()} "
-                f"({header.name}), those of {name} are {other.input_spec.describe()}: "
-                "their features cannot be compared; give the recognizer that it was "
-                "made with, or enroll everybody anew."
+                f"({own.name}), those of {theirs.name} are "
+                f"{other.input_spec.describe()}: their features cannot be compared; "
+                "give the recognizer that it was made with, or enroll everybody anew."
             )
-        fingerprint = other.fingerprint
-        if fingerprint != header.fingerprint:
+        fingerprint = theirs.fingerprint
+        if fingerprint != own.fingerprint:
             raise ValueError(
-                f"gallery: {self.path} was made by {header.name} "
-                f"({header.fingerprint[:12]}), not by {name} "
+                f"gallery: {self.path} was made by {own.name} "
+                f"({own.fingerprint[:12]}), not by {theirs.name} "
                 f"({fingerprint[:12]}): their features cannot be compared; give the "
                 "recognizer that it was made with, or enroll everybody anew."
             )
 
+    def check_detector(self, other: Detector | NetworkSource | None) -> None:
+        """Refuse another detector, with the options with which its own was loaded.
+
+        Args:
+          other: None, or any where the gallery knows none, is accepted: photos may be
+            aligned faces on one side alone.
+        Raises: ValueError: the gallery's faces were detected by another one.
+        """
+        own = self.header.detector
+        if own is None or other is None or own.fingerprint == other.fingerprint:
+            return
+        raise ValueError(
+            f"gallery: the faces of {self.path} were detected by {own.name} "
+            f"({own.fingerprint[:12]}), not by {other.name} "
+            f"({other.fingerprint[:12]}), which frames faces otherwise; give that "
+            "--detector, or none."
+        )
+
+    def check_fusion(self, other: NetworkSource | None) -> None:
+        """Refuse entries of another fusion.
+
+        Raises: ValueError: the gallery's entries were fused by another model.
+        """
+        own = self.header.fusion
+        told = [
+            f"fused by {x.name} ({x.fingerprint[:12]})" if x else "of a photo each"
+            for x in (own, other)
+        ]
+        if (own and own.fingerprint) != (other and other.fingerprint):
+            raise ValueError(
+                f"gallery: the entries of {self.path} are {told[0]}, not {told[1]}: "
+                "they cannot be compared; give that --fusion, or enroll everybody anew."
+            )
+
     def photo_with(self, digest: str) -> str | None:
         """Name of the photo with these bytes, if it is enrolled."""
-        with self._clear_errors():
-            row = self._database.execute(
-                "SELECT name FROM photos WHERE digest = ?", (digest,)
-            ).fetchone()
-        return row and row[0]
+        query = "SELECT name FROM photos WHERE digest = ?"
+        found = self._database.rows(query, (digest,))
+        return found[0][0] if found else None
 
     def has_photo(self, name: str) -> bool:
         """Whether a photo of this name is enrolled."""
         query = "SELECT count(*) FROM photos WHERE name = ?"
-        with self._clear_errors():
-            return bool(self._database.execute(query, (name,)).fetchone()[0])
+        return bool(self._database.rows(query, (name,))[0][0])
 
     def add(self, entries: Sequence[GalleryEntry]) -> None:
         """Add photos, all or none of them.
@@ -130,7 +145,7 @@ class Gallery:
         """
         for entry in entries:
             self._check(entry)
-        with self._clear_errors(), self._transaction():
+        with self._database.transaction():
             for entry in entries:
                 self._add(entry)
 
@@ -140,8 +155,25 @@ class Gallery:
             "SELECT people.name, count(*) FROM photos JOIN people "
             "ON people.id = photos.person GROUP BY people.id ORDER BY people.name"
         )
-        with self._clear_errors():
-            return dict(self._database.execute(query).fetchall())
+        return dict(self._database.rows(query))
+
+    def metadata(self) -> dict[str, dict[str, str]]:
+        """Keys and values of the people who have any."""
+        query = "SELECT name, metadata FROM people WHERE metadata <> '{}' ORDER BY name"
+        found = self._database.rows(query)
+        return {name: json.loads(text) for name, text in found}
+
+    def set_metadata(self, people: Mapping[str, Mapping[str, str]]) -> None:
+        """Replace the keys and values of people, of all or of none of them.
+
+        Raises: ValueError: somebody who is not there.
+        """
+        with self._database.transaction():
+            for name, values in people.items():
+                text = json.dumps(dict(values), ensure_ascii=False)
+                statement = "UPDATE people SET metadata = ? WHERE name = ?"
+                if not self._database.run(statement, (text, name)).rowcount:
+                    raise self._nobody(name)
 
     def remove_people(self, names: Sequence[str]) -> int:
         """Remove people with all their photos, all or none of them.
@@ -150,29 +182,47 @@ class Gallery:
         Raises: ValueError: somebody who is not there, or is named twice.
         """
         before = len(self)
-        with self._clear_errors(), self._transaction():
+        with self._database.transaction():
             for name in names:
                 self._remove(name)
         return before - len(self)
 
-    def replace_person(self, name: str, entries: Sequence[GalleryEntry]) -> int:
-        """Remove all photos of a person and add these, all or nothing.
+    def replace_photos(
+        self, person: str, entries: Sequence[GalleryEntry], *, photo: str | None = None
+    ) -> int:
+        """Remove photos of a person and add these, all or nothing.
 
         Args:
-          name: somebody who is there.
+          person: somebody who is there; the metadata stay.
           entries: at least one, all of this person.
+          photo: the one to remove; None = all of the person.
         Returns: how many photos went.
-        Raises: ValueError: nobody of this name; as `add`.
+        Raises: ValueError: nobody of this name, no such photo of theirs; as `add`.
         """
         for entry in entries:
             self._check(entry)
-        with self._clear_errors(), self._transaction():
-            before = len(self)
-            self._remove(name)
-            removed = before - len(self)
+        with self._database.transaction():
+            names = self.check_photo(person, photo)
+            for name in names:
+                self._database.run("DELETE FROM photos WHERE name = ?", (name,))
             for entry in entries:
                 self._add(entry)
-        return removed
+        return len(names)
+
+    def check_photo(self, person: str, photo: str | None) -> list[str]:
+        """Names of the photos of a person that are meant: this one, or all with None.
+
+        Raises: ValueError: nobody of this name, no such photo of theirs.
+        """
+        names = [name for name, *_ in self.photos_of(person)]
+        if photo is None:
+            return names
+        if photo not in names:
+            raise ValueError(
+                f"gallery: {self.path} holds no photo {photo!r} of {person}; `gallery "
+                "show` names all."
+            )
+        return [photo]
 
     def photos_of(self, name: str) -> list[tuple[str, int, str]]:
         """Photos of a person: names, numbers of images, and when each was added (UTC).
@@ -183,12 +233,9 @@ class Gallery:
             "SELECT photos.name, num_images, added FROM photos JOIN people "
             "ON people.id = photos.person WHERE people.name = ? ORDER BY photos.id"
         )
-        with self._clear_errors():
-            rows = self._database.execute(query, (name,)).fetchall()
+        rows = self._database.rows(query, (name,))
         if not rows:
-            raise ValueError(
-                f"gallery: {self.path} holds nobody named {name!r}; correct the name."
-            )
+            raise self._nobody(name)
         return rows
 
     def read(self) -> GalleryContents:
@@ -201,8 +248,7 @@ class Gallery:
             "checksum "
             "FROM photos JOIN people ON people.id = photos.person ORDER BY photos.id"
         )
-        with self._clear_errors():
-            rows = self._database.execute(query).fetchall()
+        rows = self._database.rows(query)
         if not rows:
             raise ValueError(f"gallery: {self.path} is empty; enroll people first.")
         ids, people, photos, counts, blobs, sums = zip(*rows, strict=True)
@@ -214,7 +260,10 @@ class Gallery:
         if self.header.patches != "none":
             stored = (StoredField(self, np.array(ids), photos, i) for i in (0, 1))
             features = Features(embeddings, next(stored), keypoints=next(stored))
-        return GalleryContents(list(people), list(photos), np.array(counts), features)
+        counts = np.array(counts)
+        return GalleryContents(
+            list(people), list(photos), counts, features, self.metadata()
+        )
 
     def read_patches(self, photo_id: int, name: str) -> tuple[np.ndarray, np.ndarray]:
         """Patches float32 [N, C] and keypoints float32 [K, 2] of one photo.
@@ -222,10 +271,9 @@ class Gallery:
         Raises: ValueError: they are damaged or gone.
         """
         query = "SELECT keypoints, data, checksum FROM patches WHERE photo = ?"
-        with self._clear_errors():
-            row = self._database.execute(query, (int(photo_id),)).fetchone()
+        found = self._database.rows(query, (int(photo_id),))
         shape, points = self.shapes
-        *blobs, checksum = row or (b"", b"", 0)
+        *blobs, checksum = found[0] if found else (b"", b"", 0)
         sizes = 8 * points[0], len(pack(np.zeros(shape), self.header.patches))
         self._check_blob(name, b"".join(blobs), checksum, sum(sizes))
         keypoints = np.frombuffer(blobs[0], np.float32).reshape(points)
@@ -237,50 +285,28 @@ class Gallery:
         rows, columns = self.header.grid
         return (rows * columns, self.header.channels), (self.header.num_keypoints, 2)
 
-    def _prepare(self, create: GalleryHeader | None) -> None:
-        run = self._database.execute
-        for setting in (
-            "foreign_keys = ON", "secure_delete = ON", "synchronous = FULL",
-            "trusted_schema = OFF", "cell_size_check = ON",
-        ):  # fmt: skip
-            run(f"PRAGMA {setting}")
-        application = run("PRAGMA application_id").fetchone()[0]
-        version = run("PRAGMA user_version").fetchone()[0]
-        tables = run("SELECT count(*) FROM sqlite_master").fetchone()[0]
-        if not tables and create is not None:
-            with self._transaction():
-                for statement in _TABLES.split(";")[:-1]:
-                    run(statement)
-                header = create._replace(input_spec=create.input_spec._asdict())
-                run("INSERT INTO header VALUES (?)", (json.dumps(header._asdict()),))
-                run(f"PRAGMA application_id = {_APPLICATION}")
-                run(f"PRAGMA user_version = {_VERSION}")
-        elif application == _APPLICATION and version == 1:
-            raise ValueError(
-                f"gallery: {self.path} is of format 1, which does not say how its "
-                "faces were framed; enroll everybody again into a new file."
-            )
-        elif application != _APPLICATION or version != _VERSION:
-            raise ValueError(
-                f"gallery: {self.path} must be a gallery of format {_VERSION}; got "
-                "another file; give a gallery that `enroll` made."
-            )
-        self.header = self._read_header()
-        if create is None:
-            return
+    def _compare(self, create: GalleryHeader) -> None:
+        """Refuse another header; learn where the networks were loaded from."""
         self.check(create)
-        if create.patches != self.header.patches:
+        self.check_detector(create.detector)
+        self.check_fusion(create.fusion)
+        own = self.header
+        if create.patches != own.patches:
             raise ValueError(
-                f"gallery: {self.path} keeps patches as {self.header.patches}; got "
+                f"gallery: {self.path} keeps patches as {own.patches}; got "
                 f"{create.patches}; use the same for all."
             )
+        header = own._replace(detector=create.detector or own.detector)
+        if create.recognizer.spec:
+            header = header._replace(recognizer=create.recognizer)
+        if header != own and len(self):
+            with self._database.transaction():
+                self._database.write_header(header)
 
-    def _read_header(self) -> GalleryHeader:
-        (text,) = self._database.execute("SELECT recognizer FROM header").fetchone()
-        header = GalleryHeader(**json.loads(text))
-        spec = InputSpec(**header.input_spec)
-        spec = spec._replace(image_size=tuple(spec.image_size))
-        return header._replace(grid=tuple(header.grid), input_spec=spec)
+    def _nobody(self, name: str) -> ValueError:
+        return ValueError(
+            f"gallery: {self.path} holds nobody named {name!r}; correct the name."
+        )
 
     def _check(self, entry: GalleryEntry) -> None:
         arrays, want = (entry.features.embeddings,), ((self.header.embed_dim,),)
@@ -301,7 +327,7 @@ class Gallery:
             )
 
     def _remove(self, name: str) -> None:
-        found = self._database.execute("DELETE FROM people WHERE name = ?", (name,))
+        found = self._database.run("DELETE FROM people WHERE name = ?", (name,))
         if not found.rowcount:
             raise ValueError(
                 f"gallery: {self.path} holds nobody named {name!r}, or no more; nobody "
@@ -309,7 +335,7 @@ class Gallery:
             )
 
     def _add(self, entry: GalleryEntry) -> None:
-        run = self._database.execute
+        run = self._database.run
         if self.has_photo(entry.photo) or self.photo_with(entry.digest):
             raise ValueError(
                 f"gallery: {self.path} holds a photo named {entry.photo} or the same "
@@ -336,31 +362,6 @@ class Gallery:
                 f"gallery: the features of {photo} in {self.path} are damaged; restore "
                 "the file from a copy, or remove this person and enroll anew."
             )
-
-    @contextlib.contextmanager
-    def _transaction(self) -> Iterator[None]:
-        self._database.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-        except BaseException:
-            self._database.execute("ROLLBACK")
-            raise
-        self._database.execute("COMMIT")
-
-    @contextlib.contextmanager
-    def _clear_errors(self) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.OperationalError as e:
-            raise ValueError(
-                f"gallery: {self.path} cannot be used now ({e}); wait until nobody "
-                "else writes it, and look at the rights and the space on the disk."
-            ) from e
-        except (sqlite3.Error, TypeError, json.JSONDecodeError) as e:
-            raise ValueError(
-                f"gallery: {self.path} is damaged or no gallery ({e}); restore it from "
-                "a copy, or enroll everybody anew."
-            ) from e
 
 
 class StoredField:

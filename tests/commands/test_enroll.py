@@ -176,7 +176,7 @@ def test_features_that_are_not_finite(folder, capsys, monkeypatch):
         capsys, *on_gallery("enroll", folder, f"--photos={folder / 'photos'}")
     )
     assert "features of ann/0.png must be finite" in error
-    assert contents(folder) == {}
+    assert not (folder / "people.gallery").exists()
 
 
 def test_a_network_that_reads_keypoints_is_given_the_templates(folder):

@@ -69,14 +69,29 @@ def test_replace_is_one_transaction(folder, capsys):
     assert "holds nobody named 'eve'" in fails(capsys, *given)
 
 
+def test_one_photo_is_replaced_without_naming_the_network(folder, capsys):
+    enroll(folder)
+    new = folder / "new.png"
+    new.write_bytes(photo(1, 8))
+    given = "replace", "bob", f"--photos={new}"
+    run(folder, *given, "--photo=bob/1.png")
+    told = "replaced: 1 photo of bob by 1, 0 skipped; 6 photos in all"
+    assert told in capsys.readouterr().out
+    with Gallery(folder / "people.gallery") as gallery:
+        names = [name for name, *_ in gallery.photos_of("bob")]
+    assert names == ["bob/0.png", "bob/new.png"]
+    given = on_gallery("gallery", folder, *given, "--photo=ann/0.png", model="")
+    assert "holds no photo 'ann/0.png' of bob" in fails(capsys, *given)
+
+
 def test_options_belong_to_actions(folder, capsys):
     enroll(folder)
     for message, arguments in {
         "list takes no PERSON": ("list", "ann"),
         "show needs a PERSON": ("show",),
         "remove needs a PERSON": ("remove",),
-        "replace needs one PERSON, --photos and --model": ("replace", "ann"),
-        "remove takes no --photos, --model": ("remove", "ann", "--photos=x"),
+        "replace needs one PERSON and --photos": ("replace", "ann"),
+        "remove takes no --photos, --photo, --model": ("remove", "ann", "--photos=x"),
         "invalid choice: 'drop'": ("drop", "ann"),
     }.items():
         given = on_gallery("gallery", folder, *arguments, model="")

@@ -5,10 +5,16 @@ import numpy as np
 from kprpe_jax.core.features import Features
 from kprpe_jax.core.input_spec import InputSpec
 from kprpe_jax.gallery.gallery import Gallery
-from kprpe_jax.gallery.header import GalleryEntry, GalleryHeader
+from kprpe_jax.gallery.header import GalleryEntry, GalleryHeader, NetworkSource
 
 HEADER = GalleryHeader(
-    "random", "f" * 64, "free", InputSpec((16, 8)), 8, (2, 2), 16, patches="float32"
+    NetworkSource("random", "f" * 64),
+    "free",
+    InputSpec((16, 8)),
+    8,
+    (2, 2),
+    16,
+    patches="float32",
 )
 
 

@@ -1,5 +1,6 @@
 """What is put in comes out; whatever goes wrong, the gallery stays whole."""
 
+import json
 import os
 import signal
 import sqlite3
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 
 from kprpe_jax.gallery.gallery import Gallery
+from kprpe_jax.gallery.header import NetworkSource
 from tests.gallery.made import HEADER, entries, make
 
 
@@ -70,13 +72,13 @@ def test_a_person_is_replaced_whole_or_not_at_all(path):
     with Gallery(path) as gallery:
         for wrong in ([*new, made[2]], [change(new[0], embeddings=np.ones(7))]):
             with pytest.raises(ValueError, match="photo named bob/0.jpg|shapes"):
-                gallery.replace_person("ann", wrong)
+                gallery.replace_photos("ann", wrong)
         assert [name for name, *_ in gallery.photos_of("ann")] == [
             "ann/0.jpg", "ann/1.jpg",
         ]  # fmt: skip
         with pytest.raises(ValueError, match="nobody named 'eve'"):
-            gallery.replace_person("eve", new)
-        assert gallery.replace_person("ann", new[:1]) == 2
+            gallery.replace_photos("eve", new)
+        assert gallery.replace_photos("ann", new[:1]) == 2
         assert gallery.people() == {"ann": 1, "bob": 2, "cleo": 2}
         with pytest.raises(ValueError, match="holds nobody named 'eve'; correct"):
             gallery.photos_of("eve")
@@ -145,7 +147,7 @@ def test_all_of_a_batch_or_nothing(path):
 
 def test_another_recognizers_gallery(path):
     make(path)
-    other = HEADER._replace(fingerprint="0" * 64, name="another")
+    other = HEADER._replace(recognizer=NetworkSource("another", "0" * 64))
     with pytest.raises(ValueError, match="made by random .* not by another .* comp"):
         Gallery(path, create=other)
     with (
@@ -172,17 +174,124 @@ def test_files_that_are_no_gallery(path, tmp_path):
         Gallery(path)
     path.unlink()
     sqlite3.connect(path).execute("CREATE TABLE other (x)")
-    with pytest.raises(ValueError, match="must be a gallery of format 2; got another"):
+    with pytest.raises(ValueError, match="must be a gallery of format 3; got another"):
         Gallery(path, create=HEADER)
     path.unlink()
-    Gallery(path, create=HEADER).__exit__()
+    make(path)
     sqlite3.connect(path).execute("PRAGMA user_version = 1")
     with pytest.raises(ValueError, match="is of format 1, .* enroll everybody again"):
         Gallery(path)
     path.unlink()
-    Gallery(path, create=HEADER).__exit__()
+    make(path, names=["ann"])
+    with Gallery(path) as gallery:
+        gallery.remove_people(["ann"])
     with Gallery(path) as gallery, pytest.raises(ValueError, match="is empty; enroll"):
         gallery.read()
+
+
+def test_a_new_gallery_is_a_file_when_somebody_is_in_it(path):
+    """Whatever is refused before leaves nothing; what comes next is written."""
+    made = entries(["ann"])
+    with Gallery(path, create=HEADER) as gallery:
+        assert len(gallery) == 0
+        with pytest.raises(ValueError, match="must be finite"):
+            gallery.add([change(made[0], embeddings=np.full(8, np.nan))])
+        with pytest.raises(ValueError, match="a photo named ann/0.jpg or the same"):
+            gallery.add([made[0], made[0]])
+        assert not path.exists()
+        gallery.add(made)
+        with pytest.raises(ValueError, match="a photo named ann/0.jpg or the same"):
+            gallery.add(made)
+    assert names_in(path) == ["ann/0.jpg", "ann/1.jpg"]
+    path.write_bytes(b"")  # killed before the first transaction
+    with pytest.raises(ValueError, match="there is none at .*people.gallery"):
+        Gallery(path)
+    make(path)
+    assert len(names_in(path)) == 6
+
+
+def test_one_photo_is_replaced(path):
+    made = make(path)
+    new = [entry._replace(person="ann") for entry in entries(["dora"], seed=5)]
+    with Gallery(path) as gallery:
+        gallery.set_metadata({"ann": {"team": "red"}})
+        with pytest.raises(ValueError, match="no photo 'bob/0.jpg' of ann; `gallery"):
+            gallery.replace_photos("ann", new[:1], photo="bob/0.jpg")
+        with pytest.raises(ValueError, match="photo named bob/0.jpg"):
+            gallery.replace_photos("ann", [made[2]], photo="ann/0.jpg")
+        assert gallery.replace_photos("ann", new[:1], photo="ann/0.jpg") == 1
+        names = [name for name, *_ in gallery.photos_of("ann")]
+        assert names == ["ann/1.jpg", "dora/0.jpg"]
+        assert gallery.replace_photos("ann", new[1:]) == 2
+        assert gallery.read().metadata == {"ann": {"team": "red"}}
+    assert made[0].features.patches.tobytes() not in path.read_bytes()
+
+
+def test_metadata_of_all_or_of_nobody(path):
+    make(path)
+    with Gallery(path) as gallery:
+        assert gallery.metadata() == {}
+        with pytest.raises(ValueError, match="nobody named 'eve'"):
+            gallery.set_metadata({"ann": {"team": "red"}, "eve": {"team": "blue"}})
+        assert gallery.metadata() == {}
+        gallery.set_metadata({"bob": {"team": "rød", "born": "1980"}, "ann": {}})
+    with Gallery(path) as gallery:
+        assert gallery.metadata() == {"bob": {"team": "rød", "born": "1980"}}
+        gallery.remove_people(["bob"])
+        gallery.add(entries(["bob"]))
+        assert gallery.metadata() == {}
+
+
+def test_a_gallery_of_format_2_is_converted(path):
+    """As the version before made it: no metadata, no sources, a flat header."""
+    made = make(path)
+    database = sqlite3.connect(path)
+    old = HEADER.record()
+    for name in ("recognizer", "detector", "fusion"):
+        old.pop(name)
+    old = json.dumps({"name": "random", "fingerprint": "f" * 64, **old})
+    database.executescript(
+        "ALTER TABLE people DROP COLUMN metadata; PRAGMA user_version = 2;"
+    )
+    database.execute("UPDATE header SET recognizer = ?", (old,))
+    database.commit()
+    database.close()
+    with Gallery(path, create=HEADER) as gallery:
+        assert gallery.header == HEADER
+        gallery.set_metadata({"ann": {"team": "red"}})
+        contents = gallery.read()
+        assert contents.photos == [entry.photo for entry in made]
+        rows = np.arange(6)
+        want = np.stack([entry.features.patches for entry in made])
+        np.testing.assert_array_equal(contents.features.patches[rows], want)
+    ((version,),) = sqlite3.connect(path).execute("PRAGMA user_version").fetchall()
+    assert version == 3
+
+
+def test_another_detector_or_fusion(path):
+    detector, fusion = (NetworkSource(name, name * 8) for name in ("d", "m"))
+    header = HEADER._replace(detector=detector, fusion=fusion)
+    with Gallery(path, create=header) as gallery:
+        gallery.add(entries(["ann"]))
+        gallery.check_detector(None)
+        gallery.check_fusion(fusion)
+    other = header._replace(detector=NetworkSource("e", "e" * 8))
+    with pytest.raises(ValueError, match="were detected by d .dddddddd., not by e "):
+        Gallery(path, create=other)
+    for wrong, told in ((None, "of a photo each"), (detector, "fused by d .dddddddd.")):
+        message = f"fused by m .mmmmmmmm., not {told}: they cannot be compared"
+        with pytest.raises(ValueError, match=message):
+            Gallery(path, create=header._replace(fusion=wrong))
+
+
+def test_where_the_networks_lie_is_remembered(path):
+    make(path)
+    known = HEADER.recognizer._replace(spec="a:w.npz", resolved="a:/w.npz")
+    detector = NetworkSource("d", "d" * 8, "d:f", "d:/f", {"min_score": 0.4})
+    header = HEADER._replace(recognizer=known, detector=detector)
+    Gallery(path, create=header).__exit__()
+    with Gallery(path, create=HEADER) as gallery:
+        assert gallery.header == header
 
 
 def test_damage_is_found(path):

@@ -1,6 +1,7 @@
 """A recognizer of two layers, and photos of people who look like their patterns."""
 
 import io
+import pathlib
 
 import flax.linen as nn
 import jax
@@ -53,7 +54,7 @@ def tiny_recognizer(name="w", *, keypoints=False, style_maps=()):
     module = TinyNetwork(reads_keypoints=keypoints)
     inputs = np.zeros((1, *SIZE, 3), np.float32), np.zeros((1, 5, 2), np.float32)
     shapes = jax.eval_shape(module.init, jax.random.key(0), *spec.arguments(*inputs))
-    rng = np.random.default_rng(len(name))
+    rng = np.random.default_rng(len(pathlib.Path(name).name))
     draw = lambda leaf: np.float32(rng.normal(size=leaf.shape))  # noqa: E731
     variables = jax.tree.map(draw, shapes)
     terms = "tiny", "for tests"

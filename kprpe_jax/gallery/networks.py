@@ -1,0 +1,167 @@
+"""Load the networks of a gallery: those it was made with, unless others are named."""
+
+import os
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from kprpe_jax import recognizers
+from kprpe_jax.backbones.recognizer import Recognizer
+from kprpe_jax.detection.detector import Detector
+from kprpe_jax.gallery.database import is_gallery_there
+from kprpe_jax.gallery.gallery import Gallery
+from kprpe_jax.gallery.header import GalleryHeader, NetworkSource, describe_gallery
+
+NO_DETECTOR = "none"  # --detector none: photos are aligned faces
+
+
+class GalleryNetworks(NamedTuple):
+    """The networks with which photos are added to a gallery, or compared with it.
+
+    Attributes:
+      recognizer: the network.
+      detector: None = photos are aligned faces.
+      recognizer_source, detector_source: what the gallery remembers of them.
+      patches: how the gallery keeps patches; None = it is new.
+    """
+
+    recognizer: Recognizer
+    detector: Detector | None
+    recognizer_source: NetworkSource
+    detector_source: NetworkSource | None
+    patches: str | None = None
+
+    def header(self, patches: str | None = None) -> GalleryHeader:
+        """Header of a gallery that is made with these.
+
+        Args:
+          patches: how it keeps patches; None = as it does, a new one in bfloat16.
+        """
+        return describe_gallery(
+            self.recognizer,
+            patches or self.patches or "bfloat16",
+            source=self.recognizer_source,
+            detector=self.detector_source,
+        )
+
+
+def load_gallery_networks(
+    path: str | os.PathLike,
+    model: str | None = None,
+    detector: str | None = None,
+    *,
+    min_score: float | None = None,
+    max_side: int | None = None,
+) -> GalleryNetworks:
+    """Load a gallery's recognizer and detector.
+
+    Args:
+      path: of the gallery; there need not be one yet where `model` is given.
+      model: SPEC of `load_recognizer`; None = the gallery's.
+      detector: SPEC of `load_detector`; None = the gallery's; NO_DETECTOR.
+      min_score, max_side: of `load_detector`; None = as the gallery was made with.
+    Raises: ValueError: another recognizer or detector than the gallery's; one that is
+      not where it was; none named where the gallery knows none; as `load_recognizer`.
+    """
+    if is_gallery_there(path):
+        with Gallery(path) as gallery:
+            return _load(gallery, model, detector, _given(min_score, max_side))
+    if model is None:
+        raise ValueError(
+            f"gallery: there is none at {path}, and a new one needs --model; name the "
+            "recognizer, or correct the path."
+        )
+    recognizer = recognizers.load_recognizer(model)
+    found, source = None, None
+    if detector not in (None, NO_DETECTOR):
+        options = _given(min_score, max_side)
+        found = recognizers.load_detector(detector, **options)
+        source = _source(found, detector, options)
+    return GalleryNetworks(recognizer, found, _source(recognizer, model), source)
+
+
+def _load(
+    gallery: Gallery,
+    model: str | None,
+    detector: str | None,
+    options: Mapping[str, Any],
+) -> GalleryNetworks:
+    """The networks of a gallery that is there, checked."""
+    source = gallery.header.recognizer
+    if model is None:
+        load = recognizers.load_recognizer
+        recognizer = _load_remembered(load, source, "--model", gallery)
+    else:
+        recognizer = recognizers.load_recognizer(model, **source.options)
+        source = _source(recognizer, model, source.options)
+    gallery.check(recognizer)
+    found, detector_source = _load_detector(gallery, detector, options)
+    patches = gallery.header.patches
+    return GalleryNetworks(recognizer, found, source, detector_source, patches)
+
+
+def _load_detector(
+    gallery: Gallery, spec: str | None, options: Mapping[str, Any]
+) -> tuple[Detector | None, NetworkSource | None]:
+    """The detector of a gallery that is there, and what it remembers of it."""
+    own = gallery.header.detector
+    if spec == NO_DETECTOR or (spec is None and own is None):
+        return None, own
+    if own is None:
+        found = recognizers.load_detector(spec, **options)
+        return found, _source(found, spec, options)
+
+    def load(spec: str, **made: Any) -> Detector:
+        # Its fingerprint is of the options with which the gallery was made.
+        found = recognizers.load_detector(spec, **made)
+        gallery.check_detector(found)
+        changed = {**made, **options}
+        return found if changed == made else recognizers.load_detector(spec, **changed)
+
+    if spec is None:
+        return _load_remembered(load, own, "--detector", gallery), own
+    resolved = recognizers.absolute_spec(spec)
+    return load(spec, **own.options), own._replace(spec=spec, resolved=resolved)
+
+
+def _load_remembered(
+    load: Callable[..., Any], source: NetworkSource, option: str, gallery: Gallery
+) -> Any:
+    """A network from where it was when the gallery was made."""
+    if not source.spec:
+        raise ValueError(
+            f"gallery: {gallery.path} does not know where {source.name} lies; give it "
+            f"with {option} SPEC; `enroll` then remembers it."
+        )
+    for spec in (source.resolved, source.spec):
+        try:
+            return load(spec, **source.options)
+        except ValueError:
+            if _is_there(spec):
+                raise
+    raise ValueError(
+        f"gallery: {gallery.path} was made with {source.resolved}, which is not there "
+        f"any more; say with {option} SPEC where it is now."
+    )
+
+
+def _is_there(spec: str) -> bool:
+    """Whether the file or the run of a SPEC is on the disk."""
+    path = spec.rpartition(":")[2]
+    paths = path, path.rpartition("@")[0]
+    return any(path and pathlib.Path(path).exists() for path in paths)
+
+
+def _source(
+    network: Recognizer | Detector, spec: str, options: Mapping[str, Any] = {}
+) -> NetworkSource:
+    resolved = recognizers.absolute_spec(spec)
+    return NetworkSource(
+        network.name, network.fingerprint, spec, resolved, dict(options)
+    )
+
+
+def _given(min_score: float | None, max_side: int | None) -> dict[str, Any]:
+    """The options of a detector that were given."""
+    options = dict(min_score=min_score, max_side=max_side)
+    return {name: x for name, x in options.items() if x is not None}
