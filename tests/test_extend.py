@@ -57,6 +57,7 @@ def test_each_file_has_its_line():
     assert len(FILES) == len(LINES)
 
 
+@pytest.mark.slow
 def test_backbone(add):
     add("two_convs", registry.BACKBONES)
     model = dict(image_size=(32, 48), output_dim=8, width=4)
@@ -70,6 +71,7 @@ def test_backbone(add):
     assert features.style.shape == (2, 12, 2)
 
 
+@pytest.mark.slow
 def test_position_encoding(add):
     add("token_table", registry.POSITIONS)
     model = ViT(**PRESETS["tiny"], position="token_table")
@@ -92,6 +94,7 @@ def test_margin(add):
     np.testing.assert_allclose(margin.target_cosine(cosine, -1.0), cosine)
 
 
+@pytest.mark.slow
 def test_fusion(add):
     add("softmax_norm", registry.FUSIONS)
     options = ConfigDict(dict(method="softmax_norm", variant="paper", temperature=0.5))
@@ -138,6 +141,7 @@ def test_data_set(imported):
     assert "alone.png" in json.dumps(report)
 
 
+@pytest.mark.slow
 def test_evaluator(add, imported):
     add("two_convs", registry.BACKBONES)
     add("norms", registry.EVALUATORS["faces"])

@@ -45,6 +45,7 @@ def test_snippets_run(heading, shapes):
     assert {name: names[name].shape for name in shapes} == shapes
 
 
+@pytest.mark.slow
 def test_the_stream_of_the_page_on_fusion_runs():
     names = {}
     heading = "Fuse a stream in Python"

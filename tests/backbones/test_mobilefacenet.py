@@ -12,6 +12,7 @@ def images(rng):
     return rng.uniform(-1, 1, (2, 48, 32, 3)).astype(np.float32)
 
 
+@pytest.mark.slow
 def test_taps_and_statistics(images):
     model = MobileFaceNet(image_size=(48, 32), output_dim=16)
     variables = jax.eval_shape(model.init, jax.random.key(0), images)

@@ -70,6 +70,7 @@ def test_training_step_is_finite_in_bfloat16(built):
     assert all(np.isfinite(g).all() for g in jax.tree.leaves(gradients))
 
 
+@pytest.mark.slow
 def test_bad_input(built):
     model, variables, images, keypoints = built
     with pytest.raises(ValueError, match=r"must be \[B, 13, 17, 3\]; got \(2, 13, 16"):

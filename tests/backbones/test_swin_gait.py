@@ -112,6 +112,7 @@ def test_training_ignores_padding_and_is_finite(built):
         np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_bad_input(built):
     model, variables, _, _ = built
     silhouettes, joints = sequences(3)

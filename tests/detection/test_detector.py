@@ -20,6 +20,7 @@ def network():
     return model, random_variables(model, np.random.default_rng(0))
 
 
+@pytest.mark.slow
 def test_a_small_canvas_is_decoded_as_it_is(network, rng):
     model, variables = network
     detector = retinaface_detector(model, variables, max_faces=3, min_score=0.0)

@@ -53,6 +53,7 @@ def test_every_mesh_gives_the_same_and_fields_are_as_asked():
     np.testing.assert_allclose(many.embeddings, one.embeddings, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_mirror_images():
     rows, recognizer = faces(2), sibling(VIT)
     swap = [1, 0, 2, 4, 3]

@@ -40,6 +40,7 @@ def pair_matcher(model, rng):
     return PairMatcher(model, jax.tree.map(draw, shapes))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["apc", "landmarks", "one", "h2", "h2l"])
 def test_an_explanation_is_of_the_ranking(sides, rng, kind, monkeypatch):
     """Its ranking is that of `two_stage`, and nothing is solved a second time."""
@@ -67,6 +68,7 @@ def test_an_explanation_is_of_the_ranking(sides, rng, kind, monkeypatch):
     np.testing.assert_allclose(why.flow[1, 2], alone.flow, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_scores_of_a_network(sides, rng):
     queries, gallery = sides
     matcher = pair_matcher(SameOrNot(ENCODER), rng)

@@ -217,6 +217,7 @@ def test_a_network_without_keypoints_is_not_tested_with_others():
         assert set(task.evaluators) == {"clean", "affine", "sweep"} | more
 
 
+@pytest.mark.slow
 def test_an_official_affnist_file_adds_an_evaluator(tmp_path, rng):
     state = untrained_state(build())
     images = rng.integers(0, 256, (5, 40, 40)).astype(np.uint8)

@@ -72,6 +72,7 @@ def test_a_converted_run_has_the_arrays_of_its_checkpoint(name, tmp_path):
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["v1_digits", "v1_face_recognition"])
 def test_a_converted_run_evaluates_to_its_own_numbers(name, tmp_path):
     workdir = unpack(name, tmp_path)
@@ -95,6 +96,7 @@ def test_a_converted_run_evaluates_to_its_own_numbers(name, tmp_path):
         assert again["listed/accuracy"] == found["listed/accuracy"]
 
 
+@pytest.mark.slow
 def test_a_converted_run_continues_as_it_went_on(tmp_path):
     workdir = unpack("v1_digits", tmp_path)
     convert.convert_run(workdir)

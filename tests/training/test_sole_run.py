@@ -16,6 +16,7 @@ with sole_run(sys.argv[1]):
 """
 
 
+@pytest.mark.slow
 def test_a_second_training_is_refused_and_writes_nothing(tmp_path):
     config = toy.make_config(**{"mesh.data": 8, "steps": 4, "evals.every_steps": 4})
     with (

@@ -13,6 +13,7 @@ WEIGHTS = (
 )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_round_trip(rng):
     model = registry.network("mobilefacenet").make()
     images = np.zeros((1, 112, 96, 3), np.float32)

@@ -41,6 +41,7 @@ def test_batch_composition_does_not_matter(render, ordinary):
     assert (mixed.images[:8] != clean.images[:8]).mean() > 0.5
 
 
+@pytest.mark.slow
 def test_seed_identity_and_index_each_matter(render, ordinary):
     images = render(PEOPLE, 0, ordinary).images
     for other in (

@@ -65,6 +65,7 @@ def test_bad_arguments(change, match):
         FaceSource(**{"num_identities": 2, **SMALL, **change})
 
 
+@pytest.mark.slow
 def test_stored_rows_are_the_rendered_ones(source, tmp_path):
     given = {"num_identities": 4, "num_test_identities": 2, **SMALL}
     prepare("synthetic_faces", tmp_path, **given)
