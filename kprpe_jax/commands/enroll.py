@@ -35,6 +35,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="in place of photos: a file of `embed` or `fuse`, or a folder of them; "
         "without patches for a gallery of --patches none",
     )
+    files.add_argument(
+        "--metadata",
+        metavar="FILE.csv",
+        help="of people: a column `person`, and others that are kept beside them",
+    )
     shared.add_on_error(files)
     networks = parser.add_argument_group("faces")
     shared.add_model(networks, of_gallery=True)
@@ -53,8 +58,10 @@ def run(options: argparse.Namespace) -> None:
     from kprpe_jax.gallery.enroll import enroll
     from kprpe_jax.gallery.enroll_features import enroll_features
     from kprpe_jax.gallery.gallery import Gallery
+    from kprpe_jax.gallery.metadata import read_metadata
     from kprpe_jax.gallery.photos import list_photos
 
+    metadata = read_metadata(options.metadata) if options.metadata else {}
     if (options.photos is None) == (options.features is None):
         raise ValueError("give either --photos or --features.")
     if options.photos is not None:
@@ -77,11 +84,15 @@ def run(options: argparse.Namespace) -> None:
                 batch_size=options.batch_size,
                 progress=show_progress,
             )
+        known = gallery.people()
+        gallery.set_metadata({name: x for name, x in metadata.items() if name in known})
         say_skipped(result.skipped.items())
+        for person in sorted(metadata.keys() - known):
+            sys.stderr.write(f"--metadata: {person!r} is not enrolled\n")
         given = result.added + result.known + len(result.skipped)
         sys.stdout.write(
             f"{count(given, 'photo')}: {result.added} added, {result.known} enrolled "
             f"before, {len(result.skipped)} skipped; {options.gallery} holds "
             f"{count(len(gallery), 'photo')} of "
-            f"{count(len(gallery.people()), 'person', 'people')}\n"
+            f"{count(len(known), 'person', 'people')}\n"
         )

@@ -1,8 +1,7 @@
 """Show why photos match, patch by patch.
 
-    kprpe-jax explain --gallery people.gallery --photos PHOTO --page why.html \\
-        --model mobilefacenet:mobilefacenet.npz \\
-        --detector retinaface_mnet025:retinaface_mnet025.npz --gallery-photos FOLDER
+    kprpe-jax explain --gallery people.gallery --photos PHOTO \\
+        --gallery-photos FOLDER --page why.html
 
 Writes one HTML page. FOLDER is the folder that was enrolled: a gallery keeps no
 pictures.

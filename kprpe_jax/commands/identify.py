@@ -1,8 +1,6 @@
 """Say who the people in photos are.
 
-    kprpe-jax identify --gallery people.gallery --photos PHOTOS \\
-        --model mobilefacenet:mobilefacenet.npz \\
-        --detector retinaface_mnet025:retinaface_mnet025.npz --output answers.json
+    kprpe-jax identify --gallery people.gallery --photos PHOTOS --output answers.json
 
 Each photo is asked alone; --probe folder averages the faces of each folder or video.
 The cosine of the embeddings ranks; with --candidates the patches of the best photos are

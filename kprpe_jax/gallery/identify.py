@@ -2,7 +2,7 @@
 
 import itertools
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -57,6 +57,7 @@ class Answer(NamedTuple):
       threshold: scores below it are unknown people; None = the best one is named.
       ranking: a row a person, best first; empty where there is no face.
       reason: why there is no face; None where there is one.
+      metadata: of the person, if there is any.
     """
 
     photo: str
@@ -66,13 +67,15 @@ class Answer(NamedTuple):
     threshold: float | None
     ranking: list[RankedPerson]
     reason: str | None = None
+    metadata: Mapping[str, str] | None = None
 
     def record(self) -> dict[str, Any]:
         """As the JSON file has it."""
         ranking = [dict(person=x.person, score=x.score) for x in self.ranking]
         record = {**self._asdict(), "ranking": ranking}
-        if self.reason is None:
-            del record["reason"]
+        for name in ("reason", "metadata"):
+            if record[name] is None:
+                del record[name]
         return record
 
 
@@ -150,7 +153,9 @@ def identify(
                 answers.append(answer._replace(threshold=threshold))
                 continue
             people = rank_people(contents, ranking, row)
-            answers.append(_decide(answer, people, threshold))
+            answer = _decide(answer, people, threshold)
+            metadata = contents.metadata.get(answer.person)
+            answers.append(answer._replace(metadata=metadata))
             row += 1
     return IdentifyResult(answers, skipped)
 
