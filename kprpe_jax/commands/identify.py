@@ -4,7 +4,8 @@
 
 Each photo is asked alone; --probe folder averages the faces of each folder or video.
 The cosine of the embeddings ranks; with --candidates the patches of the best photos are
-compared again. A published network has the threshold that was measured for its cosine.
+compared again. Strangers are unknown: --far is the share of them that a search of the
+whole gallery names; the threshold for it is found from the gallery's own people.
 """
 
 import argparse
@@ -50,20 +51,29 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     shared.add_batch_size(networks)
     ranking = parser.add_argument_group("ranking")
     ranking.add_argument(
-        "--threshold", type=float, help="a person with a lower score is unknown"
+        "--far",
+        type=float,
+        help="share of strangers named, 0..1 (0.02); 1 = name the best of all",
+    )
+    ranking.add_argument(
+        "--threshold",
+        type=float,
+        help="in its place: a person with a lower cosine is unknown, -1..1",
     )
     add_ranking(ranking)
 
 
 def run(options: argparse.Namespace) -> None:
     """Run the identify command."""
+    from kprpe_jax.gallery.calibration import FAR
     from kprpe_jax.gallery.gallery import Gallery
     from kprpe_jax.gallery.identify import identify
     from kprpe_jax.gallery.photos import list_photos
-    from kprpe_jax.gallery.thresholds import measured_threshold
 
     list_photos(options.photos)  # before anything is loaded
     check_output("--output", options.output)
+    if options.far is not None and options.threshold is not None:
+        raise ValueError("give either --far or --threshold.")
     with Gallery(options.gallery) as gallery:
         recognizer, detector, *_ = load_gallery_networks(options)
         candidates = options.candidates
@@ -71,18 +81,16 @@ def run(options: argparse.Namespace) -> None:
         if candidates is None:  # an option of the second stage asks for it
             wants = any(value is not None for value in asked)
             candidates = min(CANDIDATES, len(gallery)) if wants else 0
-        threshold = options.threshold
-        if threshold is None and not candidates:
-            measured = measured_threshold(recognizer.name)
-            threshold = measured.threshold if measured else None
-        answers, skipped = identify(
+        far = FAR if options.far is None else options.far
+        answers, skipped, calibration = identify(
             gallery,
             options.photos,
             recognizer,
             detector,
             faces=options.faces,
             probe=options.probe,
-            threshold=threshold,
+            threshold=options.threshold,
+            far=None if far == 1 else far,
             candidates=candidates,
             alpha=0.7 if options.alpha is None else options.alpha,
             matcher=make_matcher(options, gallery.header) if candidates else None,
@@ -95,6 +103,8 @@ def run(options: argparse.Namespace) -> None:
         text = json.dumps(records, indent=1, ensure_ascii=False)
         pathlib.Path(options.output).write_text(text + "\n", encoding="utf-8")
     sys.stdout.write(_table(answers, options.ranks))
+    if calibration is not None:
+        _say_threshold(calibration)
     told = {answer.photo for answer in answers if answer.reason is not None}
     say_skipped((name, why) for name, why in skipped if name not in told)
     known = sum(answer.person is not None for answer in answers)
@@ -108,6 +118,23 @@ def run(options: argparse.Namespace) -> None:
         raise RunError(f"none of {count(len(skipped), 'photo')} could be answered")
 
 
+def _say_threshold(calibration: Any) -> None:
+    """Where the threshold comes from; on stderr that there is none."""
+    if calibration.threshold is None:
+        sys.stderr.write(
+            "warning: strangers are named, too, as nothing tells them from the people "
+            f"of the gallery: {calibration.source}; give --threshold, or enroll more\n"
+        )
+        return
+    named = ""
+    if calibration.named is not None:
+        named = f"; names {calibration.named:.1%} of the enrolled by their other photos"
+    sys.stdout.write(
+        f"threshold: cosine {calibration.threshold:.4f}, names "
+        f"{calibration.far:.2g} of strangers, from {calibration.source}{named}\n"
+    )
+
+
 def _table(answers: list[Any], ranks: int) -> str:
     """The first people of each ranking, in columns."""
     lines = []
@@ -115,7 +142,7 @@ def _table(answers: list[Any], ranks: int) -> str:
         if answer.reason is not None:
             lines.append(f"{answer.photo}: skipped: {answer.reason}")
             continue
-        person = answer.person or f"unknown (below {answer.threshold:g})"
+        person = answer.person or f"unknown (cosine below {answer.threshold:.4g})"
         lines.append(f"{answer.photo}: {person}")
         shown = answer.ranking[:ranks]
         width = max(len(row.person) for row in shown)

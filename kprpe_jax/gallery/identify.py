@@ -11,6 +11,7 @@ from kprpe_jax.backbones.recognizer import Recognizer
 from kprpe_jax.core.features import Features, concatenate, take
 from kprpe_jax.data.read_photos import VIDEOS
 from kprpe_jax.detection.detector import Detector
+from kprpe_jax.gallery.calibration import Calibration, calibrate
 from kprpe_jax.gallery.gallery import Gallery
 from kprpe_jax.gallery.header import GalleryContents
 from kprpe_jax.gallery.photos import (
@@ -54,7 +55,9 @@ class Answer(NamedTuple):
         aligned photos, fused ones, photos without a face.
       person: None = unknown.
       score: of the first of the ranking; None where there is no face.
-      threshold: scores below it are unknown people; None = the best one is named.
+      cosine: of the first of the ranking, which decides whether it is named.
+      threshold: a lower cosine is a stranger's; None = the best one is named.
+      far: share of strangers that the threshold names in a search; None = unknown.
       ranking: a row a person, best first; empty where there is no face.
       reason: why there is no face; None where there is one.
       metadata: of the person, if there is any.
@@ -68,6 +71,8 @@ class Answer(NamedTuple):
     ranking: list[RankedPerson]
     reason: str | None = None
     metadata: Mapping[str, str] | None = None
+    cosine: float | None = None
+    far: float | None = None
 
     def record(self) -> dict[str, Any]:
         """As the JSON file has it."""
@@ -86,10 +91,12 @@ class IdentifyResult(NamedTuple):
       answers: one per face that was asked, one per photo or folder without a face.
       skipped: photos, with their parent folder, and why one, or a face of it, is in no
         question.
+      calibration: where the threshold comes from; None = none was asked for.
     """
 
     answers: list[Answer]
     skipped: list[tuple[str, str]]
+    calibration: Calibration | None = None
 
 
 def identify(
@@ -101,6 +108,7 @@ def identify(
     faces: str = "center",
     probe: str = "photo",
     threshold: float | None = None,
+    far: float | None = None,
     candidates: int = 0,
     alpha: float = 0.7,
     matcher: Matcher | None = None,
@@ -118,7 +126,10 @@ def identify(
       faces: of a photo: `center`, `largest` or `all`.
       probe: what is one question: each `photo`, or all faces of a `folder` or a video,
         averaged.
-      threshold: scores below it are unknown people; None = the best one is named.
+      threshold: in [-1, 1]; a best person with a lower cosine is unknown, whatever
+        the score of the patches.
+      far: share of strangers named, in (0, 1), in place of a threshold: `calibrate`
+        finds it. Neither: the best one is named.
       candidates: photos of the gallery whose patches are compared; 0 = the cosine
         ranks alone.
       alpha: share of the patches' similarity in the score, in [0, 1].
@@ -127,13 +138,20 @@ def identify(
       batch_size: photos at once.
       progress: wraps the list of files, as tqdm does.
     Raises: ValueError: another recognizer's gallery, an empty one, one without the
-      patches that are to be compared; more candidates than photos; a photo without a
-      face with `fail`.
+      patches that are to be compared; a threshold or a share out of its
+      range; more candidates than photos; a photo without a face with `fail`.
     """
     if probe not in PROBES:
         raise ValueError(f"--probe must be one of {', '.join(PROBES)}; got {probe!r}.")
+    if threshold is not None and not -1 <= threshold <= 1:
+        raise ValueError(f"--threshold must lie in [-1, 1]; got {threshold}.")
     gallery.check(recognizer)
-    contents = gallery.read()
+    contents, found = gallery.read(), None
+    if threshold is None and far is not None:
+        found = calibrate(contents, far, recognizer.name)
+        threshold, far = found.threshold, found.far
+    else:
+        far = None
     files = list_photos(photos)
     if probe == "folder":  # a folder's own photos stand beside each other
         files.sort(key=lambda file: file.path.parent)
@@ -149,15 +167,16 @@ def identify(
         ranking = rank(concatenate(rows)) if rows else None
         row = 0
         for answer, features in chunk:
+            answer = answer._replace(threshold=threshold, far=far)
             if features is None:
-                answers.append(answer._replace(threshold=threshold))
+                answers.append(answer)
                 continue
             people = rank_people(contents, ranking, row)
-            answer = _decide(answer, people, threshold)
+            answer = _decide(answer, people)
             metadata = contents.metadata.get(answer.person)
             answers.append(answer._replace(metadata=metadata))
             row += 1
-    return IdentifyResult(answers, skipped)
+    return IdentifyResult(answers, skipped, found)
 
 
 def make_ranker(
@@ -222,15 +241,15 @@ def rank_people(
     return list(people.values())
 
 
-def _decide(
-    answer: Answer, ranking: list[RankedPerson], threshold: float | None
-) -> Answer:
+def _decide(answer: Answer, ranking: list[RankedPerson]) -> Answer:
     """The answer with its ranking: the best person, or nobody below the threshold."""
     best = ranking[0]
-    known = threshold is None or best.score >= threshold
-    person = best.person if known else None
+    known = answer.threshold is None or best.cosine >= answer.threshold
     return answer._replace(
-        person=person, score=best.score, threshold=threshold, ranking=ranking
+        person=best.person if known else None,
+        score=best.score,
+        cosine=best.cosine,
+        ranking=ranking,
     )
 
 

@@ -53,18 +53,37 @@ def test_a_bare_list_with_a_record_per_face(folder, capsys):
 
 def test_unknown_people(folder, capsys, monkeypatch):
     enroll(folder)
-    records = ask(folder, "--threshold=2")
+    records = ask(folder, "--threshold=1")
     assert {record["person"] for record in records} == {None}
     assert all(record["score"] > 0.9 for record in records)
     out = capsys.readouterr().out
-    assert "queries/0.png: unknown (below 2)" in out
+    assert "queries/0.png: unknown (cosine below 1)" in out
     assert "3 faces: 0 identified, 3 unknown; 0 photos skipped" in out
     measured = thresholds.MeasuredThreshold(0.5, 0.001, 0.9, "photos")
     monkeypatch.setitem(thresholds.THRESHOLDS, "tiny", measured)
     (record, *_) = ask(folder)
     assert (record["person"], record["threshold"]) == ("ann", 0.5)
-    (record, *_) = ask(folder, "--candidates=3")  # it is of the cosine alone
-    assert record["threshold"] is None
+    assert record["far"] == pytest.approx(1 - 0.999**6)
+    (record, *_) = ask(folder, "--candidates=3", "--alpha=1")  # it is of the cosine
+    assert (record["person"], record["threshold"]) == ("ann", 0.5)
+    assert record["cosine"] > 0.9
+    assert record["score"] != record["cosine"]
+    (record, *_) = ask(folder, "--far=1")
+    assert (record["person"], record["threshold"]) == ("ann", None)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (("--threshold=2",), "--threshold must lie in [-1, 1]; got 2"),
+        (("--far=0",), "--far must lie between 0 and 1; got 0"),
+        (("--far=0.1", "--threshold=0"), "give either --far or --threshold"),
+    ],
+)
+def test_a_threshold_out_of_its_range(folder, capsys, given, message):
+    enroll(folder)
+    photos = f"--photos={folder / 'queries'}"
+    assert message in fails(capsys, *on_gallery("identify", folder, photos, *given))
 
 
 @pytest.mark.parametrize("asked", [("--candidates=6",), ("--alpha=0.7",)])
@@ -73,7 +92,7 @@ def test_patches_of_candidates_are_compared_again(folder, asked):
     records = ask(folder, *asked)
     recognizer = tiny_recognizer()
     with Gallery(folder / "people.gallery") as gallery:
-        options = dict(candidates=6, alpha=0.7)
+        options = dict(candidates=6, alpha=0.7, far=0.02)
         answers = library.identify(
             gallery, folder / "queries", recognizer, **options
         ).answers

@@ -1,0 +1,125 @@
+"""The threshold at which few strangers are named in a search of a whole gallery.
+
+A stranger's best cosine with the gallery is the largest of as many impostor cosines as
+there are entries. The gallery's own people tell how large it gets: each is searched
+among the others. The share of strangers that a threshold names is of the search, not
+of a pair: it holds for this gallery and must be found anew as the gallery grows.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy import stats
+
+from kprpe_jax.gallery.header import GalleryContents
+from kprpe_jax.gallery.thresholds import measured_threshold
+
+FAR = 0.02
+_PROBES = 512  # entries that are searched among the others
+# People from which the quantile is counted, and below which another data set's
+# calibration is worth more than the few own scores. `benchmarks strangers` measures it.
+_COUNTED, _FEW = 500, 20
+_EULER = 0.5772
+
+
+class Calibration(NamedTuple):
+    """A threshold of the cosine.
+
+    Attributes:
+      threshold: a best cosine below it is a stranger's; None: nothing separates people,
+        or nothing is known, and the best one is named.
+      far: share of strangers that a search names; None = unknown.
+      source: what it was found from, in words.
+      named: share of the entries that their own people's other entries name at the
+        threshold; None = each person has one.
+    """
+
+    threshold: float | None
+    far: float | None
+    source: str
+    named: float | None = None
+
+
+def calibrate(
+    contents: GalleryContents, far: float = FAR, name: str = ""
+) -> Calibration:
+    """Find the threshold at which a share of strangers is named.
+
+    With 500 people or more it is the quantile of their scores against the others. With
+    fewer it is the larger one of two extrapolations: of a Gumbel distribution of these
+    best scores, and of Student's distribution of all impostor scores, which serves few
+    people. Below 20 people the published calibration of the network is taken, if there
+    is one that names no more strangers.
+
+    Source: ours; measured by `python -m benchmarks strangers` (docs/open_set.md).
+    Args:
+      contents: of the gallery.
+      far: share of strangers named, in (0, 1).
+      name: of the recognizer, to look up its published calibration.
+    Raises: ValueError: far out of its range.
+    """
+    if not 0 < far < 1:
+        raise ValueError(f"--far must lie between 0 and 1; got {far}.")
+    people, labels = np.unique(contents.people, return_inverse=True)
+    size = len(labels)
+    published = measured_threshold(name)
+    if len(people) < _FEW and published is not None:
+        share = 1 - (1 - published.false_acceptance_rate) ** size
+        if share <= far or len(people) < 3:
+            source = f"{published.data}, as the gallery has {_count(len(people))}"
+            return Calibration(published.threshold, share, source)
+    if len(people) < 3:
+        why = f"{_count(len(people))} and no published threshold"
+        return Calibration(None, None, why)
+    impostors, best, own = _search(contents.features.embeddings, labels)
+    source = f"the best impostor scores of {_count(len(people))}"
+    if len(people) >= _COUNTED:
+        threshold = np.sort(best)[-(int(far * len(best)) + 1)]
+    else:
+        few = _student_threshold(impostors, far, size, len(people))
+        threshold = max(few, _gumbel_threshold(best, far, len(people)))
+    # Above: what reaches it is not below it.
+    threshold = float(np.nextafter(np.float32(threshold), np.float32(2)))
+    named = float((own >= threshold).mean()) if len(own) else None
+    if threshold >= 1 or (named is not None and named < 0.5):
+        why = f"{source}, which are as high as those of one person"
+        return Calibration(None, None, why, named)
+    return Calibration(threshold, far, source, named)
+
+
+def _search(
+    embeddings: np.ndarray, labels: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """All impostor scores, the best of each probe, and the best of its own people."""
+    unit = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
+    probes = np.unique(np.linspace(0, len(unit) - 1, _PROBES).astype(int))
+    scores = unit[probes] @ unit.T
+    same = labels[probes, None] == labels
+    best = np.where(same, -np.inf, scores).max(1)
+    own = same.copy()
+    own[np.arange(len(probes)), probes] = False
+    genuine = np.where(own, scores, -np.inf).max(1)
+    return scores[~same], best, genuine[own.any(1)]
+
+
+def _gumbel_threshold(best: np.ndarray, far: float, people: int) -> float:
+    """Quantile of a Gumbel distribution with the moments of the best scores."""
+    scale = best.std(ddof=1) * np.sqrt(6) / np.pi
+    at = -np.log(-np.log1p(-far))
+    # The share named is exp(-at) on average only if the error of the quantile, whose
+    # variance is scale^2 (1.1 + 0.5 at + 0.6 at^2) / people, is paid for.
+    at += (1.1 + 0.5 * at + 0.6 * at**2) / (2 * people)
+    return float(best.mean() + scale * (at - _EULER))
+
+
+def _student_threshold(
+    impostors: np.ndarray, far: float, size: int, people: int
+) -> float:
+    """Quantile of the largest of `size` impostor scores; people are independent."""
+    share = -np.expm1(np.log1p(-far) / size)
+    width = impostors.std(ddof=1) * np.sqrt(1 + 1 / len(impostors))
+    return float(impostors.mean() + stats.t.isf(share, people - 1) * width)
+
+
+def _count(people: int) -> str:
+    return f"{people} {'person' if people == 1 else 'people'}"
