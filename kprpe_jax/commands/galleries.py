@@ -12,7 +12,7 @@ CANDIDATES = 100
 
 
 def add_ranking(parser: argparse._ActionsContainer) -> None:
-    """--candidates, --alpha, --weighting, --matcher: the second stage."""
+    """--candidates, --alpha, --weighting, --solver, --matcher: the second stage."""
     add = parser.add_argument
     add(
         "--candidates",
@@ -29,6 +29,12 @@ def add_ranking(parser: argparse._ActionsContainer) -> None:
         "--weighting",
         choices=WEIGHTINGS,
         help="of the patches in the earth mover's distance (apc)",
+    )
+    add(
+        "--solver",
+        metavar="SETTINGS",
+        help="of that distance: domain (kernel, log, pallas), epsilon, iterations "
+        "(domain=kernel,epsilon=0.05,iterations=100); log is OTT's",
     )
     add(
         "--matcher",
@@ -72,16 +78,19 @@ def make_matcher(options: argparse.Namespace, header: Any) -> Any:
     """
     from kprpe_jax.matching.matchers import EarthMoversMatcher
     from kprpe_jax.matching.patch_weights import DEFAULT_WEIGHTING
+    from kprpe_jax.matching.sinkhorn import FAST, parse_solver
     from kprpe_jax.recognizers import load_matcher
 
     if options.matcher is None:
         weighting = options.weighting or DEFAULT_WEIGHTING
-        return EarthMoversMatcher(weighting, header.grid)
-    if options.weighting is not None:
-        raise ValueError(
-            "--weighting belongs to the earth mover's distance, which --matcher "
-            "replaces; give one of them."
-        )
+        solver = FAST if options.solver is None else parse_solver(options.solver)
+        return EarthMoversMatcher(weighting, header.grid, solver)
+    for option in ("weighting", "solver"):
+        if getattr(options, option) is not None:
+            raise ValueError(
+                f"--{option} belongs to the earth mover's distance, which --matcher "
+                "replaces; give one of them."
+            )
     matcher = load_matcher(options.matcher)
     try:
         matcher.check_patches(header.grid, header.channels)

@@ -77,7 +77,7 @@ def run(options: argparse.Namespace) -> None:
     with Gallery(options.gallery) as gallery:
         recognizer, detector, *_ = load_gallery_networks(options)
         candidates = options.candidates
-        asked = (options.alpha, options.weighting, options.matcher)
+        asked = (options.alpha, options.weighting, options.solver, options.matcher)
         if candidates is None:  # an option of the second stage asks for it
             wants = any(value is not None for value in asked)
             candidates = min(CANDIDATES, len(gallery)) if wants else 0

@@ -16,8 +16,8 @@ def attach_gradient(
     """The flow unchanged, with the gradient of the problem that it solves.
 
     It costs one small linear system whatever the number of iterations was, and nothing
-    of them is kept. OTT has the same, but solves it on the host by a method that stops
-    the program where a weight is zero.
+    of them is kept. OTT's own is NaN where a weight is zero, and its linear solver
+    stops the program where a flow falls apart into blocks (docs/decisions/005).
 
     Source: f_ij = exp((p_i + q_j - d_ij) / epsilon) with sums a and b, differentiated:
     Cuturi et al., Supervised quantile normalization for low-rank matrix factorization,

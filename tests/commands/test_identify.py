@@ -189,6 +189,8 @@ def test_bad_input(folder, capsys):
             "--output=no/a.json",
         ),
         "give one of them": (query, "--weighting=sc", "--matcher=run"),
+        "--solver belongs to": (query, "--solver=domain=log", "--matcher=run"),
+        "--solver must be like": (query, "--solver=log"),
     }.items():
         error = fails(capsys, *on_gallery("identify", folder, *arguments))
         assert message in error

@@ -7,7 +7,7 @@ from ott.problems.linear.linear_problem import LinearProblem
 from ott.solvers.linear.sinkhorn import Sinkhorn
 from scipy.optimize import linprog
 
-from kprpe_jax.matching.sinkhorn import UNEQUAL, Solver, transport
+from kprpe_jax.matching.sinkhorn import FAST, UNEQUAL, Solver, parse_solver, transport
 from tests.quick import quick_jit
 
 KERNEL = Solver(domain="kernel")
@@ -205,3 +205,16 @@ def test_settings_that_do_not_fit(change, message):
 def test_shapes_that_do_not_fit():
     with pytest.raises(ValueError, match=r"transport: .* got \(2, 3\), \(3,\) and"):
         transport(jnp.ones((2, 3)), jnp.ones(3), jnp.ones(2))
+
+
+def test_settings_as_text():
+    assert parse_solver("epsilon=0.1") == FAST._replace(epsilon=0.1)
+    text = "domain=log,epsilon=0.01,iterations=500"
+    assert parse_solver(text) == FAST._replace(
+        domain="log", epsilon=0.01, iterations=500
+    )
+    for bad in ("", "log", "epsilon=small", "iterations=1.5", "gradient=implicit"):
+        with pytest.raises(ValueError, match="--solver must be like domain=log"):
+            parse_solver(bad)
+    with pytest.raises(ValueError, match="epsilon must be at least 0.025 in the kern"):
+        parse_solver("epsilon=0.01")
