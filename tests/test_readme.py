@@ -5,10 +5,13 @@ import re
 import subprocess
 import sys
 
+import pytest
+
 ROOT = pathlib.Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 
 
+@pytest.mark.slow
 def test_the_first_example_runs(tmp_path):
     code = re.findall(r"```python\n(.*?)```", README, re.DOTALL)[0]
     script = tmp_path / "example.py"

@@ -19,6 +19,7 @@ def faces(recognizer, rng, count=2):
     return images.astype(np.float32), keypoints.astype(np.float32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SIBLINGS)
 def test_features_of_every_kind(name, rng):
     recognizer = sibling(name)

@@ -31,6 +31,7 @@ def arrays(rows):
     return images, np.stack([row["keypoints"] for row in rows])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [VIT, IRESNET, "mobilefacenet"])
 def test_features_are_the_recognizers_own(name):
     rows = faces(3)

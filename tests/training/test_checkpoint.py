@@ -137,6 +137,7 @@ def test_another_dtype_is_not_cast(tmp_path):
         checkpoints.restore(1, other)
 
 
+@pytest.mark.slow
 def test_restore_for_eval(tmp_path):
     mesh = mesh_of(2, 2, 2)
     states = {step: new_state(mesh, seed=step)[0] for step in (1, 2, 3)}

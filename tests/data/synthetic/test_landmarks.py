@@ -58,6 +58,7 @@ def test_lips_are_red_and_an_open_mouth_is_dark_inside(render):
     assert (brightness(opened, 66, dy=-1.5) < 110).all()
 
 
+@pytest.mark.slow
 def test_jaw_and_hairline_are_edges(render):
     faces = render(PEOPLE, 0, background_light=1.0)
     # Off the face at the sides there is hair, neck or background, but not skin.
