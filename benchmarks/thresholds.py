@@ -9,11 +9,14 @@ embeds aligned photos.
 """
 
 import argparse
+import itertools
 import sys
+from collections.abc import Iterable
 
 import numpy as np
 
 from kprpe_jax.alignment.photos import AlignedFace
+from kprpe_jax.backbones.recognizer import Recognizer
 from kprpe_jax.commands.options import add_model
 from kprpe_jax.core.input_spec import to_unit_range
 from kprpe_jax.data.importers.decode import decode_rgb
@@ -29,6 +32,16 @@ from kprpe_jax.recognizers import load_recognizer
 FAR = 1e-3
 
 
+def embed_aligned(recognizer: Recognizer, images: Iterable[bytes]) -> np.ndarray:
+    """Embeddings float32 [N, D] of encoded photos, aligned to the template."""
+    keypoints = face_template((112, 112)) / np.float32(112)
+    images, parts = iter(images), []
+    while batch := list(itertools.islice(images, 1024)):
+        faces = [AlignedFace(to_unit_range(decode_rgb(x)), keypoints) for x in batch]
+        parts.append(embed_faces(recognizer, faces).embeddings)
+    return np.concatenate(parts)
+
+
 def measure(model: str, archive: str, pairs: str) -> MeasuredThreshold:
     """Measure a recognizer.
 
@@ -40,12 +53,7 @@ def measure(model: str, archive: str, pairs: str) -> MeasuredThreshold:
     """
     recognizer, listed = load_recognizer(model), read_lfw_pairs(pairs)
     names, rows = np.unique(listed.keys, return_inverse=True)
-    keypoints = face_template((112, 112)) / np.float32(112)
-    faces = [
-        AlignedFace(to_unit_range(decode_rgb(encoded)), keypoints)
-        for encoded in read_images(archive, names.tolist())
-    ]
-    embeddings = embed_faces(recognizer, faces).embeddings
+    embeddings = embed_aligned(recognizer, read_images(archive, names.tolist()))
     first, second = embeddings[rows.reshape(-1, 2).T]
     scores = np.asarray(pair_similarity(first, second), np.float64)
     point = tar_at_far(roc_curve(scores, listed.same), [FAR])

@@ -1,5 +1,6 @@
 """A network with its weights and its input contract: what all stages share."""
 
+import functools
 import json
 from typing import Any
 
@@ -53,7 +54,7 @@ class Recognizer:
         """(rows, columns) of patches."""
         return self.module.grid
 
-    @property
+    @functools.cached_property
     def fingerprint(self) -> str:
         """SHA-256 of architecture, contract and every weight, in hexadecimal.
 

@@ -16,6 +16,7 @@ from kprpe_jax.gallery.thresholds import measured_threshold
 
 FAR = 0.02
 _PROBES = 512  # entries that are searched among the others
+_BLOCK = 16  # of them at once
 # People from which the quantile is counted, and below which another data set's
 # calibration is worth more than the few own scores. `benchmarks strangers` measures it.
 _COUNTED, _FEW = 500, 20
@@ -71,12 +72,13 @@ def calibrate(
     if len(people) < 3:
         why = f"{_count(len(people))} and no published threshold"
         return Calibration(None, None, why)
-    impostors, best, own = _search(contents.features.embeddings, labels)
+    found = _search(contents.features.embeddings, labels)
+    best, own = found.best, found.own
     source = f"the best impostor scores of {_count(len(people))}"
     if len(people) >= _COUNTED:
         threshold = np.sort(best)[-(int(far * len(best)) + 1)]
     else:
-        few = _student_threshold(impostors, far, size, len(people))
+        few = _student_threshold(found, far, size, len(people))
         threshold = max(few, _gumbel_threshold(best, far, len(people)))
     # Above: what reaches it is not below it.
     threshold = float(np.nextafter(np.float32(threshold), np.float32(2)))
@@ -87,19 +89,43 @@ def calibrate(
     return Calibration(threshold, far, source, named)
 
 
-def _search(
-    embeddings: np.ndarray, labels: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """All impostor scores, the best of each probe, and the best of its own people."""
-    unit = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
-    probes = np.unique(np.linspace(0, len(unit) - 1, _PROBES).astype(int))
-    scores = unit[probes] @ unit.T
-    same = labels[probes, None] == labels
-    best = np.where(same, -np.inf, scores).max(1)
-    own = same.copy()
-    own[np.arange(len(probes)), probes] = False
-    genuine = np.where(own, scores, -np.inf).max(1)
-    return scores[~same], best, genuine[own.any(1)]
+class _Scores(NamedTuple):
+    """Cosines of some entries with all.
+
+    Attributes:
+      mean, std: of those with other people's entries, `count` in number.
+      count: of them.
+      best: [P], the largest with another person's entry.
+      own: the largest with another entry of the same person, where there is one.
+    """
+
+    mean: float
+    std: float
+    count: int
+    best: np.ndarray
+    own: np.ndarray
+
+
+def _search(embeddings: np.ndarray, labels: np.ndarray) -> _Scores:
+    """Search some entries among all, few at a time: a gallery may be large."""
+    norms = np.linalg.norm(embeddings, axis=1)
+    probes = np.unique(np.linspace(0, len(norms) - 1, _PROBES).astype(int))
+    best, own, sums = [], [], np.zeros(3)
+    for rows in np.split(probes, range(_BLOCK, len(probes), _BLOCK)):
+        scores = embeddings[rows] @ embeddings.T
+        scores /= norms[rows, None]
+        scores /= norms
+        same = labels[rows, None] == labels
+        impostors = scores[~same]
+        sums += len(impostors), impostors.sum(dtype=float), impostors @ impostors
+        best.append(np.where(same, -np.inf, scores).max(1))
+        same[np.arange(len(rows)), rows] = False
+        genuine = np.where(same, scores, -np.inf).max(1)
+        own.append(genuine[same.any(1)])
+    count, total, squares = sums
+    mean = total / count
+    std = np.sqrt(max(squares - count * mean**2, 0.0) / max(count - 1, 1))
+    return _Scores(mean, std, int(count), np.concatenate(best), np.concatenate(own))
 
 
 def _gumbel_threshold(best: np.ndarray, far: float, people: int) -> float:
@@ -112,13 +138,11 @@ def _gumbel_threshold(best: np.ndarray, far: float, people: int) -> float:
     return float(best.mean() + scale * (at - _EULER))
 
 
-def _student_threshold(
-    impostors: np.ndarray, far: float, size: int, people: int
-) -> float:
+def _student_threshold(scores: _Scores, far: float, size: int, people: int) -> float:
     """Quantile of the largest of `size` impostor scores; people are independent."""
     share = -np.expm1(np.log1p(-far) / size)
-    width = impostors.std(ddof=1) * np.sqrt(1 + 1 / len(impostors))
-    return float(impostors.mean() + stats.t.isf(share, people - 1) * width)
+    width = scores.std * np.sqrt(1 + 1 / scores.count)
+    return float(scores.mean + stats.t.isf(share, people - 1) * width)
 
 
 def _count(people: int) -> str:

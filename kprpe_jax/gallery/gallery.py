@@ -168,6 +168,8 @@ class Gallery:
 
         Raises: ValueError: somebody who is not there.
         """
+        if not people:  # a transaction would write an empty gallery
+            return
         with self._database.transaction():
             for name, values in people.items():
                 text = json.dumps(dict(values), ensure_ascii=False)

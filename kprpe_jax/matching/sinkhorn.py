@@ -119,18 +119,18 @@ def transport(cost: Array, a: Array, b: Array, solver: Solver = Solver()) -> Pla
     return Plan(*(x.reshape(*lead, *x.shape[1:]) for x in plan))
 
 
-def parse_solver(text: str, base: Solver = FAST) -> Solver:
+def parse_solver(text: str) -> Solver:
     """Read settings such as "domain=log,epsilon=0.01,iterations=500".
 
     Args:
-      text: fields of `Solver` with their values, separated by commas.
-      base: what is not named.
+      text: fields of `Solver` with their values, separated by commas; the others are
+        those of `FAST`.
     Raises: ValueError: an unknown field, a value of another type; as `check_solver`.
     """
     types = dict(domain=str, epsilon=float, iterations=int)
     given: dict[str, str | float | int] = {}
     for part in text.split(","):
-        name, equals, value = part.partition("=")
+        name, _, value = part.partition("=")
         try:
             given[name] = types[name](value)
         except (KeyError, ValueError):
@@ -138,7 +138,7 @@ def parse_solver(text: str, base: Solver = FAST) -> Solver:
                 "--solver must be like domain=log,epsilon=0.05,iterations=100; got "
                 f"{part!r}."
             ) from None
-    solver = base._replace(**given)
+    solver = FAST._replace(**given)
     check_solver(solver)
     return solver
 

@@ -113,6 +113,14 @@ def test_photos_without_a_face(folder, capsys):
     assert contents(folder) == dict.fromkeys(PEOPLE, 2)
 
 
+def test_a_gallery_of_nobody_is_no_file(folder):
+    photos = folder / "none" / "ann"
+    photos.mkdir(parents=True)
+    (photos / "0.png").write_bytes(b"no picture")
+    enroll(folder, f"--photos={photos.parent}", "--on-error=skip")
+    assert not (folder / "people.gallery").exists()
+
+
 def test_photos_that_are_there_under_another_name(folder, capsys):
     enroll(folder)
     again = on_gallery("enroll", folder, f"--photos={folder / 'photos'}")
