@@ -63,6 +63,7 @@ def measure(model: str, archive: str, pairs: str) -> MeasuredThreshold:
         float((scores[~listed.same] >= threshold).mean()),
         float((scores[listed.same] >= threshold).mean()),
         f"{len(listed.same):,} pairs of LFW",
+        recognizer.fingerprint,
     )
 
 

@@ -12,21 +12,12 @@ import jax
 import numpy as np
 from PIL import Image
 
+from kprpe_jax.alignment.framing import framing_matrix
 from kprpe_jax.core.input_spec import BLACK, InputSpec, to_unit_range
-from kprpe_jax.geometry.point_fits import similarity_matrix
 from kprpe_jax.geometry.sampling import warp_affine
-from kprpe_jax.geometry.template import face_template
 
 _BATCH = 32  # faces at once
 _MARGIN = 2  # pixels around a face, for interpolation
-_LEAST_SPREAD = 0.5  # pixels, standard deviation of a face's keypoints
-# Least spread of aligned keypoints over the template's. Faces have 0.8 to 1, in profile
-# too; the template mirrored, which no rotation brings back, has 0.23.
-_LEAST_FIT = 0.3
-
-
-class NoFaceError(ValueError):
-    """A photo, or a face that was detected in it, gives no aligned face."""
 
 
 class AlignedFace(NamedTuple):
@@ -67,12 +58,10 @@ def align(
     Args:
       photo: uint8 [H, W, 3], RGB.
       keypoints: [5, 2], (x, y) as fractions of the photo.
-      spec: of the network: its size, and whether it reads faces aligned to the template
-        or the square around the detector's box.
+      spec: of the network: its size and its framing.
       box: [4], (left, top, right, bottom) as fractions of the photo; for a spec with
         the framing "crop".
-    Raises: NoFaceError: keypoints that are not finite, lie in one place or outside the
-      photo, or that a similarity flattens.
+    Raises: NoFaceError: as `framing_matrix`.
     """
     (face,) = align_patches([cut_patch(photo, keypoints, spec, box=box)], spec)
     return face
@@ -110,9 +99,20 @@ def cut_patch(
 
     Args, raises: as `align`.
     """
-    size = spec.image_size
-    pixels = keypoints.astype(np.float64) * photo.shape[1::-1]
-    matrix = _matrix(pixels, photo, spec, box)
+    matrix = framing_matrix(keypoints, photo.shape[:2], spec, box)
+    return cut_square(photo, keypoints, matrix, spec.image_size)
+
+
+def cut_square(
+    photo: np.ndarray, keypoints: np.ndarray, matrix: np.ndarray, size: tuple[int, int]
+) -> FacePatch:
+    """Cut the square that an image of this size will show.
+
+    Args:
+      photo, keypoints: as `align`.
+      matrix: float64 [2, 3], from pixels of the photo to pixels of the image.
+      size: (height, width) of the image.
+    """
     inverse = np.linalg.inv(np.concatenate([matrix, [[0, 0, 1]]]))[:2]
     frame = np.array([[0, 0], [size[1], 0], [0, size[0]], size[::-1]])
     corners = frame @ inverse[:, :2].T + inverse[:, 2]
@@ -126,6 +126,7 @@ def cut_patch(
     if extent > side:
         patch = patch.resize((side, side), Image.Resampling.BILINEAR)
     inverse[:, 2] -= origin
+    pixels = keypoints.astype(np.float64) * photo.shape[1::-1]
     aligned = pixels @ matrix[:, :2].T + matrix[:, 2]
     return FacePatch(
         np.asarray(patch),
@@ -137,43 +138,6 @@ def cut_patch(
 def patch_side(size: tuple[int, int]) -> int:
     """Side of the patches of an aligned size: about twice its longer one."""
     return 2 * max(size) + 32
-
-
-def _matrix(
-    pixels: np.ndarray, photo: np.ndarray, spec: InputSpec, box: np.ndarray | None
-) -> np.ndarray:
-    """Map [2, 3] from the photo's pixels to the aligned image's."""
-    size = spec.image_size
-    if spec.framing == "crop":
-        if box is None:
-            raise ValueError(
-                "the network reads crops by the box of a detector; got keypoints alone;"
-                " give the photo to --detector"
-            )
-        corners = np.asarray(box, np.float64).reshape(2, 2) * photo.shape[1::-1]
-        side = max(corners[1] - corners[0])
-        if not np.isfinite(corners).all() or side < 1:
-            raise NoFaceError("the box of its face is empty")
-        scale = min(size) / side
-        offset = np.array(size[::-1]) / 2 - scale * corners.mean(0)
-        return np.concatenate([scale * np.eye(2), offset[:, None]], axis=1)
-    if pixels.shape != (5, 2):
-        raise ValueError(
-            f"align: keypoints must be [5, 2] for the template; got {pixels.shape}"
-        )
-    if not np.isfinite(pixels).all():
-        raise NoFaceError("the keypoints of its face are not finite")
-    spread = np.sqrt(np.square(pixels - pixels.mean(0)).sum(-1).mean())
-    if spread < _LEAST_SPREAD:
-        raise NoFaceError("the keypoints of its face lie within one pixel")
-    if not ((pixels >= 0) & (pixels <= photo.shape[1::-1])).all(-1).any():
-        raise NoFaceError("the keypoints of its face lie outside the photo")
-    template = face_template(size).astype(np.float64)
-    matrix = similarity_matrix(pixels, template)
-    wanted = np.sqrt(np.square(template - template.mean(0)).sum(-1).mean())
-    if np.hypot(*matrix[:, 0]) * spread < _LEAST_FIT * wanted:
-        raise NoFaceError("the keypoints of its face are not arranged as in a face")
-    return matrix
 
 
 @partial(jax.jit, static_argnames="size")

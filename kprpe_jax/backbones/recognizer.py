@@ -11,9 +11,10 @@ import numpy as np
 from jax import Array
 
 from kprpe_jax.backbones.description import describe
+from kprpe_jax.core.checks import check_option
 from kprpe_jax.core.features import Features
 from kprpe_jax.core.fingerprint import fingerprint_arrays
-from kprpe_jax.core.input_spec import InputSpec
+from kprpe_jax.core.input_spec import FRAMINGS, InputSpec
 
 
 @flax.struct.dataclass
@@ -64,6 +65,17 @@ class Recognizer:
         module = json.dumps(describe(self.module), sort_keys=True)
         about = module, tuple(self.input_spec), self.style_maps
         return fingerprint_arrays(about, self.variables)
+
+    def with_framing(self, framing: str | None) -> "Recognizer":
+        """The same network, shown another part of photos; None = as it was trained.
+
+        Args:
+          framing: of `InputSpec`.
+        """
+        if framing is None:
+            return self
+        check_option("Recognizer", "framing", framing, FRAMINGS)
+        return self.replace(input_spec=self.input_spec._replace(framing=framing))
 
     def features(self, images: Array, keypoints: Array | None = None) -> Features:
         """Embeddings, patches and style of images; compiled by the caller.

@@ -37,6 +37,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     shared.add_photos(photos, required=False)
     shared.add_detector(photos)
     shared.add_faces(photos)
+    shared.add_align(photos)
     shared.add_output(photos, "the .npz file to write")
     data = parser.add_argument_group("data set")
     data.add_argument("--dataset", metavar="NAME[:SPLIT]", help="of imported faces")
@@ -78,7 +79,7 @@ def run(options: argparse.Namespace) -> None:
     of_photos = options.photos is not None
     needed = {
         True: ("--photos", ("output",), ("dataset", "name", "identities")),
-        False: ("--dataset", ("dataset", "name"), ("output", "detector")),
+        False: ("--dataset", ("dataset", "name"), ("output", "detector", "align")),
     }
     option, wanted, others = needed[of_photos]
     missing = [f"--{name}" for name in wanted if getattr(options, name) is None]

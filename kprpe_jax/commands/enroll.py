@@ -17,6 +17,7 @@ from kprpe_jax.commands import options as shared
 from kprpe_jax.commands.galleries import (
     count,
     load_gallery_networks,
+    say_notes,
     say_skipped,
     show_progress,
 )
@@ -45,6 +46,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     shared.add_model(networks, of_gallery=True)
     shared.add_detector(networks, of_gallery=True)
     shared.add_faces(networks, choices=("center", "largest"))
+    shared.add_align(networks, of_gallery=True)
     networks.add_argument(
         "--patches",
         choices=PATCHES,
@@ -87,6 +89,7 @@ def run(options: argparse.Namespace) -> None:
         known = gallery.people()
         gallery.set_metadata({name: x for name, x in metadata.items() if name in known})
         say_skipped(result.skipped.items())
+        say_notes(result.notes)
         for person in sorted(metadata.keys() - known):
             sys.stderr.write(f"--metadata: {person!r} is not enrolled\n")
         given = result.added + result.known + len(result.skipped)

@@ -43,6 +43,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     shared.add_model(networks, of_gallery=True)
     shared.add_detector(networks, of_gallery=True)
     shared.add_faces(networks)
+    shared.add_align(networks, of_gallery=True)
     shared.add_batch_size(networks)
     add_ranking(parser.add_argument_group("ranking"))
 

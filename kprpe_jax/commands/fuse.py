@@ -45,6 +45,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     shared.add_detector(networks)
     shared.add_faces(networks)
+    shared.add_align(networks)
     shared.add_batch_size(networks, 64)
 
 

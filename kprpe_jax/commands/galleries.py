@@ -3,7 +3,7 @@
 import argparse
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 # Those of the thesis, in `matching.patch_weights`, which imports JAX.
@@ -50,6 +50,7 @@ def load_networks(options: argparse.Namespace) -> tuple[Any, Any]:
 
     style_maps = getattr(options, "style_maps", ())
     recognizer = load_recognizer(options.model, style_maps=style_maps)
+    recognizer = recognizer.with_framing(options.align)
     if options.detector is None:
         return recognizer, None
     detector = load_detector(
@@ -66,6 +67,7 @@ def load_gallery_networks(options: argparse.Namespace) -> Any:
         options.gallery,
         options.model,
         options.detector,
+        align=getattr(options, "align", None),
         min_score=options.min_score,
         max_side=options.max_side,
     )
@@ -122,6 +124,12 @@ def say_skipped(skipped: Iterable[tuple[str, str]]) -> None:
     """Say on stderr which photos were left out, and why."""
     for name, reason in skipped:
         sys.stderr.write(f"skipped: {name}: {reason}\n")
+
+
+def say_notes(notes: Mapping[str, str]) -> None:
+    """Say on stderr what else is worth telling of photos."""
+    for name, note in notes.items():
+        sys.stderr.write(f"note: {name}: {note}\n")
 
 
 def count(number: int, singular: str, plural: str = "") -> str:

@@ -19,6 +19,7 @@ from kprpe_jax.commands import options as shared
 from kprpe_jax.commands.galleries import (
     count,
     load_gallery_networks,
+    say_notes,
     say_skipped,
     show_progress,
 )
@@ -123,6 +124,7 @@ def _replace(options: argparse.Namespace, gallery: Any) -> None:
         progress=show_progress,
     )
     say_skipped(result.skipped.items())
+    say_notes(result.notes)
     sys.stdout.write(
         f"replaced: {count(before, 'photo')} of {person} by {result.added}, "
         f"{len(result.skipped)} skipped; {count(len(gallery), 'photo')} in all\n"

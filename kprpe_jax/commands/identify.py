@@ -42,6 +42,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     shared.add_model(networks, of_gallery=True)
     shared.add_detector(networks, of_gallery=True)
     shared.add_faces(networks)
+    shared.add_align(networks, of_gallery=True)
     networks.add_argument(
         "--probe",
         choices=("photo", "folder"),
@@ -143,7 +144,8 @@ def _table(answers: list[Any], ranks: int) -> str:
             lines.append(f"{answer.photo}: skipped: {answer.reason}")
             continue
         person = answer.person or f"unknown (cosine below {answer.threshold:.4g})"
-        lines.append(f"{answer.photo}: {person}")
+        notes = "".join(f" ({note})" for note in answer.notes)
+        lines.append(f"{answer.photo}: {person}{notes}")
         shown = answer.ranking[:ranks]
         width = max(len(row.person) for row in shown)
         lines.append(f"  rank  {'person':<{width}}   score  cosine patches  photo")

@@ -5,6 +5,7 @@ import re
 
 ON_ERROR = ("fail", "skip")
 FACES = ("center", "largest", "all")
+ALIGN = ("template", "crop", "none")  # `input_spec.FRAMINGS`, which imports NumPy
 
 
 def add_model(
@@ -72,6 +73,17 @@ def add_faces(
         default="center",
         help="of a photo: the largest near its center (the default), the largest"
         + (", or all" if "all" in choices else ""),
+    )
+
+
+def add_align(parser: argparse._ActionsContainer, *, of_gallery: bool = False) -> None:
+    """--align template|crop|none; `of_gallery`: a gallery remembers it."""
+    without = "that of the gallery" if of_gallery else "as the network was trained"
+    parser.add_argument(
+        "--align",
+        choices=ALIGN,
+        help="what the recognizer sees: the face aligned to the template; a crop by "
+        f"the detector's box; none = the whole photo; without, {without}",
     )
 
 

@@ -22,6 +22,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     shared.add_model(networks)
     shared.add_detector(networks)
     shared.add_faces(networks, choices=("center", "largest"))
+    shared.add_align(networks)
     parser.add_argument(
         "--threshold", type=float, help="least score of the same person, -1..1"
     )
@@ -29,7 +30,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Run the verify command."""
-    from kprpe_jax.alignment.photos import NoFaceError
+    from kprpe_jax.alignment.framing import NoFaceError
     from kprpe_jax.gallery.verify import verify
 
     recognizer, detector = load_networks(options)
@@ -43,6 +44,8 @@ def run(options: argparse.Namespace) -> None:
         )
     except NoFaceError as error:
         raise RunError(str(error)) from error
+    for note in result.notes:
+        sys.stderr.write(f"note: {note}\n")
     answer = {True: "yes", False: "no", None: "undecided"}[result.same]
     sys.stdout.write(f"same person: {answer}\nscore: {result.score:.4f}\n")
     if result.threshold is None:

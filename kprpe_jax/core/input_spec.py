@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 COLORS = ("rgb", "bgr", "gray")
-FRAMINGS = ("template", "crop")
+FRAMINGS = ("template", "crop", "none")
+_SHOWN = dict(template="aligned to the template", crop="crop", none="whole photo")
 BLACK = -1.0  # of images in [-1, 1]
 
 
@@ -32,8 +33,8 @@ class InputSpec(NamedTuple):
       color: order of the channels, one of COLORS; a `gray` network takes the luma of
         RGB by itself.
       mean, scale: the network reads (x - mean) / scale of bytes x.
-      framing: what an image shows: a face aligned to the `template`, or a `crop` by the
-        detector's box.
+      framing: what an image shows: a face aligned to the `template`; a `crop` by the
+        detector's box; or with `none` the whole photo, in its proportions.
       num_keypoints: K, how many keypoints the network reads; 0 = none.
     """
 
@@ -61,7 +62,7 @@ class InputSpec(NamedTuple):
             f"{self.image_size[0]} x {self.image_size[1]}",
             self.color.upper() if self.color != "gray" else "luma",
             f"(x - {self.mean:g}) / {self.scale:g}",
-            "aligned to the template" if self.framing == "template" else "crop",
+            _SHOWN[self.framing],
             points or "no keypoints",
         )
         return ", ".join(parts)

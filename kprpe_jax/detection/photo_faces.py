@@ -2,24 +2,24 @@
 
 import collections
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from kprpe_jax.alignment.photos import (
-    AlignedFace,
-    NoFaceError,
-    align_patches,
-    cut_patch,
-)
+from kprpe_jax.alignment.framing import NoFaceError
+from kprpe_jax.alignment.photos import AlignedFace, align, align_patches, cut_patch
 from kprpe_jax.core.input_spec import InputSpec, to_unit_range
 from kprpe_jax.detection.detector import Detector
-from kprpe_jax.detection.photos import PhotoDetections, detect_photos
+from kprpe_jax.detection.find_faces import (
+    find_faces,
+    upright_boxes,
+    upright_points,
+)
+from kprpe_jax.detection.photos import PhotoDetections
 from kprpe_jax.geometry.template import face_template
 
 FACES = ("center", "largest", "all")
-NO_FACE = "no face was detected"
 
 
 class PhotoFaces(NamedTuple):
@@ -34,6 +34,7 @@ class PhotoFaces(NamedTuple):
       keypoints: float32 [F, 5, 2], (x, y) as fractions of the photo.
       scores: float32 [F], the detector's, in 0..1.
       reasons: why the photo, or a face that was chosen, gives no aligned face.
+      notes: that the photo was turned, that others are about as large.
     """
 
     name: str
@@ -43,6 +44,7 @@ class PhotoFaces(NamedTuple):
     keypoints: np.ndarray
     scores: np.ndarray
     reasons: list[str]
+    notes: Sequence[str] = ()
 
 
 def read_faces(
@@ -59,16 +61,27 @@ def read_faces(
       photos: names and photos, or why one cannot be read, as `read_photos` gives them.
       spec: of the network that is to read the faces.
       detector: None = the photos are aligned faces of the spec's size, or of its height
-        and more columns on both sides.
+        and more columns on both sides; with the framing "none", photos of any size.
       faces: of a photo: the one at its "center", as `detect_photos` orders them, the
         "largest", or "all", those at the center first.
       batch_size: photos at once, at most.
     Returns: one result per photo, in their order, with at least one face or one reason.
-    Raises: ValueError: an unknown choice of faces.
+    Raises: ValueError: an unknown choice of faces; a network that reads keypoints,
+      photos that are not aligned to the template, and no detector.
     """
     if faces not in FACES:
         raise ValueError(f"faces must be one of {', '.join(FACES)}; got {faces!r}")
+    if spec.framing == "none" and faces == "all":
+        raise ValueError(
+            "--faces all: --align none shows the network the whole photo, whatever the "
+            "face; take --align crop or --faces center"
+        )
     if detector is None:
+        if spec.uses_keypoints and spec.framing != "template":
+            raise ValueError(
+                f"--align {spec.framing}: the network reads keypoints, which only a "
+                "--detector finds in photos that are not aligned; name one"
+            )
         for name, photo in photos:
             yield _aligned_already(name, photo, spec)
         return
@@ -87,25 +100,24 @@ def read_faces(
             yield _without_face(*reasons.popleft())
 
     order = "largest" if faces == "largest" else "center"
-    detections = detect_photos(detector, readable(), batch_size=batch_size, order=order)
     count = None if faces == "all" else 1
-    while chunk := list(itertools.islice(detections, batch_size)):
-        for result in _align(chunk, spec, count):
+    options = dict(batch_size=batch_size, order=order, count=count)
+    found = find_faces(detector, readable(), **options)
+    while chunk := list(itertools.islice(found, batch_size)):
+        for result in _align(chunk, spec):
             yield from unreadable()
             reasons.popleft()
             yield result
     yield from unreadable()
 
 
-def _align(
-    chunk: list[PhotoDetections], spec: InputSpec, count: int | None
-) -> Iterator[PhotoFaces]:
-    """Align the first `count` faces of photos, of all photos in one batch."""
+def _align(chunk: list[PhotoDetections], spec: InputSpec) -> Iterator[PhotoFaces]:
+    """Align the faces of photos, of all photos in one batch."""
     patches, kept, reasons = [], [], []
     for found in chunk:
         kept.append([])
-        reasons.append([] if len(found.keypoints) else [NO_FACE])
-        for i, keypoints in enumerate(found.keypoints[:count]):
+        reasons.append(list(found.reasons))
+        for i, keypoints in enumerate(found.keypoints):
             try:
                 patches.append(
                     cut_patch(found.photo, keypoints, spec, box=found.boxes[i])
@@ -115,12 +127,19 @@ def _align(
                 reasons[-1].append(str(error))
     aligned = iter(align_patches(patches, spec))
     for found, index, why in zip(chunk, kept, reasons, strict=True):
+        photo, notes = found.photo, list(found.notes)
+        if found.turns:
+            photo = np.rot90(photo, -found.turns)
+            notes.insert(0, f"turned by {90 * found.turns} degrees")
         yield PhotoFaces(
             found.name,
-            found.photo,
+            photo,
             list(itertools.islice(aligned, len(index))),
-            *(x[index] for x in (found.boxes, found.keypoints, found.scores)),
+            upright_boxes(found.boxes[index], found.turns),
+            upright_points(found.keypoints[index], found.turns),
+            found.scores[index],
             why,
+            notes,
         )
 
 
@@ -129,6 +148,10 @@ def _aligned_already(name: str, photo: np.ndarray | str, spec: InputSpec) -> Pho
     if isinstance(photo, str):
         return _without_face(name, photo)
     height, width = spec.image_size
+    if spec.framing == "none":
+        middle = np.full((5, 2), 0.5, np.float32)  # read by nobody
+        image = align(photo, middle, spec).image
+        return _whole(name, photo, AlignedFace(image, middle), middle)
     margin = photo.shape[1] - width
     if photo.shape[0] != height or margin < 0 or margin % 2:
         return _without_face(
@@ -140,15 +163,16 @@ def _aligned_already(name: str, photo: np.ndarray | str, spec: InputSpec) -> Pho
     image = to_unit_range(photo[:, margin // 2 : margin // 2 + width])
     template = face_template(photo.shape[:2]) / np.float32(photo.shape[1::-1])
     keypoints = face_template(spec.image_size) / np.float32([width, height])
-    return PhotoFaces(
-        name,
-        photo,
-        [AlignedFace(image, keypoints)],
-        np.float32([[0, 0, 1, 1]]),
-        template[None],
-        np.ones(1, np.float32),
-        [],
-    )
+    return _whole(name, photo, AlignedFace(image, keypoints), template)
+
+
+def _whole(
+    name: str, photo: np.ndarray, face: AlignedFace, keypoints: np.ndarray
+) -> PhotoFaces:
+    """A photo that is one face."""
+    box = np.float32([[0, 0, 1, 1]])
+    score = np.ones(1, np.float32)
+    return PhotoFaces(name, photo, [face], box, keypoints[None], score, [])
 
 
 def _without_face(

@@ -4,7 +4,7 @@ Photos are placed on square canvases of a few sizes, so that a detector compiles
 per canvas.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import jax
@@ -29,6 +29,9 @@ class PhotoDetections(NamedTuple):
         F = 0 where there is no face.
       keypoints: float32 [F, K, 2], (x, y) as fractions of the photo.
       scores: float32 [F], in 0..1.
+      turns: quarter turns, of `np.rot90`, after which the photo is as here.
+      reasons: why faces that were asked for are not here.
+      notes: what else is worth telling.
     """
 
     name: str
@@ -36,6 +39,9 @@ class PhotoDetections(NamedTuple):
     boxes: np.ndarray
     keypoints: np.ndarray
     scores: np.ndarray
+    turns: int = 0
+    reasons: Sequence[str] = ()
+    notes: Sequence[str] = ()
 
 
 def detect_photos(
@@ -44,6 +50,7 @@ def detect_photos(
     *,
     batch_size: int,
     order: str = "center",
+    compiled: dict[int, int] | None = None,
 ) -> Iterator[PhotoDetections]:
     """Detect the faces of photos, in batches of photos with the same canvas.
 
@@ -55,6 +62,8 @@ def detect_photos(
         side x exp(-2 d^2), d = distance of its center from the photo's middle over half
         the photo's shorter side; "largest", the largest box first; "score", the best
         score first.
+      compiled: per canvas, for how many photos the detector is compiled already;
+        raised where it is compiled for more.
     Returns: one result per photo, in the order of the photos, with every face that the
       detector gives.
     Raises: ValueError: an unknown order.
@@ -66,7 +75,7 @@ def detect_photos(
     queues: dict[int, list[tuple[int, str, np.ndarray]]] = {
         side: [] for side in detector.canvases
     }
-    batches = dict.fromkeys(detector.canvases, 1)  # compiled batch size per canvas
+    batches = {} if compiled is None else compiled
     done: dict[int, PhotoDetections] = {}
     pending = first = 0  # pixels read but not given back; the next photo to give back
 
@@ -75,7 +84,7 @@ def detect_photos(
         if rows:
             # A few photos alone take a small batch, the rest of many the compiled one.
             size = min(1 << (len(rows) - 1).bit_length(), batch_size)
-            batches[side] = max(batches[side], size)
+            batches[side] = max(batches.get(side, 1), size)
             found = _detect_batch(detector, rows, side, batches[side], order)
             done.update(zip((row[0] for row in rows), found, strict=True))
 

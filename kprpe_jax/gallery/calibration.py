@@ -12,7 +12,7 @@ import numpy as np
 from scipy import stats
 
 from kprpe_jax.gallery.header import GalleryContents
-from kprpe_jax.gallery.thresholds import measured_threshold
+from kprpe_jax.gallery.thresholds import MeasuredThreshold
 
 FAR = 0.02
 _PROBES = 512  # entries that are searched among the others
@@ -42,7 +42,9 @@ class Calibration(NamedTuple):
 
 
 def calibrate(
-    contents: GalleryContents, far: float = FAR, name: str = ""
+    contents: GalleryContents,
+    far: float = FAR,
+    published: MeasuredThreshold | None = None,
 ) -> Calibration:
     """Find the threshold at which a share of strangers is named.
 
@@ -56,14 +58,13 @@ def calibrate(
     Args:
       contents: of the gallery.
       far: share of strangers named, in (0, 1).
-      name: of the recognizer, to look up its published calibration.
+      published: the recognizer's, of `measured_threshold`.
     Raises: ValueError: far out of its range.
     """
     if not 0 < far < 1:
         raise ValueError(f"--far must lie between 0 and 1; got {far}.")
     people, labels = np.unique(contents.people, return_inverse=True)
     size = len(labels)
-    published = measured_threshold(name)
     if len(people) < _FEW and published is not None:
         share = 1 - (1 - published.false_acceptance_rate) ** size
         if share <= far or len(people) < 3:

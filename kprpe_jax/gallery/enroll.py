@@ -3,7 +3,7 @@
 import hashlib
 import itertools
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from kprpe_jax.backbones.recognizer import Recognizer
@@ -24,11 +24,13 @@ class EnrollResult(NamedTuple):
       added: photos that are new.
       known: photos that were there.
       skipped: name -> why a photo was left out.
+      notes: name -> what else is worth telling: it was turned, others are as large.
     """
 
     added: int
     known: int
     skipped: dict[str, str]
+    notes: Mapping[str, str] = {}
 
 
 def enroll(
@@ -89,7 +91,8 @@ def enroll(
                 taken[digest], digests[file.name] = file.name, digest
                 yield file
 
-    options = dict(faces=faces, batch_size=batch_size)
+    notes: dict[str, str] = {}
+    options = dict(faces=faces, batch_size=batch_size, notes=notes)
     found = _embed_files(new_files(), recognizer, detector, **options)
     for file, features, count, reason in found:
         if features is None:
@@ -104,7 +107,7 @@ def enroll(
             batch = []
     if batch:
         gallery.add(batch)
-    return EnrollResult(added, known, skipped)
+    return EnrollResult(added, known, skipped, notes)
 
 
 def replace(
@@ -132,8 +135,8 @@ def replace(
     """
     gallery.check(recognizer)
     gallery.check_photo(person, photo)
-    entries, skipped = [], {}
-    options = dict(faces=faces, batch_size=batch_size)
+    entries, skipped, notes = [], {}, {}
+    options = dict(faces=faces, batch_size=batch_size, notes=notes)
     files = progress(list_photos(photos))
     for file, features, count, reason in _embed_files(
         files, recognizer, detector, **options
@@ -155,21 +158,27 @@ def replace(
             "before; give other photos."
         )
     gallery.replace_photos(person, entries, photo=photo)
-    return EnrollResult(len(entries), 0, skipped)
+    return EnrollResult(len(entries), 0, skipped, notes)
 
 
 def _embed_files(
     files: Iterable[PhotoFile],
     recognizer: Recognizer,
     detector: Detector | None,
+    notes: dict[str, str],
     **options: Any,
 ) -> Iterator[tuple[PhotoFile, Features | None, int, str]]:
-    """Features of each photo and of each video, of how many images, or why none."""
+    """Features of each photo and of each video, of how many images, or why none.
+
+    `notes` takes what else is worth telling of each.
+    """
     embedded = embed_photos(files, recognizer, detector, **options)
     for file, images in itertools.groupby(embedded, lambda image: image.file):
         parts, reasons = [], []
         for image in images:
             reasons += image.faces.reasons
+            if image.faces.notes:  # of a video, of its last such frame
+                notes[file.name] = "; ".join(image.faces.notes)
             if image.features is not None:
                 parts.append(image.features)
         if parts:

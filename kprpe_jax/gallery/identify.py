@@ -21,6 +21,7 @@ from kprpe_jax.gallery.photos import (
     embed_photos,
     list_photos,
 )
+from kprpe_jax.gallery.thresholds import measured_threshold
 from kprpe_jax.matching.matchers import EarthMoversMatcher, Matcher
 from kprpe_jax.matching.nearest import ExactIndex, Ranking
 from kprpe_jax.matching.two_stage import first_stage, two_stage
@@ -61,6 +62,8 @@ class Answer(NamedTuple):
       ranking: a row a person, best first; empty where there is no face.
       reason: why there is no face; None where there is one.
       metadata: of the person, if there is any.
+      notes: what else is worth telling of the photo: it was turned, others are as
+        large.
     """
 
     photo: str
@@ -73,13 +76,14 @@ class Answer(NamedTuple):
     metadata: Mapping[str, str] | None = None
     cosine: float | None = None
     far: float | None = None
+    notes: Sequence[str] = ()
 
     def record(self) -> dict[str, Any]:
         """As the JSON file has it."""
         ranking = [dict(person=x.person, score=x.score) for x in self.ranking]
         record = {**self._asdict(), "ranking": ranking}
-        for name in ("reason", "metadata"):
-            if record[name] is None:
+        for name in ("reason", "metadata", "notes"):
+            if not record[name]:
                 del record[name]
         return record
 
@@ -148,7 +152,7 @@ def identify(
     gallery.check(recognizer)
     contents, found = gallery.read(), None
     if threshold is None and far is not None:
-        found = calibrate(contents, far, recognizer.name)
+        found = calibrate(contents, far, measured_threshold(recognizer))
         threshold, far = found.threshold, found.far
     else:
         far = None
@@ -281,7 +285,7 @@ def _single(
         for number in range(len(photo.faces.faces)):
             box = _pixels(photo, number)
             features = take(photo.features, slice(number, number + 1))
-            yield empty._replace(box=box), features
+            yield empty._replace(box=box, notes=photo.faces.notes), features
 
 
 def _fused(

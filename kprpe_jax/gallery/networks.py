@@ -50,6 +50,7 @@ def load_gallery_networks(
     model: str | None = None,
     detector: str | None = None,
     *,
+    align: str | None = None,
     min_score: float | None = None,
     max_side: int | None = None,
 ) -> GalleryNetworks:
@@ -59,19 +60,22 @@ def load_gallery_networks(
       path: of the gallery; there need not be one yet where `model` is given.
       model: SPEC of `load_recognizer`; None = the gallery's.
       detector: SPEC of `load_detector`; None = the gallery's; NO_DETECTOR.
+      align: framing of `InputSpec`; None = the gallery's, or in a new one as the
+        network was trained.
       min_score, max_side: of `load_detector`; None = as the gallery was made with.
     Raises: ValueError: another recognizer or detector than the gallery's; one that is
       not where it was; none named where the gallery knows none; as `load_recognizer`.
     """
     if is_gallery_there(path):
         with Gallery(path) as gallery:
-            return _load(gallery, model, detector, _given(min_score, max_side))
+            options = _given(min_score, max_side)
+            return _load(gallery, model, detector, align, options)
     if model is None:
         raise ValueError(
             f"gallery: there is none at {path}, and a new one needs --model; name the "
             "recognizer, or correct the path."
         )
-    recognizer = recognizers.load_recognizer(model)
+    recognizer = recognizers.load_recognizer(model).with_framing(align)
     found, source = None, None
     if detector not in (None, NO_DETECTOR):
         options = _given(min_score, max_side)
@@ -84,6 +88,7 @@ def _load(
     gallery: Gallery,
     model: str | None,
     detector: str | None,
+    align: str | None,
     options: Mapping[str, Any],
 ) -> GalleryNetworks:
     """The networks of a gallery that is there, checked."""
@@ -94,6 +99,8 @@ def _load(
     else:
         recognizer = recognizers.load_recognizer(model, **source.options)
         source = _source(recognizer, model, source.options)
+    align = align or gallery.header.input_spec.framing
+    recognizer = recognizer.with_framing(align)
     gallery.check(recognizer)
     found, detector_source = _load_detector(gallery, detector, options)
     patches = gallery.header.patches

@@ -1,11 +1,12 @@
 """Verify whether two photos show the same person."""
 
 import os
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from kprpe_jax.alignment.photos import NoFaceError
+from kprpe_jax.alignment.framing import NoFaceError
 from kprpe_jax.backbones.recognizer import Recognizer
 from kprpe_jax.core.features import Features, concatenate
 from kprpe_jax.detection.detector import Detector
@@ -24,6 +25,7 @@ class Verification(NamedTuple):
       false_acceptance_rate: share of pairs of two people that the threshold accepts, in
         [0, 1]; None = unknown.
       measured_on: the data of that rate; "" = unknown.
+      notes: what else is worth telling of a photo.
     """
 
     same: bool | None
@@ -31,6 +33,7 @@ class Verification(NamedTuple):
     threshold: float | None
     false_acceptance_rate: float | None
     measured_on: str
+    notes: Sequence[str] = ()
 
 
 def verify(
@@ -56,10 +59,12 @@ def verify(
     """
     if threshold is not None and not -1 <= threshold <= 1:
         raise ValueError(f"--threshold must lie in [-1, 1]; got {threshold}.")
-    sides = [_embed(path, recognizer, detector, faces) for path in (first, second)]
+    notes: list[str] = []
+    options = dict(faces=faces, notes=notes)
+    sides = [_embed(x, recognizer, detector, **options) for x in (first, second)]
     score = pair_similarity(*(side.embeddings[None] for side in sides))
     score = float(np.asarray(score)[0])
-    measured = measured_threshold(recognizer.name)
+    measured = measured_threshold(recognizer)
     rate, data = None, ""
     if measured is not None and threshold in (None, measured.threshold):
         threshold, rate, data = (
@@ -68,7 +73,7 @@ def verify(
             measured.data,
         )
     same = None if threshold is None else score >= threshold
-    return Verification(same, score, threshold, rate, data)
+    return Verification(same, score, threshold, rate, data, notes)
 
 
 def _embed(
@@ -76,11 +81,16 @@ def _embed(
     recognizer: Recognizer,
     detector: Detector | None,
     faces: str,
+    notes: list[str],
 ) -> Features:
-    """Features of the person of a photo; of several images their average."""
+    """Features of the person of a photo; of several images their average.
+
+    `notes` takes what else is worth telling.
+    """
     parts, reasons = [], []
     for photo in embed_photos(list_photos(path), recognizer, detector, faces=faces):
         reasons += photo.faces.reasons
+        notes += (f"{photo.faces.name}: {note}" for note in photo.faces.notes)
         if photo.features is not None:
             parts.append(photo.features)
     if not parts:

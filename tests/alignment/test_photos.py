@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from kprpe_jax.alignment.align import align_faces
+from kprpe_jax.alignment.framing import NoFaceError
 from kprpe_jax.alignment.photos import (
-    NoFaceError,
     align,
     align_patches,
     cut_patch,
@@ -74,6 +74,18 @@ def test_a_crop_is_the_square_around_the_box(rng):
         align(photo, POINTS, spec, box=np.zeros(4))
     with pytest.raises(ValueError, match="by the box of a detector; got keypoints"):
         align(photo, POINTS, spec)
+
+
+def test_a_whole_photo_keeps_its_proportions(rng):
+    spec = InputSpec((40, 60), framing="none")
+    photo = rng.integers(0, 256, (40, 30, 3)).astype(np.uint8)
+    face = align(photo, POINTS, spec)
+    image = to_bytes(face.image)
+    np.testing.assert_array_equal(image[:, 15:45], photo)
+    assert not image[:, :15].any()
+    assert not image[:, 45:].any()
+    want = (POINTS * [30, 40] + [15, 0]) / [60, 40]
+    np.testing.assert_allclose(face.keypoints, want, atol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,10 @@
 """The enroll command, with a network of two layers."""
 
+import json
+
 import numpy as np
 import pytest
+from PIL import Image
 
 from kprpe_jax.commands.main import main
 from kprpe_jax.data.importers.decode import decode_rgb
@@ -10,6 +13,7 @@ from kprpe_jax.gallery import photos as photo_files
 from kprpe_jax.gallery.gallery import Gallery
 from kprpe_jax.gallery.header import describe_gallery
 from tests.commands.run_verb import enroll, fails, on_gallery
+from tests.detection.color_faces import color_detector, face_photo
 from tests.gallery.tiny import PEOPLE, photo, png, tiny_recognizer
 
 pytestmark = pytest.mark.usefixtures("networks")
@@ -195,3 +199,23 @@ def test_a_network_that_reads_keypoints_is_given_the_templates(folder):
         keypoints = gallery.read().features.keypoints[np.arange(6)]
     assert (keypoints == keypoints[0]).all()
     assert ((keypoints > 0) & (keypoints < 1)).all()
+
+
+def test_what_is_worth_telling_of_a_photo(folder, capsys, monkeypatch):
+    monkeypatch.setattr(
+        "kprpe_jax.recognizers.load_detector", lambda *_, **__: color_detector()
+    )
+    for file in folder.glob("photos/*/0.png"):
+        file.unlink()
+    Image.fromarray(face_photo(turns=1)).save(folder / "photos" / "ann" / "1.png")
+    enroll(folder, "--detector=d", "--on-error=skip")
+    err = capsys.readouterr().err
+    assert "note: ann/1.png: turned by 270 degrees\n" in err
+    assert "skipped: bob/1.png: no face was detected" in err
+    queries = folder / "photos" / "ann"
+    output = folder / "answers.json"
+    given = f"--photos={queries}", "--far=1", f"--output={output}"
+    main(on_gallery("identify", folder, *given, "--detector=d"))
+    assert "ann/1.png: ann (turned by 270 degrees)\n" in capsys.readouterr().out
+    (record,) = json.loads(output.read_text())
+    assert record["notes"] == ["turned by 270 degrees"]

@@ -59,7 +59,9 @@ def test_unknown_people(folder, capsys, monkeypatch):
     out = capsys.readouterr().out
     assert "queries/0.png: unknown (cosine below 1)" in out
     assert "3 faces: 0 identified, 3 unknown; 0 photos skipped" in out
-    measured = thresholds.MeasuredThreshold(0.5, 0.001, 0.9, "photos")
+    measured = thresholds.MeasuredThreshold(
+        0.5, 0.001, 0.9, "photos", tiny_recognizer("w").fingerprint
+    )
     monkeypatch.setitem(thresholds.THRESHOLDS, "tiny", measured)
     (record, *_) = ask(folder)
     assert (record["person"], record["threshold"]) == ("ann", 0.5)
@@ -268,3 +270,17 @@ def test_a_face_that_cannot_be_aligned_is_counted(folder, detector, rng, capsys)
     out, err = capsys.readouterr()
     assert "1 face: 1 identified, 0 unknown; 1 photo skipped" in out
     assert "skipped: group/a.png: the keypoints of its face lie within one pixel" in err
+
+
+def test_a_gallery_remembers_what_the_network_sees(folder, capsys):
+    rng = np.random.default_rng(0)
+    for file in folder.glob("photos/*/*.png"):  # of any size
+        Image.fromarray(bright_photo(rng, 40, 50)).save(file)
+    enroll(folder, "--align=none")
+    first = folder / "photos" / "ann" / "0.png"
+    (found,) = ask(folder, "--far=1", photos=first)
+    assert found["person"] == "ann"
+    given = on_gallery("identify", folder, f"--photos={first}", "--align=template")
+    error = fails(capsys, *given)
+    assert "are 16 x 8, RGB, (x - 127.5) / 127.5, whole photo, no keypoints" in error
+    assert "those of tiny are 16 x 8" in error

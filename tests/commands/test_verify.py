@@ -7,6 +7,7 @@ import pytest
 from kprpe_jax.commands.main import main
 from kprpe_jax.gallery import thresholds
 from tests.commands.run_verb import fails
+from tests.gallery.tiny import tiny_recognizer
 
 DATA = pathlib.Path(__file__).resolve().parents[3] / "shared" / "data"
 WEIGHTS = DATA / "weights" / "mobilefacenet.npz"
@@ -32,7 +33,10 @@ def test_same_and_other_people(folder, capsys, monkeypatch):
     without = told(capsys, *own, "--model=w")
     assert without["same person"] == "undecided"
     assert without["threshold"] == "none was measured for tiny; give --threshold"
-    measured = thresholds.MeasuredThreshold(0.9, 0.001, 0.9, "some pairs")
+    made = thresholds.MeasuredThreshold(0.9, 0.001, 0.9, "some pairs", "another's")
+    monkeypatch.setitem(thresholds.THRESHOLDS, "tiny", made)
+    assert told(capsys, *own, "--model=w")["same person"] == "undecided"
+    measured = made._replace(fingerprint=tiny_recognizer("w").fingerprint)
     monkeypatch.setitem(thresholds.THRESHOLDS, "tiny", measured)
     same = told(capsys, *own, "--model=w")
     assert same["same person"] == "yes"

@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 
 from kprpe_jax.alignment.photos import align
-from kprpe_jax.core.input_spec import InputSpec
-from kprpe_jax.detection.photo_faces import NO_FACE, read_faces
+from kprpe_jax.core.input_spec import InputSpec, to_bytes
+from kprpe_jax.detection.find_faces import NO_FACE
+from kprpe_jax.detection.photo_faces import read_faces
 from kprpe_jax.geometry.template import face_template
+from tests.detection.color_faces import COLORS, color_detector, face_photo
 from tests.detection.stand_in import POINTS, SIZE, bright_photo, stand_in
 
 SPEC = InputSpec(SIZE)
@@ -82,3 +84,44 @@ def test_photos_that_are_aligned_already(rng):
     assert not second.faces
     assert third.photo is None
     assert third.reasons == ["it is broken"]
+
+
+def test_a_turned_photo_is_told_in_its_own_fractions():
+    photo = face_photo(turns=1)
+    (found,) = read_faces([("a", photo)], SPEC, color_detector())
+    (upright,) = read_faces([("a", face_photo())], SPEC, color_detector())
+    assert (found.notes, upright.notes) == (["turned by 270 degrees"], [])
+    assert found.photo.shape == photo.shape
+    np.testing.assert_array_equal(found.photo, photo)
+    np.testing.assert_allclose(found.faces[0].image, upright.faces[0].image, atol=1e-5)
+    x, y = np.moveaxis(upright.keypoints, -1, 0)
+    np.testing.assert_allclose(found.keypoints, np.stack([y, 1 - x], -1), atol=1e-6)
+    left, top, right, bottom = upright.boxes[0]
+    np.testing.assert_allclose(
+        found.boxes, [[top, 1 - right, bottom, 1 - left]], atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("framing", ["crop", "none"])
+def test_keypoints_go_along_in_every_framing(framing):
+    spec = InputSpec(SIZE, framing=framing, num_keypoints=5)
+    for turns in (0, 2):
+        photos = [("a", face_photo(turns=turns))]
+        (found,) = read_faces(photos, spec, color_detector())
+        (face,) = found.faces
+        for color, (x, y) in zip(COLORS, face.keypoints * SIZE[::-1], strict=True):
+            seen = to_bytes(face.image)[int(y), int(x)]
+            assert np.abs(seen.astype(int) - color).max() < 90
+    with pytest.raises(ValueError, match=f"--align {framing}: the network reads key"):
+        next(read_faces(photos, spec))
+
+
+def test_whole_photos_need_no_detector(rng):
+    spec = InputSpec(SIZE, framing="none")
+    photos = [("a", bright_photo(rng, 64, 48)), ("b", "it is broken")]
+    first, second = read_faces(photos, spec)
+    assert first.faces[0].image.shape == (*SIZE, 3)
+    assert first.boxes.tolist() == [[0, 0, 1, 1]]
+    assert second.reasons == ["it is broken"]
+    with pytest.raises(ValueError, match="--faces all: --align none shows"):
+        next(read_faces(photos, spec, faces="all"))

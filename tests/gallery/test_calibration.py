@@ -56,17 +56,16 @@ def test_photos_of_one_person_are_no_impostors():
     assert "40 people" in several.source
 
 
-def test_few_people_take_the_published_threshold(monkeypatch):
-    measured = thresholds.MeasuredThreshold(0.4, 0.001, 0.9, "pairs of faces")
-    monkeypatch.setitem(thresholds.THRESHOLDS, "net", measured)
-    found = calibrate(make(3), 0.02, "net")
+def test_few_people_take_the_published_threshold():
+    measured = thresholds.MeasuredThreshold(0.4, 0.001, 0.9, "pairs of faces", "")
+    found = calibrate(make(3), 0.02, measured)
     assert found.threshold == 0.4
     assert found.far == pytest.approx(1 - 0.999**3)
     assert found.source == "pairs of faces, as the gallery has 3 people"
-    stricter = calibrate(make(3), 0.001, "net")  # it names too many
+    stricter = calibrate(make(3), 0.001, measured)  # it names too many
     assert stricter.threshold is None or stricter.threshold > 0.4
-    assert calibrate(make(1), 0.0001, "net").far == pytest.approx(0.001)
-    assert calibrate(make(40), 0.02, "net").threshold != 0.4
+    assert calibrate(make(1), 0.0001, measured).far == pytest.approx(0.001)
+    assert calibrate(make(40), 0.02, measured).threshold != 0.4
 
 
 def test_nothing_is_known_of_one_person():

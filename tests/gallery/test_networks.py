@@ -55,6 +55,30 @@ def test_masked_people_are_found_among_themselves(tmp_path, capsys):
 
 
 @needs_data
+@pytest.mark.parametrize("turns", [1, 2, 3])
+def test_turned_photos_are_turned_back(tmp_path, turns):
+    """Real photos on their side and on their head; noise is nobody."""
+    network = [f"--gallery={tmp_path / 'small.gallery'}", f"--model={MODEL}",
+               f"--detector=retinaface_mnet025:{DETECTOR}"]  # fmt: skip
+    main(["enroll", *network, f"--photos={SMALL / 'lfw-align-128'}"])
+    noise = np.random.default_rng(turns).integers(0, 256, (128, 128, 3), np.uint8)
+    for file in (SMALL / "lfw-align-128").glob("*/*.jpg"):
+        path = tmp_path / "turned" / file.parent.name / f"{file.stem}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.rot90(Image.open(file), turns)).save(path)
+    Image.fromarray(noise).save(tmp_path / "turned" / "noise.png")
+    output = tmp_path / "answers.json"
+    photos = f"--photos={tmp_path / 'turned'}"
+    main(["identify", *network, photos, f"--output={output}"])
+    *records, last = json.loads(output.read_text())
+    assert len(records) == 10
+    for record in records:
+        assert record["person"] == Path(record["photo"]).parent.name
+        assert record["notes"] == [f"turned by {360 - 90 * turns} degrees"]
+    assert last["person"] is None
+
+
+@needs_data
 def test_detected_and_aligned_faces_are_alike(tmp_path):
     """A face aligned by the detector is near the reference aligner's."""
     recognizer = load_recognizer(MODEL)

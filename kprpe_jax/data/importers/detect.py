@@ -9,7 +9,7 @@ import numpy as np
 from kprpe_jax.data.importers.decode import decode_rgb
 from kprpe_jax.data.importers.record import Record, RecordSource, RejectedRecord
 from kprpe_jax.detection.detector import Detector
-from kprpe_jax.detection.photos import detect_photos
+from kprpe_jax.detection.find_faces import find_faces, upright_points
 
 _CHUNK = 128  # entries read together: their sizes may be mixed
 
@@ -24,7 +24,8 @@ def with_detected(
 ) -> RecordSource:
     """Fill in the keypoints of a source's images by a detector.
 
-    An image without a face gets NaN, which the import reports as missing landmarks.
+    An image without a face that passes `find_faces` gets NaN, which the import reports
+    as missing landmarks.
 
     Args:
       source: the images.
@@ -58,9 +59,11 @@ def _fill(
                 photos.append((str(place), decode_rgb(entry.image)))
             except ValueError:
                 continue  # the check that follows says so
-    for found in detect_photos(detector, photos, batch_size=batch_size, order=faces):
+    for found in find_faces(detector, photos, batch_size=batch_size, order=faces):
         place = int(found.name)
-        points = found.keypoints[0] if len(found.keypoints) else None
+        points = None
+        if len(found.keypoints):
+            points = upright_points(found.keypoints[0], found.turns)
         chunk[place] = chunk[place]._replace(
             keypoints=np.full((5, 2), np.nan, np.float32) if points is None else points,
             keypoints_from="detector",
