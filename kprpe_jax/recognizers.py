@@ -15,8 +15,7 @@ from kprpe_jax.detection.detector import (
     retinaface_detector,
 )
 from kprpe_jax.detection.differentiable_aligner import DifferentiableAligner
-from kprpe_jax.fusion.files import FusionFile, load_model, make_fusion
-from kprpe_jax.fusion.weighted import WeightedFusion
+from kprpe_jax.fusion.files import FusionFile, check_fusion, make_fusion
 from kprpe_jax.matching.matchers import PairMatcher
 from kprpe_jax.tasks import (
     image_sets,
@@ -29,10 +28,10 @@ from kprpe_jax.tasks import (
 from kprpe_jax.tasks.recognition import backbone_collections
 from kprpe_jax.training.checkpoint import restore_arrays
 from kprpe_jax.training.runs import RunSpec, parse_run, read_config, read_origin
+from kprpe_jax.weights.fusions import MEANS, read_fusion
 from kprpe_jax.weights.published import published_recognizer, read_published
 from kprpe_jax.weights.recognizer_file import read_recognizer
 
-MEANS = {"average": "average", "norm": "norm_weighted"}  # fusion without weights
 # Whose runs hold a recognizer.
 TASKS = ("recognition", "face_recognition", "joint_alignment")
 
@@ -92,36 +91,23 @@ def load_detector(
     )
 
 
-def load_fusion(spec: str, *, embed_dim: int | None = None) -> FusionFile:
+def load_fusion(spec: str, recognizer: Recognizer | None = None) -> FusionFile:
     """Load a fusion model with its weights.
 
     Args:
-      spec: `average` or `norm`, the plain means (weighted by the norms); NAME:FILE, a
-        published fusion model; a file that `export --fusion` wrote; or
-        FOLDER[@CHECKPOINT], a run of the task `set_fusion`, as `load_recognizer` takes
-        it.
-      embed_dim: D, of the embeddings that will be fused; None = as the model has it,
-        which the plain means do not say.
-    Raises: ValueError: none of these, or a model of another width.
+      spec: as `read_fusion` takes it: `average`, `norm`, `landmark_score`, ...;
+        NAME:FILE; a file that `export --fusion` wrote; or FOLDER[@CHECKPOINT], a run of
+        the task `set_fusion`, as `load_recognizer` takes it.
+      recognizer: whose features will be fused; None = any, which the means do not
+        allow.
+    Raises: ValueError: none of these; as `check_fusion`.
     """
-    if spec in MEANS:
-        if embed_dim is None:
-            raise ValueError(f"--fusion {spec}: needs --model, whose width it takes.")
-        file = make_fusion(WeightedFusion(embed_dim, MEANS[spec]), {}, backbone="")
-    elif run := parse_run(spec):
-        file = _read_fusion_run(run)
-    elif spec.endswith(".safetensors") and ":" not in spec:
-        file = load_model(spec)
-    else:
-        name, path = _split_spec("--fusion", spec)
-        _, model, variables = read_published(name, path, "fusion")
-        file = make_fusion(model, variables, backbone="")
-    if embed_dim not in (None, file.model.embed_dim):
-        raise ValueError(
-            f"--fusion {spec}: reads embeddings of {file.model.embed_dim} channels; "
-            f"the recognizer gives {embed_dim}; take the recognizer that it was "
-            "trained with."
-        )
+    run = parse_run(spec)
+    if run is None:
+        return read_fusion(spec, recognizer)
+    file = _read_fusion_run(run)
+    if recognizer is not None:
+        check_fusion(file, recognizer)
     return file
 
 
@@ -182,6 +168,8 @@ def load_matcher(spec: str) -> PairMatcher:
 
 def absolute_spec(spec: str) -> str:
     """A SPEC with the absolute path of its file or run, as any folder can use it."""
+    if spec in MEANS:
+        return spec
     run = parse_run(spec)
     if run is not None:
         return str(run._replace(workdir=run.workdir.absolute()))

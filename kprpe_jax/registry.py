@@ -35,7 +35,6 @@ POSITIONS = {  # config.model.position of a ViT -> `position.encoding.Encoding`
     "kprpe_scalar": "kprpe_jax.position.encoding:KPRPE",
 }
 
-
 FUSIONS = {  # config.fusion.method -> class with init_state, update, merge, finalize
     "cluster_aggregate": "kprpe_jax.fusion.cluster_aggregate:ClusterAggregate",
     "average": "kprpe_jax.fusion.weighted:WeightedFusion",
@@ -43,7 +42,13 @@ FUSIONS = {  # config.fusion.method -> class with init_state, update, merge, fin
     "pfe": "kprpe_jax.fusion.weighted:WeightedFusion",
     "cfan": "kprpe_jax.fusion.weighted:WeightedFusion",
     "rsa": "kprpe_jax.fusion.weighted:WeightedFusion",
+    "detection_score": "kprpe_jax.fusion.scored:ScoredFusion",
+    "norm_detection_score": "kprpe_jax.fusion.scored:ScoredFusion",
+    "landmark_score": "kprpe_jax.fusion.scored:ScoredFusion",
 }
+
+# Reads `fusion` of a template protocol, which may name a run.
+LOAD_FUSION = "kprpe_jax.recognizers:load_fusion"
 
 
 def find(name: str, names: Iterable[str], what: str) -> str:

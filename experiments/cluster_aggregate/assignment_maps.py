@@ -125,8 +125,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     """Draw the assignment of one person's images."""
     recognizer = load_recognizer(options.model)
-    width = recognizer.shapes().embeddings.shape[-1]
-    file = load_fusion(options.fusion, embed_dim=width)
+    file = load_fusion(options.fusion, recognizer)
     if options.images is None:
         images = synthetic_person(options.person)
     else:

@@ -7,11 +7,14 @@
 A folder of folders is a folder per person; in a flat folder the person is the file's
 name without its ending and its number (Ann_Example_0001.jpg); a video shows one person.
 A killed command goes on when it is run again: photos that are there are passed over.
---features takes files that `embed` or `fuse` wrote in place of photos.
+--fusion makes one entry of all photos and videos of a person; an entry of the same
+files is passed over, one of others is replaced. --features takes files that `embed` or
+`fuse` wrote in place of photos.
 """
 
 import argparse
 import sys
+from typing import Any
 
 from kprpe_jax.commands import options as shared
 from kprpe_jax.commands.galleries import (
@@ -44,6 +47,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     shared.add_on_error(files)
     networks = parser.add_argument_group("faces")
     shared.add_model(networks, of_gallery=True)
+    shared.add_style_maps(networks)
+    shared.add_fusion(
+        networks,
+        "one entry a person; without, that of the gallery, or an entry a photo",
+    )
     shared.add_detector(networks, of_gallery=True)
     shared.add_faces(networks, choices=("center", "largest"))
     shared.add_align(networks, of_gallery=True)
@@ -57,45 +65,102 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Run the enroll command."""
-    from kprpe_jax.gallery.enroll import enroll
-    from kprpe_jax.gallery.enroll_features import enroll_features
+    from kprpe_jax.gallery.enroll_features import first_fusion
     from kprpe_jax.gallery.gallery import Gallery
     from kprpe_jax.gallery.metadata import read_metadata
+    from kprpe_jax.gallery.networks import load_gallery_fusion
     from kprpe_jax.gallery.photos import list_photos
 
     metadata = read_metadata(options.metadata) if options.metadata else {}
     if (options.photos is None) == (options.features is None):
         raise ValueError("give either --photos or --features.")
+    if options.features is not None and options.fusion is not None:
+        raise ValueError(
+            "--fusion fuses --photos; --features are fused already, or a photo each."
+        )
     if options.photos is not None:
         list_photos(options.photos)  # a wrong path makes no gallery
     networks = load_gallery_networks(options)
-    header = networks.header(options.patches)
+    if options.features is None:
+        fusion, source = load_gallery_fusion(
+            options.gallery, networks.recognizer, options.fusion
+        )
+    else:
+        fusion, source = None, first_fusion(options.features)
+    header = networks.header(options.patches, source)
     with Gallery(options.gallery, create=header) as gallery:
-        if options.features is not None:
-            result = enroll_features(
-                gallery, options.features, on_error=options.on_error
-            )
+        if fusion is not None:
+            summary = _enroll_fused(options, gallery, networks, fusion)
         else:
-            result = enroll(
-                gallery,
-                options.photos,
-                networks.recognizer,
-                networks.detector,
-                faces=options.faces,
-                on_error=options.on_error,
-                batch_size=options.batch_size,
-                progress=show_progress,
-            )
+            summary = _enroll(options, gallery, networks)
         known = gallery.people()
         gallery.set_metadata({name: x for name, x in metadata.items() if name in known})
-        say_skipped(result.skipped.items())
-        say_notes(result.notes)
         for person in sorted(metadata.keys() - known):
             sys.stderr.write(f"--metadata: {person!r} is not enrolled\n")
-        given = result.added + result.known + len(result.skipped)
+        noun = ("photo",) if source is None else ("entry", "entries")
         sys.stdout.write(
-            f"{count(given, 'photo')}: {result.added} added, {result.known} enrolled "
-            f"before, {len(result.skipped)} skipped; {options.gallery} holds "
-            f"{count(len(gallery), 'photo')} of "
+            f"{summary}; {options.gallery} holds {count(len(gallery), *noun)} of "
             f"{count(len(known), 'person', 'people')}\n"
         )
+
+
+def _enroll(options: argparse.Namespace, gallery: Any, networks: Any) -> str:
+    """Enroll photos or features, and say what came of it."""
+    from kprpe_jax.gallery.enroll import enroll
+    from kprpe_jax.gallery.enroll_features import enroll_features
+
+    if options.features is not None:
+        result = enroll_features(gallery, options.features, on_error=options.on_error)
+    else:
+        result = enroll(
+            gallery,
+            options.photos,
+            networks.recognizer,
+            networks.detector,
+            faces=options.faces,
+            on_error=options.on_error,
+            batch_size=options.batch_size,
+            progress=show_progress,
+        )
+    say_skipped(result.skipped.items())
+    say_notes(result.notes)
+    given = result.added + result.known + len(result.skipped)
+    return (
+        f"{count(given, 'photo')}: {result.added} added, {result.known} enrolled "
+        f"before, {len(result.skipped)} skipped"
+    )
+
+
+def _enroll_fused(
+    options: argparse.Namespace, gallery: Any, networks: Any, fusion: Any
+) -> str:
+    """Enroll fused people, and say what came of it."""
+    from kprpe_jax.gallery.enroll_fused import enroll_fused
+
+    result = enroll_fused(
+        gallery,
+        options.photos,
+        networks.recognizer,
+        fusion,
+        networks.detector,
+        faces=options.faces,
+        on_error=options.on_error,
+        batch_size=options.batch_size,
+        progress=show_progress,
+    )
+    say_skipped(result.skipped.items())
+    say_notes(result.notes)
+    for person, (before, now) in result.replaced.items():
+        sys.stdout.write(
+            f"replaced: {person}, {count(before, 'image')}, by {count(now, 'image')}\n"
+        )
+    for person in result.without:
+        sys.stderr.write(f"without a usable photo: {person}\n")
+    parts = (len(x) for x in (result.added, result.known, result.replaced))
+    added, known, replaced = parts
+    given = added + known + replaced + len(result.without)
+    return (
+        f"{count(given, 'person', 'people')}: {added} added, {known} enrolled before, "
+        f"{replaced} replaced, {len(result.without)} without a usable photo; "
+        f"{count(len(result.skipped), 'photo')} skipped"
+    )

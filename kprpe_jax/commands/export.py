@@ -23,7 +23,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--fusion",
         metavar="SPEC",
         help="fusion model: NAME:FILE, a published one (`kprpe-jax models`); or a run "
-        "of set_fusion, FOLDER[@best|@last|@STEP]; average or norm with --model",
+        "of set_fusion, FOLDER[@best|@last|@STEP]; or average, norm or landmark_score, "
+        "with --model",
     )
     shared.add_output(parser, "the .safetensors file to write", required=True)
 
@@ -31,7 +32,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     """Run the export command."""
     from kprpe_jax.fusion.files import save_model
-    from kprpe_jax.recognizers import MEANS, load_fusion, load_recognizer
+    from kprpe_jax.recognizers import load_fusion, load_recognizer
+    from kprpe_jax.weights.fusions import MEANS
     from kprpe_jax.weights.recognizer_file import save_recognizer
 
     if not (options.model or options.fusion):
@@ -52,8 +54,7 @@ def run(options: argparse.Namespace) -> None:
             f"{recognizer.fingerprint[:16]}; in {output}\n"
         )
         return
-    width = recognizer.shapes().embeddings.shape[-1] if recognizer else None
-    file = load_fusion(options.fusion, embed_dim=width)
+    file = load_fusion(options.fusion, recognizer)
     backbone = recognizer.fingerprint if recognizer else file.backbone
     file = save_model(output, file.model, file.variables, backbone=backbone)
     of = f"of the recognizer {backbone[:16]}" if backbone else "of any recognizer"

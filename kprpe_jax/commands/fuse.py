@@ -36,13 +36,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     networks = parser.add_argument_group("networks")
     shared.add_model(networks)
     shared.add_style_maps(networks)
-    networks.add_argument(
-        "--fusion",
-        metavar="SPEC",
-        required=True,
-        help="average; norm; NAME:FILE, a published model; a file that `export` wrote; "
-        "or a run of set_fusion, FOLDER[@best|@last|@STEP]",
-    )
+    shared.add_fusion(networks, "how images become one", required=True)
     shared.add_detector(networks)
     shared.add_faces(networks)
     shared.add_align(networks)
@@ -53,11 +47,11 @@ def run(options: argparse.Namespace) -> None:
     """Run the fuse command."""
     from kprpe_jax.commands.main import RunError
     from kprpe_jax.gallery.fuse import fuse_people
+    from kprpe_jax.gallery.networks import fusion_source
     from kprpe_jax.recognizers import load_fusion
 
     recognizer, detector = load_networks(options)
-    width = recognizer.shapes().embeddings.shape[-1]
-    file = load_fusion(options.fusion, embed_dim=width)
+    file = load_fusion(options.fusion, recognizer)
     if options.faces == "all":
         raise ValueError("--faces must be center or largest: one face a photo is fused")
     result = fuse_people(
@@ -66,6 +60,7 @@ def run(options: argparse.Namespace) -> None:
         recognizer,
         file,
         detector,
+        source=fusion_source(file, options.fusion),
         faces=options.faces,
         batch_size=options.batch_size,
         keep_state=options.keep_state,

@@ -68,6 +68,7 @@ def load_gallery_networks(options: argparse.Namespace) -> Any:
         options.model,
         options.detector,
         align=getattr(options, "align", None),
+        style_maps=getattr(options, "style_maps", ()),
         min_score=options.min_score,
         max_side=options.max_side,
     )

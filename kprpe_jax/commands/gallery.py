@@ -80,11 +80,12 @@ def _list(options: argparse.Namespace, gallery: Any) -> None:
     for name, number in people.items():
         sys.stdout.write(f"{name}\t{count(number, 'photo')}\n")
     header = gallery.header
+    fused = f"; fusion: {header.fusion.name}" if header.fusion else ""
     terms = f" ({header.license})" if header.license else ""
     sys.stderr.write(
         f"{count(len(people), 'person', 'people')}, "
         f"{count(len(gallery), 'photo')}; {header.recognizer.name}{terms}: "
-        f"{header.input_spec.describe()}; patches: {header.patches}\n"
+        f"{header.input_spec.describe()}; patches: {header.patches}{fused}\n"
     )
 
 
@@ -107,22 +108,36 @@ def _remove(options: argparse.Namespace, gallery: Any) -> None:
 
 def _replace(options: argparse.Namespace, gallery: Any) -> None:
     from kprpe_jax.gallery.enroll import replace
+    from kprpe_jax.gallery.enroll_fused import replace_fused
+    from kprpe_jax.gallery.networks import load_gallery_fusion
 
     (person,) = options.people
     before = len(gallery.check_photo(person, options.photo))
     recognizer, detector, *_ = load_gallery_networks(options)
-    result = replace(
-        gallery,
-        person,
-        options.photos,
-        recognizer,
-        detector,
-        photo=options.photo,
+    fusion, _ = load_gallery_fusion(options.gallery, recognizer)
+    how = dict(
         faces=options.faces,
         on_error=options.on_error,
         batch_size=options.batch_size,
         progress=show_progress,
     )
+    given = gallery, person, options.photos, recognizer
+    if fusion is not None:
+        if options.photo is not None:
+            raise ValueError(
+                f"--photo: {options.gallery} keeps one fused entry a person; give "
+                "--photos with all of them, without --photo."
+            )
+        result = replace_fused(*given, fusion, detector, **how)
+        say_skipped(result.skipped.items())
+        say_notes(result.notes)
+        for _, (old, new) in result.replaced.items():
+            sys.stdout.write(
+                f"replaced: {person}, {count(old, 'image')}, by {count(new, 'image')}, "
+                f"{len(result.skipped)} skipped\n"
+            )
+        return
+    result = replace(*given, detector, photo=options.photo, **how)
     say_skipped(result.skipped.items())
     say_notes(result.notes)
     sys.stdout.write(

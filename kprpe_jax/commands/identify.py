@@ -2,7 +2,8 @@
 
     kprpe-jax identify --gallery people.gallery --photos PHOTOS --output answers.json
 
-Each photo is asked alone; --probe folder averages the faces of each folder or video.
+Each photo is asked alone; --probe folder fuses the faces of each folder or video, by
+the gallery's fusion, by --fusion, or by their average.
 The cosine of the embeddings ranks; with --candidates the patches of the best photos are
 compared again. Strangers are unknown: --far is the share of them that a search of the
 whole gallery names; the threshold for it is found from the gallery's own people.
@@ -49,6 +50,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         default="photo",
         help="one question: each photo (the default), or each folder or video",
     )
+    shared.add_fusion(
+        networks, "of a folder or video; without, that of the gallery, or average"
+    )
     shared.add_batch_size(networks)
     ranking = parser.add_argument_group("ranking")
     ranking.add_argument(
@@ -69,6 +73,7 @@ def run(options: argparse.Namespace) -> None:
     from kprpe_jax.gallery.calibration import FAR
     from kprpe_jax.gallery.gallery import Gallery
     from kprpe_jax.gallery.identify import identify
+    from kprpe_jax.gallery.networks import load_gallery_fusion
     from kprpe_jax.gallery.photos import list_photos
 
     list_photos(options.photos)  # before anything is loaded
@@ -77,6 +82,9 @@ def run(options: argparse.Namespace) -> None:
         raise ValueError("give either --far or --threshold.")
     with Gallery(options.gallery) as gallery:
         recognizer, detector, *_ = load_gallery_networks(options)
+        fusion = None
+        if options.probe == "folder" or options.fusion is not None:
+            fusion, _ = load_gallery_fusion(options.gallery, recognizer, options.fusion)
         candidates = options.candidates
         asked = (options.alpha, options.weighting, options.solver, options.matcher)
         if candidates is None:  # an option of the second stage asks for it
@@ -90,6 +98,7 @@ def run(options: argparse.Namespace) -> None:
             detector,
             faces=options.faces,
             probe=options.probe,
+            fusion=fusion,
             threshold=options.threshold,
             far=None if far == 1 else far,
             candidates=candidates,

@@ -127,6 +127,19 @@ def add_style_maps(parser: argparse._ActionsContainer) -> None:
     )
 
 
+def add_fusion(
+    parser: argparse._ActionsContainer, text: str, *, required: bool = False
+) -> None:
+    """--fusion SPEC; `text` says of what, and what happens without one."""
+    parser.add_argument(
+        "--fusion",
+        metavar="SPEC",
+        required=required,
+        help=f"{text}: average; norm; landmark_score; NAME:FILE, a published model; a "
+        "file that `export` wrote; or a run of set_fusion, FOLDER[@best|@last|@STEP]",
+    )
+
+
 def add_batch_size(parser: argparse._ActionsContainer, default: int = 32) -> None:
     """--batch-size N."""
     parser.add_argument(

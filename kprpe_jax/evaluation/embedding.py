@@ -1,6 +1,7 @@
 """The one loop from rows to features: batched, padded, spread over a mesh."""
 
-from collections.abc import Callable, Sequence
+import collections
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache, partial
 from typing import Any
 
@@ -58,6 +59,45 @@ def embed(
     Raises: ValueError: no rows; a batch that does not divide over the devices; an
       unknown mirror or field; images or keypoints that the network does not read.
     """
+    mesh = _mesh(mesh)
+    run = _embedder(recognizer, mesh, mirror, fields, treatment, arguments, seed)
+    return map_rows(run, rows, batch_size=batch_size, mesh=mesh)
+
+
+def stream_features(
+    recognizer: Recognizer,
+    rows: Sequence,
+    *,
+    batch_size: int,
+    mesh: Mesh | None = None,
+    mirror: str = "none",
+    fields: Sequence[str] = ("embeddings",),
+) -> Iterator[Features]:
+    """Features of all rows, a batch at a time; memory does not grow with N.
+
+    Args and Raises: as `embed`.
+    Returns: Features [b, ...] of all rows in order, on the host of every process.
+    """
+    mesh = _mesh(mesh)
+    run = _embedder(recognizer, mesh, mirror, fields)
+    return stream_rows(run, rows, batch_size=batch_size, mesh=mesh)
+
+
+def _mesh(mesh: Mesh | None) -> Mesh:
+    """The mesh, or all devices as one data axis."""
+    return make_mesh(dict.fromkeys(AXES, 1) | {"data": -1}) if mesh is None else mesh
+
+
+def _embedder(
+    recognizer: Recognizer,
+    mesh: Mesh,
+    mirror: str,
+    fields: Sequence[str],
+    treatment: Treatment | None = None,
+    arguments: Any = None,
+    seed: int = 0,
+) -> Callable[[dict[str, Array], Array], Features]:
+    """Function of a batch and its number, for `stream_rows`; arguments as `embed`."""
     if mirror not in MIRRORS:
         raise ValueError(f"embed: unknown mirror {mirror!r}; use one of {MIRRORS}.")
     unknown = set(fields) - set(Features._fields)
@@ -65,22 +105,16 @@ def embed(
         raise ValueError(
             f"embed: unknown field {min(unknown)!r}; use some of {Features._fields}."
         )
-    mesh = make_mesh(dict.fromkeys(AXES, 1) | {"data": -1}) if mesh is None else mesh
     recognizer, arguments = place((recognizer, arguments), mesh)
     run = partial(
         _embed_batch, mirror=mirror, fields=tuple(fields), treatment=treatment
     )
-    return map_rows(
-        lambda batch, index: run(
-            recognizer,
-            {name: batch[name] for name in ("image", "keypoints") if name in batch},
-            index,
-            np.uint32(seed),
-            arguments,
-        ),
-        rows,
-        batch_size=batch_size,
-        mesh=mesh,
+    return lambda batch, index: run(
+        recognizer,
+        {name: batch[name] for name in ("image", "keypoints") if name in batch},
+        index,
+        np.uint32(seed),
+        arguments,
     )
 
 
@@ -190,6 +224,22 @@ def map_rows(
 ) -> Any:
     """Apply a function to all rows, each process its share; the last batch is padded.
 
+    Args and Raises: as `stream_rows`.
+    Returns: the trees of `stream_rows`, joined to NumPy arrays [N, ...].
+    """
+    parts = stream_rows(function, rows, batch_size=batch_size, mesh=mesh)
+    return jax.tree.map(lambda *part: np.concatenate(part), *parts)
+
+
+def stream_rows(
+    function: Callable[[dict[str, Array], Array], Any],
+    rows: Sequence,
+    *,
+    batch_size: int,
+    mesh: Mesh,
+) -> Iterator[Any]:
+    """Apply a function to all rows, a batch at a time; memory does not grow with N.
+
     Batches are read while the devices work on those before.
 
     Args:
@@ -198,25 +248,43 @@ def map_rows(
       rows: N dicts of arrays.
       batch_size: rows of the global batch.
       mesh: the devices.
-    Returns: that tree of NumPy arrays [N, ...], in every process.
+    Returns: trees of NumPy arrays [b, ...] of all rows in order, in every process.
     Raises: ValueError: as `check_batch_size`; no rows.
     """
     check_batch_size(batch_size, 1, mesh, field="batch_size")
-    gather = _gather(mesh)
     batches = eval_batches(
         rows,
         batch_size=batch_size,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
     )
-    parts: list[Any] = []
+    return _stream(function, batches, len(rows), batch_size, mesh)
+
+
+def _stream(
+    function: Callable[[dict[str, Array], Array], Any],
+    batches: Iterator[dict[str, np.ndarray]],
+    count: int,
+    batch_size: int,
+    mesh: Mesh,
+) -> Iterator[Any]:
+    """The devices stay busy, and their memory bounded."""
+    gather = _gather(mesh)
+    running: collections.deque = collections.deque()
+    left = count
+
+    def oldest() -> Any:
+        nonlocal left
+        own = min(batch_size, left)
+        left -= own
+        return jax.tree.map(lambda x: x[:own], jax.device_get(running.popleft()))
+
     for index, batch in enumerate(batches):
-        parts.append(gather(function(put_batch(batch, mesh), jnp.int32(index))))
-        if index >= _IN_FLIGHT:  # the devices stay busy, and their memory bounded
-            parts[index - _IN_FLIGHT] = jax.device_get(parts[index - _IN_FLIGHT])
-    return jax.tree.map(
-        lambda *part: np.concatenate(part)[: len(rows)], *jax.device_get(parts)
-    )
+        running.append(gather(function(put_batch(batch, mesh), jnp.int32(index))))
+        if len(running) > _IN_FLIGHT:
+            yield oldest()
+    while running:
+        yield oldest()
 
 
 @cache

@@ -4,19 +4,23 @@ What comes out goes into `protocols.template_verification` and `gallery_search` 
 templates of `pool_templates`.
 """
 
+from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
 from kprpe_jax.core.checks import finite
 from kprpe_jax.core.features import Features, take
-from kprpe_jax.core.unit import unit
+from kprpe_jax.core.unit import direction
 from kprpe_jax.evaluation.templates import Templates
-from kprpe_jax.fusion.cluster_aggregate import ImageSets
+from kprpe_jax.fusion.stream import BATCH_IMAGES, ImageRows, fuse_rows
+
+_ROWS = 4096  # of a part
 
 
 def fuse_templates(
@@ -25,13 +29,10 @@ def fuse_templates(
     features: Features,
     templates: ArrayLike,
     *,
-    batch_images: int = 256,
-    batch_sets: int = 32,
+    batch_images: int = BATCH_IMAGES,
     order_seed: int | None = None,
 ) -> Templates:
-    """Fuse the images of each template, in batches of a stream.
-
-    Besides the images, one batch of sets is in use, however large a template is.
+    """Fuse the images of each template.
 
     Args:
       model: `ClusterAggregate`, `WeightedFusion`, or another with their functions.
@@ -39,7 +40,6 @@ def fuse_templates(
       features: of N images: embeddings [N, D], not normalized; style [N, C, 2] or None.
       templates: int [N], template of each image.
       batch_images: N', images of a template that see each other at once.
-      batch_sets: templates at once.
       order_seed: shuffles the images of each template; None = in the given order.
     Raises: ValueError: lengths differ, no images, values that are not finite; sizes
       that do not fit the model.
@@ -58,41 +58,29 @@ def fuse_templates(
     if order_seed is not None:
         order = np.random.default_rng(order_seed).permutation(order)
     order = order[np.argsort(templates[order], kind="stable")]
-    ids, starts, counts = np.unique(
-        templates[order], return_index=True, return_counts=True
-    )
-    fused = np.empty((len(ids), features.embeddings.shape[1]), np.float32)
-    by_size = np.argsort(counts, kind="stable")  # sets of like size share a batch
-    for begin in range(0, len(ids), batch_sets):
-        chosen = by_size[begin : begin + batch_sets]
-        missing = batch_sets - len(chosen)
-        first = np.pad(starts[chosen], (0, missing))
-        count = np.pad(counts[chosen], (0, missing))
-        state = model.init_state(batch_sets)
-        for done in range(0, count.max(), batch_images):
-            width = _padded(min(count.max() - done, batch_images), batch_images)
-            place = done + np.arange(width)
-            mask = place < count[:, None]
-            rows = order[np.where(mask, first[:, None] + place, 0)]
-            sets = ImageSets(take(features, rows), mask)
-            state = _update(model, variables, state, sets)
-        fused[chosen] = _finalize(model, variables, state)[: len(chosen)]
-    return Templates(ids, fused)
+    parts = (order[n : n + _ROWS] for n in range(0, len(order), _ROWS))
+    rows = (ImageRows(templates[part], take(features, part)) for part in parts)
+    ids = np.unique(templates)
+    fused = fuse_rows(model, variables, rows, batch_images=batch_images)
+    return sum_media(fused, ids, ids)
 
 
-def _padded(size: int, largest: int) -> int:
-    """The next power of 4, so that few programs serve all sizes."""
-    padded = 1
-    while padded < size:
-        padded *= 4
-    return min(padded, largest)
+def sum_media(
+    fused: Iterable[tuple[np.ndarray, np.ndarray]],
+    sets: np.ndarray,
+    templates: np.ndarray,
+) -> Templates:
+    """Templates of the fused sets that they consist of, as these are complete.
 
-
-@partial(jax.jit, static_argnums=0, donate_argnums=2)
-def _update(model: nn.Module, variables: Any, state: Any, sets: ImageSets) -> Any:
-    return model.apply(variables, state, sets, method="update")
-
-
-@partial(jax.jit, static_argnums=0)
-def _finalize(model: nn.Module, variables: Any, state: Any) -> jax.Array:
-    return unit(model.apply(variables, state, method="finalize").embeddings)
+    Args:
+      fused: sets int [k] and embeddings float32 [k, D], from `fuse_rows`.
+      sets: int [M], ascending, all that will come.
+      templates: int [M], template of each set; the sum of its sets is its embedding.
+    """
+    ids, place = np.unique(templates, return_inverse=True)
+    total = None
+    for done, embeddings in fused:
+        if total is None:
+            total = np.zeros((len(ids), embeddings.shape[1]), np.float32)
+        np.add.at(total, place[np.searchsorted(sets, done)], embeddings)
+    return Templates(ids, np.asarray(direction(jnp.asarray(total))))

@@ -41,10 +41,12 @@ class ImageSets(NamedTuple):
         image like any other; style [B, N, C, 2], or None: images then differ in style
         by the norms of their embeddings alone. The other fields are not read.
       mask: bool [B, N]; False = padding, whose features do not matter.
+      scores: float32 [B, N] in [0, 1], the detector's; None = 1.
     """
 
     features: Features
     mask: Array
+    scores: Array | None = None
 
 
 class Assignment(NamedTuple):

@@ -14,11 +14,16 @@ from typing import Any, NamedTuple
 
 import flax
 import flax.linen as nn
+import jax
 import numpy as np
+from flax.errors import ScopeParamShapeError
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from kprpe_jax import registry
+from kprpe_jax.backbones.recognizer import Recognizer
+from kprpe_jax.core.features import Features
+from kprpe_jax.fusion.cluster_aggregate import ImageSets
 
 
 class FusionFile(NamedTuple):
@@ -107,6 +112,48 @@ def load_model(path: str | os.PathLike) -> FusionFile:
     arrays.pop("none", None)
     variables = flax.traverse_util.unflatten_dict(arrays, sep="/")
     return make_fusion(model, variables, backbone=metadata["backbone"])
+
+
+def check_fusion(file: FusionFile, recognizer: Recognizer) -> None:
+    """Refuse a fusion model of other features than a recognizer gives.
+
+    Raises: ValueError: a model of another recognizer, of embeddings of another width,
+      or of other style channels.
+    """
+    if file.backbone and file.backbone != recognizer.fingerprint:
+        raise ValueError(
+            f"the fusion model is of the recognizer {file.backbone[:16]}; got "
+            f"{recognizer.fingerprint[:16]} ({recognizer.name}); give the --model and "
+            "--style-maps that its features were made with"
+        )
+    shapes = recognizer.shapes()
+    if shapes.embeddings.shape[-1] != file.model.embed_dim:
+        raise ValueError(
+            f"the fusion model needs embeddings of {file.model.embed_dim} channels; "
+            f"{recognizer.name} gives {shapes.embeddings.shape[-1]}; take its own "
+            "recognizer"
+        )
+    one = Features(
+        shapes.embeddings,
+        style=shapes.style,
+        keypoints=jax.ShapeDtypeStruct((1, 5, 2), np.float32),
+    )
+    one = jax.tree.map(lambda x: jax.ShapeDtypeStruct((1, *x.shape), x.dtype), one)
+    mask = jax.ShapeDtypeStruct((1, 1), bool)
+
+    def update(variables: Any, state: Any, features: Features, mask: Any) -> Any:
+        sets = ImageSets(features, mask)
+        return file.model.apply(variables, state, sets, method="update")
+
+    state = file.model.init_state(1)
+    try:
+        jax.eval_shape(update, file.variables, state, one, mask)
+    except ScopeParamShapeError as error:
+        raise ValueError(
+            "the fusion model needs style statistics of other maps than the "
+            f"{shapes.style.shape[-2]} channels that {recognizer.name} gives; give the "
+            "--style-maps that it was trained with"
+        ) from error
 
 
 class Stream(NamedTuple):

@@ -86,19 +86,8 @@ class WeightedFusion(nn.Module):
         Raises: ValueError: embeddings of another width than embed_dim; no style where
           the weights are estimated from it.
         """
-        embeddings, style, mask = (
-            sets.features.embeddings,
-            sets.features.style,
-            sets.mask,
-        )
-        if embeddings.shape[-1] != self.embed_dim:
-            raise ValueError(
-                f"WeightedFusion: embeddings must have {self.embed_dim} channels; "
-                f"got {embeddings.shape[-1]}; fuse embeddings of one backbone and set "
-                "embed_dim to their size."
-            )
-        embeddings = jnp.where(mask[..., None], embeddings, 0).astype(jnp.float32)
-        equal = jnp.zeros((*mask.shape, 1))
+        embeddings, equal = self.check_embeddings(sets)
+        style, mask = sets.features.style, sets.mask
         if self.method == "norm_weighted":
             return embeddings, equal
         if self.method == "average":
@@ -116,3 +105,18 @@ class WeightedFusion(nn.Module):
         if self.method == "pfe":
             return unit(embeddings), -estimate
         return embeddings, estimate
+
+    def check_embeddings(self, sets: ImageSets) -> tuple[Array, Array]:
+        """Embeddings float32 [B, N, D], 0 for padding, and log weights 0 [B, N, 1].
+
+        Raises: ValueError: embeddings of another width than embed_dim.
+        """
+        embeddings, mask = sets.features.embeddings, sets.mask
+        if embeddings.shape[-1] != self.embed_dim:
+            raise ValueError(
+                f"{type(self).__name__}: embeddings must have {self.embed_dim} "
+                f"channels; got {embeddings.shape[-1]}; fuse embeddings of one "
+                "backbone and set embed_dim to their size."
+            )
+        embeddings = jnp.where(mask[..., None], embeddings, 0).astype(jnp.float32)
+        return embeddings, jnp.zeros((*mask.shape, 1))

@@ -79,7 +79,7 @@ def enroll(
     def new_files() -> Iterator[PhotoFile]:
         nonlocal known
         for file in progress(list_photos(photos)):
-            digest = _digest(file)
+            digest = digest_file(file)
             same = gallery.photo_with(digest) or taken.get(digest)
             if same == file.name:
                 known += 1
@@ -143,7 +143,7 @@ def replace(
     ):
         if features is not None:
             name = file.name if "/" in file.name else f"{person}/{file.name}"
-            entry = GalleryEntry(person, name, _digest(file), features, count)
+            entry = GalleryEntry(person, name, digest_file(file), features, count)
             entries.append(entry)
         elif on_error == "fail":
             raise ValueError(
@@ -187,7 +187,7 @@ def _embed_files(
             yield file, None, 0, reasons[0]
 
 
-def _digest(file: PhotoFile) -> str:
+def digest_file(file: PhotoFile) -> str:
     """SHA-256 of a file's bytes; of its name where it cannot be read."""
     try:
         with file.path.open("rb") as stream:

@@ -9,7 +9,7 @@ from kprpe_jax.core.features import Features, take
 from kprpe_jax.data.feature_file import FeatureFile, read_feature_file
 from kprpe_jax.gallery.enroll import EnrollResult
 from kprpe_jax.gallery.gallery import Gallery
-from kprpe_jax.gallery.header import GalleryEntry
+from kprpe_jax.gallery.header import GalleryEntry, NetworkSource
 
 
 def enroll_features(
@@ -24,12 +24,14 @@ def enroll_features(
         `skip` it.
     Returns: photos and fused people that were added, that were there, and that were
       left out.
-    Raises: ValueError: no such file; features of another recognizer or contract; a
-      gallery that keeps patches and features without; a bad row with `fail`.
+    Raises: ValueError: no such file; features of another recognizer, contract or
+      fusion; a gallery that keeps patches and features without; a bad row with `fail`.
     """
     known, added, skipped = 0, 0, {}
+    one_each = gallery.header.fusion is not None
     for file, digest in _read_files(pathlib.Path(path)):
         _check_recognizer(gallery, file, path)
+        gallery.check_fusion(_fusion(file, path))
         if gallery.header.patches == "none":
             kept = Features(file.features.embeddings)
         elif file.features.patches is None or file.features.keypoints is None:
@@ -50,6 +52,8 @@ def enroll_features(
                 continue
             if gallery.has_photo(photo):
                 reason = "another photo of this name is enrolled; rename it"
+            elif one_each and gallery.has_person(person):
+                reason = f"{person} has an entry; remove it first"
             if not reason:
                 count = int(file.counts[row])
                 entries.append(GalleryEntry(person, photo, own, take(kept, row), count))
@@ -60,6 +64,26 @@ def enroll_features(
         gallery.add(entries)
         added += len(entries)
     return EnrollResult(added, known, skipped)
+
+
+def first_fusion(path: str | os.PathLike) -> NetworkSource | None:
+    """What fused the first feature file of a path; None = nothing, a photo each.
+
+    Raises: ValueError: no such file; one of an older version.
+    """
+    content, _ = next(_read_files(pathlib.Path(path)))
+    return _fusion(content, path)
+
+
+def _fusion(file: FeatureFile, path: str | os.PathLike) -> NetworkSource | None:
+    """What fused a feature file."""
+    record = file.about.get("fusion")
+    if isinstance(record, str):
+        raise ValueError(
+            f"--features {path}: were fused by an older kprpe-jax, which did not name "
+            "the fusion; fuse them again."
+        )
+    return None if record is None else NetworkSource(**record)
 
 
 def _read_files(path: pathlib.Path) -> Iterator[tuple[FeatureFile, str]]:

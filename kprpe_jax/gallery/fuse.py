@@ -1,35 +1,28 @@
 """Fuse the photos or videos of each person, in streams of bounded memory."""
 
-import itertools
 import pathlib
 import sys
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from typing import NamedTuple
 
-import jax
-import numpy as np
-from flax.errors import ScopeParamShapeError
 from tqdm import tqdm
 
-from kprpe_jax.alignment.photos import AlignedFace
 from kprpe_jax.backbones.recognizer import Recognizer
 from kprpe_jax.core.features import Features
 from kprpe_jax.data.feature_file import write_feature_file
-from kprpe_jax.data.read_photos import VIDEOS, read_photos, visible_names
+from kprpe_jax.data.read_photos import VIDEOS, visible_names
 from kprpe_jax.detection.detector import Detector
-from kprpe_jax.detection.photo_faces import read_faces
 from kprpe_jax.evaluation.feature_rows import about
-from kprpe_jax.fusion.cluster_aggregate import ImageSets
 from kprpe_jax.fusion.files import (
     FusionFile,
-    Stream,
+    check_fusion,
     load_stream,
     make_fusion,
     save_stream,
 )
-
-# (state, images [N, h, w, 3], keypoints [N, K, 2], mask [N]) -> next state
-Step = Callable[[Any, np.ndarray, np.ndarray, np.ndarray], Any]
+from kprpe_jax.gallery.fused_photos import FUSED_FIELDS, FaceStream
+from kprpe_jax.gallery.header import NetworkSource
+from kprpe_jax.gallery.photos import EmbeddedPhoto, PhotoFile, embed_photos, find_files
 
 
 class FusedPeople(NamedTuple):
@@ -55,6 +48,7 @@ def fuse_people(
     file: FusionFile,
     detector: Detector | None = None,
     *,
+    source: NetworkSource | None = None,
     faces: str = "center",
     batch_size: int = 64,
     keep_state: bool = False,
@@ -68,57 +62,56 @@ def fuse_people(
       output: folder of the files; made if absent.
       recognizer, file: the network, and the fusion model of its features.
       detector: None = the photos are aligned faces.
+      source: name and place of the fusion model, for the files; None = unknown.
       faces: of a photo: the one at its "center", or the "largest".
-      batch_size: N', images that are fused at once.
+      batch_size: photos, and faces, at once.
       keep_state: write each stream's state, too.
       resume: continue with the states that are there, and write them again.
       on_error: at a photo that cannot be used, or a person without any: "fail", or
         "skip".
-    Raises: ValueError: no people; a bad photo or person under "fail"; as `make_step`
+    Raises: ValueError: no people; a bad photo or person under "fail"; as `check_fusion`
       and `load_stream`. People before that one have their files then.
     """
     people = _find_people(photos)
-    step = make_step(recognizer, file)
+    check_fusion(file, recognizer)
     facts = about(recognizer)
+    source = source or NetworkSource(type(file.model).__name__, file.fingerprint)
+    facts |= {"license": recognizer.license, "fusion": source._asdict()}
     # A stream belongs to the recognizer, too, where the fusion fits any.
-    file = make_fusion(file.model, file.variables, backbone=facts["fingerprint"])
+    file = make_fusion(file.model, file.variables, backbone=recognizer.fingerprint)
     output.mkdir(parents=True, exist_ok=True)
     images: dict[str, int] = {}
     skipped: dict[str, str] = {}
     without: list[str] = []
     used = 0
 
-    def usable(path: pathlib.Path, found: Iterator) -> Iterator[AlignedFace]:
-        for photo in found:
-            if photo.faces:
-                yield photo.faces[0]
+    def usable(path: pathlib.Path) -> Iterator[EmbeddedPhoto]:
+        folder = path if path.is_dir() else path.parent
+        files = [
+            PhotoFile(path.stem, x.relative_to(folder).as_posix(), x)
+            for x in find_files(path)
+        ]
+        options = dict(faces=faces, batch_size=batch_size, fields=FUSED_FIELDS)
+        for photo in embed_photos(files, recognizer, detector, **options):
+            if photo.features is not None:
+                yield photo
                 continue
-            place = path / photo.name if path.is_dir() else path.parent / photo.name
-            skipped[str(place)] = photo.reasons[0]
+            place, reason = str(folder / photo.name), photo.faces.reasons[0]
+            skipped[place] = reason
             if on_error == "fail":
-                raise ValueError(
-                    f"{place}: {photo.reasons[0]} (--on-error skip leaves it out)"
-                )
+                raise ValueError(f"{place}: {reason} (--on-error skip leaves it out)")
 
     for person, path in tqdm(
         people.items(), unit=" people", disable=not sys.stderr.isatty()
     ):
         state_path = output / f"{person}.state.npz"
-        stream = Stream(file.model.init_state(1), 0)
-        if resume and state_path.exists():
-            stream = load_stream(state_path, file)
-        before = stream.images
-        if not path.is_dir() or any(path.iterdir()):
-            found = read_faces(
-                read_photos(path),
-                recognizer.input_spec,
-                detector,
-                faces=faces,
-                batch_size=min(batch_size, 8),
-            )
-            stream = add_faces(stream, usable(path, found), step, batch_size)
-        used += stream.images - before
-        if not stream.images:
+        goes_on = resume and state_path.exists()
+        faces_of = FaceStream(file, load_stream(state_path, file) if goes_on else None)
+        before = faces_of.images
+        for photo in usable(path):
+            faces_of.add(photo.features, photo.faces.scores)
+        used += faces_of.images - before
+        if not faces_of.images:
             if on_error == "fail":
                 raise ValueError(
                     f"{path} has no usable photo of {person}; add some, take it away, "
@@ -126,89 +119,19 @@ def fuse_people(
                 )
             without.append(person)
             continue
-        fused = file.model.apply(file.variables, stream.state, method="finalize")
+        fused = Features(faces_of.features().embeddings[None])
         write_feature_file(
             output / f"{person}.npz",
-            fused.features,
+            fused,
             names=[path.name],
             persons=[person],
-            counts=[stream.images],
-            about={**facts, "license": recognizer.license, "fusion": file.fingerprint},
+            counts=[faces_of.images],
+            about=facts,
         )
         if keep_state or resume:
-            save_stream(state_path, stream, file)
-        images[person] = stream.images
+            save_stream(state_path, faces_of.stream(), file)
+        images[person] = faces_of.images
     return FusedPeople(images, used, skipped, without)
-
-
-def make_step(recognizer: Recognizer, file: FusionFile) -> Step:
-    """Compile: (state, faces and a mask as one padded batch) -> next state.
-
-    Returns: function of the state, images float32 [N, h, w, 3], keypoints [N, K, 2] and
-      a mask bool [N].
-    Raises: ValueError: the fusion model is of another recognizer, or of other sizes.
-    """
-    if file.backbone and file.backbone != recognizer.fingerprint:
-        raise ValueError(
-            f"the fusion model is of the recognizer {file.backbone[:16]}; got "
-            f"{recognizer.fingerprint[:16]} ({recognizer.name}); give the --model and "
-            "--style-maps that its features were made with"
-        )
-    shapes = recognizer.shapes()
-    if shapes.embeddings.shape[-1] != file.model.embed_dim:
-        raise ValueError(
-            f"the fusion model needs embeddings of {file.model.embed_dim} channels; "
-            f"{recognizer.name} gives {shapes.embeddings.shape[-1]}; take its own "
-            "recognizer"
-        )
-
-    @jax.jit
-    def step(recognizer, fusion, state, images, keypoints, mask):
-        found = recognizer.features(images, keypoints)
-        features = jax.tree.map(
-            lambda x: x[None], Features(found.embeddings, style=found.style)
-        )
-        sets = ImageSets(features, mask[None])
-        return file.model.apply(fusion, state, sets, method="update")
-
-    size = recognizer.image_size
-    example = (
-        np.zeros((1, *size, 3), np.float32),
-        np.zeros((1, 5, 2), np.float32),
-        np.ones(1, bool),
-    )
-    state = file.model.init_state(1)
-    try:
-        jax.eval_shape(step, recognizer, file.variables, state, *example)
-    except ScopeParamShapeError as error:
-        raise ValueError(
-            "the fusion model needs style statistics of other maps than the "
-            f"{shapes.style.shape[-2]} channels that {recognizer.name} gives; give the "
-            "--style-maps that it was trained with"
-        ) from error
-    placed = jax.device_put((recognizer, file.variables))
-    return lambda *arguments: step(*placed, *arguments)
-
-
-def add_faces(
-    stream: Stream, faces: Iterator[AlignedFace], step: Step, batch_size: int
-) -> Stream:
-    """Add faces to a stream, in batches of one size; the last one is padded.
-
-    Args:
-      stream: of one set.
-      faces: aligned.
-      step: of `make_step`.
-      batch_size: N'.
-    """
-    state, count = stream
-    while batch := list(itertools.islice(faces, batch_size)):
-        rows = [batch[i % len(batch)] for i in range(batch_size)]
-        images = np.stack([face.image for face in rows])
-        keypoints = np.stack([np.float32(face.keypoints) for face in rows])
-        state = step(state, images, keypoints, np.arange(batch_size) < len(batch))
-        count += len(batch)
-    return Stream(state, count)
 
 
 def _find_people(photos: pathlib.Path) -> dict[str, pathlib.Path]:

@@ -132,6 +132,11 @@ class Gallery:
         found = self._database.rows(query, (digest,))
         return found[0][0] if found else None
 
+    def has_person(self, name: str) -> bool:
+        """Whether somebody of this name is enrolled."""
+        query = "SELECT count(*) FROM people WHERE name = ?"
+        return bool(self._database.rows(query, (name,))[0][0])
+
     def has_photo(self, name: str) -> bool:
         """Whether a photo of this name is enrolled."""
         query = "SELECT count(*) FROM photos WHERE name = ?"
@@ -299,6 +304,8 @@ class Gallery:
                 f"{create.patches}; use the same for all."
             )
         header = own._replace(detector=create.detector or own.detector)
+        if create.fusion is not None and create.fusion.spec:
+            header = header._replace(fusion=create.fusion)
         if create.recognizer.spec:
             header = header._replace(recognizer=create.recognizer)
         if header != own and len(self):

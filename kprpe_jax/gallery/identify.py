@@ -2,24 +2,30 @@
 
 import itertools
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from kprpe_jax.backbones.recognizer import Recognizer
-from kprpe_jax.core.features import Features, concatenate, take
-from kprpe_jax.data.read_photos import VIDEOS
+from kprpe_jax.core.features import Features, concatenate
 from kprpe_jax.detection.detector import Detector
+from kprpe_jax.fusion.files import FusionFile
 from kprpe_jax.gallery.calibration import Calibration, calibrate
+from kprpe_jax.gallery.fused_photos import FUSED_FIELDS
 from kprpe_jax.gallery.gallery import Gallery
 from kprpe_jax.gallery.header import GalleryContents
 from kprpe_jax.gallery.photos import (
     BATCH,
-    EmbeddedPhoto,
-    average,
+    FIELDS,
     embed_photos,
     list_photos,
+)
+from kprpe_jax.gallery.questions import (
+    empty_questions,
+    folder_questions,
+    note_skipped,
+    photo_questions,
 )
 from kprpe_jax.gallery.thresholds import measured_threshold
 from kprpe_jax.matching.matchers import EarthMoversMatcher, Matcher
@@ -111,6 +117,7 @@ def identify(
     *,
     faces: str = "center",
     probe: str = "photo",
+    fusion: FusionFile | None = None,
     threshold: float | None = None,
     far: float | None = None,
     candidates: int = 0,
@@ -128,8 +135,8 @@ def identify(
       recognizer: the network.
       detector: None = photos are aligned faces already.
       faces: of a photo: `center`, `largest` or `all`.
-      probe: what is one question: each `photo`, or all faces of a `folder` or a video,
-        averaged.
+      probe: what is one question: each `photo`, or all faces of a `folder` or a video.
+      fusion: what makes one question of these; None = `photos.average`.
       threshold: in [-1, 1]; a best person with a lower cosine is unknown, whatever
         the score of the patches.
       far: share of strangers named, in (0, 1), in place of a threshold: `calibrate`
@@ -149,6 +156,8 @@ def identify(
         raise ValueError(f"--probe must be one of {', '.join(PROBES)}; got {probe!r}.")
     if threshold is not None and not -1 <= threshold <= 1:
         raise ValueError(f"--threshold must lie in [-1, 1]; got {threshold}.")
+    if fusion is not None and probe != "folder":
+        raise ValueError("--fusion fuses a folder or a video; give --probe folder.")
     gallery.check(recognizer)
     contents, found = gallery.read(), None
     if threshold is None and far is not None:
@@ -160,20 +169,35 @@ def identify(
     if probe == "folder":  # a folder's own photos stand beside each other
         files.sort(key=lambda file: file.path.parent)
     rank = make_ranker(gallery, contents, candidates, alpha, matcher)
-    options = dict(faces=faces, batch_size=batch_size)
+    fields = FIELDS if fusion is None else (*FIELDS, *FUSED_FIELDS)
+    options = dict(faces=faces, batch_size=batch_size, fields=fields)
     embedded = embed_photos(progress(files), recognizer, detector, **options)
     skipped: list[tuple[str, str]] = []
-    embedded = _note_skipped(embedded, skipped, on_error)
-    questions = _single(embedded) if probe == "photo" else _fused(embedded)
+    embedded = note_skipped(embedded, skipped, on_error)
+    questions = photo_questions(embedded)
+    if probe == "folder":
+        questions = itertools.chain(
+            empty_questions(photos, skipped, on_error),
+            folder_questions(embedded, fusion),
+        )
     answers: list[Answer] = []
     while chunk := list(itertools.islice(questions, batch_size)):
-        rows = [features for _, features in chunk if features is not None]
+        rows = [x.features for x in chunk if x.features is not None]
         ranking = rank(concatenate(rows)) if rows else None
         row = 0
-        for answer, features in chunk:
-            answer = answer._replace(threshold=threshold, far=far)
-            if features is None:
-                answers.append(answer)
+        for question in chunk:
+            answer = Answer(
+                question.photo,
+                question.box,
+                None,
+                None,
+                threshold,
+                [],
+                far=far,
+                notes=question.notes,
+            )
+            if question.features is None:
+                answers.append(answer._replace(reason=question.reason))
                 continue
             people = rank_people(contents, ranking, row)
             answer = _decide(answer, people)
@@ -255,75 +279,3 @@ def _decide(answer: Answer, ranking: list[RankedPerson]) -> Answer:
         cosine=best.cosine,
         ranking=ranking,
     )
-
-
-def _note_skipped(
-    photos: Iterable[EmbeddedPhoto], skipped: list[tuple[str, str]], on_error: str
-) -> Iterator[EmbeddedPhoto]:
-    """The photos as they are; what is left out of them is noted, or refused."""
-    for photo in photos:
-        name, reasons = _shown_name(photo), photo.faces.reasons
-        if reasons and on_error == "fail":
-            raise ValueError(
-                f"identify: {name}: {reasons[0]}; or leave such photos out with "
-                "--on-error skip"
-            )
-        if reasons:
-            skipped.append((name, "; ".join(reasons)))
-        yield photo
-
-
-def _single(
-    photos: Iterable[EmbeddedPhoto],
-) -> Iterator[tuple[Answer, Features | None]]:
-    """Each face of each photo alone, [1, ...]."""
-    for photo in photos:
-        empty = Answer(_shown_name(photo), None, None, None, None, [])
-        if photo.features is None:
-            yield empty._replace(reason=photo.faces.reasons[0]), None
-            continue
-        for number in range(len(photo.faces.faces)):
-            box = _pixels(photo, number)
-            features = take(photo.features, slice(number, number + 1))
-            yield empty._replace(box=box, notes=photo.faces.notes), features
-
-
-def _fused(
-    photos: Iterable[EmbeddedPhoto],
-) -> Iterator[tuple[Answer, Features | None]]:
-    """All faces of each folder, and of each video, as one, [1, ...]."""
-
-    def key(photo: EmbeddedPhoto) -> str:
-        path = photo.file.path.absolute()
-        path = path if path.suffix.lower() in VIDEOS else path.parent
-        return f"{path.parent.name}/{path.name}"
-
-    for name, group in itertools.groupby(photos, key):
-        parts, reasons = [], []
-        for photo in group:
-            reasons += photo.faces.reasons
-            if photo.features is not None:
-                parts.append(photo.features)
-        empty = Answer(name, None, None, None, None, [])
-        if not parts:
-            yield empty._replace(reason=reasons[0]), None
-            continue
-        one = average(concatenate(parts))
-        yield empty, Features(*(None if x is None else x[None] for x in one))
-
-
-def _shown_name(photo: EmbeddedPhoto) -> str:
-    """Name of a photo or frame, with the folder in which its file lies."""
-    return f"{photo.file.path.absolute().parent.name}/{photo.faces.name}"
-
-
-def _pixels(
-    photo: EmbeddedPhoto, number: int
-) -> tuple[float, float, float, float] | None:
-    """Box of a face in pixels, cut to the photo; None: the whole photo is the face."""
-    box = photo.faces.boxes[number]
-    if (box == [0, 0, 1, 1]).all():
-        return None
-    height, width = photo.faces.photo.shape[:2]
-    pixels = box.clip(0, 1) * [width, height, width, height]
-    return tuple(round(float(x), 1) for x in pixels)

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from kprpe_jax import recognizers
 from kprpe_jax.backbones.recognizer import Recognizer
 from kprpe_jax.detection.detector import Detector
+from kprpe_jax.fusion.files import FusionFile
 from kprpe_jax.gallery.database import is_gallery_there
 from kprpe_jax.gallery.gallery import Gallery
 from kprpe_jax.gallery.header import GalleryHeader, NetworkSource, describe_gallery
@@ -31,17 +32,21 @@ class GalleryNetworks(NamedTuple):
     detector_source: NetworkSource | None
     patches: str | None = None
 
-    def header(self, patches: str | None = None) -> GalleryHeader:
+    def header(
+        self, patches: str | None = None, fusion: NetworkSource | None = None
+    ) -> GalleryHeader:
         """Header of a gallery that is made with these.
 
         Args:
           patches: how it keeps patches; None = as it does, a new one in bfloat16.
+          fusion: what made its entries; None = a photo each.
         """
         return describe_gallery(
             self.recognizer,
             patches or self.patches or "bfloat16",
             source=self.recognizer_source,
             detector=self.detector_source,
+            fusion=fusion,
         )
 
 
@@ -51,6 +56,7 @@ def load_gallery_networks(
     detector: str | None = None,
     *,
     align: str | None = None,
+    style_maps: tuple[str, ...] = (),
     min_score: float | None = None,
     max_side: int | None = None,
 ) -> GalleryNetworks:
@@ -62,6 +68,7 @@ def load_gallery_networks(
       detector: SPEC of `load_detector`; None = the gallery's; NO_DETECTOR.
       align: framing of `InputSpec`; None = the gallery's, or in a new one as the
         network was trained.
+      style_maps: of `load_recognizer`; () = the gallery's, or the network's own.
       min_score, max_side: of `load_detector`; None = as the gallery was made with.
     Raises: ValueError: another recognizer or detector than the gallery's; one that is
       not where it was; none named where the gallery knows none; as `load_recognizer`.
@@ -69,30 +76,77 @@ def load_gallery_networks(
     if is_gallery_there(path):
         with Gallery(path) as gallery:
             options = _given(min_score, max_side)
-            return _load(gallery, model, detector, align, options)
+            return _load(gallery, model, style_maps, detector, align, options)
     if model is None:
         raise ValueError(
             f"gallery: there is none at {path}, and a new one needs --model; name the "
             "recognizer, or correct the path."
         )
-    recognizer = recognizers.load_recognizer(model).with_framing(align)
+    own = dict(style_maps=style_maps) if style_maps else {}
+    recognizer = recognizers.load_recognizer(model, **own).with_framing(align)
     found, source = None, None
     if detector not in (None, NO_DETECTOR):
         options = _given(min_score, max_side)
         found = recognizers.load_detector(detector, **options)
         source = _source(found, detector, options)
-    return GalleryNetworks(recognizer, found, _source(recognizer, model), source)
+    recognizer_source = _source(recognizer, model, own)
+    return GalleryNetworks(recognizer, found, recognizer_source, source)
+
+
+def load_gallery_fusion(
+    path: str | os.PathLike, recognizer: Recognizer, spec: str | None = None
+) -> tuple[FusionFile | None, NetworkSource | None]:
+    """Load a gallery's fusion.
+
+    Args:
+      path: of the gallery; there need not be one yet.
+      recognizer: whose features are fused.
+      spec: of `load_fusion`; None = the gallery's.
+    Returns: the fusion and what the gallery remembers of it; None where the gallery has
+      none and none is named.
+    Raises: ValueError: another fusion than the gallery's; one that is not where it was;
+      as `load_fusion`.
+    """
+
+    def load(spec: str) -> FusionFile:
+        return recognizers.load_fusion(spec, recognizer)
+
+    if not is_gallery_there(path):
+        file = None if spec is None else load(spec)
+        return file, None if file is None else fusion_source(file, spec)
+    with Gallery(path) as gallery:
+        own = gallery.header.fusion
+        if spec is not None:
+            file = load(spec)
+            source = fusion_source(file, spec)
+            if own is not None:
+                gallery.check_fusion(source)
+            return file, source
+        if own is None:
+            return None, None
+        file = _load_remembered(load, own, "--fusion", gallery)
+        gallery.check_fusion(fusion_source(file, own.spec))
+        return file, own
+
+
+def fusion_source(file: FusionFile, spec: str) -> NetworkSource:
+    """What a gallery, and a file of features, remembers of a fusion."""
+    resolved = recognizers.absolute_spec(spec)
+    return NetworkSource(spec, file.fingerprint, spec, resolved)
 
 
 def _load(
     gallery: Gallery,
     model: str | None,
+    style_maps: tuple[str, ...],
     detector: str | None,
     align: str | None,
     options: Mapping[str, Any],
 ) -> GalleryNetworks:
     """The networks of a gallery that is there, checked."""
     source = gallery.header.recognizer
+    if style_maps:
+        source = source._replace(options={**source.options, "style_maps": style_maps})
     if model is None:
         load = recognizers.load_recognizer
         recognizer = _load_remembered(load, source, "--model", gallery)

@@ -15,13 +15,14 @@ from kprpe_jax.alignment.photos import AlignedFace
 from kprpe_jax.backbones.recognizer import Recognizer
 from kprpe_jax.core.features import Features, take
 from kprpe_jax.core.input_spec import to_bytes
-from kprpe_jax.data.read_photos import find_photos, read_photos
+from kprpe_jax.data.read_photos import find_photos, read_photos, visible_names
 from kprpe_jax.detection.detector import Detector
 from kprpe_jax.detection.photo_faces import PhotoFaces, read_faces
 from kprpe_jax.evaluation.embedding import embed
 
 BATCH = 32  # photos and faces at once
 FIELDS = ("embeddings", "patches", "keypoints")
+NO_PHOTO = "it holds no photo"  # of an empty folder
 
 
 class PhotoFile(NamedTuple):
@@ -52,6 +53,21 @@ class EmbeddedPhoto(NamedTuple):
     faces: PhotoFaces
     features: Features | None
 
+    @property
+    def name(self) -> str:
+        """Of the photo or the frame, below the folder that was named."""
+        return self.file.name + self.faces.name.removeprefix(self.file.path.name)
+
+
+def find_files(path: pathlib.Path) -> list[pathlib.Path]:
+    """Photos and videos of a file or a folder; none in a folder without."""
+    try:
+        return find_photos(path)
+    except ValueError:
+        if path.is_dir():
+            return []
+        raise
+
 
 def list_photos(path: str | os.PathLike) -> list[PhotoFile]:
     """The photos and videos of a path, with the names of their people.
@@ -68,6 +84,13 @@ def list_photos(path: str | os.PathLike) -> list[PhotoFile]:
             person = inside.parts[0]
         found.append(PhotoFile(person, inside.as_posix(), file))
     return found
+
+
+def empty_folders(path: str | os.PathLike) -> list[str]:
+    """Names of the folders in a folder that hold no photo and no video."""
+    path = pathlib.Path(path)
+    names = visible_names(path) if path.is_dir() else []
+    return [n for n in names if (path / n).is_dir() and not find_files(path / n)]
 
 
 def embed_photos(

@@ -79,7 +79,7 @@ def make_model(options: ConfigDict, *, embed_dim: int) -> nn.Module:
             f"{options.variant!r}."
         )
     model = registry.resolve(registry.FUSIONS[options.method])
-    if model is WeightedFusion:
+    if issubclass(model, WeightedFusion):
         return model(embed_dim, options.method)
     own = {field.name for field in dataclasses.fields(model)}
     fields = {name: options[name] for name in options if name in own - {"method"}}

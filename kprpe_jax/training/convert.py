@@ -9,7 +9,7 @@ import pathlib
 from collections.abc import Callable
 from typing import Any
 
-from kprpe_jax.training.runs import VERSION, write_json
+from kprpe_jax.training.runs import VERSION, renamed_fusion, write_json
 from kprpe_jax.training.sole_run import sole_run
 
 Fields = dict[str, Any]
@@ -141,14 +141,14 @@ def _faces(flat: Fields, config: Fields) -> Fields:
         photos = {"type": "partly_aligned", "dataset": unaligned, "shares": shares}
         entries["partly_aligned"] = {**photos, **held_out, "pairs": pairs, **mirror}
     options = {"align": flat.pop("align", False), **mirror}
-    pooling = {"pooling": flat.pop("pooling", "norm")}
+    fusion = {"fusion": renamed_fusion(flat.pop("pooling", "norm"))}
     for protocol in flat.pop("protocols", ()):
         kind, _, names = protocol.partition(":")
         names = names.split(",")
         sets = {
-            "ijb": {"dataset": names[0], **pooling},
+            "ijb": {"dataset": names[0], **fusion},
             "tinyface": {"dataset": names[0]},
-            "video": {"probes": names[0], "galleries": names[1:], **pooling},
+            "video": {"probes": names[0], "galleries": names[1:], **fusion},
             "megaface": {"probes": names[0], "distractors": names[-1]},
         }
         entries["_".join([kind, *names])] = {"type": kind, **sets[kind], **options}

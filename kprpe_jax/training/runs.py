@@ -127,7 +127,7 @@ def read_config(workdir: str | os.PathLike) -> ConfigDict:
             f"{workdir} must be the folder of a run, with its config.json; got another "
             "folder; name what train.py --workdir wrote."
         )
-    stored = _read_json(path)
+    stored = _read_run_json(path)
     check_version(stored, workdir)
     return ConfigDict(_tuples({k: v for k, v in stored.items() if k != "version"}))
 
@@ -161,7 +161,7 @@ def check_workdir(config: ConfigDict, workdir: str | os.PathLike) -> list[str]:
     path = workdir / "config.json"
     if not path.exists():
         return []
-    tree = _read_json(path)
+    tree = _read_run_json(path)
     check_version(tree, workdir)
     stored = flatten_dict({k: v for k, v in tree.items() if k != "version"}, sep=".")
     wanted = flatten_dict(_to_json(config), sep=".")
@@ -225,6 +225,20 @@ def _is_in(field: str, sections: Sequence[str]) -> bool:
 
 def _to_json(config: ConfigDict) -> dict[str, Any]:
     return json.loads(json.dumps(config.to_dict()))  # tuples become lists, as on disk
+
+
+def renamed_fusion(pooling: str) -> str:
+    """What the field `fusion` of a protocol says for the older field `pooling`."""
+    return "average" if pooling == "equal" else pooling
+
+
+def _read_run_json(path: pathlib.Path) -> dict[str, Any]:
+    """A run's config.json; evaluators have `fusion` where older ones had `pooling`."""
+    stored = _read_json(path)
+    for entry in stored.get("evals", {}).values():
+        if isinstance(entry, dict) and "pooling" in entry:
+            entry["fusion"] = renamed_fusion(entry.pop("pooling"))
+    return stored
 
 
 def _read_json(path: pathlib.Path) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from kprpe_jax.backbones.recognizer import Recognizer
+from kprpe_jax.core.features import Features
 from kprpe_jax.core.input_spec import InputSpec
 from kprpe_jax.evaluation.evaluators.faces import FaceData
 
@@ -13,8 +14,9 @@ class Function(NamedTuple):
 
     call: Callable
 
-    def apply(self, variables, images, keypoints=None):
-        return self.call(variables, images, keypoints)
+    def apply(self, variables, images, keypoints=None, method=None, style_maps=()):
+        embeddings = self.call(variables, images, keypoints)
+        return Features(embeddings) if method == "features" else embeddings
 
 
 def function_recognizer(call, size, variables=None, num_keypoints=5) -> Recognizer:

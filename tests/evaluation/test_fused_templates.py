@@ -28,7 +28,7 @@ def images(rng):
 def test_average_is_what_pooling_gives(images):
     features, templates = images
     want = pool_templates(features.embeddings, templates, weights="equal")
-    for options in ({}, dict(batch_images=2, batch_sets=3), dict(order_seed=1)):
+    for options in ({}, dict(batch_images=2), dict(order_seed=1)):
         got = fuse_templates(WeightedFusion(D), {}, *images, **options)
         np.testing.assert_array_equal(got.ids, np.sort(IDS))
         np.testing.assert_allclose(got.unit_embeddings, want.unit_embeddings, atol=1e-5)
@@ -40,7 +40,7 @@ def test_batches_are_those_of_a_stream(images):
     model = tiny_model()
     variables = draw_variables(model, np.random.default_rng(1))
     features, templates = images
-    options = dict(batch_images=4, batch_sets=2)
+    options = dict(batch_images=4)
     got = fuse_templates(model, variables, *images, **options).unit_embeddings
     update = updater(model, variables)
     state, rows = model.init_state(1), np.flatnonzero(templates == IDS[1])  # 9 images

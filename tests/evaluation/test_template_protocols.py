@@ -8,15 +8,21 @@ import pytest
 from ml_collections import ConfigDict
 from PIL import Image
 
+from kprpe_jax.core.features import Features
 from kprpe_jax.data.importers.dataset import write_dataset
 from kprpe_jax.data.importers.ijb import open_ijb
 from kprpe_jax.data.importers.image_folder import open_image_folder
 from kprpe_jax.data.importers.tinyface import open_tinyface
 from kprpe_jax.data.importers.video_templates import open_video_templates
 from kprpe_jax.evaluation.evaluators import build_evaluators
-from kprpe_jax.evaluation.evaluators.template_features import POOLINGS
+from kprpe_jax.evaluation.evaluators.template_features import TemplateOptions
+from kprpe_jax.fusion.cluster_aggregate import ImageSets
+from kprpe_jax.fusion.files import save_model
+from kprpe_jax.fusion.weighted import WeightedFusion
 from kprpe_jax.geometry.template import face_template
+from kprpe_jax.weights.fusions import MEANS
 from tests.evaluation.functions import face_data, function_recognizer
+from tests.fusion.tiny import draw_variables, fuser, tiny_model
 from tests.tasks.tiny import one_device
 
 SIZE, PEOPLE, CELL = 16, 6, 4
@@ -109,20 +115,20 @@ def import_ijb(folder, images):
     return x
 
 
-@pytest.mark.parametrize("pooling", POOLINGS)
-def test_ijb_by_its_own_lists(tmp_path, pooling):
+@pytest.mark.parametrize("fusion", MEANS)
+def test_ijb_by_its_own_lists(tmp_path, fusion):
     x = import_ijb(tmp_path, Pictures(0))
-    results = run(tmp_path / "data", "ijb", dataset="ijbx", pooling=pooling)
+    results = run(tmp_path / "data", "ijb", dataset="ijbx", fusion=fusion)
     pooled = []
     for t in range(12):
         weighted = []
         for number in (3 * t, 3 * t + 1, 3 * t + 2):
-            value = x[number] if pooling.startswith("norm") else unit(x[number])
+            value = x[number] if fusion.startswith("norm") else unit(x[number])
             score = SCORES[number % len(SCORES)]
-            if pooling == "landmark_score":  # Eq. 17; pixels centered at i + 0.5
+            if fusion == "landmark_score":  # Eq. 17; pixels centered at i + 0.5
                 away = np.sqrt(10) * ((number % 5) * 0.4 + 0.5) / SIZE
                 value = value * max((1 - away / 0.2) * score, 1e-6)
-            elif pooling not in ("norm", "equal"):
+            elif fusion not in ("norm", "average"):
                 value = value * score
             weighted.append(value)
         pooled.append(unit(weighted[0] + (weighted[1] + weighted[2]) / 2))
@@ -226,9 +232,83 @@ def test_videos_searched_among_stills_and_megaface(tmp_path):
     assert 0 < np.mean(hits) < 1
 
 
+class Learned:
+    """A CAFace model of the network `embed`, in a file, and what it makes of sets."""
+
+    def __init__(self, folder):
+        self.path = str(folder / "caface.safetensors")
+        model = tiny_model(embed_dim=3 * (SIZE // CELL) ** 2)
+        features = Features(np.zeros((1, 1, model.embed_dim), np.float32))
+        sets = ImageSets(features, np.ones((1, 1), bool))
+        variables = draw_variables(model, np.random.default_rng(8), sets)
+        save_model(self.path, model, variables, backbone="")
+        self._fuse = fuser(model, variables)
+
+    def unit(self, images):
+        """Unit embedding [D] of features of images [N, D], fused at once."""
+        sets = Features(np.float32(images)[None]), np.ones((1, len(images)), bool)
+        return unit(np.asarray(self._fuse(ImageSets(*sets)).embeddings[0]))
+
+
+def test_learned_fusion_of_ijb_is_fusing_by_hand(tmp_path):
+    x, learned = import_ijb(tmp_path, Pictures(0)), Learned(tmp_path)
+    options = dict(dataset="ijbx", fusion=learned.path)
+    results = run(tmp_path / "data", "ijb", **options)
+    fused = [learned.unit([x[3 * t], x[3 * t + 1], x[3 * t + 2]]) for t in range(12)]
+    scores = np.array(fused) @ np.array(fused).T
+    a, b = np.triu_indices(12, 1)
+    same = a % PEOPLE == b % PEOPLE
+    impostors = np.sort(scores[a, b][~same])[::-1]
+    want = (scores[a, b][same] > impostors[int(0.1 * len(impostors))]).mean()
+    assert results["tar_at_far_1e-1"] == pytest.approx(want)
+    rank = [
+        np.mean([people[scores[6 + p, people].argmax()] == p for p in people])
+        for people in ([0, 1, 2], [3, 4, 5])
+    ]
+    assert results["mixed_rank_1"] == pytest.approx(np.mean(rank))
+    # The templates themselves, not the metrics alone.
+    options = TemplateOptions(
+        face_data(tmp_path / "data", size=(SIZE, SIZE), needs_keypoints=False),
+        False, "sum", learned.path,
+    )  # fmt: skip
+    recognizer = function_recognizer(embed, (SIZE, SIZE))
+    found = options.make_fuse()(recognizer, one_device(), options.open("ijbx"))
+    np.testing.assert_allclose(found.unit_embeddings, fused, atol=1e-4)
+
+
+def test_learned_fusion_of_videos_is_fusing_by_hand(tmp_path):
+    """IJB-S: videos of 2 and of 4 frames are searched among others."""
+    images, learned = Pictures(5), Learned(tmp_path)
+    fused = {}
+    for name in ("probes", "booked"):
+        raw, lines = tmp_path / name, ["template,subject,media,frames"]
+        fused[name] = []
+        for person in range(PEOPLE):
+            frames = [
+                images.write(raw / f"v{person}" / f"{n}.png", person, noise=90)
+                for n in range((2, 4)[person % 2])
+            ]
+            fused[name].append(learned.unit(frames))
+            lines.append(f"{person},{person},v{person},0-{(1, 3)[person % 2]}")
+        (raw / "templates.csv").write_text("\n".join(lines) + "\n")
+        write_dataset(
+            open_video_templates(raw / "templates.csv"),
+            name=name, data_dir=tmp_path / "data", origin={},
+        )  # fmt: skip
+    options = dict(probes="probes", galleries=("booked",), fusion=learned.path)
+    results = run(tmp_path / "data", "video", **options)
+    scores = np.array(fused["probes"]) @ np.array(fused["booked"]).T
+    want = np.mean(scores.argmax(1) == np.arange(PEOPLE))
+    assert results["rank_1"] == pytest.approx(want)
+    assert 0 < want < 1
+    assert results["templates"] == PEOPLE
+
+
 def test_faults_are_one_sentence(tmp_path):
     import_ijb(tmp_path, Pictures(3))
     data = tmp_path / "data"
+    wide = str(tmp_path / "wide.safetensors")
+    save_model(wide, WeightedFusion(9), {}, backbone="")
     for kind, fields, match in (
         ("ijbc", {}, "evals.x.type: there is no type 'ijbc'; the nearest is ijb"),
         ("ijb", dict(datasets="a"), "no such field; the nearest is dataset"),
@@ -239,7 +319,12 @@ def test_faults_are_one_sentence(tmp_path):
         ("megaface", dict(probes="a", distractors="a"), "differ.*; got a, a"),
         ("tinyface", dict(dataset="ijbx"), "probes and matches; got 0 and 0 images"),
         ("ijb", dict(dataset="other"), "other"),
-        ("ijb", dict(dataset="ijbx", pooling="mean"), "pooling must be .* 'mean'"),
+        (
+            "ijb",
+            dict(dataset="ijbx", fusion="mean"),
+            "evals.x: --fusion mean: must be av",
+        ),
+        ("ijb", dict(dataset="ijbx", fusion=wide), "of 9 channels; function gives 48"),
         ("ijb", dict(dataset="ijbx", mirror="twice"), "mirror must be .* 'twice'"),
     ):
         with pytest.raises(ValueError, match=match):

@@ -25,9 +25,10 @@ def draw_sets(rng, images, mask=None):
     )
 
 
-def draw_variables(model, rng):
-    """Weights large enough that images differ in where they go."""
-    shapes = jax.eval_shape(model.init, jax.random.key(0), draw_sets(rng, 2))
+def draw_variables(model, rng, sets=None):
+    """Weights large enough that images differ in where they go; of `sets`' sizes."""
+    sets = draw_sets(rng, 2) if sets is None else sets
+    shapes = jax.eval_shape(model.init, jax.random.key(0), sets)
     draw = lambda s: rng.normal(0, 0.7, s.shape).astype(np.float32)  # noqa: E731
     variables = jax.tree.map(draw, shapes)
     stats = variables["batch_stats"]

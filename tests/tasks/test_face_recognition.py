@@ -262,7 +262,7 @@ def undetected(tmp_path_factory):
         (dict(type="megaface", probes="plain", distractors="listed", align=True),
          {"model.position": "rpe"}, 48),
         (dict(type="video", probes="plain", galleries=("listed",),
-              pooling="landmark_score"), {"model.position": "rpe"}, 48),
+              fusion="landmark_score"), {"model.position": "rpe"}, 48),
         (dict(type="partly_aligned", dataset="listed"), {"model.position": "rpe"}, 24),
         (dict(type="partly_aligned", dataset="plain", pairs=400),
          {"model.position": "rpe", "data.name": "listed"}, 48),

@@ -16,6 +16,7 @@ from kprpe_jax.training import loop
 from kprpe_jax.training.runs import save_config
 from kprpe_jax.training.state import TrainState
 from tests.fusion.tiny import draw_sets, draw_variables, tiny_model
+from tests.gallery.tiny import tiny_recognizer
 from tests.quick import quick_jit
 from tests.tasks import made_features
 from tests.tasks.tiny import one_device
@@ -154,7 +155,7 @@ def test_a_run_is_a_fusion_model_without_its_data(tmp_path):
     with config.unlocked():
         config.data.dir = "nowhere"
     save_config(config, tmp_path / "run")
-    file = load_fusion(str(tmp_path / "run"), embed_dim=8)
+    file = load_fusion(str(tmp_path / "run"))
     assert file.backbone == made_features.ABOUT["fingerprint"]
     assert file.model.num_clusters == 2
     clean = read_features(made_features.data_dir(), "made", "clean")
@@ -164,11 +165,11 @@ def test_a_run_is_a_fusion_model_without_its_data(tmp_path):
     output = tmp_path / "fusion.safetensors"
     save_model(output, file.model, file.variables, backbone=file.backbone)
     assert load_fusion(str(output)).fingerprint == file.fingerprint
-    with pytest.raises(ValueError, match="reads embeddings of 8 channels; the recogni"):
-        load_fusion(str(output), embed_dim=9)
+    with pytest.raises(ValueError, match="is of the recognizer [^;]*; got .* .tiny."):
+        load_fusion(str(output), tiny_recognizer())
     with pytest.raises(ValueError, match="--fusion average: needs --model"):
         load_fusion("average")
-    assert load_fusion("norm", embed_dim=4).model.method == "norm_weighted"
+    assert load_fusion("norm", tiny_recognizer()).model.method == "norm_weighted"
 
 
 @pytest.mark.slow

@@ -148,9 +148,9 @@ def test_every_field_of_version_1_has_its_entry():
             type="partly_aligned", dataset="photos", shares=[0.0, 1.0], **held_out,
             pairs=40, mirror="none",
         ),
-        "ijb_ijbc": dict(type="ijb", dataset="ijbc", pooling="equal", **protocol),
+        "ijb_ijbc": dict(type="ijb", dataset="ijbc", fusion="average", **protocol),
         "video_probes_a_b": dict(
-            type="video", probes="probes", galleries=["a", "b"], pooling="equal",
+            type="video", probes="probes", galleries=["a", "b"], fusion="average",
             **protocol,
         ),
         "tinyface_t": dict(type="tinyface", dataset="t", **protocol),

@@ -20,7 +20,7 @@ def build(
     data: FaceData,
     *,
     dataset: str,
-    pooling: str = "norm",
+    fusion: str = "norm",
     align: bool = False,
     mirror: str = "sum",
 ) -> Evaluator:
@@ -29,12 +29,13 @@ def build(
     Args:
       data: of the run.
       dataset: imported with --kind ijb.
-      pooling, align, mirror: of `TemplateOptions`.
+      fusion, align, mirror: of `TemplateOptions`.
     Returns: function (recognizer, mesh) -> TAR at FAR over the pairs; rank-1, -5 and
       -10 and TPIR of each probe list in all galleries; the number of templates.
-    Raises: ValueError: a data set without lists; as `TemplateOptions.open`.
+    Raises: ValueError: a data set without lists; as `TemplateOptions`.
     """
-    options = TemplateOptions(data, align, mirror, pooling)
+    options = TemplateOptions(data, align, mirror, fusion)
+    fuse = options.make_fuse()
     templates = options.open(dataset)
     lists = templates.lists
     if not len(lists.first) and not (lists.galleries and lists.probes):
@@ -44,27 +45,26 @@ def build(
         )
 
     def evaluate(recognizer: Recognizer, mesh: Mesh) -> dict[str, float]:
-        images = options.embed(recognizer, mesh, templates.faces)
-        pooled = options.pool(templates, images)
+        fused = fuse(recognizer, mesh, templates)
         results: dict[str, float] = {}
         if len(lists.first):
             fars = resolved_rates(FARS, (~lists.same).sum())
             found = template_verification(
-                pooled, lists.first, lists.second, lists.same, fars=fars
+                fused, lists.first, lists.second, lists.same, fars=fars
             )
             pairs = zip(fars, found.tar, strict=True)
             results = {rate_name("tar_at_far", far): tar for far, tar in pairs}
-        unit = pooled.unit_embeddings
+        unit = fused.unit_embeddings
         galleries = [
-            (unit[template_rows(pooled.ids, ids)], subjects)
+            (unit[template_rows(fused.ids, ids)], subjects)
             for ids, subjects in lists.galleries.values()
         ]
         for name, (ids, subjects) in lists.probes.items() if galleries else ():
-            probes = unit[template_rows(pooled.ids, ids)]
+            probes = unit[template_rows(fused.ids, ids)]
             found = search_galleries(
                 probes, subjects, galleries, ranks=(1, 5, 10), mesh=mesh
             )
             results |= {f"{name}_{metric}": value for metric, value in found.items()}
-        return {**floats(results), "templates": len(pooled.ids)}
+        return {**floats(results), "templates": len(fused.ids)}
 
     return evaluate

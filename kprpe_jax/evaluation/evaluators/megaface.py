@@ -39,7 +39,7 @@ def build(
 
     def evaluate(recognizer: Recognizer, mesh: Mesh) -> dict[str, float]:
         def run(faces):
-            return options.embed(recognizer, mesh, faces).embeddings
+            return options.embed(recognizer, mesh, faces)
 
         count = len(strangers.faces)
         blocks = (

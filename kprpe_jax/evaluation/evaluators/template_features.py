@@ -1,40 +1,28 @@
-"""Embeddings of the images of templates, and their pooling: what protocols share."""
+"""Templates of a data set's images by set fusion: what protocols share."""
 
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
-from jax import Array
 from jax.sharding import Mesh
 
+from kprpe_jax import registry
 from kprpe_jax.backbones.recognizer import Recognizer
-from kprpe_jax.core.input_spec import to_unit_range
+from kprpe_jax.core.features import Features
 from kprpe_jax.data.faces import FaceRows
 from kprpe_jax.data.template_sets import TemplateSet, open_template_set
-from kprpe_jax.evaluation.embedding import MIRRORS, embed_mirrored, map_rows, place
+from kprpe_jax.evaluation.embedding import MIRRORS, embed, stream_features
 from kprpe_jax.evaluation.evaluators.faces import FaceData
+from kprpe_jax.evaluation.fused_templates import sum_media
 from kprpe_jax.evaluation.protocols import gallery_search
-from kprpe_jax.evaluation.templates import WEIGHTS, Templates, pool_templates
-from kprpe_jax.fusion.landmark_score import landmark_score
-from kprpe_jax.geometry.template import face_template
+from kprpe_jax.evaluation.templates import Templates
+from kprpe_jax.fusion.files import FusionFile, check_fusion
+from kprpe_jax.fusion.stream import ImageRows, fuse_rows
+from kprpe_jax.weights.fusions import MEANS, make_mean
 
-# What weighs an image beside its norm ("equal": unit vectors).
-POOLINGS = (*WEIGHTS, "norm_detection_score", "detection_score", "landmark_score")
-_LEAST_SCORE = 1e-6  # as `score_weighted`: bad images only still have a direction
-
-
-class ScoredEmbeddings(NamedTuple):
-    """Embedded images of faces.
-
-    Attributes:
-      embeddings: float32 [N, D], not normalized.
-      scores: float32 [N], how well their keypoints fit the template (Eq. 17).
-    """
-
-    embeddings: np.ndarray
-    scores: np.ndarray
+_FIELDS = ("embeddings", "keypoints")
+# (recognizer, mesh, images) -> their templates
+Fuse = Callable[[Recognizer, Mesh, TemplateSet], Templates]
 
 
 class TemplateOptions(NamedTuple):
@@ -44,29 +32,28 @@ class TemplateOptions(NamedTuple):
       data: of the run.
       align: bring photos of any size to the template first.
       mirror: of `embed`.
-      pooling: of a template's images: `norm` or `equal` (`pool_templates`), each also
-        with the detector's score F as `norm_detection_score` and `detection_score`, or
-        `landmark_score`, d F of KP-RPE, Eq. 17 and 18. F is 1 where an import has none.
+      fusion: of a template's images, as `load_fusion` takes it: `norm` (Eq. 16 of
+        KP-RPE), `average`, either multiplied by the detector's score F as
+        `norm_detection_score` and `detection_score`, `landmark_score`, d F of Eqs. 17
+        and 18 (F is 1 where an import has none), or a learned model. The means take
+        the mean of each medium first, as the protocols of IJB do; a learned model
+        fuses all images of a template in a stream.
     """
 
     data: FaceData
     align: bool
     mirror: str
-    pooling: str = "norm"
+    fusion: str = "norm"
 
     def open(self, name: str) -> TemplateSet:
         """Open a data set of templates.
 
-        Raises: ValueError: an unknown mirror or pooling; as `open_template_set`.
+        Raises: ValueError: an unknown mirror; as `open_template_set`.
         """
-        for what, value, known in (
-            ("mirror", self.mirror, MIRRORS),
-            ("pooling", self.pooling, POOLINGS),
-        ):
-            if value not in known:
-                raise ValueError(f"{what} must be one of {known}; got {value!r}.")
+        if self.mirror not in MIRRORS:
+            raise ValueError(f"mirror must be one of {MIRRORS}; got {self.mirror!r}.")
         # Without keypoints Eq. 17 gives every image the same weight.
-        scored = self.pooling == "landmark_score"
+        scored = self.fusion == "landmark_score"
         return open_template_set(
             self.data.dir,
             name,
@@ -75,44 +62,76 @@ class TemplateOptions(NamedTuple):
             needs_keypoints=self.data.needs_keypoints or scored,
         )
 
-    def embed(self, recognizer: Recognizer, mesh: Mesh, faces: FaceRows) -> Any:
-        """ScoredEmbeddings of faces, in every process."""
-        recognizer = place(recognizer, mesh)
-        run = partial(_embed_scored, mirror=self.mirror)
-        return map_rows(
-            lambda batch, _: run(recognizer, batch["image"], batch["keypoints"]),
+    def embed(self, recognizer: Recognizer, mesh: Mesh, faces: FaceRows) -> np.ndarray:
+        """Embeddings float32 [N, D] of faces, not normalized, in every process."""
+        return embed(
+            recognizer,
             faces,
             batch_size=self.data.batch_size,
             mesh=mesh,
-        )
+            mirror=self.mirror,
+        ).embeddings
 
-    def pool(self, templates: TemplateSet, images: ScoredEmbeddings) -> Templates:
-        """Pool the images of each template."""
-        quality = None
-        if self.pooling == "landmark_score":
-            quality = images.scores * templates.detection_score
-            quality = np.maximum(quality, _LEAST_SCORE)
-        elif self.pooling not in WEIGHTS:
-            quality = templates.detection_score
-        return pool_templates(
-            images.embeddings,
-            templates.template,
-            media=templates.media,
-            weights="norm" if self.pooling.startswith("norm") else "equal",
-            quality=quality,
-        )
+    def make_fuse(self) -> Fuse:
+        """A function that fuses templates; images are read and fused in a stream.
+
+        Raises: ValueError: as `load_fusion`; the function: as `check_fusion`, and an
+          image whose features are not finite.
+        """
+        learned = None
+        if self.fusion not in MEANS:
+            learned = registry.resolve(registry.LOAD_FUSION)(self.fusion)
+
+        def fuse(
+            recognizer: Recognizer, mesh: Mesh, templates: TemplateSet
+        ) -> Templates:
+            file, media = learned, np.zeros_like(templates.media)
+            if file is None:
+                file, media = self._make_mean(recognizer), templates.media
+            else:
+                check_fusion(file, recognizer)
+            pairs, sets = np.unique(
+                np.stack([templates.template, media], -1), axis=0, return_inverse=True
+            )
+            order = np.argsort(sets.ravel(), kind="stable")
+            features = stream_features(
+                recognizer,
+                templates.faces.select(order),
+                batch_size=self.data.batch_size,
+                mesh=mesh,
+                mirror=self.mirror,
+                fields=_FIELDS if learned is None else (*_FIELDS, "style"),
+            )
+            rows = _rows(features, order, sets.ravel(), templates.detection_score)
+            fused = fuse_rows(file.model, file.variables, rows)
+            return sum_media(fused, np.arange(len(pairs)), pairs[:, 0])
+
+        return fuse
+
+    def _make_mean(self, recognizer: Recognizer) -> FusionFile:
+        width = recognizer.shapes().embeddings.shape[-1]
+        width *= 2 if self.mirror == "concatenate" else 1
+        return make_mean(self.fusion, width, recognizer.image_size)
 
 
-@partial(jax.jit, static_argnames="mirror")
-def _embed_scored(
-    recognizer: Recognizer, images: Array, keypoints: Array, *, mirror: str
-) -> ScoredEmbeddings:
-    height, width = images.shape[1:3]
-    canonical = face_template((height, width)) / np.float32([width, height])
-    return ScoredEmbeddings(
-        embed_mirrored(recognizer, to_unit_range(images), keypoints, mirror=mirror),
-        landmark_score(keypoints, canonical),
-    )
+def _rows(
+    features: Iterator[Features],
+    order: np.ndarray,
+    sets: np.ndarray,
+    scores: np.ndarray,
+) -> Iterator[ImageRows]:
+    """Features with the sets and scores of their images, which `order` names."""
+    start = 0
+    for part in features:
+        rows = order[start : start + len(part.embeddings)]
+        start += len(rows)
+        bad = ~np.isfinite(part.embeddings).all(1)
+        if bad.any():
+            raise ValueError(
+                "fuse: embeddings must be finite; got one with NaN or infinity, the "
+                f"first is row {rows[bad.argmax()]}; find out which image made it."
+            )
+        yield ImageRows(sets[rows], part, scores[rows])
 
 
 def search_galleries(

@@ -34,7 +34,7 @@ def build(
         )
 
     def evaluate(recognizer: Recognizer, mesh: Mesh) -> dict[str, float]:
-        x = options.embed(recognizer, mesh, images.faces).embeddings
+        x = options.embed(recognizer, mesh, images.faces)
         found = distractor_search(
             x[of["probe"]],
             images.template[of["probe"]],

@@ -19,7 +19,7 @@ def build(
     *,
     probes: str,
     galleries: tuple = (),
-    pooling: str = "norm",
+    fusion: str = "norm",
     align: bool = False,
     mirror: str = "sum",
 ) -> Evaluator:
@@ -33,26 +33,25 @@ def build(
       data: of the run.
       probes: data set of the videos.
       galleries: data sets that they are searched in, at least one.
-      pooling, align, mirror: of `TemplateOptions`.
+      fusion, align, mirror: of `TemplateOptions`.
     Returns: function (recognizer, mesh) -> rank-1, rank-5 and TPIR at FPIR 1 % and
       10 %, the mean over the galleries, and the number of probe templates.
-    Raises: ValueError: no gallery, a data set twice; as `TemplateOptions.open`.
+    Raises: ValueError: no gallery, a data set twice; as `TemplateOptions`.
     """
     if not galleries:
         raise ValueError("galleries must name at least one data set; got none.")
     check_different([probes, *galleries])
-    options = TemplateOptions(data, align, mirror, pooling)
+    options = TemplateOptions(data, align, mirror, fusion)
+    fuse = options.make_fuse()
     sets = [options.open(name) for name in (probes, *galleries)]
 
     def evaluate(recognizer: Recognizer, mesh: Mesh) -> dict[str, float]:
-        pooled = [
-            options.pool(s, options.embed(recognizer, mesh, s.faces)) for s in sets
-        ]
+        fused = [fuse(recognizer, mesh, templates) for templates in sets]
         people = [s.identity[np.unique(s.template, return_index=True)[1]] for s in sets]
         _, number = np.unique(np.concatenate(people), return_inverse=True)
         subjects = np.split(number, np.cumsum([len(p) for p in people])[:-1])
         searched = [
-            (p.unit_embeddings, s) for p, s in zip(pooled, subjects, strict=True)
+            (t.unit_embeddings, s) for t, s in zip(fused, subjects, strict=True)
         ]
         found = search_galleries(*searched[0], searched[1:], ranks=(1, 5), mesh=mesh)
         return {**floats(found), "templates": len(people[0])}
