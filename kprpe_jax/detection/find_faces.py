@@ -29,7 +29,7 @@ DOUBTFUL = (
 # profile, labeled by hand, faces have up to 0.38.
 _MOST_RESIDUAL = 0.45
 _MOST_MOVED = 0.2  # mean distance between both looks' keypoints, in the same unit
-_ZOOM = 0.5625  # of the 112 x 112 template in the second look of 96 x 96 pixels
+_ZOOM = 0.7  # of the 112 x 112 template in the second look of 96 x 96 pixels
 _CENTER = (56, 68)  # of the second look, in pixels of the 112 x 112 template
 _EYES = float(np.linalg.norm(ARCFACE_112[1] - ARCFACE_112[0]))
 _ALIKE = 0.8  # side of another face over that of the chosen one, to be noted
