@@ -76,15 +76,15 @@ def _check(options: argparse.Namespace) -> None:
 
 
 def _list(options: argparse.Namespace, gallery: Any) -> None:
-    people = gallery.people()
+    people, header = gallery.people(), gallery.header
+    noun = ("photo",) if header.fusion is None else ("entry", "entries")
     for name, number in people.items():
-        sys.stdout.write(f"{name}\t{count(number, 'photo')}\n")
-    header = gallery.header
+        sys.stdout.write(f"{name}\t{count(number, *noun)}\n")
     fused = f"; fusion: {header.fusion.name}" if header.fusion else ""
     terms = f" ({header.license})" if header.license else ""
     sys.stderr.write(
         f"{count(len(people), 'person', 'people')}, "
-        f"{count(len(gallery), 'photo')}; {header.recognizer.name}{terms}: "
+        f"{count(len(gallery), *noun)}; {header.recognizer.name}{terms}: "
         f"{header.input_spec.describe()}; patches: {header.patches}{fused}\n"
     )
 

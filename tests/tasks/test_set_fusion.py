@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from kprpe_jax import tasks
+from kprpe_jax import registry, tasks
 from kprpe_jax.core.features import take
 from kprpe_jax.data.features import read_features, write_features
 from kprpe_jax.fusion.cluster_aggregate import ImageSets
@@ -170,6 +170,7 @@ def test_a_run_is_a_fusion_model_without_its_data(tmp_path):
     with pytest.raises(ValueError, match="--fusion average: needs --model"):
         load_fusion("average")
     assert load_fusion("norm", tiny_recognizer()).model.method == "norm_weighted"
+    assert registry.resolve(registry.LOAD_FUSION) is load_fusion  # of the protocols
 
 
 @pytest.mark.slow

@@ -147,6 +147,23 @@ def test_runs_of_other_versions(tmp_path):
         path.write_text(json.dumps(stored | {"version": 2}))
 
 
+@pytest.mark.parametrize(("old", "new"), [("norm", "norm"), ("equal", "average")])
+def test_pooling_of_older_runs_is_fusion(tmp_path, old, new):
+    """Protocols' field `pooling` has become `fusion`; the file stays as it is."""
+    entry = dict(type="ijb", dataset="ijbc")
+    runs.save_config(toy.make_config(), tmp_path)
+    stored = json.loads((tmp_path / "config.json").read_text())
+    stored["evals"]["x"] = {**entry, "pooling": old}
+    (tmp_path / "config.json").write_text(json.dumps(stored))
+    config = toy.make_config()
+    with config.unlocked():
+        config.evals.x = ConfigDict({**entry, "fusion": new})
+    before = (tmp_path / "config.json").read_bytes()
+    assert runs.read_config(tmp_path).evals.x.to_dict() == entry | {"fusion": new}
+    assert runs.check_workdir(config, tmp_path) == []
+    assert (tmp_path / "config.json").read_bytes() == before
+
+
 def test_field_of_another_type_in_the_file():
     config = toy.make_config()
     with config.unlocked():
