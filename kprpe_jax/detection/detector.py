@@ -21,7 +21,6 @@ MAX_FACES = 64  # of a photo
 # an image of a quarter of the size.
 _CLOSE_UP = 200  # pixels, side of a box
 _QUARTER = 4
-_SECOND_LOOK = 96  # pixels
 
 
 class Detector(NamedTuple):
@@ -36,8 +35,7 @@ class Detector(NamedTuple):
       license: one line about the weights; "" = unknown.
       fingerprint: hexadecimal text that changes with the network, its weights and its
         options.
-      second_look: side in pixels of the aligned images in which `find_faces` looks for
-        a face again; 0 = it does not.
+      second_look: whether `find_faces` looks for a face again, in its aligned image.
     """
 
     name: str
@@ -46,7 +44,7 @@ class Detector(NamedTuple):
     enlarge: bool
     license: str = ""
     fingerprint: str = ""
-    second_look: int = 0
+    second_look: bool = False
 
 
 def retinaface_detector(
@@ -102,7 +100,7 @@ def retinaface_detector(
         enlarge=False,
         license=license,
         fingerprint=fingerprint_arrays(about, variables),
-        second_look=_SECOND_LOOK,
+        second_look=True,
     )
 
 

@@ -29,8 +29,11 @@ DOUBTFUL = (
 # profile, labeled by hand, faces have up to 0.38.
 _MOST_RESIDUAL = 0.45
 _MOST_MOVED = 0.2  # mean distance between both looks' keypoints, in the same unit
-_ZOOM = 0.7  # of the 112 x 112 template in the second look of 96 x 96 pixels
-_CENTER = (56, 68)  # of the second look, in pixels of the 112 x 112 template
+# The second look: of 96 pixels a side, or with another zoom, it takes some masked faces
+# for none.
+_SIDE = 112  # pixels
+_ZOOM = 0.7  # of the 112 x 112 template
+_CENTER = (56, 68)  # in pixels of that template
 _EYES = float(np.linalg.norm(ARCFACE_112[1] - ARCFACE_112[0]))
 _ALIKE = 0.8  # side of another face over that of the chosen one, to be noted
 
@@ -147,13 +150,13 @@ def _question(
 def _cut(photo: np.ndarray, keypoints: np.ndarray) -> FacePatch:
     """The part of a photo that a second look sees, if the keypoints are a face's."""
     size = np.array(photo.shape[1::-1], np.float64)
-    template = _ZOOM * (ARCFACE_112 - np.float32(_CENTER)) + 48
+    template = _ZOOM * (ARCFACE_112 - np.float32(_CENTER)) + _SIDE / 2
     matrix = template_matrix(keypoints * size, size, template)
     aligned = (keypoints * size) @ matrix[:, :2].T + matrix[:, 2]
     residual = np.sqrt(np.square(aligned - template).sum(-1).mean())
     if residual > _MOST_RESIDUAL * _ZOOM * _EYES:
         raise NoFaceError("the keypoints of its face are not arranged as in a face")
-    return cut_square(photo, keypoints, matrix, (96, 96))
+    return cut_square(photo, keypoints, matrix, (_SIDE, _SIDE))
 
 
 def _look_again(
@@ -164,10 +167,9 @@ def _look_again(
     Each is seen in four turns. A face on its head is found with more certainty when it
     is turned, and noise nowhere or elsewhere.
     """
-    side = detector.second_look
-    faces = align_patches(patches, InputSpec((side, side)))
-    size = max(1 << (len(faces) - 1).bit_length(), compiled.get(side, 1))
-    compiled[side] = size
+    faces = align_patches(patches, InputSpec((_SIDE, _SIDE)))
+    size = max(1 << (len(faces) - 1).bit_length(), compiled.get(_SIDE, 1))
+    compiled[_SIDE] = size
     images = np.stack([face.image for face in faces])
     images = np.pad(images, [(0, size - len(faces)), (0, 0), (0, 0), (0, 0)])
     seen = np.concatenate([np.rot90(images, turns, (1, 2)) for turns in range(4)])
@@ -177,7 +179,7 @@ def _look_again(
     moved = np.linalg.norm(found.keypoints[: len(faces)] - first, axis=-1).mean(-1)
     moved = np.where(found.mask[: len(faces)], moved, np.inf).min(1, initial=np.inf)
     upright = scores[0] > scores[1:].max(0)
-    return upright[: len(faces)] & (moved * side <= _MOST_MOVED * _ZOOM * _EYES)
+    return upright[: len(faces)] & (moved * _SIDE <= _MOST_MOVED * _ZOOM * _EYES)
 
 
 def _others(boxes: np.ndarray, count: int | None) -> list[str]:

@@ -55,7 +55,7 @@ def test_order_and_names_are_kept_and_few_shapes_are_compiled():
 def test_what_a_second_look_does_not_confirm_is_no_face(again):
     def see_otherwise(image):
         points, score = see(image)
-        if points is not None and len(image) == 96:
+        if points is not None and len(image) == 112:
             points = again(points)
         return points, 0.0 if points is None else score
 
