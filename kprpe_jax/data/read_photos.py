@@ -1,8 +1,11 @@
 """Photos of a file, a folder with its folders, or the frames of a video."""
 
+import collections
 import os
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
 
 import numpy as np
 
@@ -11,6 +14,9 @@ from kprpe_jax.data.importers.decode import decode_rgb
 PHOTOS = (".jpg", ".jpeg", ".pgm", ".png", ".ppm")
 # Photos to everybody else: they are read too, and the decoder says that it cannot.
 _UNREADABLE = (".bmp", ".gif", ".heic", ".heif", ".jp2", ".tif", ".tiff", ".webp")
+_Key = TypeVar("_Key")
+_THREADS = min(os.cpu_count() or 1, 8)
+_AHEAD = 16  # photos that are decoded before they are asked for
 VIDEOS = (".avi", ".mkv", ".mov", ".mp4", ".webm")
 
 
@@ -49,15 +55,45 @@ def read_photos(path: str | os.PathLike) -> Iterator[tuple[str, np.ndarray | str
     Raises: ValueError: as `find_photos`; a video without OpenCV.
     """
     path = pathlib.Path(path)
-    for file in find_photos(path):
-        name = file.name if file == path else file.relative_to(path).as_posix()
-        if _kind(file) == "video":
-            yield from _read_video(file, name)
-            continue
-        try:
-            yield name, decode_rgb(file.read_bytes())
-        except (ValueError, OSError) as error:
-            yield name, str(error)
+    files = (
+        (file.name if file == path else file.relative_to(path).as_posix(), file)
+        for file in find_photos(path)
+    )
+    for name, images in read_files(files):
+        for suffix, image in images:
+            yield f"{name}{suffix}", image
+
+
+def read_files(
+    files: Iterable[tuple[_Key, pathlib.Path]],
+) -> Iterator[tuple[_Key, Iterable[tuple[str, np.ndarray | str]]]]:
+    """Read photos and videos; the next photos are decoded in threads.
+
+    Args:
+      files: a key, such as a name, and a path; asked for by the caller's thread, a few
+        ahead. Where that fails, the files before are given first.
+    Returns: the key, and the images of the file, to be read before the next: a photo
+      has one, named "", or the reason why it cannot be read; frames are named "/000017"
+      and so on.
+    Raises: ValueError: a video without OpenCV.
+    """
+    waiting: collections.deque = collections.deque()
+    files, failure, ahead = iter(files), None, _AHEAD
+    with ThreadPoolExecutor(_THREADS) as pool:
+        while ahead:
+            try:
+                key, path = next(files)
+                is_video = _kind(path) == "video"
+                photo = None if is_video else pool.submit(_read_photo, path)
+                waiting.append((key, path, photo))
+            except StopIteration:
+                ahead = 0
+            except BaseException as error:  # also Ctrl-C
+                failure, ahead = error, 0
+            while len(waiting) > ahead:
+                yield _images(*waiting.popleft())
+    if failure is not None:
+        raise failure
 
 
 def count_photos(path: str | os.PathLike) -> int | None:
@@ -95,9 +131,22 @@ def _kind(path: pathlib.Path) -> str:
     return "photo" if ending in PHOTOS + _UNREADABLE else ""
 
 
-def _read_video(
-    path: pathlib.Path, name: str
-) -> Iterator[tuple[str, np.ndarray | str]]:
+def _images(
+    key: _Key, path: pathlib.Path, photo: Future | None
+) -> tuple[_Key, Iterable[tuple[str, np.ndarray | str]]]:
+    if photo is None:
+        return key, _read_video(path)
+    return key, [("", photo.result())]
+
+
+def _read_photo(path: pathlib.Path) -> np.ndarray | str:
+    try:
+        return decode_rgb(path.read_bytes())
+    except (ValueError, OSError) as error:
+        return str(error)
+
+
+def _read_video(path: pathlib.Path) -> Iterator[tuple[str, np.ndarray | str]]:
     try:
         import cv2
     except ImportError as error:
@@ -111,8 +160,8 @@ def _read_video(
         ok, frame = video.read()
         if not ok:
             break
-        yield f"{name}/{number:06d}", np.ascontiguousarray(frame[..., ::-1])
+        yield f"/{number:06d}", np.ascontiguousarray(frame[..., ::-1])
         number += 1
     video.release()
     if not number:
-        yield name, "no frame can be decoded"
+        yield "", "no frame can be decoded"

@@ -4,8 +4,9 @@ Photos are placed on square canvases of a few sizes, so that a detector compiles
 per canvas.
 """
 
+import collections
 from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from kprpe_jax.core.input_spec import to_unit_range
+from kprpe_jax.detection.detections import Detections
 from kprpe_jax.detection.detector import Detector
 
 ORDERS = ("center", "largest", "score")
@@ -79,13 +81,22 @@ def detect_photos(
     done: dict[int, PhotoDetections] = {}
     pending = first = 0  # pixels read but not given back; the next photo to give back
 
+    # Batches that the device works on while the next one is filled.
+    running: collections.deque[tuple[list, Any]] = collections.deque()
+
     def flush(side: int) -> None:
         rows, queues[side] = queues[side], []
         if rows:
             # A few photos alone take a small batch, the rest of many the compiled one.
             size = min(1 << (len(rows) - 1).bit_length(), batch_size)
             batches[side] = max(batches.get(side, 1), size)
-            found = _detect_batch(detector, rows, side, batches[side], order)
+            running.append((rows, _start(detector, rows, side, batches[side])))
+            finish(1)
+
+    def finish(in_flight: int = 0) -> None:
+        while len(running) > in_flight:
+            rows, started = running.popleft()
+            found = _finish(rows, *started, order)
             done.update(zip((row[0] for row in rows), found, strict=True))
 
     for number, (name, photo) in enumerate(photos):
@@ -99,6 +110,7 @@ def detect_photos(
         if pending > _MAX_PENDING:
             for side in queues:
                 flush(side)
+            finish()
         while first in done:
             result = done.pop(first)
             pending -= result.photo[..., 0].size
@@ -106,24 +118,35 @@ def detect_photos(
             yield result
     for side in queues:
         flush(side)
+    finish()
     for number in sorted(done):
         yield done.pop(number)
 
 
-def _detect_batch(
+def _start(
     detector: Detector,
     rows: list[tuple[int, str, np.ndarray]],
     side: int,
     batch_size: int,
-    order: str,
-) -> list[PhotoDetections]:
-    """Detect the faces of at most `batch_size` photos on one canvas."""
-    canvases = np.full((batch_size, side, side, 3), -1, np.float32)
+) -> tuple[Detections, list[tuple[np.ndarray, np.ndarray]], int]:
+    """Begin to detect the faces of at most `batch_size` photos on one canvas."""
+    canvases = np.zeros((batch_size, side, side, 3), np.uint8)
     frames = [
         _place(photo, canvas, enlarge=detector.enlarge)
         for canvas, (_, _, photo) in zip(canvases, rows, strict=False)
     ]
-    detections = jax.device_get(detector.detect(jnp.asarray(canvases)))
+    return detector.detect(to_unit_range(jnp.asarray(canvases))), frames, side
+
+
+def _finish(
+    rows: list[tuple[int, str, np.ndarray]],
+    detections: Detections,
+    frames: list[tuple[np.ndarray, np.ndarray]],
+    side: int,
+    order: str,
+) -> list[PhotoDetections]:
+    """Wait for what `_start` began."""
+    detections = jax.device_get(detections)
     results = []
     for (_, name, photo), (corner, size), *fields, mask in zip(
         rows, frames, *(x[: len(rows)] for x in detections), strict=True
@@ -174,5 +197,5 @@ def _place(
         resized = Image.fromarray(photo).resize(tuple(size), Image.Resampling.BILINEAR)
         photo = np.asarray(resized)
     left, top = corner = (side - size) // 2
-    canvas[top : top + size[1], left : left + size[0]] = to_unit_range(photo)
+    canvas[top : top + size[1], left : left + size[0]] = photo
     return corner, size

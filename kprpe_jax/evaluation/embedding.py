@@ -203,8 +203,9 @@ def mirror_faces(images: Array, keypoints: Array | None) -> tuple[Array, Array |
     return images[:, :, ::-1], mirrored + jnp.array([1, 0])
 
 
-def place(tree: Any, mesh: Mesh) -> Any:
+def place(tree: Any, mesh: Mesh | None = None) -> Any:
     """Replicate the arrays of a tree that are not on all devices of a mesh."""
+    mesh = _mesh(mesh)
     devices = set(mesh.devices.flat)
 
     def put(leaf: Any) -> Any:

@@ -15,10 +15,10 @@ from kprpe_jax.alignment.photos import AlignedFace
 from kprpe_jax.backbones.recognizer import Recognizer
 from kprpe_jax.core.features import Features, take
 from kprpe_jax.core.input_spec import to_bytes
-from kprpe_jax.data.read_photos import find_photos, read_photos, visible_names
+from kprpe_jax.data.read_photos import find_photos, read_files, visible_names
 from kprpe_jax.detection.detector import Detector
 from kprpe_jax.detection.photo_faces import PhotoFaces, read_faces
-from kprpe_jax.evaluation.embedding import embed
+from kprpe_jax.evaluation.embedding import embed, place
 
 BATCH = 32  # photos and faces at once
 FIELDS = ("embeddings", "patches", "keypoints")
@@ -106,7 +106,7 @@ def embed_photos(
     """Detect, align and embed the faces of photos and videos, in batches.
 
     Args:
-      files: from `list_photos`; read one after the other.
+      files: from `list_photos`; asked for a few ahead, in the caller's thread.
       recognizer: the network.
       detector: None = photos are aligned faces already, as its input contract says; a
         network that reads keypoints is given the template's.
@@ -118,11 +118,12 @@ def embed_photos(
     order: collections.deque[PhotoFile] = collections.deque()
 
     def photos() -> Iterator[tuple[str, np.ndarray | str]]:
-        for file in files:
-            for name, photo in read_photos(file.path):
+        for file, images in read_files((file, file.path) for file in files):
+            for frame, photo in images:
                 order.append(file)
-                yield name, photo
+                yield f"{file.path.name}{frame}", photo
 
+    recognizer = place(recognizer)  # once, not for each batch
     spec = recognizer.input_spec
     results = read_faces(
         photos(), spec, detector, faces=faces, batch_size=min(batch_size, 8)

@@ -7,7 +7,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kprpe_jax.data.read_photos import count_photos, find_photos, read_photos
+from kprpe_jax.data.read_photos import (
+    count_photos,
+    find_photos,
+    read_files,
+    read_photos,
+)
 
 
 def frames():
@@ -101,3 +106,20 @@ def test_no_photos_are_one_sentence(tmp_path):
     (tmp_path / "notes.txt").write_text("no photo")
     with pytest.raises(ValueError, match="must hold photos or videos .*; got none"):
         find_photos(tmp_path)
+
+
+def test_what_was_asked_before_a_failure_is_given_first(tmp_path):
+    for name in "abc":
+        Image.new("RGB", (4, 3)).save(tmp_path / f"{name}.png")
+
+    def files():
+        yield "a", tmp_path / "a.png"
+        yield "b", tmp_path / "b.png"
+        raise KeyboardInterrupt
+
+    found = read_files(files())
+    for key in "ab":
+        name, ((suffix, image),) = next(found)
+        assert (name, suffix, image.shape) == (key, "", (3, 4, 3))
+    with pytest.raises(KeyboardInterrupt):
+        next(found)
