@@ -9,6 +9,7 @@ features and of the state that is kept. Appends a line to benchmarks/results/.
 
 import argparse
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -28,21 +29,29 @@ from kprpe_jax.weights.caface import STYLE_CHANNELS
 
 _PART = 64  # images of a batch of the backbone
 _ROW_BYTES = 4 * (EMBED_DIM + 2 * STYLE_CHANNELS)
+# One heap whose freed blocks go back at once: otherwise the peak is that of the C
+# library's heaps of each thread, and differs by 100 MiB from run to run.
+_ONE_HEAP = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "65536"}
 
 
 def fuse_frames(frames: int) -> dict[str, Any]:
     """Fuse a template of so many random frames, in this process.
 
-    Returns: seconds, and in MiB: peak_mib of the process, before_mib after compiling,
-      features_mib of all features, state_mib of the fusion's state.
+    Returns: seconds, and in MiB: peak_mib of the process, tenth_mib, its peak after a
+      tenth of the frames, features_mib of all features, state_mib of the fusion's
+      state.
     """
     model = make_model("cluster_aggregate")
     variables = jax.jit(model.init)(jax.random.key(0), draw_sets(2))
     pool = np.random.default_rng(0).normal(size=(_PART + 101, 2 * STYLE_CHANNELS))
     pool = pool.astype(np.float32)
 
+    peaks = []
+
     def parts(count: int) -> Iterator[ImageRows]:
         for start in range(0, count, _PART):
+            if start >= count / 10:
+                peaks.append(_peak_mib())
             size = min(_PART, count - start)
             rows = pool[start // _PART % 101 :][:size]
             style = rows.reshape(size, STYLE_CHANNELS, 2).copy()
@@ -50,7 +59,8 @@ def fuse_frames(frames: int) -> dict[str, Any]:
             yield ImageRows(np.zeros(size, np.int64), features)
 
     ((_, warm),) = fuse_rows(model, variables, parts(256))
-    before, start = _peak_mib(), time.perf_counter()
+    peaks.clear()
+    start = time.perf_counter()
     ((_, fused),) = fuse_rows(model, variables, parts(frames))
     seconds = time.perf_counter() - start
     if not (np.isfinite(fused).all() and np.isfinite(warm).all()):
@@ -59,7 +69,7 @@ def fuse_frames(frames: int) -> dict[str, Any]:
     return {
         "seconds": round(seconds, 2),
         "peak_mib": _peak_mib(),
-        "before_mib": before,
+        "tenth_mib": peaks[0],
         "features_mib": round(frames * _ROW_BYTES / 2**20, 1),
         "state_mib": round(state / 2**20, 3),
     }
@@ -74,6 +84,7 @@ def fuse_in_child(frames: int) -> dict[str, Any]:
     found = subprocess.run(
         [sys.executable, "-c", code, str(frames)],
         check=True,
+        env=os.environ | _ONE_HEAP,
         stdout=subprocess.PIPE,
         text=True,
     )
@@ -101,6 +112,6 @@ def run(options: argparse.Namespace) -> None:
     for frames, found in results.items():
         sys.stdout.write(
             f"{frames:>7} frames ({found['features_mib']} MiB of features): peak "
-            f"{found['peak_mib']} MiB, {found['before_mib']} MiB after compiling; "
-            f"state {found['state_mib']} MiB; {found['seconds']} s\n"
+            f"{found['peak_mib']} MiB, {found['tenth_mib']} MiB after a tenth; state "
+            f"{found['state_mib']} MiB; {found['seconds']} s\n"
         )

@@ -11,6 +11,8 @@ from PIL import Image
 
 from kprpe_jax.commands.main import main
 from kprpe_jax.core.features import Features, concatenate
+from kprpe_jax.data.feature_file import read_feature_file
+from kprpe_jax.evaluation.protocols import gallery_search
 from kprpe_jax.gallery.fused_photos import FUSED_FIELDS
 from kprpe_jax.gallery.gallery import Gallery
 from kprpe_jax.gallery.photos import FIELDS, embed_photos, list_photos
@@ -211,6 +213,49 @@ def test_empty_folders_and_bad_photos(folder, capsys):
     given = f"--photos={folder / 'photos'}", "--probe=folder", "--on-error=fail"
     told = fails(capsys, *on_gallery("identify", folder, *given))
     assert "identify: photos/dora: it holds no photo; or leave" in told
+
+
+def test_what_stands_before_an_error_stays(folder, capsys):
+    """Whole entries alone; the same command goes on when the photo is mended."""
+    bad = folder / "photos" / "bob" / "1.png"
+    whole = bad.read_bytes()
+    bad.write_bytes(whole[:40])
+    given = f"--photos={folder / 'photos'}", "--fusion=average"
+    told = fails(capsys, *on_gallery("enroll", folder, *given))
+    assert "enroll: bob/1.png: " in told
+    contents, _ = read(folder)
+    assert (contents.people, contents.num_images.tolist()) == (["ann"], [2])
+    bad.write_bytes(whole)
+    enroll(folder)
+    assert "2 added, 1 enrolled before, 0 replaced" in capsys.readouterr().out
+    assert read(folder)[0].num_images.tolist() == [2, 2, 2]
+    # A photo that is bad on another day leaves the entry as it is.
+    bad.write_bytes(whole[:40])
+    (folder / "photos" / "bob" / "0.png").unlink()
+    enroll(folder, "--on-error=skip")
+    out, err = capsys.readouterr()
+    assert "0 replaced, 1 without a usable photo" in out
+    assert read(folder)[0].num_images.tolist() == [2, 2, 2]
+
+
+def test_fused_files_enter_the_protocols(folder):
+    """What `fuse` writes is searched as templates are."""
+    fused = []
+    for name in ("photos", "probes"):
+        if name == "probes":
+            for number, person in enumerate(PEOPLE):
+                for other in range(10, 13):
+                    file = folder / name / person / f"{other}.png"
+                    file.parent.mkdir(parents=True, exist_ok=True)
+                    file.write_bytes(photo(number, other))
+        given = f"--photos={folder / name}", f"--output={folder / ('f' + name)}"
+        main(["fuse", *given, "--model=w", "--fusion=norm"])
+        files = [read_feature_file(folder / f"f{name}" / f"{x}.npz") for x in PEOPLE]
+        fused.append(concatenate([file.features for file in files]).embeddings)
+    fused = [x / np.linalg.norm(x, axis=1, keepdims=True) for x in fused]
+    people = np.arange(len(PEOPLE))
+    found = gallery_search(fused[1], people, [(fused[0], people)], ranks=(1,), fpirs=())
+    assert found.rank[0] == 1
 
 
 def write_video(monkeypatch, path, frames, number):
