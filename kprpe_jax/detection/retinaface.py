@@ -13,6 +13,7 @@ from jax import Array
 from jax.typing import DTypeLike
 
 from kprpe_jax.layers.batch_norm import BatchNorm
+from kprpe_jax.layers.depthwise import DepthwiseConv
 
 # Slope below zero. The released detector has plain ReLU, the aligner's 0.1.
 SLOPES = {"relu": 0.0, "leaky_relu": 0.1}
@@ -72,28 +73,36 @@ def enlarge_nearest(x: Array, size: tuple[int, int]) -> Array:
 
 
 class ActivatedConv(nn.Module):
-    """Convolution without bias, batch norm, activation; a key of SLOPES or None."""
+    """Convolution without bias, batch norm, activation.
+
+    Attributes:
+      features: output channels; where `depthwise` those of the input.
+      activation: key of SLOPES or None.
+      kernel: side in pixels, odd.
+      stride: in both directions.
+      depthwise: every channel on its own.
+      dtype: compute type.
+    """
 
     features: int
     activation: str | None
     kernel: int = 3
     stride: int = 1
-    groups: int = 1
+    depthwise: bool = False
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: Array, *, train: bool) -> Array:
         """[B, H, W, C] -> [B, ceil(H / stride), ceil(W / stride), features]."""
-        x = nn.Conv(
-            self.features,
-            (self.kernel, self.kernel),
-            strides=self.stride,
-            padding=self.kernel // 2,
-            feature_group_count=self.groups,
-            use_bias=False,
-            dtype=self.dtype,
-            name="conv",
-        )(x)
+        size, padding = (self.kernel, self.kernel), self.kernel // 2
+        init = nn.initializers.lecun_normal()
+        options = dict(kernel_init=init, dtype=self.dtype, name="conv")
+        if self.depthwise:
+            layer = DepthwiseConv(size, self.stride, padding, **options)
+        else:
+            options |= dict(strides=self.stride, padding=padding, use_bias=False)
+            layer = nn.Conv(self.features, size, **options)
+        x = layer(x)
         x = BatchNorm(name="norm")(x, train=train)
         if self.activation is not None:
             x = nn.leaky_relu(x, SLOPES[self.activation])
@@ -117,7 +126,7 @@ class MobileNet(nn.Module):
             for index, (multiple, stride) in enumerate(blocks):
                 name, width = f"stage{number}_{index}", x.shape[-1]
                 x = ActivatedConv(
-                    width, stride=stride, groups=width, **options,
+                    width, stride=stride, depthwise=True, **options,
                     name=f"{name}_depthwise",
                 )(x, train=train)  # fmt: skip
                 x = ActivatedConv(

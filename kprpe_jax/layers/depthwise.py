@@ -39,17 +39,20 @@ class DepthwiseConv(nn.Module):
       stride: in both directions.
       padding: pixels on each side.
       dtype: compute type.
+      kernel_init: of the kernel, [h, w, 1, C].
     """
 
     size: tuple[int, int]
     stride: int = 1
     padding: int = 0
     dtype: DTypeLike = jnp.float32
+    kernel_init: nn.initializers.Initializer = nn.initializers.variance_scaling(
+        2.0, "fan_out", "normal"
+    )
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         """[B, H, W, C] -> [B, h, w, C]."""
-        init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
-        kernel = self.param("kernel", init, (*self.size, 1, x.shape[-1]))
+        kernel = self.param("kernel", self.kernel_init, (*self.size, 1, x.shape[-1]))
         x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
         return depthwise_conv(x, kernel, stride=self.stride, padding=self.padding)
