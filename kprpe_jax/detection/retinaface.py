@@ -13,6 +13,7 @@ from jax import Array
 from jax.typing import DTypeLike
 
 from kprpe_jax.layers.batch_norm import BatchNorm
+from kprpe_jax.layers.convolution import convolve
 from kprpe_jax.layers.depthwise import DepthwiseConv
 
 # Slope below zero. The released detector has plain ReLU, the aligner's 0.1.
@@ -101,7 +102,9 @@ class ActivatedConv(nn.Module):
             layer = DepthwiseConv(size, self.stride, padding, **options)
         else:
             options |= dict(strides=self.stride, padding=padding, use_bias=False)
-            layer = nn.Conv(self.features, size, **options)
+            layer = nn.Conv(
+                self.features, size, conv_general_dilated=convolve, **options
+            )
         x = layer(x)
         x = BatchNorm(name="norm")(x, train=train)
         if self.activation is not None:
