@@ -93,7 +93,8 @@ def run(options: argparse.Namespace) -> None:
     times = measure(options.photos, recognizer, detector)
     told = machine()
     sys.stdout.write(
-        f"{told['device']}, {told['processor']}, {told['cores']} cores\n\n| stage | ms a photo | photos a second |\n|---|---|---|\n"
+        f"{told['device']}, {told['processor']}, {told['cores']} cores\n\n"
+        "| stage | ms a photo | photos a second |\n|---|---|---|\n"
     )
     for name, value in times.items():
         sys.stdout.write(f"| {name} | {1e3 * value:.1f} | {1 / value:.1f} |\n")

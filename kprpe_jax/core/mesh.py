@@ -61,6 +61,11 @@ def _environment_has_several_processes(environ: Mapping[str, str]) -> bool:
     return slurm_tasks > 1 or len(tpu_hosts) > 1 or "JAX_COORDINATOR_ADDRESS" in environ
 
 
+def data_mesh() -> Mesh:
+    """All devices of every process as one data axis."""
+    return make_mesh(dict.fromkeys(AXES, 1) | {"data": -1})
+
+
 def make_mesh(
     sizes: Mapping[str, int], devices: Sequence[jax.Device] | None = None
 ) -> Mesh:

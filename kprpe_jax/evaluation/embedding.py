@@ -15,7 +15,7 @@ from kprpe_jax.augmentation.spatial import FACE_MIRROR
 from kprpe_jax.backbones.recognizer import Recognizer
 from kprpe_jax.core.features import Features
 from kprpe_jax.core.input_spec import to_unit_range
-from kprpe_jax.core.mesh import AXES, check_batch_size, make_mesh, put_batch, replicated
+from kprpe_jax.core.mesh import check_batch_size, data_mesh, put_batch, replicated
 from kprpe_jax.data.loader import eval_batches
 
 MIRRORS = ("sum", "concatenate", "none")
@@ -59,7 +59,7 @@ def embed(
     Raises: ValueError: no rows; a batch that does not divide over the devices; an
       unknown mirror or field; images or keypoints that the network does not read.
     """
-    mesh = _mesh(mesh)
+    mesh = data_mesh() if mesh is None else mesh
     run = _embedder(recognizer, mesh, mirror, fields, treatment, arguments, seed)
     return map_rows(run, rows, batch_size=batch_size, mesh=mesh)
 
@@ -78,14 +78,9 @@ def stream_features(
     Args and Raises: as `embed`.
     Returns: Features [b, ...] of all rows in order, on the host of every process.
     """
-    mesh = _mesh(mesh)
+    mesh = data_mesh() if mesh is None else mesh
     run = _embedder(recognizer, mesh, mirror, fields)
     return stream_rows(run, rows, batch_size=batch_size, mesh=mesh)
-
-
-def _mesh(mesh: Mesh | None) -> Mesh:
-    """The mesh, or all devices as one data axis."""
-    return make_mesh(dict.fromkeys(AXES, 1) | {"data": -1}) if mesh is None else mesh
 
 
 def _embedder(
@@ -205,7 +200,7 @@ def mirror_faces(images: Array, keypoints: Array | None) -> tuple[Array, Array |
 
 def place(tree: Any, mesh: Mesh | None = None) -> Any:
     """Replicate the arrays of a tree that are not on all devices of a mesh."""
-    mesh = _mesh(mesh)
+    mesh = data_mesh() if mesh is None else mesh
     devices = set(mesh.devices.flat)
 
     def put(leaf: Any) -> Any:

@@ -13,7 +13,7 @@ from kprpe_jax.augmentation.recipe import Recipe, augment, make_recipe
 from kprpe_jax.backbones.recognizer import Recognizer
 from kprpe_jax.core.features import Features
 from kprpe_jax.core.input_spec import to_unit_range
-from kprpe_jax.core.mesh import AXES, make_mesh
+from kprpe_jax.core.mesh import data_mesh
 from kprpe_jax.evaluation.embedding import embed, map_rows, place
 
 # Crop, blur and photometric degradation as in the official precomputation, where they
@@ -193,5 +193,5 @@ def _rows(
 
 def _placed(recognizer: Recognizer, mesh: Mesh | None) -> tuple[Mesh, Recognizer]:
     if mesh is None:
-        mesh = make_mesh(dict.fromkeys(AXES, 1) | {"data": -1})
+        mesh = data_mesh()
     return mesh, place(recognizer, mesh)

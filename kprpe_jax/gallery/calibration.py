@@ -110,23 +110,25 @@ class _Scores(NamedTuple):
 def _search(embeddings: np.ndarray, labels: np.ndarray) -> _Scores:
     """Search some entries among all, few at a time: a gallery may be large."""
     norms = np.linalg.norm(embeddings, axis=1)
+    order = np.argsort(labels, kind="stable")
+    bounds = np.searchsorted(labels[order], np.arange(labels.max() + 2))
     probes = np.unique(np.linspace(0, len(norms) - 1, _PROBES).astype(int))
     best, own, sums = [], [], np.zeros(3)
     for rows in np.split(probes, range(_BLOCK, len(probes), _BLOCK)):
-        scores = embeddings[rows] @ embeddings.T
-        scores /= norms[rows, None]
+        scores = (embeddings[rows] / norms[rows, None]) @ embeddings.T
         scores /= norms
-        same = labels[rows, None] == labels
-        impostors = scores[~same]
-        sums += len(impostors), impostors.sum(dtype=float), impostors @ impostors
-        best.append(np.where(same, -np.inf, scores).max(1))
-        same[np.arange(len(rows)), rows] = False
-        genuine = np.where(same, scores, -np.inf).max(1)
-        own.append(genuine[same.any(1)])
+        for row, line in zip(rows, scores, strict=True):
+            same = order[slice(*bounds[labels[row] : labels[row] + 2])]
+            if len(same) > 1:
+                own.append(line[same[same != row]].max())
+            line[same] = 0
+            sums += len(line) - len(same), line.sum(dtype=float), line @ line
+            line[same] = -np.inf
+            best.append(line.max())
     count, total, squares = sums
     mean = total / count
     std = np.sqrt(max(squares - count * mean**2, 0.0) / max(count - 1, 1))
-    return _Scores(mean, std, int(count), np.concatenate(best), np.concatenate(own))
+    return _Scores(mean, std, int(count), np.array(best), np.array(own))
 
 
 def _gumbel_threshold(best: np.ndarray, far: float, people: int) -> float:

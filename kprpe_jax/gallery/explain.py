@@ -14,10 +14,10 @@ from kprpe_jax.detection.detector import Detector
 from kprpe_jax.detection.photo_faces import read_faces
 from kprpe_jax.gallery.gallery import Gallery
 from kprpe_jax.gallery.header import GalleryContents
-from kprpe_jax.gallery.identify import check_candidates
+from kprpe_jax.gallery.identify import check_candidates, make_index
 from kprpe_jax.gallery.photos import BATCH, embed_photos, list_photos
 from kprpe_jax.matching.matchers import EarthMoversMatcher, Explanation, Matcher
-from kprpe_jax.matching.nearest import ExactIndex, Ranking
+from kprpe_jax.matching.nearest import Ranking
 from kprpe_jax.matching.two_stage import explain_two_stage, first_stage
 from kprpe_jax.report.match_page import Candidate, Query
 
@@ -74,7 +74,7 @@ def explain(
         candidates = min(100, size) if contents.features.patches is not None else 0
     check_candidates(gallery, contents, candidates)
     matcher = matcher or EarthMoversMatcher(grid=gallery.header.grid)
-    index = ExactIndex(contents.features.embeddings)
+    index = make_index(contents)
     shown = min(ranks, candidates or size)
     read = _picture_reader(gallery_photos, recognizer, detector, faces)
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from kprpe_jax.backbones.recognizer import Recognizer
 from kprpe_jax.core.features import Features, concatenate
+from kprpe_jax.core.mesh import data_mesh
 from kprpe_jax.detection.detector import Detector
 from kprpe_jax.fusion.files import FusionFile
 from kprpe_jax.gallery.calibration import Calibration, calibrate
@@ -33,6 +34,7 @@ from kprpe_jax.matching.nearest import ExactIndex, Ranking
 from kprpe_jax.matching.two_stage import first_stage, two_stage
 
 PROBES = ("photo", "folder")
+_LARGE = 1 << 16  # photos
 _DEPTH = 1000  # photos of a ranking, at least
 
 
@@ -224,12 +226,20 @@ def make_ranker(
     size = len(contents.photos)
     check_candidates(gallery, contents, candidates)
     ranks = min(size, max(candidates, _DEPTH))
-    options = dict(ranks=ranks, index=ExactIndex(contents.features.embeddings))
+    options = dict(ranks=ranks, index=make_index(contents))
     if not candidates:
         return lambda queries: first_stage(queries, contents.features, **options)
     matcher = matcher or EarthMoversMatcher(grid=gallery.header.grid)
     options |= dict(k=candidates, alpha=alpha, matcher=matcher)
     return lambda queries: two_stage(queries, contents.features, **options)
+
+
+def make_index(contents: GalleryContents) -> ExactIndex:
+    """Index of a gallery's embeddings; a large one is shared by all devices."""
+    embeddings = contents.features.embeddings
+    return ExactIndex(
+        embeddings, mesh=None if len(embeddings) < _LARGE else data_mesh()
+    )
 
 
 def check_candidates(

@@ -284,3 +284,13 @@ def test_a_gallery_remembers_what_the_network_sees(folder, capsys):
     error = fails(capsys, *given)
     assert "are 16 x 8, RGB, (x - 127.5) / 127.5, whole photo, no keypoints" in error
     assert "those of tiny are 16 x 8" in error
+
+
+def test_a_large_gallery_is_shared_by_all_devices(folder, monkeypatch):
+    enroll(folder)
+    want = ask(folder)
+    monkeypatch.setattr(library, "_LARGE", 1)
+    found = ask(folder)
+    assert [x["person"] for x in found] == [x["person"] for x in want]
+    for ours, theirs in zip(found, want, strict=True):
+        assert ours["score"] == pytest.approx(theirs["score"], abs=1e-6)
