@@ -103,9 +103,10 @@ def _choose_faster(
     known = all(isinstance(side, int) for side in x.shape)  # else it is exported
     if not known or strides[0] > 1 or min(inputs, outputs) < 64:
         return None
-    # The kernel is transformed in every call, which few tiles do not pay for.
+    # The kernel is transformed in every call, which few tiles do not pay for; one image
+    # alone gains nothing, and compiling takes ten times as long.
     tiles = x.shape[0] * (x.shape[1] // 2) * (x.shape[2] // 2)
-    return winograd_conv if tiles >= 128 else None
+    return winograd_conv if x.shape[0] >= 4 and tiles >= 128 else None
 
 
 def sum_shifted(x: Array, kernel: Array, *, stride: int) -> Array:

@@ -84,10 +84,11 @@ def method(layer, shape, dtype=jnp.float32):
 
 def test_methods_by_shape():
     layer = partial(conv, dtype=jnp.float32)
-    assert method(layer(64, 3, 1), (1, 28, 28, 64)) is winograd_conv
+    assert method(layer(64, 3, 1), (4, 28, 28, 64)) is winograd_conv
     assert method(layer(8, 3, 2), (1, 64, 64, 3)) is sum_shifted
-    # Few tiles, few channels, a stride, another size, another type: XLA's own.
-    assert method(layer(512, 3, 1), (1, 14, 14, 256)) is None
+    # Few images, few tiles, few channels, a stride, another size, another type: XLA's own.
+    assert method(layer(64, 3, 1), (2, 28, 28, 64)) is None
+    assert method(layer(512, 3, 1), (4, 7, 7, 256)) is None
     assert method(layer(64, 3, 1), (8, 28, 28, 32)) is None
     assert method(layer(64, 3, 2), (8, 28, 28, 64)) is None
     assert method(layer(64, 1, 1), (8, 28, 28, 64)) is None
@@ -111,7 +112,7 @@ def faster(x, kernel):
 
 
 def test_only_inference_on_a_cpu_takes_another_path(rng):
-    x, kernel = draw(rng, (1, 24, 24, 64), 64)
+    x, kernel = draw(rng, (4, 24, 24, 64), 64)
 
     def lowered(function, platform):
         lower = jax.jit(function).trace(x, kernel).lower(lowering_platforms=(platform,))
@@ -129,9 +130,9 @@ def test_only_inference_on_a_cpu_takes_another_path(rng):
     jax.tree.map(np.testing.assert_array_equal, got, want)
 
 
-@pytest.mark.parametrize("batch", ["2", "b"])
+@pytest.mark.parametrize("batch", ["4", "b"])
 def test_exported_for_several_platforms_and_any_batch(rng, batch):
-    x, kernel = draw(rng, (2, 24, 24, 64), 64)
+    x, kernel = draw(rng, (4, 24, 24, 64), 64)
     shape = jax.export.symbolic_shape(f"{batch}, 24, 24, 64")
     export = jax.export.export(jax.jit(faster), platforms=("cpu", "cuda"))
     exported = export(jax.ShapeDtypeStruct(shape, jnp.float32), kernel)
