@@ -86,7 +86,7 @@ def test_methods_by_shape():
     layer = partial(conv, dtype=jnp.float32)
     assert method(layer(64, 3, 1), (4, 28, 28, 64)) is winograd_conv
     assert method(layer(8, 3, 2), (1, 64, 64, 3)) is sum_shifted
-    # Few images, few tiles, few channels, a stride, another size, another type: XLA's own.
+    # Few images, few tiles or channels, a stride, another size or type: XLA's own.
     assert method(layer(64, 3, 1), (2, 28, 28, 64)) is None
     assert method(layer(512, 3, 1), (4, 7, 7, 256)) is None
     assert method(layer(64, 3, 1), (8, 28, 28, 32)) is None
