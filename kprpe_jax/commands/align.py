@@ -13,8 +13,10 @@ contact sheets. The frames of a video are photos, VIDEO/000000 and so on.
 import argparse
 import pathlib
 import sys
+from collections.abc import Iterator
 
 from kprpe_jax.commands import options as shared
+from kprpe_jax.commands.galleries import say_notes
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -42,7 +44,7 @@ def run(options: argparse.Namespace) -> None:
 
     from kprpe_jax.core.input_spec import InputSpec
     from kprpe_jax.data.read_photos import count_photos, read_photos
-    from kprpe_jax.detection.photo_faces import read_faces
+    from kprpe_jax.detection.photo_faces import PhotoFaces, read_faces
     from kprpe_jax.recognizers import load_detector
     from kprpe_jax.report.aligned_folder import write_aligned_folder
 
@@ -57,7 +59,13 @@ def run(options: argparse.Namespace) -> None:
         faces=options.faces,
         batch_size=options.batch_size,
     )
-    bar = tqdm(faces, total=total, unit=" photos", disable=not sys.stderr.isatty())
+
+    def told() -> Iterator[PhotoFaces]:
+        for photo in faces:
+            say_notes({photo.name: "; ".join(photo.notes)} if photo.notes else {})
+            yield photo
+
+    bar = tqdm(told(), total=total, unit=" photos", disable=not sys.stderr.isatty())
     result = write_aligned_folder(
         bar,
         pathlib.Path(options.output),

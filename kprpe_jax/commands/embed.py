@@ -15,7 +15,12 @@ import pathlib
 import sys
 
 from kprpe_jax.commands import options as shared
-from kprpe_jax.commands.galleries import load_networks, say_skipped, show_progress
+from kprpe_jax.commands.galleries import (
+    load_networks,
+    say_notes,
+    say_skipped,
+    show_progress,
+)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -114,9 +119,12 @@ def _embed_photos(options: argparse.Namespace) -> None:
     )
     names, persons, parts = [], [], []
     skipped: dict[str, str] = {}
+    notes: dict[str, str] = {}
     count = 0
     for photo in found:
         count += 1
+        if photo.faces.notes:
+            notes[photo.faces.name] = "; ".join(photo.faces.notes)
         # With the folders above it; of a video's frame also with its number.
         name = (pathlib.PurePath(photo.file.name).parent / photo.faces.name).as_posix()
         if photo.features is None:
@@ -130,6 +138,7 @@ def _embed_photos(options: argparse.Namespace) -> None:
         names += [name] * len(photo.faces.faces)
         persons += [photo.file.person] * len(photo.faces.faces)
     say_skipped(skipped.items())
+    say_notes(notes)
     if not parts:
         raise RunError(f"none of {count} photos has a usable face; nothing was written")
     write_feature_file(
