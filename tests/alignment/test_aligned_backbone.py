@@ -103,6 +103,7 @@ def test_the_map_is_warped_where_it_is_said(method, rng):
     np.testing.assert_allclose(seen[1][1], zeros @ kernel, atol=2e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["affine2d", "none", "affine"])
 def test_keypoints_are_carried_to_a_backbone_that_reads_them(method, rng):
     """Two of the five landmarks; learned warps and none take the two alone, too."""
@@ -139,6 +140,7 @@ def test_what_is_read_at_inference():
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("after", ["input", "stem"])
 def test_features_are_the_backbones_behind_the_warp(after, rng):
     """One recognizer: the same embeddings by every method, and style of the maps."""

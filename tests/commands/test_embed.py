@@ -109,6 +109,7 @@ def test_photos_or_a_data_set(arguments, capsys):
     assert "give either --photos and --output, or --dataset and --name" in told
 
 
+@pytest.mark.slow
 def test_a_data_set_becomes_features(network, tmp_path, capsys):
     found = network(SIZE)
     (tmp_path / "people").symlink_to(f"{synthetic_people.data_dir()}/people")

@@ -81,6 +81,7 @@ def test_gradients_reach_the_photo_and_every_layer_through_the_landmarks(rng):
     assert all(np.abs(detector[name]["bias"]).max() > 0 for name in heads)
 
 
+@pytest.mark.slow
 def test_official_options_stop_the_gradient_and_read_the_resized_photo(rng):
     model, variables, photos = make(rng, **official_fields())
 

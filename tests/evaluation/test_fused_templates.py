@@ -25,6 +25,7 @@ def images(rng):
     return Features(embeddings.astype(np.float32), style=style), templates
 
 
+@pytest.mark.slow
 def test_average_is_what_pooling_gives(images):
     features, templates = images
     want = pool_templates(features.embeddings, templates, weights="equal")

@@ -250,6 +250,7 @@ class Learned:
         return unit(np.asarray(self._fuse(ImageSets(*sets)).embeddings[0]))
 
 
+@pytest.mark.slow
 def test_learned_fusion_of_ijb_is_fusing_by_hand(tmp_path):
     x, learned = import_ijb(tmp_path, Pictures(0)), Learned(tmp_path)
     options = dict(dataset="ijbx", fusion=learned.path)

@@ -118,6 +118,7 @@ def test_draws_depend_on_the_key_alone(distorted):
     assert np.abs(first[1] - other[1]).max() > 0.03
 
 
+@pytest.mark.slow
 def test_absolute_drawn_shows_the_keypoints(batch):
     config = tiny.make_config(**{"model.position": "absolute_drawn"})
     images, points = digits.training_inputs(batch, KEY, config)

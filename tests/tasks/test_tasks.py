@@ -198,6 +198,7 @@ def untrained_state(task):
     )
 
 
+@pytest.mark.slow
 def test_evaluators_of_a_state():
     task = build("recognition")
     assert set(task.evaluators) == {

@@ -71,6 +71,7 @@ def test_a_save_holds_the_state_of_its_moment(tmp_path):
     jax.tree.map(np.testing.assert_array_equal, restored, wanted)
 
 
+@pytest.mark.slow
 def test_last_ones_and_the_best_stay(tmp_path):
     state, _ = new_state(mesh_of(1, 1, 1))
     accuracies = {2: 0.3, 4: 0.9, 6: float("nan"), 8: 0.5}

@@ -52,6 +52,7 @@ def test_accumulation_equals_the_big_batch():
     assert_close(whole[1], parts[1])
 
 
+@pytest.mark.slow
 def test_accumulation_hands_collections_on():
     _, _, once = run(toy.make_task(), steps=1)
     _, _, twice = run(toy.make_task(), steps=1, accumulate_steps=2)

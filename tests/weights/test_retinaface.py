@@ -30,6 +30,7 @@ def test_round_trip(model, rng):
     jax.tree.map(np.testing.assert_array_equal, again, variables)
 
 
+@pytest.mark.slow
 def test_weights_of_the_other_network_are_refused(rng):
     _, weights = random_weights(MODELS["aligner"], rng)
     with pytest.raises(ValueError, match=r"this RetinaFace; surplus: aggregator"):

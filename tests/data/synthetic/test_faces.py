@@ -52,6 +52,7 @@ def test_seed_identity_and_index_each_matter(render, ordinary):
         assert (np.abs(other.images - images.astype(int)).mean((1, 2, 3)) > 3).all()
 
 
+@pytest.mark.slow
 def test_same_people_are_nearer_in_plain_pixels(render):
     light = [np.float32(0.15)] * len(Severity._fields)
     a, b = (render(PEOPLE, i, light).images.astype(float) for i in (0, 1))

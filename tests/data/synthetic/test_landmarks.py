@@ -72,6 +72,7 @@ def test_jaw_and_hairline_are_edges(render):
         assert np.mean(apart > 20) > 0.9
 
 
+@pytest.mark.slow
 def test_closed_lids_meet_and_hide_the_eye(render):
     opened, closed = render(PEOPLE, 0), render(PEOPLE, 0, eyes_closed=1.0)
     upper, lower = closed.landmarks[:, 37, 1], closed.landmarks[:, 41, 1]
