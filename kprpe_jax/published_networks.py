@@ -52,6 +52,10 @@ _CVLFACE = (
     "CVLface: MIT; weights by the terms of their data",
     "huggingface.co/minchul",
 )
+_ADAFACE = (
+    "AdaFace: MIT; weights by the terms of their data, not for commercial use",
+    "github.com/mk-minchul/AdaFace",
+)
 _INSIGHTFACE = (
     "arcface_torch: MIT; weights for non-commercial research",
     "github.com/deepinsight/insightface",
@@ -159,13 +163,12 @@ def _swin(name: str, parameters: float) -> PublishedNetwork:
 
 
 def _iresnet(
-    size: str, variant: str, parameters: float, terms: tuple[str, str]
+    size: str, variant: str, parameters: float, terms: tuple[str, str], **spec: Any
 ) -> PublishedNetwork:
     module = "kprpe_jax.backbones.iresnet"
     presets = (f"{module}:PRESETS.{size}", f"{module}:VARIANTS.{variant}")
-    return _recognizer(
-        "kprpe_jax.backbones.iresnet:IResNet", size, parameters, terms, presets=presets
-    )
+    build = "kprpe_jax.backbones.iresnet:IResNet"
+    return _recognizer(build, size, parameters, terms, presets=presets, **spec)
 
 
 def _caface(parameters: float, **fields: Any) -> PublishedNetwork:
@@ -224,6 +227,12 @@ NETWORKS: dict[str, PublishedNetwork] = {
             size, "insightface", millions + 0.00525, _INSIGHTFACE
         )
         for size, millions in _IRESNETS.items()
+    },
+    **{  # the layers of CVLface's, which reads RGB
+        f"adaface_{size}": _iresnet(
+            size, "cvlface", _IRESNETS[size], _ADAFACE, color="bgr"
+        )
+        for size in ("ir18", "ir50", "ir101")
     },
     "mobilefacenet": _recognizer(
         "kprpe_jax.backbones.mobilefacenet:MobileFaceNet",
@@ -322,5 +331,5 @@ NETWORKS: dict[str, PublishedNetwork] = {
     "swingait3d_B1442_C2_gait3d": _swin_gait(24.640, (3, 3, 5)),
 }  # fmt: skip
 # The same networks by the names of other releases.
-NETWORKS["caface_backbone_ir101_tface"] = NETWORKS["iresnet_ir101"]
+NETWORKS["caface_backbone_ir101_tface"] = NETWORKS["adaface_ir101"]
 NETWORKS["caface_backbone_iresnet100"] = NETWORKS["iresnet_insightface_ir101"]

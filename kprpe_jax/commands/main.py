@@ -172,8 +172,14 @@ def run_command(name: str, prog: str, arguments: Sequence[str]) -> None:
 
 def _quiet_absl() -> None:
     """Silence Orbax, and let Grain read absl flags, of which a command has none."""
-    from absl import flags, logging
+    import logging
 
-    logging.set_verbosity(logging.ERROR)  # Orbax tells every file that it touches
+    from absl import flags
+    from absl import logging as absl_logging
+
+    absl_logging.set_verbosity(absl_logging.ERROR)  # Orbax tells every file it touches
+    logger = logging.getLogger("kprpe_jax")
+    logger.addHandler(logging.lastResort)  # warnings as plain lines
+    logger.propagate = False
     if not flags.FLAGS.is_parsed():
         flags.FLAGS.mark_as_parsed()

@@ -1,5 +1,6 @@
 """Published weights as variables of our networks and back, by each network's rules."""
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,11 @@ from kprpe_jax.weights.rules import (
     check_state_dict,
     export_state_dict,
     import_state_dict,
+    shorten,
 )
-from kprpe_jax.weights.state_dict import load_state_dict
+from kprpe_jax.weights.state_dict import load_state_dict, select_part
 
+_LOG = logging.getLogger(__name__)
 LAYOUTS = {  # class -> its layout, "file:function" of this folder
     "ArcFaceResNet": "iresnet:arcface_layout",
     "ClusterAggregate": "caface:caface_layout",
@@ -44,7 +47,7 @@ def import_weights(
       source: as `load_state_dict` takes it.
     Returns: `params` and, where there are running statistics, `batch_stats`; float32
       NumPy arrays.
-    Raises: ValueError: lists every missing, surplus and misshapen name; the network's
+    Raises: ValueError: lists missing, surplus and misshapen names; the network's
       options are not those that published weights are made for; a class without rules.
     """
     name, layout = _layout(network, load_state_dict(source))
@@ -93,6 +96,15 @@ def _layout(
             f"import_weights: no weights are published for {kind}; use one of "
             f"{', '.join(LAYOUTS)}."
         )
-    layout = registry.resolve(f"kprpe_jax.weights.{LAYOUTS[kind]}")(module, arrays)
+    make_layout = registry.resolve(f"kprpe_jax.weights.{LAYOUTS[kind]}")
+    arrays, aside = select_part(
+        arrays, lambda: (rule.source for rule in make_layout(module, {}).rules)
+    )
+    if aside:
+        _LOG.warning(
+            "%d arrays of the file stand beside the %s and are left aside: %s",
+            len(aside), kind, shorten(aside),
+        )  # fmt: skip
+    layout = make_layout(module, arrays)
     variant = f" ({layout.variant})" if layout.variant else ""
     return network if isinstance(network, str) else f"this {kind}{variant}", layout

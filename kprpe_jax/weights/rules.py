@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
+_SHOWN = 5  # names of a kind in an error
 Index = tuple[Any, ...]  # of integers, slices and at most one Ellipsis
 
 
@@ -212,8 +213,8 @@ def check_state_dict(
       rules: must fill `shapes` exactly.
       shapes: from `variable_shapes`.
       network: named in the error.
-    Raises: ValueError: lists every missing, surplus and misshapen name; step counters
-      (`num_batches_tracked`) may be there.
+    Raises: ValueError: lists missing, surplus and misshapen names, the first five of
+      each kind; step counters (`num_batches_tracked`) may be there.
     """
     sizes = dict.fromkeys(shapes, 0)
     for rule in rules:
@@ -234,7 +235,7 @@ def check_state_dict(
         if name in state_dict and tuple(state_dict[name].shape) != shape
     ]
     kinds = {"missing": missing, "surplus": surplus, "misshapen": misshapen}
-    faults = [f"{kind}: {', '.join(names)}" for kind, names in kinds.items() if names]
+    faults = [f"{kind}: {shorten(names)}" for kind, names in kinds.items() if names]
     if faults:
         raise ValueError(
             f"import_weights: the state dict does not fit {network}; "
@@ -292,6 +293,12 @@ def export_state_dict(
             array = array.reshape(turned).transpose(np.argsort(axes))
         state_dict[rule.source] = array.reshape(shape)
     return state_dict
+
+
+def shorten(names: list[str]) -> str:
+    """The first names, and how many more there are."""
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more
 
 
 def _slot_shape(rule: Rule, shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, ...]:

@@ -1,20 +1,25 @@
 """Read a PyTorch state dict from a file or a mapping, as float32 NumPy arrays.
 
-Nothing is ever unpickled: `.pt` files go through PyTorch's weights-only reader, `.npz`
-files are read with pickles forbidden.
+Nothing is ever unpickled: PyTorch's files are read by `torch_file`, those of before
+version 1.6 by PyTorch's weights-only reader, `.npz` files with pickles forbidden.
 """
 
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
+from kprpe_jax.weights.torch_file import is_torch_file, read_torch_file
+
 PREFIXES = ("module.", "net.", "model.")
-SUFFIXES = (".pt", ".pth", ".safetensors", ".npz")
-_CONTAINERS = ("state_dict", "model")  # keys under which training scripts nest weights
+# Of parts that stand beside others; a stack of these and of PREFIXES names one.
+_PARTS = (*PREFIXES, "backbone.", "aggregator.", "_orig_mod.")
+SUFFIXES = (".pt", ".pth", ".ckpt", ".safetensors", ".npz")
+# Keys under which training scripts nest weights.
+_CONTAINERS = ("state_dict", "state_dict_backbone", "net_state_dict", "model")
 
 
 def load_state_dict(
@@ -51,6 +56,42 @@ def load_state_dict(
     return arrays
 
 
+def select_part(
+    arrays: dict[str, np.ndarray], wanted: Callable[[], Iterable[str]]
+) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Choose the network among the parts of a file.
+
+    Args:
+      arrays: of `load_state_dict`.
+      wanted: gives the names of the network's weights; called only where some of the
+        arrays' names begin like those of a part ("model.", "backbone." ...).
+    Returns: the arrays of the part that has most of these names, without its prefix,
+      and the names that are left aside; all arrays where no part has any.
+    """
+    prefixes = {prefix for name in arrays for prefix in _prefixes(name)}
+    if not prefixes:
+        return arrays, []
+    names = set(wanted())
+    counts = {
+        prefix: sum(prefix + name in arrays for name in names)
+        for prefix in ("", *sorted(prefixes, key=len))
+    }
+    best = max(counts, key=counts.__getitem__)  # the first, the shortest, of equals
+    if not best:
+        return arrays, []
+    aside = [name for name in arrays if not name.startswith(best)]
+    part = {k.removeprefix(best): v for k, v in arrays.items() if k.startswith(best)}
+    return part, aside
+
+
+def _prefixes(name: str) -> Iterator[str]:
+    """The prefixes of parts with which a name begins: "model.", "model.net." ..."""
+    prefix = ""
+    while found := [x for x in _PARTS if name.startswith(x, len(prefix))]:
+        prefix += found[0]
+        yield prefix
+
+
 def _read(path: Path) -> Mapping[str, Any]:
     if path.suffix not in SUFFIXES:
         raise ValueError(
@@ -72,12 +113,18 @@ def _read(path: Path) -> Mapping[str, Any]:
 
 
 def _read_torch(path: Path) -> Any:
+    if is_torch_file(path):
+        try:
+            return read_torch_file(path)
+        except ValueError as error:
+            raise _unreadable(path, error) from error
     try:
         import torch
     except ImportError as error:
         raise ValueError(
-            f"load_state_dict: reading {path} needs PyTorch; install the `torch` extra "
-            f"(pip install '.[torch]') or convert the file to .safetensors."
+            f"load_state_dict: {path} is no file of PyTorch 1.6 or newer; reading an "
+            "older one needs PyTorch; install the `torch` extra (pip install "
+            "'.[torch]') or give the whole file."
         ) from error
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
