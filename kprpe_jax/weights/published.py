@@ -8,6 +8,7 @@ import flax.linen as nn
 from kprpe_jax import registry
 from kprpe_jax.backbones.recognizer import Recognizer
 from kprpe_jax.weights import import_weights
+from kprpe_jax.weights.model_folder import find_weights
 from kprpe_jax.weights.recognizer_file import is_recognizer_file, read_recognizer
 
 
@@ -18,7 +19,7 @@ def read_published(
 
     Args:
       name: key of `registry.NETWORKS`.
-      path: of its weights.
+      path: of its weights, or a folder of `model_folder`.
       kind: one of `published_networks.KINDS`.
     Returns: its entry, the network and its variables.
     Raises: ValueError: an unknown name, or of another kind; no such file, or one of
@@ -27,6 +28,8 @@ def read_published(
     published = registry.network(name, kind)
     if not os.path.exists(path):
         raise ValueError(f"there is no file {path} for {name}; check the path.")
+    if os.path.isdir(path):
+        path = find_weights(path, name, published)
     module = published.make()
     return published, module, import_weights(module, path)
 
