@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from kprpe_jax.weights.rules import (
     import_state_dict,
     shorten,
 )
+from kprpe_jax.weights.signatures import looks_like
 from kprpe_jax.weights.state_dict import load_state_dict, select_part
 
 _LOG = logging.getLogger(__name__)
@@ -50,10 +52,10 @@ def import_weights(
     Raises: ValueError: lists missing, surplus and misshapen names; the network's
       options are not those that published weights are made for; a class without rules.
     """
-    name, layout = _layout(network, load_state_dict(source))
-    variables = import_state_dict(
-        layout.arrays, layout.rules, layout.shapes, network=name
-    )
+    arrays = load_state_dict(source)
+    name, layout = _layout(network, arrays)
+    told = dict(network=name, advise=partial(_advise, arrays))
+    variables = import_state_dict(layout.arrays, layout.rules, layout.shapes, **told)
     for key, (got, want) in layout.copies.items():
         if got.shape != want.shape or np.abs(got - want).max() > 1e-4:
             raise ValueError(
@@ -68,8 +70,10 @@ def check_weights(
     network: nn.Module | str, source: str | Path | Mapping[str, Any]
 ) -> None:
     """Raise what `import_weights` would raise about names and shapes; copy nothing."""
-    name, layout = _layout(network, load_state_dict(source))
-    check_state_dict(layout.arrays, layout.rules, layout.shapes, network=name)
+    arrays = load_state_dict(source)
+    name, layout = _layout(network, arrays)
+    told = dict(network=name, advise=partial(_advise, arrays))
+    check_state_dict(layout.arrays, layout.rules, layout.shapes, **told)
 
 
 def export_weights(
@@ -81,6 +85,12 @@ def export_weights(
     parts that no output depends on.
     """
     return export_state_dict(variables, _layout(network, {})[1].rules)
+
+
+def _advise(arrays: dict[str, np.ndarray]) -> str:
+    """What to do about weights that do not fit: name the network they look like."""
+    found = looks_like(arrays)
+    return f"they look like {' or '.join(found)}: name that network" if found else ""
 
 
 def _layout(

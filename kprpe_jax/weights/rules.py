@@ -5,7 +5,7 @@ A network's importer is a list of `Rule`s, mostly written with the group functio
 direction. A rule is pure data: where a PyTorch array goes and how its axes turn.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -205,6 +205,7 @@ def check_state_dict(
     shapes: Mapping[str, tuple[int, ...]],
     *,
     network: str,
+    advise: Callable[[], str] = str,
 ) -> None:
     """Compare names and shapes with what the rules need, before anything is copied.
 
@@ -213,6 +214,7 @@ def check_state_dict(
       rules: must fill `shapes` exactly.
       shapes: from `variable_shapes`.
       network: named in the error.
+      advise: gives what to do, for the error.
     Raises: ValueError: lists missing, surplus and misshapen names, the first five of
       each kind; step counters (`num_batches_tracked`) may be there.
     """
@@ -237,9 +239,10 @@ def check_state_dict(
     kinds = {"missing": missing, "surplus": surplus, "misshapen": misshapen}
     faults = [f"{kind}: {shorten(names)}" for kind, names in kinds.items() if names]
     if faults:
+        advice = advise() or "name the network that these weights are of"
         raise ValueError(
             f"import_weights: the state dict does not fit {network}; "
-            f"{'; '.join(faults)}; name the network that these weights are of."
+            f"{'; '.join(faults)}; {advice}."
         )
 
 
@@ -249,13 +252,14 @@ def import_state_dict(
     shapes: Mapping[str, tuple[int, ...]],
     *,
     network: str,
+    advise: Callable[[], str] = str,
 ) -> dict[str, Any]:
     """PyTorch arrays to Flax variables.
 
     Args and Raises: as `check_state_dict`.
     Returns: nested dict of float32 NumPy arrays, collections at the top.
     """
-    check_state_dict(state_dict, rules, shapes, network=network)
+    check_state_dict(state_dict, rules, shapes, network=network, advise=advise)
     flat = {path: np.empty(shape, np.float32) for path, shape in shapes.items()}
     for rule in rules:
         array = state_dict[rule.source]

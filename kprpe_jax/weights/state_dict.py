@@ -68,13 +68,13 @@ def select_part(
     Returns: the arrays of the part that has most of these names, without its prefix,
       and the names that are left aside; all arrays where no part has any.
     """
-    prefixes = {prefix for name in arrays for prefix in _prefixes(name)}
+    prefixes = part_prefixes(arrays)
     if not prefixes:
         return arrays, []
     names = set(wanted())
     counts = {
         prefix: sum(prefix + name in arrays for name in names)
-        for prefix in ("", *sorted(prefixes, key=len))
+        for prefix in ("", *prefixes)
     }
     best = max(counts, key=counts.__getitem__)  # the first, the shortest, of equals
     if not best:
@@ -82,6 +82,11 @@ def select_part(
     aside = [name for name in arrays if not name.startswith(best)]
     part = {k.removeprefix(best): v for k, v in arrays.items() if k.startswith(best)}
     return part, aside
+
+
+def part_prefixes(names: Iterable[str]) -> list[str]:
+    """The prefixes of parts with which some names begin, the shortest first."""
+    return sorted({prefix for name in names for prefix in _prefixes(name)}, key=len)
 
 
 def _prefixes(name: str) -> Iterator[str]:
