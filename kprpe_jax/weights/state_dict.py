@@ -66,7 +66,8 @@ def select_part(
       wanted: gives the names of the network's weights; called only where some of the
         arrays' names begin like those of a part ("model.", "backbone." ...).
     Returns: the arrays of the part that has most of these names, without its prefix,
-      and the names that are left aside; all arrays where no part has any.
+      and the names that are left aside; all arrays where no part has any, or where a
+      name that it lacks stands elsewhere.
     """
     prefixes = part_prefixes(arrays)
     if not prefixes:
@@ -81,6 +82,9 @@ def select_part(
         return arrays, []
     aside = [name for name in arrays if not name.startswith(best)]
     part = {k.removeprefix(best): v for k, v in arrays.items() if k.startswith(best)}
+    missing = names - part.keys()
+    if any(k.removeprefix(x) in missing for k in aside for x in ("", *_prefixes(k))):
+        return arrays, []  # one network whose names have several prefixes
     return part, aside
 
 

@@ -41,6 +41,8 @@ def test_the_part_with_most_of_the_names():
     arrays = {
         "model.net.a": 1, "model.net.b": 2, "ema.a": 3, "backbone.a": 4, "a": 5,
     }  # fmt: skip
+    torn = {"net.a": 1, "net.b": 2, "c": 3}  # one network, in two places
+    assert select_part(torn, lambda: "abc") == (torn, [])
     part, aside = select_part(arrays, lambda: "ab")
     assert (part, aside) == ({"a": 1, "b": 2}, ["ema.a", "backbone.a", "a"])
     assert select_part(arrays, lambda: "xy") == (arrays, [])
