@@ -102,6 +102,10 @@ class Recognizer:
     def shapes(self) -> Features:
         """Shapes of the features of one image; nothing is computed."""
         count = max(self.input_spec.num_keypoints, 5)
-        images = jax.ShapeDtypeStruct((1, *self.image_size, 3), np.float32)
-        keypoints = jax.ShapeDtypeStruct((1, count, 2), np.float32)
-        return jax.eval_shape(Recognizer.features, self, images, keypoints)
+        batch = jax.device_count()  # a network may spread its batch over a mesh
+        images = jax.ShapeDtypeStruct((batch, *self.image_size, 3), np.float32)
+        keypoints = jax.ShapeDtypeStruct((batch, count, 2), np.float32)
+        found = jax.eval_shape(Recognizer.features, self, images, keypoints)
+        return jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype), found
+        )

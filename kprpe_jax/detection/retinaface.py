@@ -98,12 +98,17 @@ class ActivatedConv(nn.Module):
         size, padding = (self.kernel, self.kernel), self.kernel // 2
         init = nn.initializers.lecun_normal()
         options = dict(kernel_init=init, dtype=self.dtype, name="conv")
-        if self.depthwise:
+        if self.depthwise and not train:
             layer = DepthwiseConv(size, self.stride, padding, **options)
         else:
             options |= dict(strides=self.stride, padding=padding, use_bias=False)
+            groups = self.features if self.depthwise else 1
             layer = nn.Conv(
-                self.features, size, conv_general_dilated=convolve, **options
+                self.features,
+                size,
+                feature_group_count=groups,
+                conv_general_dilated=convolve,
+                **options,
             )
         x = layer(x)
         x = BatchNorm(name="norm")(x, train=train)

@@ -19,6 +19,7 @@ from kprpe_jax import registry
 from kprpe_jax.core.features import Features
 from kprpe_jax.evaluation.evaluators import build_evaluators
 from kprpe_jax.fusion.cluster_aggregate import VARIANTS, ClusterAggregate, ImageSets
+from kprpe_jax.fusion.scored import ScoredFusion
 from kprpe_jax.fusion.weighted import WeightedFusion
 from kprpe_jax.losses.set_fusion import permutation_loss, template_loss
 from kprpe_jax.tasks import growing_probes, image_sets, networks
@@ -79,7 +80,7 @@ def make_model(options: ConfigDict, *, embed_dim: int) -> nn.Module:
             f"{options.variant!r}."
         )
     model = registry.resolve(registry.FUSIONS[options.method])
-    if issubclass(model, WeightedFusion):
+    if model in (WeightedFusion, ScoredFusion):  # one class for several methods
         return model(embed_dim, options.method)
     own = {field.name for field in dataclasses.fields(model)}
     fields = {name: options[name] for name in options if name in own - {"method"}}
