@@ -123,10 +123,10 @@ def _embed_photos(options: argparse.Namespace) -> None:
     count = 0
     for photo in found:
         count += 1
-        if photo.faces.notes:
-            notes[photo.faces.name] = "; ".join(photo.faces.notes)
         # With the folders above it; of a video's frame also with its number.
         name = (pathlib.PurePath(photo.file.name).parent / photo.faces.name).as_posix()
+        if photo.faces.notes:
+            notes[name] = "; ".join(photo.faces.notes)
         if photo.features is None:
             skipped[name] = photo.faces.reasons[0]
             if options.on_error == "fail":
