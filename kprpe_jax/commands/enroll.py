@@ -117,10 +117,7 @@ def _enroll(options: argparse.Namespace, gallery: Any, networks: Any) -> str:
             options.photos,
             networks.recognizer,
             networks.detector,
-            faces=options.faces,
-            on_error=options.on_error,
-            batch_size=options.batch_size,
-            progress=show_progress,
+            **_settings(options),
         )
     say_skipped(result.skipped.items())
     say_notes(result.notes)
@@ -143,10 +140,7 @@ def _enroll_fused(
         networks.recognizer,
         fusion,
         networks.detector,
-        faces=options.faces,
-        on_error=options.on_error,
-        batch_size=options.batch_size,
-        progress=show_progress,
+        **_settings(options),
     )
     say_skipped(result.skipped.items())
     say_notes(result.notes)
@@ -163,4 +157,14 @@ def _enroll_fused(
         f"{count(given, 'person', 'people')}: {added} added, {known} enrolled before, "
         f"{replaced} replaced, {len(result.without)} without a usable photo; "
         f"{count(len(result.skipped), 'photo')} skipped"
+    )
+
+
+def _settings(options: argparse.Namespace) -> dict[str, Any]:
+    """What both ways to enroll photos take."""
+    return dict(
+        faces=options.faces,
+        on_error=options.on_error,
+        batch_size=options.batch_size,
+        progress=show_progress,
     )
