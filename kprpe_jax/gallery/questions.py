@@ -69,13 +69,18 @@ def folder_questions(
 
     for path, group in itertools.groupby(photos, key):
         reasons: list[str] = []
-        group = _note_reasons(group, reasons)
+        noted: dict[str, list[str]] = {}  # what is worth telling -> of which photos
+        group = _gather(group, reasons, noted)
         one = _average(group) if fusion is None else fuse_photos(fusion, group)[0]
         if one is None:
             yield Question(folder_name(path), reason=reasons[0])
-        else:
-            features = jax.tree.map(lambda x: x[None], one)
-            yield Question(folder_name(path), features=features)
+            continue
+        notes = [
+            f"{names[0] if len(names) == 1 else f'{len(names)} photos'}: {note}"
+            for note, names in noted.items()
+        ]
+        features = jax.tree.map(lambda x: x[None], one)
+        yield Question(folder_name(path), features=features, notes=notes)
 
 
 def empty_questions(
@@ -114,11 +119,14 @@ def _failure(name: str, reason: str) -> ValueError:
     )
 
 
-def _note_reasons(
-    photos: Iterable[EmbeddedPhoto], reasons: list[str]
+def _gather(
+    photos: Iterable[EmbeddedPhoto], reasons: list[str], noted: dict[str, list[str]]
 ) -> Iterator[EmbeddedPhoto]:
+    """The photos as they are; takes why they show no face, and their notes."""
     for photo in photos:
         reasons += photo.faces.reasons
+        for note in photo.faces.notes:
+            noted.setdefault(note, []).append(photo.faces.name)
         yield photo
 
 

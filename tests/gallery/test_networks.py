@@ -76,6 +76,14 @@ def test_turned_photos_are_turned_back(tmp_path, turns):
         assert record["person"] == Path(record["photo"]).parent.name
         assert record["notes"] == [f"turned by {360 - 90 * turns} degrees"]
     assert last["person"] is None
+    main(["identify", *network, photos, f"--output={output}", "--probe", "folder"])
+    noise, *folders = json.loads(output.read_text())
+    assert noise["person"] is None
+    assert len(folders) == 5
+    for record in folders:
+        note = f"2 photos: turned by {360 - 90 * turns} degrees"
+        assert record["notes"] == [note]
+        assert record["person"] == record["photo"].split("/")[-1]
 
 
 @needs_data
