@@ -279,6 +279,19 @@ NETWORKS: dict[str, PublishedNetwork] = {
         scale=128.0,
         framing="crop",
     ),
+    "dlib_resnet_v1": _recognizer(
+        "kprpe_jax.backbones.dlib_resnet:DlibResNet",
+        "29 convolutions",
+        5.615,
+        (
+            "dlib-models: public domain (CC0)",
+            "pypi.org/project/face-recognition-models",
+        ),
+        image_size=(150, 150),
+        mean=0.0,
+        scale=256.0,
+        framing="chip",
+    ),
     "retinaface_mnet025": PublishedNetwork(
         "detector",
         "kprpe_jax.detection.retinaface:RetinaFace",

@@ -29,6 +29,7 @@ from kprpe_jax.tasks.recognition import backbone_collections
 from kprpe_jax.training.checkpoint import restore_arrays
 from kprpe_jax.training.runs import RunSpec, parse_run, read_config, read_origin
 from kprpe_jax.weights.fusions import MEANS, read_fusion
+from kprpe_jax.weights.installed import INSTALLED, require_installed
 from kprpe_jax.weights.published import published_recognizer, read_published
 from kprpe_jax.weights.recognizer_file import read_recognizer
 
@@ -40,10 +41,11 @@ def load_recognizer(spec: str, *, style_maps: tuple[str, ...] = ()) -> Recognize
     """Load a network with its weights.
 
     Args:
-      spec: NAME:FILE, a published network (`registry.NETWORKS`) with its weights; a
-        .safetensors file that `export` wrote; or FOLDER[@CHECKPOINT], a run of
-        `train.py` with "best" (the default; the last where the run has no
-        best_metric), "last" or a step. All that a run needs is read from its folder.
+      spec: NAME:FILE, a published network (`registry.NETWORKS`) with its weights; NAME
+        alone, one whose weights are installed (`weights.installed`); a .safetensors
+        file that `export` wrote; or FOLDER[@CHECKPOINT], a run of `train.py` with
+        "best" (the default; the last where the run has no best_metric), "last" or a
+        step. All that a run needs is read from its folder.
       style_maps: feature maps of the style statistics; () = the network's own.
     Raises: ValueError: neither of the two; a network that is no recognizer; a file of
       other weights (names and shapes are told); no such checkpoint.
@@ -173,19 +175,23 @@ def absolute_spec(spec: str) -> str:
     run = parse_run(spec)
     if run is not None:
         return str(run._replace(workdir=run.workdir.absolute()))
+    if spec in INSTALLED:
+        return spec
     name, colon, path = spec.rpartition(":")
     return f"{name}{colon}{os.path.abspath(path)}"
 
 
 def _split_spec(option: str, spec: str) -> tuple[str, str]:
-    """NAME:FILE."""
+    """NAME:FILE, or the name of a network whose weights are installed."""
+    if spec in INSTALLED:
+        return spec, require_installed(spec, option)
     name, colon, path = spec.partition(":")
     if not colon:
         exported = "" if option == "--detector" else " a file that `export` wrote,"
         raise ValueError(
             f"{option} {spec}: must be NAME:FILE, a published network with its "
-            f"weights,{exported} or the folder of a run, FOLDER[@CHECKPOINT]; got none "
-            "of these."
+            f"weights,{exported} or the folder of a run, FOLDER[@CHECKPOINT], or "
+            f"{' or '.join(INSTALLED)} alone; got none of these."
         )
     return name, path
 

@@ -16,6 +16,7 @@ BACKBONES = {  # config.backbone -> class whose fields `config.model` has
     "mobilefacenet": "kprpe_jax.backbones.mobilefacenet:MobileFaceNet",
     "arcface_resnet": "kprpe_jax.backbones.arcface_resnet:ArcFaceResNet",
     "sphereface": "kprpe_jax.backbones.sphereface:SphereFace",
+    "dlib_resnet": "kprpe_jax.backbones.dlib_resnet:DlibResNet",
     "inception_resnet": "kprpe_jax.backbones.inception_resnet:InceptionResNet",
 }
 

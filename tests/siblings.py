@@ -29,6 +29,9 @@ SIBLINGS = {  # name of the published network -> fields of its small sibling
     "mobilefacenet": dict(output_dim=8),
     "deepface_emd_arcface": dict(stage_sizes=(1, 1, 1, 1), output_dim=8),
     "deepface_emd_cosface": dict(stage_sizes=(0, 0, 0, 0), output_dim=8),
+    "dlib_resnet_v1": dict(
+        widths=(4, 4, 8, 8, 8), stage_sizes=(1, 1, 1, 1, 1), output_dim=8
+    ),
     "facenet": dict(repeats=(1, 1, 1), output_dim=8),
 }
 

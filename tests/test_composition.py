@@ -86,8 +86,9 @@ def photos(size) -> pathlib.Path:
     folder = _folder() / f"photos_{size}"
     rng = np.random.default_rng(0)
     for person in range(PEOPLE):
-        pattern = rng.uniform(0, 255, (size // 16, size // 16, 3))
-        pattern = pattern.repeat(16, 0).repeat(16, 1)
+        cells = -(-size // 16)
+        pattern = rng.uniform(0, 255, (cells, cells, 3))
+        pattern = pattern.repeat(16, 0).repeat(16, 1)[:size, :size]
         for number in range(PHOTOS):
             pixels = pattern + rng.normal(0, 30, pattern.shape)
             path = folder / f"person{person}" / f"person{person}_{number + 1:04d}.jpg"

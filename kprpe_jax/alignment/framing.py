@@ -27,17 +27,18 @@ def framing_matrix(
     Args:
       keypoints: [5, 2], (x, y) as fractions of the photo.
       photo_size: (height, width) of the photo in pixels.
-      spec: of the network: its size, and its framing. "template" brings the keypoints
-        to the template, "crop" the longer side of the box to the image's shorter side,
-        "none" the whole photo into the image.
+      spec: of the network: its size, and its framing. "template" and "chip" bring the
+        keypoints to a template, "crop" the longer side of the box to the image's
+        shorter side, "none" the whole photo into the image.
       box: [4], (left, top, right, bottom) as fractions of the photo; for "crop".
     Returns: float64 [2, 3], from pixels to pixels.
-    Raises: NoFaceError: an empty box; for "template", keypoints that are not finite,
+    Raises: NoFaceError: an empty box; for a template, keypoints that are not finite,
       lie in one place or outside the photo, or that a similarity flattens.
     """
     photo = np.array(photo_size[::-1], np.float64)
-    if spec.framing == "template":
-        return template_matrix(keypoints * photo, photo, face_template(spec.image_size))
+    if spec.is_aligned:
+        template = face_template(spec.image_size, spec.framing)
+        return template_matrix(keypoints * photo, photo, template)
     if spec.framing == "none":
         corners = np.array([[0, 0], photo])
         scale = (np.array(spec.image_size[::-1]) / photo).min()

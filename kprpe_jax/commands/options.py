@@ -5,7 +5,8 @@ import re
 
 ON_ERROR = ("fail", "skip")
 FACES = ("center", "largest", "all")
-ALIGN = ("template", "crop", "none")  # `input_spec.FRAMINGS`, which imports NumPy
+# `input_spec.FRAMINGS`, which imports NumPy.
+ALIGN = ("template", "chip", "crop", "none")
 
 
 def add_model(
@@ -21,8 +22,8 @@ def add_model(
         metavar="SPEC",
         required=required and not of_gallery,
         help="recognizer: NAME:FILE, a published network (`kprpe-jax models`) with its "
-        "weights; a file that `export` wrote; or a run, FOLDER[@best|@last|@STEP]"
-        f"{without}",
+        "weights; NAME alone where a package holds them; a file that `export` wrote; "
+        f"or a run, FOLDER[@best|@last|@STEP]{without}",
     )
 
 
@@ -82,8 +83,9 @@ def add_align(parser: argparse._ActionsContainer, *, of_gallery: bool = False) -
     parser.add_argument(
         "--align",
         choices=ALIGN,
-        help="what the recognizer sees: the face aligned to the template; a crop by "
-        f"the detector's box; none = the whole photo; without, {without}",
+        help="what the recognizer sees: the face aligned to the template; to dlib's "
+        "face chip, with more around it; a crop by the detector's box; none = the "
+        f"whole photo; without, {without}",
     )
 
 

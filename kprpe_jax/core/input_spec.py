@@ -6,8 +6,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 COLORS = ("rgb", "bgr", "gray")
-FRAMINGS = ("template", "crop", "none")
-_SHOWN = dict(template="aligned to the template", crop="crop", none="whole photo")
+FRAMINGS = ("template", "chip", "crop", "none")
+_SHOWN = dict(
+    template="aligned to the template",
+    chip="aligned to dlib's template",
+    crop="crop",
+    none="whole photo",
+)
 BLACK = -1.0  # of images in [-1, 1]
 
 
@@ -33,8 +38,9 @@ class InputSpec(NamedTuple):
       color: order of the channels, one of COLORS; a `gray` network takes the luma of
         RGB by itself.
       mean, scale: the network reads (x - mean) / scale of bytes x.
-      framing: what an image shows: a face aligned to the `template`; a `crop` by the
-        detector's box; or with `none` the whole photo, in its proportions.
+      framing: what an image shows: a face aligned to the `template`; to that of dlib's
+        face `chip`s, with more around it; a `crop` by the detector's box; or with
+        `none` the whole photo, in its proportions.
       num_keypoints: K, how many keypoints the network reads; 0 = none.
     """
 
@@ -49,6 +55,11 @@ class InputSpec(NamedTuple):
     def uses_keypoints(self) -> bool:
         """Whether the network reads keypoints."""
         return self.num_keypoints > 0
+
+    @property
+    def is_aligned(self) -> bool:
+        """Whether images show faces that are aligned to a template."""
+        return self.framing in ("template", "chip")
 
     @property
     def fingerprint(self) -> str:

@@ -77,7 +77,7 @@ def read_faces(
             "face; take --align crop or --faces center"
         )
     if detector is None:
-        if spec.uses_keypoints and spec.framing != "template":
+        if spec.uses_keypoints and not spec.is_aligned:
             raise ValueError(
                 f"--align {spec.framing}: the network reads keypoints, which only a "
                 "--detector finds in photos that are not aligned; name one"
@@ -161,8 +161,9 @@ def _aligned_already(name: str, photo: np.ndarray | str, spec: InputSpec) -> Pho
             photo,
         )
     image = to_unit_range(photo[:, margin // 2 : margin // 2 + width])
-    template = face_template(photo.shape[:2]) / np.float32(photo.shape[1::-1])
-    keypoints = face_template(spec.image_size) / np.float32([width, height])
+    framing = spec.framing if spec.is_aligned else "template"
+    template = face_template(photo.shape[:2], framing) / np.float32(photo.shape[1::-1])
+    keypoints = face_template(spec.image_size, framing) / np.float32([width, height])
     return _whole(name, photo, AlignedFace(image, keypoints), template)
 
 

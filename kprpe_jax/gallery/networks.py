@@ -12,6 +12,7 @@ from kprpe_jax.fusion.files import FusionFile
 from kprpe_jax.gallery.database import is_gallery_there
 from kprpe_jax.gallery.gallery import Gallery
 from kprpe_jax.gallery.header import GalleryHeader, NetworkSource, describe_gallery
+from kprpe_jax.weights.installed import INSTALLED
 
 NO_DETECTOR = "none"  # --detector none: photos are aligned faces
 
@@ -207,7 +208,9 @@ def _load_remembered(
 
 
 def _is_there(spec: str) -> bool:
-    """Whether the file or the run of a SPEC is on the disk."""
+    """Whether a SPEC is on the disk; what is not installed says so itself."""
+    if spec in INSTALLED:
+        return True
     path = spec.rpartition(":")[2]
     paths = path, path.rpartition("@")[0]
     return any(path and pathlib.Path(path).exists() for path in paths)

@@ -23,8 +23,12 @@ from kprpe_jax.weights.state_dict import load_state_dict, select_part
 _LOG = logging.getLogger(__name__)
 LAYOUTS = {  # class -> its layout, "file:function" of this folder
     "ArcFaceResNet": "iresnet:arcface_layout",
+    "BlazeFaceFull": "blazeface:blazeface_layout",
+    "BlazeFaceShort": "blazeface:blazeface_layout",
     "ClusterAggregate": "caface:caface_layout",
     "DifferentiableAligner": "retinaface:aligner_layout",
+    "DlibResNet": "dlib_resnet:dlib_resnet_layout",
+    "FaceMesh": "blazeface:face_mesh_layout",
     "IResNet": "iresnet:iresnet_layout",
     "InceptionResNet": "patch_backbones:inception_layout",
     "MobileFaceNet": "mobilefacenet:mobilefacenet_layout",

@@ -146,6 +146,10 @@ SIGNATURES: dict[str, tuple[int, str]] = {
         602,
         "0001c4 01aa9d 023b3c 034d68 035eed 03a9f3 048e37 04b1d6",
     ),
+    "dlib_resnet_v1": (
+        117,
+        "014e19 03561a 072579 0761ac 085a8c 0c0bde 0e9d89 0f12d9",
+    ),
     "retinaface_mnet025": (
         253,
         "0002a1 003475 01844a 026f08 06653c 0c7c95 10ab6d 10d3e5",

@@ -1,7 +1,8 @@
 """Read a PyTorch state dict from a file or a mapping, as float32 NumPy arrays.
 
 Nothing is ever unpickled: PyTorch's files are read by `torch_file`, those of before
-version 1.6 by PyTorch's weights-only reader, `.npz` files with pickles forbidden.
+version 1.6 by PyTorch's weights-only reader, `.npz` files with pickles forbidden; files
+of dlib and of TensorFlow Lite by `dlib_file` and `tflite_file`.
 """
 
 import zipfile
@@ -12,12 +13,14 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from kprpe_jax.weights.dlib_file import read_dlib_file
+from kprpe_jax.weights.tflite_file import read_tflite_file
 from kprpe_jax.weights.torch_file import is_torch_file, read_torch_file
 
 PREFIXES = ("module.", "net.", "model.")
 # Of parts that stand beside others; a stack of these and of PREFIXES names one.
 _PARTS = (*PREFIXES, "backbone.", "aggregator.", "_orig_mod.")
-SUFFIXES = (".pt", ".pth", ".ckpt", ".safetensors", ".npz")
+SUFFIXES = (".pt", ".pth", ".ckpt", ".safetensors", ".npz", ".dat", ".tflite")
 # Keys under which training scripts nest weights.
 _CONTAINERS = ("state_dict", "state_dict_backbone", "net_state_dict", "model")
 
@@ -109,9 +112,13 @@ def _read(path: Path) -> Mapping[str, Any]:
         )
     if not path.is_file():
         raise ValueError(f"load_state_dict: no such file: {path}; check the path.")
-    reader = {".safetensors": _read_safetensors, ".npz": _read_npz}.get(
-        path.suffix, _read_torch
-    )
+    readers = {
+        ".safetensors": _read_safetensors,
+        ".npz": _read_npz,
+        ".dat": read_dlib_file,
+        ".tflite": read_tflite_file,
+    }
+    reader = readers.get(path.suffix, _read_torch)
     tree = reader(path)
     if not isinstance(tree, Mapping):
         raise ValueError(
