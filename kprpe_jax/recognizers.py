@@ -5,8 +5,10 @@ import os
 import numpy as np
 from ml_collections import ConfigDict
 
+from kprpe_jax import registry
 from kprpe_jax.backbones.network import Network
 from kprpe_jax.backbones.recognizer import Recognizer
+from kprpe_jax.core.fingerprint import fingerprint_arrays
 from kprpe_jax.detection.detector import (
     CANVASES,
     MAX_FACES,
@@ -26,8 +28,10 @@ from kprpe_jax.tasks import (
     set_fusion,
 )
 from kprpe_jax.tasks.recognition import backbone_collections
+from kprpe_jax.tasks.task import Task
 from kprpe_jax.training.checkpoint import restore_arrays
 from kprpe_jax.training.runs import RunSpec, parse_run, read_config, read_origin
+from kprpe_jax.training.start import StartWeights, read_start_origin
 from kprpe_jax.weights.fusions import MEANS, read_fusion
 from kprpe_jax.weights.installed import INSTALLED, require_installed
 from kprpe_jax.weights.published import published_recognizer, read_published
@@ -35,9 +39,13 @@ from kprpe_jax.weights.recognizer_file import read_recognizer
 
 # Whose runs hold a recognizer.
 TASKS = ("recognition", "face_recognition", "joint_alignment")
+# Fields of `config.data` that say who the classes are.
+PEOPLE = ("name", "train_split", "train_identities", "num_classes")
 
 
-def load_recognizer(spec: str, *, style_maps: tuple[str, ...] = ()) -> Recognizer:
+def load_recognizer(
+    spec: str, *, style_maps: tuple[str, ...] = (), option: str = "--model"
+) -> Recognizer:
     """Load a network with its weights.
 
     Args:
@@ -47,16 +55,17 @@ def load_recognizer(spec: str, *, style_maps: tuple[str, ...] = ()) -> Recognize
         "best" (the default; the last where the run has no best_metric), "last" or a
         step. All that a run needs is read from its folder.
       style_maps: feature maps of the style statistics; () = the network's own.
+      option: that the user gave the spec by, for messages.
     Raises: ValueError: neither of the two; a network that is no recognizer; a file of
       other weights (names and shapes are told); no such checkpoint.
     """
     run = parse_run(spec)
     if run is not None:
-        return read_run(run).replace(style_maps=tuple(style_maps))
+        return read_run(run, option).replace(style_maps=tuple(style_maps))
     if spec.endswith(".safetensors") and ":" not in spec:
         recognizer = read_recognizer(spec)
         return recognizer.replace(style_maps=tuple(style_maps or recognizer.style_maps))
-    return published_recognizer(*_split_spec("--model", spec), style_maps=style_maps)
+    return published_recognizer(*_split_spec(option, spec), style_maps=style_maps)
 
 
 def load_detector(
@@ -168,6 +177,95 @@ def load_matcher(spec: str) -> PairMatcher:
     return PairMatcher(pair_matching.make_model(config.model), variables)
 
 
+def load_start(spec: str, config: ConfigDict, task: Task) -> StartWeights:
+    """Read the weights that a run starts from.
+
+    Args:
+      spec: `config.model.weights`: NAME:FILE, a published network of a kind that the
+        task has a place for; a .safetensors file that `export` wrote; or a run,
+        FOLDER[@CHECKPOINT], of the same task, of which everything is read, or of one
+        that holds a recognizer.
+      config: of the run that starts.
+      task: that is trained.
+    Raises: ValueError: as `load_recognizer`; a network or run that the task has no
+      place for; a recognizer that reads other colors or another range than the config
+      says.
+    """
+    run = parse_run(spec)
+    if run is not None and read_config(run.workdir).task == config.task:
+        return _read_state(run, config, task)
+    option = "config.model.weights"
+    if run is None and (":" in spec or not spec.endswith(".safetensors")):
+        name, path = _split_spec(option, spec)
+        kind = registry.network(name).kind if name in registry.NETWORKS else None
+        if kind and kind != "recognizer":
+            _check_place(spec, kind, config, task)
+            published, module, variables = read_published(name, path, kind)
+            return StartWeights(
+                task.places[kind](variables),
+                getattr(module, "grid", None),
+                False,
+                fingerprint_arrays(name, variables),
+                published.license,
+            )
+    _check_place(spec, "recognizer", config, task)
+    recognizer = load_recognizer(spec, option=option)
+    _check_input(spec, recognizer, config)
+    return StartWeights(
+        task.places["recognizer"](recognizer.variables),
+        recognizer.grid,
+        False,
+        recognizer.fingerprint,
+        recognizer.license,
+    )
+
+
+def _read_state(run: RunSpec, config: ConfigDict, task: Task) -> StartWeights:
+    """Read all that a run of the same task has trained."""
+    other = read_config(run.workdir)
+    _, params, collections = restore_arrays(
+        run.workdir,
+        run.checkpoint,
+        other,
+        lambda path: path.startswith(("params/", "collections/")),
+    )
+    variables = {"params": params, **collections}
+    grid = task.grid and networks.make_network(other).grid
+    same = all(other.data.get(n, None) == config.data.get(n, None) for n in PEOPLE)
+    license = read_start_origin(run.workdir).get("license", "")
+    fingerprint = fingerprint_arrays(config.task, variables)
+    return StartWeights(variables, grid, same, fingerprint, license)
+
+
+def _check_place(spec: str, kind: str, config: ConfigDict, task: Task) -> None:
+    if kind not in task.places:
+        kinds = " or ".join(f"of a {name}" for name in task.places)
+        raise ValueError(
+            f"config.model.weights {spec}: must be weights {kinds or 'of a run'} or a "
+            f"run of {config.task}; got those of a {kind}, for which the task "
+            f"{config.task} has no place; name others."
+        )
+
+
+def _check_input(spec: str, recognizer: Recognizer, config: ConfigDict) -> None:
+    """Raise ValueError where a run would show the network other numbers."""
+    if config.task not in TASKS:
+        return
+    module = networks.make_network(config)
+    names = ("color", "mean", "scale")
+    got, want = (
+        {name: getattr(x, name) for name in names}
+        for x in (networks.input_spec(config, module), recognizer.input_spec)
+    )
+    changes = [f"config.input.{n}={want[n]}" for n in names if got[n] != want[n]]
+    if changes:
+        raise ValueError(
+            f"config.model.weights {spec}: must read what the run shows it; the "
+            f"network of the weights reads {want}, the run shows {got}; set "
+            f"{', '.join(changes)}."
+        )
+
+
 def absolute_spec(spec: str) -> str:
     """A SPEC with the absolute path of its file or run, as any folder can use it."""
     if spec in MEANS:
@@ -224,13 +322,13 @@ def _read_aligner(run: RunSpec, min_score: float) -> Detector:
     )
 
 
-def read_run(run: RunSpec) -> Recognizer:
+def read_run(run: RunSpec, option: str = "--model") -> Recognizer:
     """Read the recognizer of a run; its data set is not needed.
 
     Raises: ValueError: a run of a task without a recognizer, no such checkpoint, or
       another network than the config says.
     """
-    config = _read_config(run, "--model", *TASKS)
+    config = _read_config(run, option, *TASKS)
     module = _make_network(config, run)
     _, params, collections = restore_arrays(
         run.workdir,
@@ -240,7 +338,8 @@ def read_run(run: RunSpec) -> Recognizer:
     )
     variables = {"params": params["backbone"], **backbone_collections(collections)}
     spec = networks.input_spec(config, module)
-    return Recognizer(variables, module, spec, f"{config.backbone} of {run}")
+    license = read_start_origin(run.workdir).get("license", "")
+    return Recognizer(variables, module, spec, f"{config.backbone} of {run}", license)
 
 
 def _make_network(config: ConfigDict, run: RunSpec) -> Network:

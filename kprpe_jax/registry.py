@@ -50,6 +50,9 @@ FUSIONS = {  # config.fusion.method -> class with init_state, update, merge, fin
 
 # Reads `fusion` of a template protocol, which may name a run.
 LOAD_FUSION = "kprpe_jax.recognizers:load_fusion"
+# Read `config.model.weights` and `config.backbone_weights`, which may name runs, too.
+LOAD_START = "kprpe_jax.recognizers:load_start"
+LOAD_RECOGNIZER = "kprpe_jax.recognizers:load_recognizer"
 
 
 def find(name: str, names: Iterable[str], what: str) -> str:

@@ -5,9 +5,10 @@
         --config.steps=500 --config.optimizer.learning_rate=1e-4
 
 A config is a name (digits, lfw, synthetic_faces, ...) or a path, with :ARG where it
-takes an argument. Its fields are overridden by --config.section.field=value. Several
-processes find each other by themselves under SLURM and on TPU slices, else by
---coordinator, --num-processes and --process-id.
+takes an argument. Its fields are overridden by --config.section.field=value;
+--config.model.weights=SPEC starts from weights: NAME:FILE, a file that `export` wrote,
+or a run. Several processes find each other by themselves under SLURM and on TPU slices,
+else by --coordinator, --num-processes and --process-id.
 """
 
 import argparse
@@ -25,6 +26,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--workdir", metavar="DIR", required=True, help="folder of the run"
     )
+    parser.add_argument(
+        "--extend",
+        action="store_true",
+        help="train the run in DIR on to more --config.steps, under their schedule",
+    )
     shared.add_processes(parser)
 
 
@@ -38,4 +44,4 @@ def run(options: argparse.Namespace) -> None:
     initialize_distributed(
         options.coordinator, options.num_processes, options.process_id
     )
-    loop.train(config, options.workdir)
+    loop.train(config, options.workdir, extend=options.extend)

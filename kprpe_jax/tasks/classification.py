@@ -75,4 +75,8 @@ def build(config: ConfigDict, mesh: Mesh) -> Task:
         open_training=partial(digits.open_training, config),
         check_batch=digits.batch_check(config),
         evaluators=digits.evaluators(predict, config, spec.uses_keypoints),
+        places={
+            "recognizer": partial(networks.place, params="backbone", others="backbone")
+        },
+        grid=network.grid,
     )

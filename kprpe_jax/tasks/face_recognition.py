@@ -44,4 +44,6 @@ def build(config: ConfigDict, mesh: Mesh) -> Task:
         recognizer=recognizer,
         sharding_rules=recognition.SHARDING_RULES,
         sample_classes=recognition.make_sampler(config, mesh),
+        places=recognition.PLACES,
+        grid=model.grid,
     )

@@ -68,6 +68,7 @@ def build(config: ConfigDict, mesh: Mesh) -> Task:
             ),
         ),
         import_weights=partial(import_weights, model),
+        places={"gait": networks.place},
     )
 
 
@@ -76,7 +77,7 @@ def make_model(config: ConfigDict) -> SwinGait:
 
     Raises: ValueError: a window that spans time.
     """
-    fields = config.model.to_dict()
+    fields = networks.model_fields(config.model)
     if len(fields["window"]) != 2:
         raise ValueError(
             "config.model.window must be (rows, columns) of tokens: the task trains "

@@ -75,7 +75,16 @@ def build(config: ConfigDict, mesh: Mesh) -> Task:
         sharding_rules=recognition.SHARDING_RULES,
         sample_classes=recognition.make_sampler(config, mesh),
         origin={"template": template.tolist()},
+        places={"recognizer": _place},
+        grid=model.grid,
     )
+
+
+def _place(variables: Any) -> dict[str, Any]:
+    """Variables of a backbone, or of one that has an aligner already."""
+    below = "" if "backbone" in variables["params"] else "backbone"
+    own = networks.place(variables, params=below, others=below)
+    return networks.place(own, params="backbone")
 
 
 def make_network(

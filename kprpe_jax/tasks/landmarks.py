@@ -25,7 +25,7 @@ from kprpe_jax.detection.retinaface import Heads
 from kprpe_jax.evaluation.evaluators import Evaluator, build_evaluators
 from kprpe_jax.evaluation.evaluators.landmark_errors import LandmarkData
 from kprpe_jax.losses.multibox import Targets, multibox_loss, smooth_l1
-from kprpe_jax.tasks import faces
+from kprpe_jax.tasks import faces, networks
 from kprpe_jax.tasks.task import Task
 
 BOXES = ("points", "frame")
@@ -75,12 +75,19 @@ def build(config: ConfigDict, mesh: Mesh) -> Task:
         open_training=partial(faces.open_training, config),
         check_batch=faces.batch_check(config),
         evaluators=_evaluators(model, config),
+        places={"detector": _place},
     )
+
+
+def _place(variables: Any) -> dict[str, Any]:
+    """Variables of an aligner, or of the RetinaFace inside of one."""
+    below = "" if "detector" in variables["params"] else "detector"
+    return networks.place(variables, params=below, others=below)
 
 
 def make_model(fields: ConfigDict) -> DifferentiableAligner:
     """The aligner of a config's section `model`."""
-    values = fields.to_dict()
+    values = networks.model_fields(fields)
     values["anchors"] = Anchors(tuple(map(tuple, values["anchors"])))
     values["dtype"] = jnp.dtype(values["dtype"])
     return DifferentiableAligner(**values)

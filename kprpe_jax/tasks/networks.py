@@ -17,9 +17,9 @@ from kprpe_jax.core.checks import check_field
 from kprpe_jax.core.input_spec import InputSpec
 from kprpe_jax.core.mesh import batch_sharding
 from kprpe_jax.data.features import read_origin
-from kprpe_jax.weights.published import published_recognizer
 
 COMPUTE_TYPES = ("float32", "bfloat16", "float16")
+START_FIELDS = ("weights", "freeze")  # of `config.model`, which no network has
 BACKBONE = "backbone"  # the collection, or the parameters, of the network below a task
 
 
@@ -43,17 +43,52 @@ def load_backbone(config: ConfigDict) -> Recognizer:
     """Load the network below a task that does not train it from the start.
 
     Reads backbone (a published name of `registry.NETWORKS`; for a file that `export`
-    wrote also an architecture), backbone_weights (its file), backbone_style_maps.
+    wrote also an architecture), backbone_weights (its file; with the backbone "" a SPEC
+    of `load_recognizer`, such as a run), backbone_style_maps.
 
-    Raises: ValueError: as `published_recognizer`; an unknown feature map.
+    Raises: ValueError: as `load_recognizer`; an unknown feature map.
     """
-    recognizer = published_recognizer(
-        config.backbone,
-        config.backbone_weights,
+    load = registry.resolve(registry.LOAD_RECOGNIZER)
+    named = f"{config.backbone}:" if config.backbone else ""
+    recognizer = load(
+        f"{named}{config.backbone_weights}",
         style_maps=tuple(config.get("backbone_style_maps", ())),
+        option="config.backbone_weights",
     )
     recognizer.shapes()  # traces it: unknown maps are refused here
     return recognizer
+
+
+def model_fields(model: ConfigDict) -> dict[str, Any]:
+    """The section `model` without what says how training starts (START_FIELDS)."""
+    return {k: x for k, x in model.to_dict().items() if k not in START_FIELDS}
+
+
+def place(
+    variables: Mapping[str, Any], *, params: str = "", others: str = ""
+) -> dict[str, Any]:
+    """Variables of a network as part of those of a task.
+
+    Args:
+      variables: {"params": tree, other collections: trees}.
+      params, others: the names below which the task has them, "a/b"; "" = at the root.
+    """
+
+    def below(tree: Any, path: str) -> Any:
+        for name in filter(None, reversed(path.split("/"))):
+            tree = {name: tree}
+        return tree
+
+    return {
+        collection: below(tree, params if collection == "params" else others)
+        for collection, tree in variables.items()
+    }
+
+
+def place_backbone(trained: bool, variables: Mapping[str, Any]) -> dict[str, Any]:
+    """Variables of the network below a task, as `split_backbone` has them."""
+    params, collections = split_backbone(variables, trained=trained)
+    return {"params": params, **collections}
 
 
 def split_backbone(
@@ -176,7 +211,7 @@ def network_fields(network: type[nn.Module], model: ConfigDict) -> dict[str, Any
     Raises: ValueError: a field that the network lacks, or that the section lacks; a
       type that nothing is computed in; a size below 1.
     """
-    given: dict[str, Any] = model.to_dict()
+    given: dict[str, Any] = model_fields(model)
     own = {f.name: f for f in dataclasses.fields(network)}
     needed = {name for name, f in own.items() if f.default is dataclasses.MISSING}
     other, missing = sorted(given.keys() - own), sorted(needed - given.keys())

@@ -69,6 +69,10 @@ def build(config: ConfigDict, mesh: Mesh, open_rows: OpenRows | None = None) -> 
         sharding_rules=SHARDING_RULES,
         import_weights=partial(import_weights, config, model),
         origin=data.origin,
+        places={
+            "pair matcher": partial(networks.place, params="transformer"),
+            "recognizer": partial(networks.place_backbone, config.train_backbone),
+        },
     )
 
 
@@ -131,7 +135,7 @@ def make_model(options: ConfigDict) -> OneImage | SameOrNot | TwoLinear:
         shared_head of `TwoLinear`; the fields of `PairEncoder`.
     Raises: ValueError: unknown variant.
     """
-    fields = options.to_dict()
+    fields = networks.model_fields(options)
     size, stride, padding = (
         fields.pop(f"window_{name}") for name in ("size", "stride", "padding")
     )

@@ -24,6 +24,7 @@ from kprpe_jax.tasks import digits, networks
 from kprpe_jax.tasks.task import Task
 
 SHARDING_RULES = ((r"class_centers", PartitionSpec("class")),)
+PLACES = {"recognizer": partial(networks.place, params="backbone")}
 NORMS = "embedding_norms"  # the collection of AdaFace's running statistics
 
 
@@ -54,6 +55,8 @@ def build(config: ConfigDict, mesh: Mesh) -> Task:
         evaluators=digits.evaluators(predict, config, spec.uses_keypoints),
         sharding_rules=SHARDING_RULES,
         sample_classes=make_sampler(config, mesh),
+        places=PLACES,
+        grid=model.grid,
     )
 
 

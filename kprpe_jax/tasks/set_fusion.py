@@ -61,6 +61,10 @@ def build(config: ConfigDict, mesh: Mesh) -> Task:
             growing_probes.ProbeData(config, model, data),
         ),
         origin=data.origin,
+        places={
+            "fusion": partial(networks.place, params="fusion"),
+            "recognizer": partial(networks.place_backbone, config.train_backbone),
+        },
     )
 
 

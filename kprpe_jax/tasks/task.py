@@ -45,6 +45,9 @@ class Task(NamedTuple):
       origin: facts about the data that the network depends on, JSON values; the run
         keeps them, so that it is read without its data, and refuses to continue on
         data with other ones.
+      places: kind of a network (`published_networks.KINDS`) -> function: its variables
+        -> those of the task that they are, for `config.model.weights`.
+      grid: (rows, columns) of tokens of the trained network; None = it has none.
     """
 
     init: Callable[..., Any]
@@ -57,6 +60,8 @@ class Task(NamedTuple):
     import_weights: Callable[[str], dict[str, Any]] | None = None
     origin: Mapping[str, Any] = MappingProxyType({})
     recognizer: Callable[[Any], Recognizer] | None = None
+    places: Mapping[str, Callable[[Any], dict[str, Any]]] = MappingProxyType({})
+    grid: tuple[int, int] | None = None
 
 
 def run_evaluators(

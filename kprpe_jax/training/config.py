@@ -13,7 +13,9 @@ from ml_collections import ConfigDict
 
 import kprpe_jax.configs
 from kprpe_jax import registry
+from kprpe_jax.core.input_spec import InputSpec
 from kprpe_jax.evaluation import evaluators
+from kprpe_jax.training.runs import DEFAULTS
 
 # What the training loop reads, whatever the task; a task checks its own sections.
 FIELDS = {
@@ -51,6 +53,8 @@ FIELDS = {
     "evals.batch_size": int,
     "evals.in_training": tuple,
 }
+# The section `input`, which a config may leave out, as then meant.
+INPUT = {n: InputSpec._field_defaults[n] for n in ("color", "mean", "scale", "framing")}
 POSITIVE = (
     "steps",
     "data.batch_size",
@@ -107,6 +111,7 @@ def override_config(config: ConfigDict, overrides: Sequence[str]) -> ConfigDict:
     Raises: ValueError: an unknown field (the nearest known one is named), a value of
       another type, or a field out of its range.
     """
+    fill_defaults(config)
     for override in overrides:
         field, equals, text = override.partition("=")
         if not equals:
@@ -115,6 +120,17 @@ def override_config(config: ConfigDict, overrides: Sequence[str]) -> ConfigDict:
     config.lock()
     check_config(config)
     return config
+
+
+def fill_defaults(config: ConfigDict) -> None:
+    """Add the fields of `runs.DEFAULTS` that a config leaves out."""
+    with config.unlocked():
+        for field, value in DEFAULTS.items():
+            section, name = field.split(".")
+            if section not in config:
+                config[section] = ConfigDict()
+            if name not in config[section]:
+                config[section][name] = value
 
 
 def check_config(config: ConfigDict) -> None:
@@ -133,6 +149,10 @@ def check_config(config: ConfigDict) -> None:
             raise ValueError(
                 f"config: {field} must be of type {kind.__name__}; got {value!r}"
             )
+    for field, default in DEFAULTS.items():
+        if type(value := flat.get(field, default)) is not type(default):
+            kind = type(default).__name__
+            raise ValueError(f"config: {field} must be of type {kind}; got {value!r}")
     for field in POSITIVE:
         if flat[field] < 1:
             raise ValueError(f"config: {field} must be at least 1; got {flat[field]}")
@@ -171,6 +191,9 @@ def _override(config: ConfigDict, field: str, text: str) -> None:
     *sections, name = field.split(".")
     if sections[:1] == ["evals"] and len(sections) == 2:
         _open_evaluator(config.evals, sections[1], name, text)
+    if sections == ["input"] and "input" not in config:
+        with config.unlocked():
+            config.input = ConfigDict(INPUT)
     section = config
     for part in sections:
         section = section.get(part) if isinstance(section, ConfigDict) else None

@@ -17,6 +17,7 @@ from kprpe_jax.data import loader
 from kprpe_jax.data.prepare import prepare
 from kprpe_jax.tasks.task import Task, TrainingRows, run_evaluators
 from kprpe_jax.training import runs
+from kprpe_jax.training.by_path import check_patterns, freeze_loss
 from kprpe_jax.training.checkpoint import Checkpoints
 from kprpe_jax.training.config import check_config
 from kprpe_jax.training.finite import check_finite
@@ -24,6 +25,7 @@ from kprpe_jax.training.logging import RunLog, describe_run
 from kprpe_jax.training.optimizer import make_optimizer
 from kprpe_jax.training.runs import check_origin, save_origin
 from kprpe_jax.training.sole_run import sole_run
+from kprpe_jax.training.start import put_start, read_start, save_start
 from kprpe_jax.training.state import TrainState, abstract_state, new_state
 from kprpe_jax.training.step import CompiledStep, make_train_step
 
@@ -37,8 +39,12 @@ def train(
     workdir: str | os.PathLike,
     *,
     task: Task | None = None,
+    extend: bool = False,
 ) -> dict[str, float]:
     """Train to the end, from the last checkpoint in `workdir` if there is one.
+
+    A new run starts from `config.model.weights`, if they are named; its own checkpoints
+    hold all that it needs to continue.
 
     A run that was stopped in any way and started again gives what one uninterrupted
     run gives. After SIGTERM it saves a checkpoint and returns. Where an evaluation
@@ -49,6 +55,9 @@ def train(
       config: see `config.FIELDS` for what the loop reads.
       workdir: folder for checkpoints, metrics and the config; made if missing.
       task: what to train; by default `tasks.build` makes it from the config.
+      extend: the config may have more steps than the run in `workdir`, finished or not,
+        which goes on under the schedule of the new number: a cosine that had come to
+        its end begins again where the longer one is at that step.
     Returns: the last evaluation, the last training metrics, and `step`: less than
       config.steps if SIGTERM stopped the run.
 
@@ -58,7 +67,7 @@ def train(
     """
     # ---- check ----------------------------------------------------------------------
     check_config(config)
-    changes = runs.check_workdir(config, workdir)
+    changes = runs.check_workdir(config, workdir, extend=extend)
     mesh = mesh_lib.make_mesh(config.mesh)
     batch_size = config.data.batch_size
     mesh_lib.check_batch_size(batch_size, config.optimizer.accumulate_steps, mesh)
@@ -72,17 +81,21 @@ def train(
         task = tasks.build(config, mesh)
     check_origin(workdir, task.origin)
     _check_evaluators(config, task)
+    check_patterns(config, jax.eval_shape(task.init, jax.random.key(0))["params"])
+    freeze = tuple(config.get("model", {}).get("freeze", ()))
     rows = task.open_training(config.seed)
     optimizer = make_optimizer(
         config.optimizer,
         steps=config.steps,
         steps_per_epoch=len(rows.source) / batch_size,
+        freeze=freeze,
     )
 
     # ---- state, sharded; from a checkpoint or new -----------------------------------
     abstract = abstract_state(task, mesh, optimizer.transformation)
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
     start = _check_last_checkpoint(workdir, abstract)
+    weights = None if start else read_start(config, task, abstract, workdir)
     batches = _open_batches(config, rows, start)
     ids, batch = _next_batch(batches, task, mesh)
     is_main = jax.process_index() == 0
@@ -91,6 +104,8 @@ def train(
             stack.enter_context(sole_run(workdir))
             runs.save_config(config, workdir)
             save_origin(workdir, task.origin)
+            if weights:
+                save_start(workdir, weights)
         stop_asked = stack.enter_context(_preemption())
         checkpoints = stack.enter_context(
             contextlib.closing(Checkpoints(workdir, config.checkpoint))
@@ -112,6 +127,10 @@ def train(
             state = new_state(
                 task, optimizer.transformation, abstract, seed=config.seed
             )
+        if weights:
+            state = put_start(state, weights.merged)
+            for line in (f"starts from {weights.origin['spec']}", *weights.lines):
+                log.say(line)
         meta = {
             "version": runs.VERSION,
             "config": config.to_dict(),
@@ -136,7 +155,7 @@ def train(
         # ---- compile the step; say what will run ------------------------------------
         train_step = CompiledStep(
             make_train_step(
-                task.loss,
+                freeze_loss(task.loss, freeze),
                 optimizer,
                 mesh=mesh,
                 accumulate_steps=config.optimizer.accumulate_steps,

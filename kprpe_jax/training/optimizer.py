@@ -2,7 +2,8 @@
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -12,6 +13,7 @@ import optax
 from ml_collections import ConfigDict
 
 from kprpe_jax.core.checks import check_field
+from kprpe_jax.training.by_path import Factors, factor_of, freeze_labels
 from kprpe_jax.training.sharding import path_of
 
 Schedule = Callable[[Any], jax.Array]
@@ -149,7 +151,11 @@ def position_mask(params: Any) -> Any:
 
 
 def make_optimizer(
-    config: ConfigDict, *, steps: int, steps_per_epoch: float | None = None
+    config: ConfigDict,
+    *,
+    steps: int,
+    steps_per_epoch: float | None = None,
+    freeze: Sequence[str] = (),
 ) -> Optimizer:
     """Build global-norm clipping followed by AdamW or SGD with momentum.
 
@@ -166,9 +172,13 @@ def make_optimizer(
     Args:
       config: the section `optimizer`: as `make_schedule`, and name ("adamw" or "sgd"),
         weight_decay, clip_norm (0 = no clipping), b1, b2 (adamw), momentum (sgd),
-        position_factor (learning rate of position parameters over the others').
+        position_factor (learning rate of position parameters over the others'),
+        learning_rate_factors (pairs of a pattern and a factor, where they are there;
+        the first that is found in a path counts, besides position_factor).
       steps: the number of steps of the whole run.
       steps_per_epoch: see `make_schedule`.
+      freeze: patterns of `config.model.freeze`: parameters that are not updated, have
+        no moments and do not enter the norm of clipping.
     Raises: ValueError: an unknown name; a learning rate, decay, clip norm or factor
       that is negative or not finite in float32, a moment's share outside of [0, 1), or
       as `make_schedule`.
@@ -203,4 +213,24 @@ def make_optimizer(
     scale = (optax.scale_by_learning_rate(schedule),)
     if config.position_factor != 1:
         scale += (optax.masked(optax.scale(config.position_factor), position_mask),)
-    return Optimizer(optax.chain(*clip, *rule, *scale), schedule)
+    if factors := tuple(config.get("learning_rate_factors", ())):
+        scale += (_scale_by_path(factors),)
+    chain = optax.chain(*clip, *rule, *scale)
+    if freeze:
+        chain = optax.multi_transform(
+            {"trained": chain, "frozen": optax.set_to_zero()},
+            partial(freeze_labels, freeze),
+        )
+    return Optimizer(chain, schedule)
+
+
+def _scale_by_path(factors: Factors) -> optax.GradientTransformation:
+    """Multiply updates by the factors of their paths."""
+
+    def update(updates: Any, params: Any) -> Any:
+        del params
+        return jax.tree_util.tree_map_with_path(
+            lambda path, x: x * factor_of(factors, path_of(path)), updates
+        )
+
+    return optax.stateless(update)

@@ -52,6 +52,14 @@ SAME_NETWORK = {
     "model.position_options.anchor_width": None,
     "model.position_options.anchor_template": None,
     "backbone_weights": None,
+    "model.weights": None,
+    "model.freeze": None,
+}
+# Fields that a config may leave out, and what is then meant.
+DEFAULTS = {
+    "model.weights": "",
+    "model.freeze": (),
+    "optimizer.learning_rate_factors": (),
 }
 _ABSENT = "absent"
 _ORIGIN = "origin.json"
@@ -148,8 +156,15 @@ def check_version(stored: Mapping[str, Any], workdir: str | os.PathLike) -> None
     )
 
 
-def check_workdir(config: ConfigDict, workdir: str | os.PathLike) -> list[str]:
+def check_workdir(
+    config: ConfigDict, workdir: str | os.PathLike, *, extend: bool = False
+) -> list[str]:
     """Compare `config` with the one that `workdir` holds, if any; write nothing.
+
+    Args:
+      config: of the run that starts.
+      workdir: its folder.
+      extend: it may have more steps than the stored one.
 
     Returns: one "field: old -> new" for each field that changed and may change.
     Raises: ValueError: the folder is a file, or holds a run of another config (the
@@ -160,6 +175,11 @@ def check_workdir(config: ConfigDict, workdir: str | os.PathLike) -> list[str]:
         raise ValueError(f"workdir: {workdir} is a file; name a folder")
     path = workdir / "config.json"
     if not path.exists():
+        if extend:
+            raise ValueError(
+                f"--extend: --workdir must hold the run that goes on; {workdir} holds "
+                "none; name its folder, or leave --extend out"
+            )
         return []
     tree = _read_run_json(path)
     check_version(tree, workdir)
@@ -167,10 +187,17 @@ def check_workdir(config: ConfigDict, workdir: str | os.PathLike) -> list[str]:
     wanted = flatten_dict(_to_json(config), sep=".")
     changes = []
     for field in sorted(stored.keys() | wanted.keys()):
-        old, new = stored.get(field, _ABSENT), wanted.get(field, _ABSENT)
+        old, new = (_value(fields, field) for fields in (stored, wanted))
         if old == new:
             continue
-        if not _is_in(field, MAY_CHANGE):
+        if field == "steps" and not extend and new > old:
+            raise ValueError(
+                f"workdir: {workdir} holds a run whose steps is {old!r} while this "
+                f"config has {new!r}; add --extend to train it on under the schedule "
+                f"of {new!r} steps, or take another --workdir"
+            )
+        longer = field == "steps" and extend and new > old
+        if not (longer or _is_in(field, MAY_CHANGE)):
             raise ValueError(
                 f"workdir: {workdir} holds a run whose {field} is {old!r} while this "
                 f"config has {new!r}; take another --workdir (of a study: "
@@ -191,7 +218,7 @@ def network_changes(stored: Mapping[str, Any], config: ConfigDict) -> list[str]:
     wanted = flatten_dict(_to_json(config), sep=".")
     changes = []
     for field in sorted(stored.keys() | wanted.keys()):
-        old, new = stored.get(field, _ABSENT), wanted.get(field, _ABSENT)
+        old, new = (_value(fields, field) for fields in (stored, wanted))
         if old == new or not _is_in(field, NETWORK):
             continue
         same = SAME_NETWORK.get(field, ())
@@ -217,6 +244,13 @@ def versions() -> dict[str, str]:
     found["kprpe_jax"] = kprpe_jax.__version__
     found["device_kind"] = jax.devices()[0].device_kind
     return found
+
+
+def _value(fields: Mapping[str, Any], field: str) -> Any:
+    """A field of a flat config as JSON gives it; what it means where it is left out."""
+    default = DEFAULTS.get(field, _ABSENT)
+    value = fields.get(field, default)
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _is_in(field: str, sections: Sequence[str]) -> bool:
