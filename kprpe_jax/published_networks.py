@@ -234,6 +234,18 @@ NETWORKS: dict[str, PublishedNetwork] = {
         )
         for size in ("ir18", "ir50", "ir101")
     },
+    **{
+        f"insightface_{name}": _iresnet(
+            size, "insightface", _IRESNETS[size] + 0.00525, _INSIGHTFACE
+        )
+        for name, size in (("w600k_r50", "ir50"), ("glintr100", "ir101"))
+    },
+    "mobilefacenet_insightface": _recognizer(
+        "kprpe_jax.backbones.mobilefacenet:InsightFaceMobileFaceNet",
+        "blocks 1, 4, 6, 2",
+        2.060,
+        _INSIGHTFACE,
+    ),
     "mobilefacenet": _recognizer(
         "kprpe_jax.backbones.mobilefacenet:MobileFaceNet",
         "1.0",

@@ -14,6 +14,9 @@ BACKBONES = {  # config.backbone -> class whose fields `config.model` has
     "swin": "kprpe_jax.backbones.swin:Swin",
     "iresnet": "kprpe_jax.backbones.iresnet:IResNet",
     "mobilefacenet": "kprpe_jax.backbones.mobilefacenet:MobileFaceNet",
+    "mobilefacenet_insightface": (
+        "kprpe_jax.backbones.mobilefacenet:InsightFaceMobileFaceNet"
+    ),
     "arcface_resnet": "kprpe_jax.backbones.arcface_resnet:ArcFaceResNet",
     "sphereface": "kprpe_jax.backbones.sphereface:SphereFace",
     "dlib_resnet": "kprpe_jax.backbones.dlib_resnet:DlibResNet",

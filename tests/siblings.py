@@ -27,6 +27,13 @@ SIBLINGS = {  # name of the published network -> fields of its small sibling
         stage_sizes=(1, 1, 1, 1), widths=(4, 4, 8, 8), output_dim=8
     ),
     "mobilefacenet": dict(output_dim=8),
+    "mobilefacenet_insightface": dict(
+        stages=((1, 8, 2, 2), (2, 16, 2, 2), (2, 16, 1, 2)),
+        stem_width=8,
+        stem_groups=4,
+        last_width=16,
+        output_dim=8,
+    ),
     "deepface_emd_arcface": dict(stage_sizes=(1, 1, 1, 1), output_dim=8),
     "deepface_emd_cosface": dict(stage_sizes=(0, 0, 0, 0), output_dim=8),
     "dlib_resnet_v1": dict(

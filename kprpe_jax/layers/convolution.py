@@ -137,6 +137,7 @@ def conv(
     name: str | None = None,
     *,
     bias: bool = False,
+    groups: int = 1,
 ) -> nn.Conv:
     """Square convolution whose map keeps its size, divided by the stride, rounded up.
 
@@ -147,6 +148,7 @@ def conv(
       dtype: compute type.
       name: of the module, where its parent is compact.
       bias: whether it adds one.
+      groups: of channels, each of which sees only its own.
     """
     return nn.Conv(
         width,
@@ -154,6 +156,7 @@ def conv(
         strides=stride,
         padding=size // 2,
         use_bias=bias,
+        feature_group_count=groups,
         kernel_init=nn.initializers.variance_scaling(2.0, "fan_out", "normal"),
         dtype=dtype,
         name=name,

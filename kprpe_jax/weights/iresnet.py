@@ -11,7 +11,7 @@ from kprpe_jax.weights import rules as table
 from kprpe_jax.weights.rules import Rule, WeightLayout
 
 
-class _Names(NamedTuple):
+class IResNetNames(NamedTuple):
     """Official names of the network's parts, and of a unit's parts inside of it.
 
     Attributes:
@@ -30,16 +30,16 @@ class _Names(NamedTuple):
     shortcut: str
 
 
-_BODY = _Names(  # units body.0, body.1, ...
+BODY_NAMES = IResNetNames(  # units body.0, body.1, ...
     ("input_layer.0", "input_layer.1", "input_layer.2"), "output_layer.0",
     "output_layer.3", "output_layer.4", ("res_layer.0", "res_layer.2", "res_layer.5"),
     ("res_layer.1", "res_layer.4"), "res_layer.3", "shortcut_layer",
 )  # fmt: skip
-_LAYER = _Names(  # units layer1.0, layer1.1, ... layer2.0, ...
+LAYER_NAMES = IResNetNames(  # units layer1.0, layer1.1, ... layer2.0, ...
     ("conv1", "bn1", "prelu"), "bn2", "fc", "features", ("bn1", "bn2", "bn3"),
     ("conv1", "conv2"), "prelu", "downsample",
 )  # fmt: skip
-_GRAY = _LAYER._replace(
+_GRAY = LAYER_NAMES._replace(
     norm="bn4", head="fc5", head_norm="bn5", norms=("bn0", "bn1", "bn2")
 )
 
@@ -57,7 +57,7 @@ def iresnet_layout(model: IResNet, arrays: Mapping[str, np.ndarray]) -> WeightLa
             f"with shortcut 'subsample'; got shortcut {model.shortcut!r}, head_affine="
             f"{model.head_affine}, squeeze_excite={model.squeeze_excite}."
         )
-    names = _LAYER if model.head_affine else _BODY
+    names = LAYER_NAMES if model.head_affine else BODY_NAMES
     return _layout(model, arrays, names, model.shortcut)
 
 
@@ -71,7 +71,7 @@ def arcface_layout(
 def _layout(
     model: IResNet | ArcFaceResNet,
     arrays: Mapping[str, np.ndarray],
-    names: _Names,
+    names: IResNetNames,
     variant: str = "",
 ) -> WeightLayout:
     """Layout of a network of units by the names of its parts."""
@@ -90,14 +90,14 @@ def _layout(
     for stage, size in enumerate(model.stage_sizes):
         for index in range(size):
             ours, theirs = f"stages_{stage}_{index}", f"layer{stage + 1}.{index}"
-            if names is _BODY:
+            if names is BODY_NAMES:
                 theirs, number = f"body.{number}", number + 1
             rules += _unit_rules(ours, theirs, names, shapes)
     return WeightLayout(rules, shapes, arrays, variant=variant)
 
 
 def _unit_rules(
-    ours: str, theirs: str, names: _Names, shapes: Mapping[str, tuple[int, ...]]
+    ours: str, theirs: str, names: IResNetNames, shapes: Mapping[str, tuple[int, ...]]
 ) -> list[Rule]:
     rules = [Rule(f"{theirs}.{names.act}.weight", f"params/{ours}/act/slope")]
     for number, norm in enumerate(names.norms, 1):

@@ -31,6 +31,7 @@ LAYOUTS = {  # class -> its layout, "file:function" of this folder
     "FaceMesh": "blazeface:face_mesh_layout",
     "IResNet": "iresnet:iresnet_layout",
     "InceptionResNet": "patch_backbones:inception_layout",
+    "InsightFaceMobileFaceNet": "mobilefacenet:insightface_layout",
     "MobileFaceNet": "mobilefacenet:mobilefacenet_layout",
     "OneImage": "face_vit:face_vit_layout",
     "RetinaFace": "retinaface:retinaface_layout",

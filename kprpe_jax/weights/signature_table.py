@@ -126,6 +126,18 @@ SIGNATURES: dict[str, tuple[int, str]] = {
         764,
         "0016ca 005727 00cb6f 032c04 0410c8 0491c7 060b67 064c59",
     ),
+    "insightface_w600k_r50": (
+        396,
+        "008ca3 00e6cd 01dd42 02bc23 04ca10 062e79 0a2036 0b1810",
+    ),
+    "insightface_glintr100": (
+        771,
+        "003d89 01165d 03cca4 042deb 047ef0 05b977 0618a9 064e65",
+    ),
+    "mobilefacenet_insightface": (
+        283,
+        "008186 015386 018bfe 01c818 01cb57 021db7 02eeeb 0310d1",
+    ),
     "mobilefacenet": (
         283,
         "007709 00d51e 01bfee 029ffb 02a2e9 036e01 037309 038704",

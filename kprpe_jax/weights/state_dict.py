@@ -14,13 +14,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from kprpe_jax.weights.dlib_file import read_dlib_file
+from kprpe_jax.weights.onnx_networks import read_onnx_weights
 from kprpe_jax.weights.tflite_file import read_tflite_file
 from kprpe_jax.weights.torch_file import is_torch_file, read_torch_file
 
 PREFIXES = ("module.", "net.", "model.")
 # Of parts that stand beside others; a stack of these and of PREFIXES names one.
 _PARTS = (*PREFIXES, "backbone.", "aggregator.", "_orig_mod.")
-SUFFIXES = (".pt", ".pth", ".ckpt", ".safetensors", ".npz", ".dat", ".tflite")
+SUFFIXES = (
+    ".pt", ".pth", ".ckpt", ".safetensors", ".npz", ".onnx", ".dat", ".tflite"
+)  # fmt: skip
 # Keys under which training scripts nest weights.
 _CONTAINERS = ("state_dict", "state_dict_backbone", "net_state_dict", "model")
 
@@ -31,7 +34,8 @@ def load_state_dict(
     """Names and arrays of a state dict.
 
     Args:
-      source: a file with one of SUFFIXES, or a mapping from names to NumPy or JAX
+      source: a file with one of SUFFIXES (a zip, a table of arrays, or an ONNX graph
+        that `onnx_networks` knows), or a mapping from names to NumPy or JAX
         arrays or PyTorch tensors; weights nested under `state_dict` or `model` are
         found.
       prefixes: stripped from the names, again and again, where all names have them.
@@ -115,6 +119,7 @@ def _read(path: Path) -> Mapping[str, Any]:
     readers = {
         ".safetensors": _read_safetensors,
         ".npz": _read_npz,
+        ".onnx": _read_onnx,
         ".dat": read_dlib_file,
         ".tflite": read_tflite_file,
     }
@@ -156,6 +161,13 @@ def _read_safetensors(path: Path) -> Mapping[str, Any]:
         return load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
         raise _unreadable(path, error) from error
+
+
+def _read_onnx(path: Path) -> Mapping[str, Any]:
+    try:
+        return read_onnx_weights(path)
+    except ValueError as error:
+        raise ValueError(f"load_state_dict: cannot read {path}: {error}.") from error
 
 
 def _read_npz(path: Path) -> Mapping[str, Any]:

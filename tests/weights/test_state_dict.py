@@ -139,8 +139,8 @@ def test_array_file_named_npz(tmp_path):
 
 
 def test_other_errors(tmp_path, monkeypatch):
-    with pytest.raises(ValueError, match=r"unknown file type '.onnx' .* use one of"):
-        load_state_dict(tmp_path / "w.onnx")
+    with pytest.raises(ValueError, match=r"unknown file type '.h5' .* use one of"):
+        load_state_dict(tmp_path / "w.h5")
     with pytest.raises(ValueError, match="no such file: .*w.npz"):
         load_state_dict(tmp_path / "w.npz")
     with pytest.raises(ValueError, match="the mapping holds no arrays"):
