@@ -62,7 +62,7 @@ _INSIGHTFACE = (
 )
 _DEEPFACE_EMD = ("MIT; weights by the terms of their data", "github.com/anguyen8")
 _CAFACE = ("MIT; weights by the terms of their data", "github.com/mk-minchul/caface")
-
+_FACENET = ("facenet-pytorch: MIT", "github.com/timesler/facenet-pytorch")
 
 _FACE_VIT = (
     "MIT; weights by the terms of their data",
@@ -282,15 +282,18 @@ NETWORKS: dict[str, PublishedNetwork] = {
         mean=0.0,
         scale=255.0,
     ),
-    "facenet": _recognizer(
-        "kprpe_jax.backbones.inception_resnet:InceptionResNet",
-        "Inception-ResNet v1",
-        23.483,
-        ("facenet-pytorch: MIT", "github.com/timesler/facenet-pytorch"),
-        image_size=(160, 160),
-        scale=128.0,
-        framing="crop",
-    ),
+    **{  # one layout; the files are of other training sets
+        name: _recognizer(
+            "kprpe_jax.backbones.inception_resnet:InceptionResNet",
+            "Inception-ResNet v1",
+            23.483,
+            _FACENET,
+            image_size=(160, 160),
+            scale=128.0,
+            framing="crop",
+        )
+        for name in ("facenet", "facenet_vggface2", "facenet_casia")
+    },
     "dlib_resnet_v1": _recognizer(
         "kprpe_jax.backbones.dlib_resnet:DlibResNet",
         "29 convolutions",
@@ -358,3 +361,9 @@ NETWORKS: dict[str, PublishedNetwork] = {
 # The same networks by the names of other releases.
 NETWORKS["caface_backbone_ir101_tface"] = NETWORKS["adaface_ir101"]
 NETWORKS["caface_backbone_iresnet100"] = NETWORKS["iresnet_insightface_ir101"]
+# One file holds both: the name is the backbone's for --model, that of the fusion model
+# for --fusion.
+NETWORKS["caface_ir101"] = NETWORKS["adaface_ir101"]._replace(
+    license=_CAFACE[0], source=_CAFACE[1]
+)
+FUSIONS_OF = {"caface_ir101": "caface_g4_conf512"}

@@ -7,7 +7,7 @@ import difflib
 from collections.abc import Iterable
 
 from kprpe_jax.core.resolve import resolve  # noqa: F401, for users of the tables
-from kprpe_jax.published_networks import NETWORKS, PublishedNetwork
+from kprpe_jax.published_networks import FUSIONS_OF, NETWORKS, PublishedNetwork
 
 BACKBONES = {  # config.backbone -> class whose fields `config.model` has
     "vit": "kprpe_jax.backbones.vit:ViT",
@@ -110,9 +110,12 @@ def network(name: str, kind: str | None = None) -> PublishedNetwork:
 
     Args:
       name: key of NETWORKS.
-      kind: one of KINDS; None = any.
+      kind: one of KINDS; None = any. A backbone of FUSIONS_OF, whose file holds a
+        fusion model, too, is that model where "fusion" is asked for.
     Raises: ValueError: unknown, or of another kind.
     """
+    if kind == "fusion":
+        name = FUSIONS_OF.get(name, name)
     if kind and name in NETWORKS and NETWORKS[name].kind != kind:
         article = "an" if NETWORKS[name].kind[0] in "aeiou" else "a"
         raise ValueError(

@@ -28,7 +28,7 @@ SIBLINGS = {  # name of the published network -> fields of its small sibling
     ),
     "mobilefacenet": dict(output_dim=8),
     "mobilefacenet_insightface": dict(
-        stages=((1, 8, 2, 2), (2, 16, 2, 2), (2, 16, 1, 2)),
+        stages=((1, 8, 1, 2), (1, 8, 2, 1), (2, 16, 1, 2), (2, 16, 1, 2)),
         stem_width=8,
         stem_groups=4,
         last_width=16,

@@ -2,10 +2,13 @@
 
     kprpe-jax export --model runs/lfw@best --output lfw.safetensors
     kprpe-jax export --fusion runs/set_fusion --output fusion.safetensors
+    kprpe-jax export --model runs/lfw@best --format pytorch --output torch.safetensors
 
 The file holds weights and, in its metadata, the network with its fields, the input
 contract, the license and the fingerprint. It is a SPEC: --model lfw.safetensors, or
---fusion fusion.safetensors. Nothing in it is executed.
+--fusion fusion.safetensors. Nothing in it is executed. With --format pytorch it holds
+the weights alone, under the names of the network's official PyTorch code, for that
+code; NAME:FILE reads it, too.
 """
 
 import argparse
@@ -26,6 +29,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "of set_fusion, FOLDER[@best|@last|@STEP]; or average, norm or landmark_score, "
         "with --model",
     )
+    parser.add_argument(
+        "--format",
+        choices=("kprpe_jax", "pytorch"),
+        default="kprpe_jax",
+        help="a self-describing file (kprpe_jax), or the official state dict",
+    )
     shared.add_output(parser, "the .safetensors file to write", required=True)
 
 
@@ -34,6 +43,7 @@ def run(options: argparse.Namespace) -> None:
     from kprpe_jax.fusion.files import save_model
     from kprpe_jax.recognizers import load_fusion, load_recognizer
     from kprpe_jax.weights.fusions import MEANS
+    from kprpe_jax.weights.pytorch_file import save_pytorch
     from kprpe_jax.weights.recognizer_file import save_recognizer
 
     if not (options.model or options.fusion):
@@ -43,15 +53,26 @@ def run(options: argparse.Namespace) -> None:
         raise ValueError(f"--output {output}: must end with .safetensors.")
     if options.model and options.fusion and options.fusion not in MEANS:
         raise ValueError("give one of --model and --fusion; got both.")
+    if options.fusion and options.format == "pytorch":
+        raise ValueError("--format pytorch: is of recognizers; got --fusion.")
     recognizer = None
     if options.model:
         recognizer = load_recognizer(options.model, style_maps=options.style_maps)
     output.parent.mkdir(parents=True, exist_ok=True)
+    if options.format == "pytorch":
+        count = save_pytorch(output, recognizer)
+        sys.stdout.write(
+            f"{recognizer.name}: {count} arrays under their PyTorch names; "
+            f"{recognizer.input_spec.describe()}; license "
+            f"{recognizer.license or 'unknown'}; in {output}\n"
+        )
+        return
     if not options.fusion:
         save_recognizer(output, recognizer)
         sys.stdout.write(
             f"{recognizer.name}: {recognizer.input_spec.describe()}; fingerprint "
-            f"{recognizer.fingerprint[:16]}; in {output}\n"
+            f"{recognizer.fingerprint[:16]}; license "
+            f"{recognizer.license or 'unknown'}; in {output}\n"
         )
         return
     file = load_fusion(options.fusion, recognizer)

@@ -92,6 +92,11 @@ def export_weights(
     return export_state_dict(variables, _layout(network, {})[1].rules)
 
 
+def has_layout(module: nn.Module) -> bool:
+    """Whether an official code has a network of this class."""
+    return type(module).__name__ in LAYOUTS
+
+
 def _advise(arrays: dict[str, np.ndarray]) -> str:
     """What to do about weights that do not fit: name the network they look like."""
     found = looks_like(arrays)
@@ -106,7 +111,7 @@ def _layout(
     if isinstance(network, str):
         module = registry.network(network).make()
     kind = type(module).__name__
-    if kind not in LAYOUTS:
+    if not has_layout(module):
         raise ValueError(
             f"import_weights: no weights are published for {kind}; use one of "
             f"{', '.join(LAYOUTS)}."

@@ -33,7 +33,15 @@ def mobilefacenet_layout(
 def insightface_layout(
     model: InsightFaceMobileFaceNet, arrays: Mapping[str, np.ndarray]
 ) -> WeightLayout:
-    """Layout of arcface_torch's `get_mbf`."""
+    """Layout of arcface_torch's `get_mbf`.
+
+    Raises: ValueError: stages that it cannot have.
+    """
+    if any(stride > 1 and count > 1 for _, _, count, stride in model.stages):
+        raise ValueError(
+            "import_weights: a stage of arcface_torch's MobileFaceNet that halves the "
+            f"map has one unit; got {model.stages}."
+        )
 
     def block(theirs: str, ours: str, *, act: bool = True) -> list[Rule]:
         layers = [f"{theirs}.layers.{number}" for number in range(3)]

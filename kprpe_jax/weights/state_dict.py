@@ -34,10 +34,9 @@ def load_state_dict(
     """Names and arrays of a state dict.
 
     Args:
-      source: a file with one of SUFFIXES (a zip, a table of arrays, or an ONNX graph
-        that `onnx_networks` knows), or a mapping from names to NumPy or JAX
-        arrays or PyTorch tensors; weights nested under `state_dict` or `model` are
-        found.
+      source: a file with one of SUFFIXES, `.onnx` of a network of `onnx_networks`; or
+        a mapping from names to NumPy or JAX arrays or PyTorch tensors; weights nested
+        under `state_dict` or `model` are found.
       prefixes: stripped from the names, again and again, where all names have them.
     Returns: arrays by name; float16, bfloat16 and float64 become float32.
     Raises: ValueError: the file is missing, corrupt, of another kind or holds something

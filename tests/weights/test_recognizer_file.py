@@ -113,7 +113,8 @@ def test_the_export_command(monkeypatch, tmp_path, capsys):
     output = tmp_path / "made" / "swin.safetensors"
     commands.main(["export", "--model=any", f"--output={output}"])
     told = capsys.readouterr().out
-    assert f"fingerprint {network.fingerprint[:16]}; in {output}" in told
+    assert f"fingerprint {network.fingerprint[:16]}; license " in told
+    assert told.endswith(f"; in {output}\n")
     assert load_recognizer(str(output)).fingerprint == network.fingerprint
 
     def fails(*options):
