@@ -158,6 +158,14 @@ SIGNATURES: dict[str, tuple[int, str]] = {
         602,
         "0001c4 01aa9d 023b3c 034d68 035eed 03a9f3 048e37 04b1d6",
     ),
+    "facenet_vggface2": (
+        602,
+        "0001c4 01aa9d 023b3c 034d68 035eed 03a9f3 048e37 04b1d6",
+    ),
+    "facenet_casia": (
+        602,
+        "0001c4 01aa9d 023b3c 034d68 035eed 03a9f3 048e37 04b1d6",
+    ),
     "dlib_resnet_v1": (
         117,
         "014e19 03561a 072579 0761ac 085a8c 0c0bde 0e9d89 0f12d9",
@@ -217,5 +225,9 @@ SIGNATURES: dict[str, tuple[int, str]] = {
     "caface_backbone_iresnet100": (
         771,
         "003d89 01165d 03cca4 042deb 047ef0 05b977 0618a9 064e65",
+    ),
+    "caface_ir101": (
+        764,
+        "0016ca 005727 00cb6f 032c04 0410c8 0491c7 060b67 064c59",
     ),
 }
