@@ -236,9 +236,15 @@ NETWORKS: dict[str, PublishedNetwork] = {
     },
     **{
         f"insightface_{name}": _iresnet(
-            size, "insightface", _IRESNETS[size] + 0.00525, _INSIGHTFACE
+            size,
+            "insightface",
+            _IRESNETS[size] + 0.00525,
+            (f"research only: trained on {data}", _INSIGHTFACE[1]),
         )
-        for name, size in (("w600k_r50", "ir50"), ("glintr100", "ir101"))
+        for name, size, data in (
+            ("w600k_r50", "ir50", "WebFace600K"),
+            ("glintr100", "ir101", "Glint360K"),
+        )
     },
     "mobilefacenet_insightface": _recognizer(
         "kprpe_jax.backbones.mobilefacenet:InsightFaceMobileFaceNet",

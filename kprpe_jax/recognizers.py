@@ -1,5 +1,6 @@
 """Load recognizers, detectors, fusion models, matchers: published, files, or runs."""
 
+import logging
 import os
 
 import numpy as np
@@ -37,6 +38,7 @@ from kprpe_jax.weights.installed import INSTALLED, require_installed
 from kprpe_jax.weights.published import published_recognizer, read_published
 from kprpe_jax.weights.recognizer_file import read_recognizer
 
+_LOG = logging.getLogger(__name__)
 # Whose runs hold a recognizer.
 TASKS = ("recognition", "face_recognition", "joint_alignment")
 # Fields of `config.data` that say who the classes are.
@@ -46,7 +48,7 @@ PEOPLE = ("name", "train_split", "train_identities", "num_classes")
 def load_recognizer(
     spec: str, *, style_maps: tuple[str, ...] = (), option: str = "--model"
 ) -> Recognizer:
-    """Load a network with its weights.
+    """Load a network with its weights; what it reads is logged in one line.
 
     Args:
       spec: NAME:FILE, a published network (`registry.NETWORKS`) with its weights; NAME
@@ -59,6 +61,14 @@ def load_recognizer(
     Raises: ValueError: neither of the two; a network that is no recognizer; a file of
       other weights (names and shapes are told); no such checkpoint.
     """
+    recognizer = _read_spec(spec, style_maps, option)
+    terms = f"; license {recognizer.license}" if recognizer.license else ""
+    _LOG.info("%s: %s%s", recognizer.name, recognizer.input_spec.describe(), terms)
+    return recognizer
+
+
+def _read_spec(spec: str, style_maps: tuple[str, ...], option: str) -> Recognizer:
+    """Read the recognizer of a spec of any kind."""
     run = parse_run(spec)
     if run is not None:
         return read_run(run, option).replace(style_maps=tuple(style_maps))

@@ -4,6 +4,7 @@ import argparse
 import ast
 import difflib
 import importlib
+import logging
 import pathlib
 import re
 import sys
@@ -170,16 +171,24 @@ def run_command(name: str, prog: str, arguments: Sequence[str]) -> None:
         sys.exit(130)
 
 
-def _quiet_absl() -> None:
-    """Silence Orbax, and let Grain read absl flags, of which a command has none."""
-    import logging
+class _Lines(logging.Handler):
+    """Writes what the library tells as plain lines to stderr."""
 
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one."""
+        sys.stderr.write(self.format(record) + "\n")
+
+
+def _quiet_absl() -> None:
+    """Silence Orbax, tell our own lines; a command has no absl flags for Grain."""
     from absl import flags
     from absl import logging as absl_logging
 
     absl_logging.set_verbosity(absl_logging.ERROR)  # Orbax tells every file it touches
     logger = logging.getLogger("kprpe_jax")
-    logger.addHandler(logging.lastResort)  # warnings as plain lines
+    if not any(isinstance(x, _Lines) for x in logger.handlers):
+        logger.addHandler(_Lines())
+    logger.setLevel(logging.INFO)
     logger.propagate = False
     if not flags.FLAGS.is_parsed():
         flags.FLAGS.mark_as_parsed()
