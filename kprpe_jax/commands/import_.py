@@ -24,6 +24,7 @@ __doc__ = __doc__.format(
 
 # Kind -> its own options; all kinds of faces have those of FACES, too.
 OWN = {
+    "insightface_rec": ("label",),
     "arrays": ("image_array", "label_array"),
     "gait": (
         *("image_size", "fit", "joints", "joint_units", "min_joint_score"),
@@ -64,6 +65,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--detect", metavar="WHERE", choices=("missing", "all"), default="missing",
         help="in images with missing keypoints, or all (missing)")  # fmt: skip
 
+    add = parser.add_argument_group("kind insightface_rec").add_argument
+    add("--label", metavar="N", type=int,
+        help="which of a record's labels is the identity, from 0 (0)")  # fmt: skip
+
     add = parser.add_argument_group("kind arrays").add_argument
     add("--image-array", metavar="NAME", help="of the .npz (images)")
     add("--label-array", metavar="NAME", help="of the .npz (labels)")
@@ -92,6 +97,8 @@ def run(options: argparse.Namespace) -> None:
     from kprpe_jax.data.importers.report import summarize
 
     place = {"name": options.name, "data_dir": options.data_dir}
+    for note in getattr(source, "notes", ()):
+        sys.stderr.write(f"note: {options.source}: {note}\n")
     if isinstance(source, RecordSource):
         report = _write_faces(source, options, place)
     else:

@@ -11,12 +11,20 @@ import numpy as np
 
 from kprpe_jax.data.importers.decode import decode_rgb
 
-PHOTOS = (".jpg", ".jpeg", ".pgm", ".png", ".ppm")
-# Photos to everybody else: they are read too, and the decoder says that it cannot.
-_UNREADABLE = (".bmp", ".gif", ".heic", ".heif", ".jp2", ".tif", ".tiff", ".webp")
+PHOTOS = (
+    *(".jpg", ".jpeg", ".png", ".pgm", ".ppm", ".bmp", ".gif", ".tif", ".tiff"),
+    *(".webp", ".avif", ".jp2", ".heic", ".heif"),
+)
+# First bytes of photos, for files whose names end otherwise. Pixmaps begin with P1..P7.
+_FIRST_BYTES = (
+    *(b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"II*\0", b"MM\0*"),
+    *(b"P5\n", b"P6\n", b"P5 ", b"P6 ", b"\0\0\0\x0cjP  "),
+)
+_BRANDS = (b"heic", b"heix", b"hevc", b"mif1", b"avif")  # behind "ftyp"
 _Key = TypeVar("_Key")
 _THREADS = min(os.cpu_count() or 1, 8)
 _AHEAD = 16  # photos that are decoded before they are asked for
+_MOST_FAILED = 10_000  # frames in a row, of a file that promises far too many
 VIDEOS = (".avi", ".mkv", ".mov", ".mp4", ".webm")
 
 
@@ -24,8 +32,9 @@ def find_photos(path: str | os.PathLike) -> list[pathlib.Path]:
     """Find the photos and videos of a folder and its folders, or take one file.
 
     Args:
-      path: a photo, a video or a folder. In a folder hidden files and files of other
-        kinds are passed over; links are followed.
+      path: a photo, a video or a folder. In a folder hidden files are passed over, and
+        those that neither their ending nor their first bytes make a photo or a video
+        (`other_files`); links are followed.
     Returns: files, in the order of their names.
     Raises: ValueError: no such file or folder, or no photo in it.
     """
@@ -42,6 +51,14 @@ def find_photos(path: str | os.PathLike) -> list[pathlib.Path]:
         kinds = ", ".join(PHOTOS + VIDEOS)
         raise ValueError(f"{path} must hold photos or videos ({kinds}); got none.")
     return found
+
+
+def other_files(path: str | os.PathLike) -> list[pathlib.Path]:
+    """The visible files of a folder that `find_photos` passes over."""
+    path = pathlib.Path(path)
+    if not path.is_dir():
+        return []
+    return [file for file in _files(path, ()) if not _kind(file)]
 
 
 def read_photos(path: str | os.PathLike) -> Iterator[tuple[str, np.ndarray | str]]:
@@ -74,7 +91,8 @@ def read_files(
         ahead. Where that fails, the files before are given first.
     Returns: the key, and the images of the file, to be read before the next: a photo
       has one, named "", or the reason why it cannot be read; frames are named "/000017"
-      and so on.
+      and so on, also those that cannot be decoded. Where a file ends before the number
+      of frames that it promises, its first missing frame says so.
     Raises: ValueError: a video without OpenCV.
     """
     waiting: collections.deque = collections.deque()
@@ -124,11 +142,23 @@ def _files(folder: pathlib.Path, above: tuple[str, ...]) -> Iterator[pathlib.Pat
 
 
 def _kind(path: pathlib.Path) -> str:
-    """A file is a "photo", a "video" or something else, ""."""
+    """A file is a "photo", a "video" or something else, ""; by its end or content."""
     ending = path.suffix.lower()
     if ending in VIDEOS:
         return "video"
-    return "photo" if ending in PHOTOS + _UNREADABLE else ""
+    return "photo" if ending in PHOTOS or _begins_as_photo(path) else ""
+
+
+def _begins_as_photo(path: pathlib.Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            first = file.read(12)
+    except OSError:
+        return False
+    riff = first[:4] == b"RIFF" and first[8:] == b"WEBP"
+    bitmap = first[:2] == b"BM" and first[6:10] == bytes(4)
+    iso = first[4:8] == b"ftyp" and first[8:] in _BRANDS
+    return riff or bitmap or iso or first.startswith(_FIRST_BYTES)
 
 
 def _images(
@@ -155,13 +185,27 @@ def _read_video(path: pathlib.Path) -> Iterator[tuple[str, np.ndarray | str]]:
             "pip install opencv-python-headless."
         ) from error
     video = cv2.VideoCapture(os.fspath(path))
-    number = 0
-    while True:
+    promised = max(int(video.get(cv2.CAP_PROP_FRAME_COUNT)), 0)
+    number, failed = 0, 0  # frames asked for; how many of the last ones failed
+    while failed <= _MOST_FAILED:
         ok, frame = video.read()
-        if not ok:
+        if ok:
+            for lost in range(number - failed, number):
+                yield f"/{lost:06d}", "the frame cannot be decoded"
+            yield f"/{number:06d}", np.ascontiguousarray(frame[..., ::-1])
+            failed = 0
+        elif number >= promised:  # a failed read is the end only where one is due
             break
-        yield f"/{number:06d}", np.ascontiguousarray(frame[..., ::-1])
+        else:
+            failed += 1
         number += 1
     video.release()
-    if not number:
+    last = number - failed
+    if not last:
         yield "", "no frame can be decoded"
+    elif failed:
+        yield (
+            f"/{last:06d}",
+            f"from here on no frame can be decoded: {last} of the {promised} that the "
+            "file promises were read",
+        )

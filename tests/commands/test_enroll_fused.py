@@ -265,6 +265,9 @@ def write_video(monkeypatch, path, frames, number):
         def __init__(self, path):
             self.left = number
 
+        def get(self, what):
+            return number
+
         def read(self):
             self.left -= 1
             return self.left >= 0, frames[..., ::-1]
@@ -273,7 +276,7 @@ def write_video(monkeypatch, path, frames, number):
             pass
 
     path.write_bytes(b"frames")
-    fake = types.SimpleNamespace(VideoCapture=Frames)
+    fake = types.SimpleNamespace(VideoCapture=Frames, CAP_PROP_FRAME_COUNT=7)
     monkeypatch.setitem(sys.modules, "cv2", fake)
 
 

@@ -48,6 +48,9 @@ class Video:
         frames = [np.full((SIZE, SIZE, 3), (0, 0, 60 * n), np.uint8) for n in range(4)]
         self._left = frames if path.endswith("carl.avi") else []
 
+    def get(self, what):
+        return len(self._left)
+
     def read(self):
         return (True, self._left.pop(0)) if self._left else (False, None)
 
@@ -57,7 +60,7 @@ class Video:
 
 @pytest.fixture(autouse=True)
 def opencv(monkeypatch):
-    fake = types.SimpleNamespace(VideoCapture=Video)
+    fake = types.SimpleNamespace(VideoCapture=Video, CAP_PROP_FRAME_COUNT=7)
     monkeypatch.setitem(sys.modules, "cv2", fake)
 
 

@@ -10,6 +10,7 @@ from PIL import Image
 from kprpe_jax.data.read_photos import (
     count_photos,
     find_photos,
+    other_files,
     read_files,
     read_photos,
 )
@@ -64,6 +65,9 @@ def test_a_video_with_a_stand_in_for_its_decoder(tmp_path, monkeypatch):
         def __init__(self, path):
             self.left = [] if "empty" in path else list(frames)
 
+        def get(self, what):
+            return 0.0
+
         def read(self):
             return (True, self.left.pop(0)) if self.left else (False, None)
 
@@ -72,7 +76,7 @@ def test_a_video_with_a_stand_in_for_its_decoder(tmp_path, monkeypatch):
 
     (tmp_path / "clip.mp4").write_bytes(b"")
     (tmp_path / "empty.mov").write_bytes(b"")
-    fake = types.SimpleNamespace(VideoCapture=Video)
+    fake = types.SimpleNamespace(VideoCapture=Video, CAP_PROP_FRAME_COUNT=7)
     monkeypatch.setitem(__import__("sys").modules, "cv2", fake)
     first, second, empty = read_photos(tmp_path)
     assert first[0] == "clip.mp4/000000"
@@ -83,6 +87,51 @@ def test_a_video_with_a_stand_in_for_its_decoder(tmp_path, monkeypatch):
         list(read_photos(tmp_path))
 
 
+def write_clip(path, frames=30):
+    """A real MJPG file, and where the payload of each frame is: (start, length)."""
+    cv2 = pytest.importorskip("cv2", reason="videos need OpenCV")
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 10, (64, 48))
+    for number in range(frames):
+        writer.write(np.full((48, 64, 3), 5 * number, np.uint8))
+    writer.release()
+    content = path.read_bytes()
+    place, places = content.index(b"movi"), []
+    while len(places) < frames:
+        place = content.index(b"00dc", place) + 8
+        places.append((place, int.from_bytes(content[place - 4 : place], "little")))
+    return content, places
+
+
+def test_a_failed_read_is_not_the_end_of_a_video(tmp_path, rng):
+    path = tmp_path / "clip.avi"
+    content, places = write_clip(path)
+    start, length = places[10]
+    noise = rng.integers(0, 256, length, dtype=np.uint8).tobytes()
+    path.write_bytes(content[:start] + noise + content[start + length :])
+    read = dict(read_photos(path))
+    assert list(read) == [f"clip.avi/{number:06d}" for number in range(30)]
+    lost = read.pop("clip.avi/000010")
+    assert isinstance(lost, str), "noise was decoded"
+    assert lost == "the frame cannot be decoded"
+    assert [round(x.mean() / 5) for x in read.values()] == [
+        *range(10), *range(11, 30),
+    ]  # fmt: skip
+
+
+def test_a_cut_video_says_what_it_promised(tmp_path):
+    path = tmp_path / "clip.avi"
+    content, places = write_clip(path)
+    path.write_bytes(content[: places[12][0] + 20])
+    *frames, (name, reason) = read_photos(path)
+    assert all(isinstance(frame, np.ndarray) for _, frame in frames)
+    assert name == f"clip.avi/{len(frames):06d}"
+    assert 10 <= len(frames) <= 13
+    assert reason == (
+        f"from here on no frame can be decoded: {len(frames)} of the 30 that the file "
+        "promises were read"
+    )
+
+
 def test_names_tell_the_folders_and_links_are_followed_once(tmp_path):
     image = Image.fromarray(np.zeros((3, 5, 3), np.uint8))
     for name in ("b/2.png", "b/1.png", "a/3.png", "c.png"):
@@ -91,10 +140,17 @@ def test_names_tell_the_folders_and_links_are_followed_once(tmp_path):
     os.symlink(tmp_path, tmp_path / "a" / "loop")
     os.symlink(tmp_path / "b", tmp_path / "d")
     image.save(tmp_path / "e.bmp")
+    image.save(tmp_path / "f.jfif", "JPEG")
+    image.save(tmp_path / "g", "WEBP", lossless=True)
+    (tmp_path / "h.gif").write_bytes(b"no photo")
+    (tmp_path / "i.txt").write_text("BM is no bitmap")
     read = dict(read_photos(tmp_path))
     names = ["a/3.png", "b/1.png", "b/2.png", "c.png", "d/1.png", "d/2.png", "e.bmp"]
+    names += ["f.jfif", "g", "h.gif"]  # by their ending or by their content
     assert list(read) == names
-    assert "JPEG" in read["e.bmp"]  # its kind is not read, and that is told
+    assert "no decoder" in read.pop("h.gif")
+    assert {image.shape for image in read.values()} == {(3, 5, 3)}
+    assert other_files(tmp_path) == [tmp_path / "i.txt"]
     assert count_photos(tmp_path) == len(names)
     assert find_photos(tmp_path / "c.png") == [tmp_path / "c.png"]
     assert [name for name, _ in read_photos(tmp_path / "b" / "1.png")] == ["1.png"]

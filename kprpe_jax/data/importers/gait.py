@@ -164,9 +164,10 @@ def make_splits(
       partition: TRAIN_SET and TEST_SET list people; PROBE_SET, if there, sequences, as
         "0001/nm-01/090" or "0001-nm-01-090". None = by `test_identities`.
       test_identities: how many people, the last by name, are tested on.
-    Returns: splits that have people; people in none, people without sequences and
-      probes without one.
-    Raises: ValueError: a partition of another form; too many test identities.
+    Returns: splits that have people; people in none or in both, who are in none then,
+      people without sequences and probes without one.
+    Raises: ValueError: a partition of another form, or that names none of the people;
+      too many test identities.
     """
     if partition is None:
         names = list(people)
@@ -202,9 +203,24 @@ def make_splits(
         )
         for person in sorted(named - set(people))
     ]
+    both = {*partition["TRAIN_SET"]} & {*partition["TEST_SET"]}
+    bad += [
+        RejectedRecord(
+            person, "in both splits", "the partition trains and tests on this person"
+        )
+        for person in people
+        if person in both
+    ]
+    if not named & set(people):
+        raise ValueError(
+            "import: the partition must name people of the source; of "
+            f"{', '.join(sorted(named)[:3])} ... none is among {', '.join(people)[:60]}"
+            " ...; give the partition of this data set"
+        )
     splits = {}
     for split in ("train", "test"):
-        members = [p for p in people if p in set(partition[f"{split.upper()}_SET"])]
+        listed = {*partition[f"{split.upper()}_SET"]} - both
+        members = [person for person in people if person in listed]
         keys = [key for person in members for key in people[person]]
         if keys:
             splits[split] = Split(keys, {people[p][0] for p in members if people[p]})

@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -66,6 +66,7 @@ class RecordSource:
         has.
       tables: arrays of an evaluation protocol, stored beside the images.
       landmarks: the source's own landmark table.
+      notes: what else is worth telling of the source; sentences.
     """
 
     read: Callable[[int], Iterator[Record | RejectedRecord]]
@@ -74,6 +75,7 @@ class RecordSource:
     extra: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     tables: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
     landmarks: Landmarks | None = None
+    notes: Sequence[str] = ()
     noun: ClassVar[str] = "images"
 
 

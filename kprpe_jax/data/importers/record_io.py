@@ -8,8 +8,10 @@ only last parts need padding.
 
 The content begins with a header: flag uint32, label float32, id uint64, id2 uint64; a
 flag above 0 is the number of float32 labels that follow in place of the one.
-InsightFace's record 0 has no image; its labels are the first and the last + 1 index of
-the records that describe identities; records 1 up to the first of those are the images.
+InsightFace's record 0 is a header: it has no image, and its labels are the first and
+the last + 1 index of the records that describe identities; records 1 up to the first of
+those are the images. An image may have several labels, too (MXNet's im2rec packs any
+number): a header is what has no data. Without a header all records are images.
 """
 
 import os
@@ -40,15 +42,17 @@ class Packed(NamedTuple):
     data: bytes
 
 
-def open_record_io(rec: str | os.PathLike) -> RecordSource:
+def open_record_io(rec: str | os.PathLike, label: int = 0) -> RecordSource:
     """Open a .rec file with its .idx; `property`, if there, bounds the labels.
 
     Args:
       rec: the .rec file, or the folder that holds train.rec.
+      label: which of a record's labels is the identity, from 0.
     Returns: a source whose keys are the index numbers and whose identities are the
-      numbers in the file; an index that the .idx lacks or has twice is bad.
+      numbers in the file; an index that the .idx lacks or has twice is bad. It notes
+      where the first image has several labels.
     Raises: ValueError: no .idx, a malformed .idx or property, a first record that
-      cannot be read.
+      cannot be read; a first image with fewer labels.
     """
     rec = os.fspath(rec)
     rec = os.path.join(rec, "train.rec") if os.path.isdir(rec) else rec
@@ -62,6 +66,7 @@ def open_record_io(rec: str | os.PathLike) -> RecordSource:
     indices, offsets = read_index(idx)
     if indices[0] == 0:
         indices, offsets = _images_only(rec, indices, offsets)
+    notes = _note_labels(rec, offsets, label)
     num_classes = _read_property(os.path.join(os.path.dirname(rec), "property"))
     repeated = np.diff(indices, prepend=-1) == 0  # indices are sorted
 
@@ -78,9 +83,33 @@ def open_record_io(rec: str | os.PathLike) -> RecordSource:
                         key, "missing record", f"{idx} does not name it"
                     )
                 else:
-                    yield _entry(file, int(offsets[row]), rec, key, num_classes)
+                    place = int(offsets[row])
+                    yield _entry(file, place, rec, key, label, num_classes)
 
-    return RecordSource(read, state=file_state(rec, idx), count=len(indices))
+    state = f"{file_state(rec, idx)} label {label}" if label else file_state(rec, idx)
+    return RecordSource(read, state=state, count=len(indices), notes=notes)
+
+
+def _note_labels(rec: str, offsets: np.ndarray, label: int) -> tuple[str, ...]:
+    """Say which label is the identity where the first readable image has several."""
+    with open(rec, "rb") as file:
+        for offset in offsets[offsets != _NO_OFFSET]:
+            try:
+                count = len(unpack(read_record(file, int(offset), rec)).labels)
+            except ValueError:
+                continue
+            if not 0 <= label < max(count, 1):
+                raise ValueError(
+                    f"--label must be one of the labels of an image of {rec}, 0 to "
+                    f"{count - 1}; got {label}"
+                )
+            if count < 2:
+                return ()
+            return (
+                f"an image has {count} labels; number {label} is the identity "
+                f"(--label takes another of 0 to {count - 1})",
+            )
+    return ()
 
 
 def _images_only(
@@ -88,8 +117,8 @@ def _images_only(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Keep the images where record 0 says which they are, with those that lack."""
     with open(rec, "rb") as file:
-        labels = unpack(read_record(file, int(offsets[0]), rec)).labels
-        if len(labels) < 2:
+        labels, data = unpack(read_record(file, int(offsets[0]), rec))
+        if data or len(labels) < 2:  # an image: there is no header
             return indices, offsets
         end = end_of_images(file, rec, labels[0], indices, offsets)
     images = (indices >= 1) & (indices < end)
@@ -142,13 +171,24 @@ def end_of_images(
 
 
 def _entry(
-    file: BinaryIO, offset: int, path: str, key: str, num_classes: int | None
+    file: BinaryIO,
+    offset: int,
+    path: str,
+    key: str,
+    number: int,
+    num_classes: int | None,
 ) -> Record | RejectedRecord:
+    """One image; `number` says which of its labels is the identity."""
     try:
         packed = unpack(read_record(file, offset, path))
     except ValueError as e:
         return RejectedRecord(key, "broken record", str(e))
-    label = float(packed.labels[0]) if len(packed.labels) else -1.0
+    count = len(packed.labels)
+    if count <= number:
+        return RejectedRecord(
+            key, "wrong label", f"must have a label number {number}; got {count} labels"
+        )
+    label = float(packed.labels[number])
     # A float32 holds whole numbers up to 2**24: above, neighbors become one.
     top = 2**24 if num_classes is None else min(num_classes, 2**24)
     if not (0 <= label < top and label.is_integer()):

@@ -111,16 +111,76 @@ def png_of(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + png_chunk(header) + png_chunk(pixels)
 
 
+@pytest.mark.parametrize("kind", ["BMP", "GIF", "TIFF", "WEBP", "AVIF", "JPEG2000"])
+def test_further_formats(rgb, kind):
+    """Those without loss are exact; of a GIF and an AVIF a flat image is."""
+    flat = kind in ("GIF", "AVIF")
+    want = np.full((16, 24, 3), (40, 120, 200), np.uint8) if flat else rgb
+    options = dict(lossless=True) if kind == "WEBP" else {}
+    options |= dict(irreversible=False) if kind == "JPEG2000" else {}
+    got = decode_rgb(encode(want, kind, **options))
+    assert np.abs(got.astype(int) - want).max() <= (3 if kind == "AVIF" else 0)
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_an_odd_tag_beside_the_orientation(rgb, orientation):
+    """A second tag whose type does not exist; the orientation still counts."""
+    entries = struct.pack("<HHII", 0x0112, 3, 1, orientation)
+    entries += struct.pack("<HHII", 0x9286, 99, 7, 0xFFFFFF)
+    tags = b"Exif\0\0II*\0\x08\0\0\0" + struct.pack("<H", 2) + entries + bytes(4)
+    got = decode_rgb(encode(rgb, exif=tags))
+    np.testing.assert_array_equal(got, TURNS[orientation](decode_rgb(encode(rgb))))
+
+
+def test_large_profiles_and_texts(rgb, rng):
+    profile = rng.integers(0, 256, 2_500_000, dtype=np.uint8).tobytes()
+    for kind in ("PNG", "JPEG"):
+        plain, noted = encode(rgb, kind), encode(rgb, kind, icc_profile=profile)
+        np.testing.assert_array_equal(decode_rgb(noted), decode_rgb(plain))
+    text = zlib.compress(bytes(20_000_000))  # XMP: Pillow refuses so much
+    png = encode(rgb, "PNG")
+    body = b"iTXtXML:com.adobe.xmp\0\1\0\0\0" + text
+    np.testing.assert_array_equal(
+        decode_rgb(png[:33] + png_chunk(body) + png[33:]), rgb
+    )
+
+
+def test_floats_lie_in_0_to_1():
+    gray = np.linspace(0, 1, 12, dtype=np.float32).reshape(3, 4)
+    pfm = b"Pf\n4 3\n-1.0\n" + gray[::-1].tobytes()
+    got = decode_rgb(pfm)
+    np.testing.assert_array_equal(got[..., 0], np.round(gray * 255).astype(np.uint8))
+    with pytest.raises(ValueError, match=r"floats must lie in 0\.\.1; .* 0\.\.2"):
+        decode_rgb(b"Pf\n4 3\n-1.0\n" + (2 * gray[::-1]).tobytes())
+
+
+@pytest.mark.slow
+def test_a_photo_of_108_million_pixels():
+    black = Image.new("1", (12_000, 9_000))
+    black.putpixel((11_999, 0), 1)
+    got = decode_rgb(encode(black, "PNG"))
+    assert got.shape == (9_000, 12_000, 3)
+    assert got[0, -1, 0] == 255
+
+
+def test_a_heic():
+    pytest.importorskip("pillow_heif", reason="HEIC needs the extra [heif]")
+    flat = np.full((64, 96, 3), (40, 120, 200), np.uint8)
+    got = decode_rgb(encode(flat, "HEIF", quality=95))
+    assert np.abs(got.astype(int) - flat).max() <= 3
+
+
 @pytest.mark.parametrize(
     ("damage", "match"),
     [
         (lambda b: b[:-40], r"got \d+ bytes \(.*truncated"),
         (lambda b: b[:-400], r"got \d+ bytes \(Truncated File"),
         (lambda b: b"", r"got 0 bytes"),
-        (lambda b: b"GIF89a" + b, "no decoder knows them"),
-        (lambda b: with_precision(b, 12), "a JPEG of 8 bits"),
-        (lambda b: with_precision(b, 16), "a JPEG of 8 bits"),
-        (lambda b: png_of(9000, 9000), "it has 9000 x 9000 pixels"),
+        (lambda b: b"GIF89b" + b, "no decoder knows them"),
+        (lambda b: b"....ftypheic" + b, r"a HEIC needs|no decoder knows|\("),
+        (lambda b: with_precision(b, 12), r"JPEG \(of 8 bits\)"),
+        (lambda b: with_precision(b, 16), r"JPEG \(of 8 bits\)"),
+        (lambda b: png_of(12000, 12000), "it has 12000 x 12000 pixels"),
     ],
 )
 def test_refused_in_one_sentence(rgb, damage, match):

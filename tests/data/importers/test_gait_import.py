@@ -264,6 +264,20 @@ def test_import_and_its_report(tmp_path):
         whole.write(on_error="skip", **options)
 
 
+def test_a_person_in_both_partitions_is_in_neither():
+    people = {"a": ["a/1", "a/2"], "b": ["b/1"], "c": ["c/1"]}
+    partition = {"TRAIN_SET": ["a", "b"], "TEST_SET": ["b", "c"]}
+    splits, bad = make_splits(people, partition=partition)
+    assert splits["train"].keys == ["a/1", "a/2"]
+    assert splits["test"].keys == ["c/1"]
+    assert [(entry.key, entry.kind) for entry in bad] == [("b", "in both splits")]
+
+
+def test_a_partition_of_another_data_set():
+    with pytest.raises(ValueError, match="must name people of the source; of x .* a"):
+        make_splits({"a": ["a/1"]}, partition={"TRAIN_SET": ["x"], "TEST_SET": ["y"]})
+
+
 def test_splits_without_a_partition():
     people = {"a": ["a/1", "a/2"], "b": ["b/1"], "c": ["c/2", "c/3"]}
     splits, bad = make_splits(people, test_identities=1)

@@ -33,6 +33,39 @@ def test_images_come_back_byte_for_byte(tmp_path):
     assert read_all(source, 3) == (records[3:], [])
 
 
+def several_labels(folder):
+    """16 images from index 0 on, no header; each with a second label."""
+    labels = [7 - i // 2 for i in range(16)]
+    return labels, write_rec(
+        folder, {i: pack(face(i), x, 5.0) for i, x in enumerate(labels)}
+    )
+
+
+def test_images_with_several_labels_are_no_header(tmp_path):
+    """A record is a header because it has no data, not because of its labels."""
+    labels, folder = several_labels(tmp_path)
+    source = open_record_io(folder)
+    records, bad = read_all(source)
+    assert not bad
+    assert [r.identity for r in records] == labels
+    assert len(records) == 16
+    assert source.notes == (
+        "an image has 2 labels; number 0 is the identity (--label takes another of 0 "
+        "to 1)",
+    )
+    other = open_record_io(folder, label=1)
+    assert {r.identity for r in read_all(other)[0]} == {5}
+    assert other.state != source.state
+    with pytest.raises(ValueError, match=r"--label .* 0 to 1; got 2"):
+        open_record_io(folder, label=2)
+    write_rec(folder, {0: pack(face(0), 1, 2), 1: pack(face(1), 1)})
+    (broken,) = read_all(open_record_io(folder, label=1))[1]
+    assert (broken.key, broken.reason) == (
+        "1",
+        "must have a label number 1; got 1 labels",
+    )
+
+
 @pytest.mark.parametrize(
     "data",
     [
