@@ -89,11 +89,13 @@ def check(entry: Record | RejectedRecord, landmarks: Landmarks | None) -> Checke
         bad = RejectedRecord(
             key, "missing landmarks", "the landmark table has no row for it"
         )
-    elif points is not None and origin == "detector" and np.isnan(points).all():
-        bad = RejectedRecord(
-            key, "missing landmarks", "the detector finds no face in it"
+    elif points is not None and np.isnan(points).all():
+        reason = (
+            "the detector finds no face in it"
+            if origin == "detector"
+            else "its points are placeholders: NaN, 0 or -1"
         )
-        points = None
+        bad, points = RejectedRecord(key, "missing landmarks", reason), None
     elif (
         points is not None and not ((points >= low) & (points <= high)).all()
     ):  # NaN is wrong, too

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from kprpe_jax.data.importers.landmark_order import POINTS, header_order, seen_order
+
 UNITS = ("fraction", "pixel")
 # Numbers after the name: x, y of each point; the same and one score of the face;
 # x, y, score of each point.
@@ -20,7 +22,7 @@ class Landmarks:
     Attributes:
       rows: image name -> row of `points`.
       points: float32 [N, 5, 2], (x, y): left eye, right eye, nose, left and right
-        mouth corner (left = image left).
+        mouth corner (left = image left); all NaN where the row is a placeholder.
       units: "fraction" of width and height, or "pixel" with pixel centers at integers.
     """
 
@@ -36,7 +38,7 @@ class Landmarks:
           height: of the decoded image, pixels.
           width: likewise.
         Returns: float32 [5, 2] in 0..1 of width and height, pixel center i at
-          (i + 0.5) / size; None where the table lacks the image.
+          (i + 0.5) / size, NaN where unknown; None where the table lacks the image.
         """
         if name not in self.rows:
             return None
@@ -53,15 +55,21 @@ def read_landmarks(
 
     Text: a line per image with its name and 10, 11 or 15 numbers (x, y per point; the
     same and one score; x, y, score per point; scores are ignored), separated by
-    comma, tab or spaces; the first line may be a header. An .npz archive: `names` [N]
-    and an array [N, 5, 2].
+    comma, tab or spaces; the first line may be a header. A header that names the ten
+    coordinates (lefteye_x, x1, ...) is obeyed, in any order. An .npz archive: `names`
+    [N] and an array [N, 5, 2].
+
+    A point that is NaN, empty, (0, 0) or (-1, -1) is a placeholder, and the points of
+    its row are unknown. Where the points of most rows are not ordered as a face's, and
+    in another order those of all rows are, the table is refused.
 
     Args:
       path: the file.
       units: "fraction" or "pixel".
       array: name of the points in an .npz archive.
     Raises: ValueError: unreadable, malformed lines (named by number), a name twice,
-      pixels where fractions are due or the other way round.
+      pixels where fractions are due or the other way round, points in another order, no
+      row whose points are known.
     """
     path = os.fspath(path)
     if units not in UNITS:
@@ -89,8 +97,28 @@ def read_landmarks(
             f"read_landmarks: names in {path} must be unique; got {twice!r} more than "
             "once; remove all rows of it but one"
         )
+    placeholder = np.isnan(points) | np.isin(points, (0, -1))
+    points = np.where(placeholder.all(2).any(1)[:, None, None], np.nan, points)
+    points = np.where(np.isnan(points).any((1, 2))[:, None, None], np.nan, points)
+    if np.isnan(points).all():
+        raise ValueError(
+            f"read_landmarks: {path} must have a row whose points are known; got NaN, "
+            "0 or -1 in all; check the file"
+        )
+    _check_order(path, points)
     _check_units(path, points, units)
     return Landmarks(rows, points, units)
+
+
+def _check_order(path: str, points: np.ndarray) -> None:
+    other = seen_order(points.reshape(-1, 10))
+    if other is not None:
+        raise ValueError(
+            f"read_landmarks: points in {path} must be {', '.join(POINTS)} of the "
+            f"image, x before y; the faces say that they stand otherwise: {other}; "
+            "reorder them, or name the columns in the first line, such as "
+            "lefteye_x,lefteye_y (left in the image)"
+        )
 
 
 def _check_units(path: str, points: np.ndarray, units: str) -> None:
@@ -124,20 +152,31 @@ def _read_npz(path: str, array: str) -> tuple[list[str], np.ndarray]:
 
 
 def _read_text(path: str) -> tuple[list[str], np.ndarray]:
-    names, values, columns = [], [], 0
+    names, values, columns, order = [], [], 0, None
     for number, fields in _lines(path):
         try:
-            row = [float(field) for field in fields[1:]]
+            row = [float(field) if field else np.nan for field in fields[1:]]
         except ValueError as e:
-            if number == 1:  # a header
-                continue
-            raise _malformed(path, number, str(e)) from e
+            if number > 1:
+                raise _malformed(path, number, str(e)) from e
+            try:
+                order = header_order(fields[1:])
+            except ValueError as contradiction:
+                raise ValueError(
+                    f"read_landmarks: the header of {path} {contradiction}; correct it"
+                ) from contradiction
+            header = len(fields) - 1
+            continue
         columns = columns or len(row)
         if len(row) != columns or columns not in _COLUMNS:
             raise _malformed(path, number, f"{len(row)} numbers")
+        if order is not None and columns != header:
+            raise _malformed(path, number, f"{columns} under {header} column names")
         names.append(fields[0])
         values.append(np.array(row, np.float32))
     table = np.array(values).reshape(len(names), columns or 10)
+    if order is not None:
+        return names, table[:, order].reshape(-1, 5, 2)
     if columns == 15:
         return names, table.reshape(-1, 5, 3)[..., :2]
     return names, table[:, :10].reshape(-1, 5, 2)

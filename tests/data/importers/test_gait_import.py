@@ -274,7 +274,9 @@ def test_a_person_in_both_partitions_is_in_neither():
 
 
 def test_a_partition_of_another_data_set():
-    with pytest.raises(ValueError, match="must name people of the source; of x .* a"):
+    with pytest.raises(
+        ValueError, match="must name people of the source; of x, y .* among a "
+    ):
         make_splits({"a": ["a/1"]}, partition={"TRAIN_SET": ["x"], "TEST_SET": ["y"]})
 
 
