@@ -257,7 +257,7 @@ NETWORKS: dict[str, PublishedNetwork] = {
         "1.0",
         1.000,
         (
-            "no license stated; research only",
+            "none stated; research only: trained on CASIA-WebFace",
             "github.com/Xiaoccer/MobileFaceNet_Pytorch",
         ),
         fields=dict(image_size=(112, 96)),

@@ -1,9 +1,10 @@
 """Templates of any number of landmarks: their places in an aligned face."""
 
 import os
-import zipfile
 
 import numpy as np
+
+from kprpe_jax.core.npz import read_npz
 
 _FRONTAL = 0.1  # largest shift of the nose, in distances of the eyes
 
@@ -45,9 +46,8 @@ def read_template(path: str | os.PathLike, count: int) -> np.ndarray:
       are not finite.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            template = archive["template"].astype(np.float32)
-    except (KeyError, ValueError, OSError, zipfile.BadZipFile) as error:
+        template = read_npz(path)["template"].astype(np.float32)
+    except (KeyError, ValueError) as error:
         raise ValueError(
             f"read_template: {path} must hold an array 'template'; got "
             f"{str(error).splitlines()[0]}; give the template.npz of a run"

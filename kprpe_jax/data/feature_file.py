@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from kprpe_jax.core.features import Features
+from kprpe_jax.core.npz import read_npz
 
 KIND = "kprpe_jax features"
 
@@ -75,8 +76,7 @@ def read_feature_file(path: str | os.PathLike) -> FeatureFile:
     Raises: ValueError: no such file, or one of something else.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = dict(archive)
+        arrays = read_npz(path)
         about = json.loads(str(arrays["about"]))
         features = Features(*(arrays.get(name) for name in Features._fields))
         lengths = {len(arrays[n]) for n in ("embeddings", "names", "persons", "counts")}

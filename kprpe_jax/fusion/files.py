@@ -9,7 +9,6 @@ import hashlib
 import json
 import os
 import pathlib
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import flax
@@ -23,6 +22,7 @@ from safetensors.numpy import save
 from kprpe_jax import registry
 from kprpe_jax.backbones.recognizer import Recognizer
 from kprpe_jax.core.features import Features
+from kprpe_jax.core.npz import read_npz
 from kprpe_jax.fusion.cluster_aggregate import ImageSets
 
 
@@ -195,8 +195,7 @@ def load_stream(path: str | os.PathLike, file: FusionFile) -> Stream:
     """
     empty = file.model.init_state(1)
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays: Mapping[str, np.ndarray] = dict(archive)
+        arrays = read_npz(path)
         state = [arrays[f"state_{n}"] for n in range(len(empty))]
         images, owner = int(arrays["images"]), str(arrays["model"])
     except (OSError, KeyError, ValueError, EOFError) as error:

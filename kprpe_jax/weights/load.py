@@ -54,12 +54,15 @@ def import_weights(
       source: as `load_state_dict` takes it.
     Returns: `params` and, where there are running statistics, `batch_stats`; float32
       NumPy arrays.
-    Raises: ValueError: lists missing, surplus and misshapen names; the network's
-      options are not those that published weights are made for; a class without rules.
+    Raises: ValueError: lists missing, surplus and misshapen names; weights that are
+      not finite, or no floating-point numbers; the network's options are not those
+      that published weights are made for; a class without rules.
     """
     arrays = load_state_dict(source)
     name, layout = _layout(network, arrays)
     told = dict(network=name, advise=partial(_advise, arrays))
+    check_state_dict(layout.arrays, layout.rules, layout.shapes, **told)
+    _check_numbers(name, {x.source: layout.arrays[x.source] for x in layout.rules})
     variables = import_state_dict(layout.arrays, layout.rules, layout.shapes, **told)
     for key, (got, want) in layout.copies.items():
         if got.shape != want.shape or np.abs(got - want).max() > 1e-4:
@@ -95,6 +98,23 @@ def export_weights(
 def has_layout(module: nn.Module) -> bool:
     """Whether an official code has a network of this class."""
     return type(module).__name__ in LAYOUTS
+
+
+def _check_numbers(network: str, arrays: Mapping[str, np.ndarray]) -> None:
+    """Refuse weights that are not finite, or whole numbers."""
+    kinds = {name: x.dtype for name, x in arrays.items() if x.dtype != np.float32}
+    if kinds:
+        raise ValueError(
+            f"import_weights: the weights of {network} must be floating-point numbers; "
+            f"got {next(iter(kinds.values()))} in {shorten(list(kinds))}; give a file "
+            "that is not quantized."
+        )
+    broken = [name for name, x in arrays.items() if not np.isfinite(x).all()]
+    if broken:
+        raise ValueError(
+            f"import_weights: the weights of {network} must be finite; NaN or infinity "
+            f"stands in {shorten(broken)}; give another file."
+        )
 
 
 def _advise(arrays: dict[str, np.ndarray]) -> str:

@@ -16,6 +16,7 @@ import numpy as np
 from flax import traverse_util
 
 _SHOWN = 5  # names of a kind in an error
+_LONGEST = 80  # characters of a name in an error
 Index = tuple[Any, ...]  # of integers, slices and at most one Ellipsis
 
 
@@ -302,7 +303,7 @@ def export_state_dict(
 def shorten(names: list[str]) -> str:
     """The first names, and how many more there are."""
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more
+    return ", ".join(name[:_LONGEST] for name in names[:_SHOWN]) + more
 
 
 def _slot_shape(rule: Rule, shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, ...]:

@@ -5,7 +5,8 @@ version 1.6 by PyTorch's weights-only reader, `.npz` files with pickles forbidde
 of dlib and of TensorFlow Lite by `dlib_file` and `tflite_file`.
 """
 
-import zipfile
+import logging
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,14 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from kprpe_jax.core.npz import read_npz
 from kprpe_jax.weights.dlib_file import read_dlib_file
 from kprpe_jax.weights.onnx_networks import read_onnx_weights
+from kprpe_jax.weights.rules import shorten
 from kprpe_jax.weights.tflite_file import read_tflite_file
 from kprpe_jax.weights.torch_file import is_torch_file, read_torch_file
 
+_LOG = logging.getLogger(__name__)
 PREFIXES = ("module.", "net.", "model.")
 # Of parts that stand beside others; a stack of these and of PREFIXES names one.
 _PARTS = (*PREFIXES, "backbone.", "aggregator.", "_orig_mod.")
@@ -38,7 +42,8 @@ def load_state_dict(
         a mapping from names to NumPy or JAX arrays or PyTorch tensors; weights nested
         under `state_dict` or `model` are found.
       prefixes: stripped from the names, again and again, where all names have them.
-    Returns: arrays by name; float16, bfloat16 and float64 become float32.
+    Returns: arrays by name; float16, bfloat16 and float64 become float32, which is
+      logged of the halves, as is what stands beside nested weights.
     Raises: ValueError: the file is missing, corrupt, of another kind or holds something
       else than arrays; `.pt` without PyTorch installed.
     """
@@ -47,14 +52,22 @@ def load_state_dict(
     else:
         origin, tree = str(source), _read(Path(source))
     while nested := [k for k in _CONTAINERS if isinstance(tree.get(k), Mapping)]:
+        if beside := [str(name) for name in tree if name != nested[0]]:
+            _LOG.info(
+                "%s: %s is read, and not what is beside it: %s",
+                origin, nested[0], shorten(beside),
+            )  # fmt: skip
         tree = tree[nested[0]]
     if not tree:
         raise ValueError(f"load_state_dict: {origin} holds no arrays; give weights.")
-    arrays = {name: _to_numpy(value) for name, value in tree.items()}
+    arrays = {str(name): _to_numpy(value) for name, value in tree.items()}
+    halves = Counter(str(x.dtype) for x in tree.values() if _is_half(x))
+    for kind, count in halves.items():
+        _LOG.info("%s: %d arrays are %s, read as float32", origin, count, kind)
     foreign = [name for name, array in arrays.items() if array.dtype == object]
     if foreign:
         raise ValueError(
-            f"load_state_dict: {origin} must map names to arrays; {', '.join(foreign)} "
+            f"load_state_dict: {origin} must map names to arrays; {shorten(foreign)} "
             f"hold something else; give the state dict itself."
         )
     while common := [p for p in prefixes if all(name.startswith(p) for name in arrays)]:
@@ -171,20 +184,26 @@ def _read_onnx(path: Path) -> Mapping[str, Any]:
 
 def _read_npz(path: Path) -> Mapping[str, Any]:
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except (
-        OSError, ValueError, EOFError, AttributeError, TypeError, zipfile.BadZipFile,
-    ) as error:  # fmt: skip
+        return read_npz(path)
+    except ValueError as error:
         raise _unreadable(path, error) from error
 
 
 def _unreadable(path: Path, error: Exception) -> ValueError:
-    reason = (str(error).splitlines() or [""])[0].rstrip(". ")
+    reason = (str(error).splitlines() or [""])[0][:200].rstrip(". ")
     return ValueError(
         f"load_state_dict: cannot read {path} as {path.suffix} weights "
         f"({type(error).__name__}: {reason}); the file is corrupt, of another kind or "
         f"holds more than weights."
+    )
+
+
+def _is_half(value: Any) -> bool:
+    """Whether an array or tensor has floating-point numbers of 16 bits or fewer."""
+    return (
+        str(getattr(value, "dtype", ""))
+        .removeprefix("torch.")
+        .startswith(("float16", "bfloat16", "float8"))
     )
 
 
