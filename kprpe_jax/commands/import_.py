@@ -193,7 +193,7 @@ def _with_detector(
     )
 
     def wanted(record: Any) -> bool:
-        in_table = landmarks is not None and record.key in landmarks.rows
+        in_table = landmarks is not None and landmarks.row(record.key) is not None
         known = in_table or record.keypoints is not None
         return options.detect == "all" or not known
 

@@ -1,11 +1,13 @@
 """Data sets with an official list of pairs: what verification compares."""
 
 import os
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from kprpe_jax.data.faces import FaceRows, check_keypoints, open_faces
+from kprpe_jax.data.keys import match_keys
 from kprpe_jax.data.store import only_split, read_tables
 
 
@@ -70,18 +72,32 @@ def open_pair_set(
     else:  # images 2k and 2k + 1 of a .bin file are pair k
         numbers = np.arange(2 * len(same)).reshape(-1, 2)
         wanted = np.char.zfill(numbers.astype(str), 7)
-    row_of = {key.removeprefix("./"): row for row, key in enumerate(faces.keys())}
-    missing = [key for key in np.unique(wanted) if key not in row_of]
-    if missing:
-        raise ValueError(
-            f"open_pair_set: {name} must hold every image that its pairs name; "
-            f"{len(missing)} of them are missing, such as {', '.join(missing[:3])}; "
-            "import the whole archive"
-        )
-    rows = np.array([[row_of[key] for key in pair] for pair in wanted])
+    rows = find_pairs(faces.keys(), wanted, name)
     used, place = np.unique(rows, return_inverse=True)
     first, second = place.reshape(-1, 2).T
     faces = faces.select(used)
     if needs_keypoints:
         check_keypoints(name, faces.has_keypoints())
     return PairSet(faces, first, second, same, num_folds)
+
+
+def find_pairs(keys: Sequence[str], wanted: np.ndarray, name: str) -> np.ndarray:
+    """Rows of the images of pairs, by `match_keys`.
+
+    Args:
+      keys: of the data set's images.
+      wanted: text [P, 2], keys.
+      name: of the data set, for messages.
+    Returns: int64 [P, 2].
+    Raises: ValueError: the data set lacks some.
+    """
+    names, place = np.unique(wanted, return_inverse=True)
+    rows = match_keys(keys, names.tolist())
+    missing = [key for key, row in zip(names, rows, strict=True) if row is None]
+    if missing:
+        raise ValueError(
+            f"{name} must hold every image that its pairs name; {len(missing)} of "
+            f"{len(names)} are missing, such as {', '.join(missing[:3])}; it has names "
+            f"such as {', '.join(keys[:2])}; import the whole archive"
+        )
+    return np.array(rows)[place].reshape(wanted.shape)

@@ -1,5 +1,6 @@
 """Imports with pairs, by the command, and what opens of them."""
 
+import shutil
 from contextlib import nullcontext
 
 import numpy as np
@@ -19,12 +20,13 @@ KEYS = ("Bob/Bob_0001.jpg", "Ann/Ann_0001.jpg", "Cid/Cid_0001.jpg", "Ann/Ann_000
         "Bob/Bob_0003.jpg")  # fmt: skip
 
 
-def import_folder(tmp_path, keys=KEYS):
+def import_folder(tmp_path, keys=KEYS, pair_list=PAIRS):
     for number, key in enumerate(keys):
         path = tmp_path / "in" / key
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(face(number))
-    (tmp_path / "pairs.txt").write_text(PAIRS)
+        if not path.exists():
+            path.write_bytes(face(number))
+    (tmp_path / "pairs.txt").write_text(pair_list)
     source, pairs = str(tmp_path / "in"), str(tmp_path / "pairs.txt")
     run_import(tmp_path, "folder", source=source, pairs=pairs)
 
@@ -53,9 +55,20 @@ def test_pairs_are_found_by_key_whatever_the_order(tmp_path):
 
 
 def test_missing_images_and_data_sets_without_pairs_are_named(tmp_path):
-    import_folder(tmp_path, KEYS[1:])
-    match = "1 of them are missing, such as Bob/Bob_0001.jpg; import the whole"
-    with pytest.raises(ValueError, match=match):
+    match = "faces must hold .*1 of 4 are missing, such as Bob/Bob_0001.jpg; it has"
+    with pytest.raises(ValueError, match=f"--pairs: {match}.*; import the whole"):
+        import_folder(tmp_path, KEYS[1:])
+    assert not list((tmp_path / "data" / "faces").glob("*/tables.npz"))
+    fitting = PAIRS.replace("Bob\t3\t1", "Ann\t2\t1").replace("Bob\t1", "Bob\t3")
+    import_folder(tmp_path, KEYS[1:], fitting)  # goes on where the other list stopped
+    shutil.rmtree(tmp_path / "data")
+    import_folder(tmp_path)
+    (tables,) = (tmp_path / "data" / "faces").glob("*/tables.npz")
+    with np.load(tables) as arrays:
+        keys = np.char.replace(arrays["pair_keys"].astype(str), "Bob", "Rob")
+        np.savez(tables, **{**arrays, "pair_keys": keys})
+    missing = "2 of 4 are missing, such as Rob/Rob_0001.jpg, Rob/Rob_0003.jpg; it has"
+    with pytest.raises(ValueError, match=missing):
         open_pair_set(tmp_path / "data", "faces", image_size=(8, 8))
     (tmp_path / "other").mkdir()
     run_import(tmp_path / "other", "folder", source=str(tmp_path / "in"))

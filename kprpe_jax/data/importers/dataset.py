@@ -25,6 +25,7 @@ from kprpe_jax.data.importers.check import Checked, check_all
 from kprpe_jax.data.importers.landmarks import Landmarks
 from kprpe_jax.data.importers.record import NO_IDENTITY, RecordSource
 from kprpe_jax.data.importers.report import Shard, make_report
+from kprpe_jax.data.pair_sets import find_pairs
 from kprpe_jax.data.store import TABLES
 
 VERSION = "1.0.0"
@@ -88,8 +89,9 @@ def write_dataset(
     Returns: the report (`make_report`), which also stands in import_report.json in the
       data set's folder, with the source's tables, if any, in tables.npz.
     Raises: ValueError: a bad argument, a bad entry under "fail", no good entry at all,
-      another data set of this name, a source changed since the stopped import, another
-      import at work, a full disk. The data set is not there then.
+      pairs of images that are not there, a landmark table that knows none of the
+      images, another data set of this name, a source changed since the stopped import,
+      another import at work, a full disk. The data set is not there then.
     """
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or not re.fullmatch(r"\w+", split):
         raise ValueError(
@@ -126,8 +128,17 @@ def write_dataset(
                 "import: the source must have at least one good image; got "
                 f"{sorted(faults) or 'no entry'}; check its path and kind"
             )
+        if landmarks and not any(s.keypoints_from.get("table") for s in shards):
+            first = next(iter(source.read(0)))
+            raise ValueError(
+                "import: the landmark table must know points of images of the source; "
+                f"got rows such as {next(iter(landmarks.rows))!r} and images such as "
+                f"{first.key!r}; give the table of these images"
+            )
         report = make_report(shards, origin, len(landmarks.rows) if landmarks else 0)
         _write_metadata(source, template, shards, report)
+        if "pair_keys" in source.tables:
+            _check_pairs(os.fspath(template.data_dir), name, split, source.tables)
         os.rename(template.data_dir, final)
     return report
 
@@ -256,6 +267,15 @@ def _write_metadata(
     if source.tables:
         np.savez(template.data_dir / TABLES, **source.tables)
     progress.write_json(os.fspath(template.data_dir / progress.REPORT), report)
+
+
+def _check_pairs(
+    folder: str, name: str, split: str, tables: Mapping[str, np.ndarray]
+) -> None:
+    """Raise ValueError where pairs name images that were not imported."""
+    rows = tfds.builder_from_directory(folder).as_data_source(split=split)
+    keys = [row["key"].decode(errors="surrogateescape") for row in rows]
+    find_pairs(keys, tables["pair_keys"].astype(str), f"--pairs: {name}")
 
 
 def _serializer(extra: Mapping[str, Any]) -> Callable[[dict[str, Any]], bytes]:

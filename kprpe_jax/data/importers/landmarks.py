@@ -1,6 +1,7 @@
 """Tables of five facial points by image name: CSV, text lists, .npz."""
 
 import dataclasses
+import functools
 import os
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -8,6 +9,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from kprpe_jax.data.importers.landmark_order import POINTS, header_order, seen_order
+from kprpe_jax.data.keys import plain_key, top_folder
 
 UNITS = ("fraction", "pixel")
 # Numbers after the name: x, y of each point; the same and one score of the face;
@@ -30,6 +32,46 @@ class Landmarks:
     points: np.ndarray
     units: str
 
+    def row(self, name: str) -> int | None:
+        """The row of an image: by its name, else by its plain one (`plain_key`).
+
+        Folders that all names of the table have in common may be missing, or a folder
+        that all images have in common.
+
+        Raises: ValueError: images of two such folders.
+        """
+        if name in self.rows:
+            return self.rows[name]
+        name = plain_key(name)
+        if name in self._plain:
+            return self._plain[name]
+        top, _, below = name.partition("/")
+        row = self._plain.get(below) if "/" in below else None
+        if row is not None:
+            self._tops.add(top)
+        if len(self._tops) > 1:
+            raise ValueError(
+                "--landmarks: the table must name the folder of its images; those of "
+                f"{' and '.join(sorted(self._tops))} fit one row, such as {below!r}"
+            )
+        return row
+
+    @functools.cached_property
+    def _tops(self) -> set[str]:
+        """Folders, of images, that the table does not name."""
+        return set()
+
+    @functools.cached_property
+    def _plain(self) -> dict[str, int | None]:
+        """Rows by plain names, and without the folders that all have in common."""
+        names = [plain_key(name) for name in self.rows]
+        top = top_folder(names)
+        found: dict[str, int | None] = {}
+        for row, name in zip(self.rows.values(), names, strict=True):
+            for key in {name, name.removeprefix(top)}:
+                found[key] = None if key in found else row
+        return found
+
     def find(self, name: str, height: int, width: int) -> np.ndarray | None:
         """Points of one image as fractions.
 
@@ -40,9 +82,10 @@ class Landmarks:
         Returns: float32 [5, 2] in 0..1 of width and height, pixel center i at
           (i + 0.5) / size, NaN where unknown; None where the table lacks the image.
         """
-        if name not in self.rows:
+        row = self.row(name)
+        if row is None:
             return None
-        points = self.points[self.rows[name]]
+        points = self.points[row]
         if self.units == "fraction":
             return points
         return ((points + 0.5) / (width, height)).astype(np.float32)

@@ -82,6 +82,9 @@ def finished_report(final: str, origin: Mapping[str, Any]) -> dict[str, Any]:
     return report
 
 
+_NOT_IN_SHARDS = {"pairs", "pairs_state"}  # another list of pairs may be tried
+
+
 def finished_shards(work: str, origin: Mapping[str, Any]) -> list[Shard]:
     """Read what a stopped import has finished, or make the folders for a new one.
 
@@ -93,8 +96,9 @@ def finished_shards(work: str, origin: Mapping[str, Any]) -> list[Shard]:
             os.makedirs(os.path.join(work, part), exist_ok=True)
         write_json(started, origin)
     before = _read_json(started)
-    if before != origin:
-        changed = sorted(k for k in before | origin if before.get(k) != origin.get(k))
+    changed = {k for k in before | origin if before.get(k) != origin.get(k)}
+    changed = sorted(changed - _NOT_IN_SHARDS)
+    if changed:
         raise ValueError(
             f"import: {work} must be a stopped import of the same source with "
             f"the same options; got another {', '.join(changed)}; delete that folder "

@@ -113,3 +113,15 @@ def test_absent_and_unknown_units(tmp_path):
         read_landmarks(tmp_path / "t", units="pixel")
     with pytest.raises(ValueError, match=r"\('fraction', 'pixel'\); got 'pixels'"):
         read_landmarks(tmp_path / "t", units="pixels")
+
+
+def test_names_with_other_endings_and_folders(tmp_path, points):
+    text = table(points).replace("0.jpg", "lfw/a/0.jpg").replace("1.jpg", "lfw/b/1.jpg")
+    text = text.replace("2.jpg", "lfw/b/2.jpg").replace("3.jpg", "lfw/b/3.jpg")
+    (tmp_path / "t").write_text(text)
+    landmarks = read_landmarks(tmp_path / "t", units="fraction")
+    for name in ("lfw/b/2.jpg", "./lfw/b/2.jpg.png", "b/2.png", "faces/b/2.jpg"):
+        assert landmarks.row(name) == 2
+    assert landmarks.row("2.jpg") is None
+    with pytest.raises(ValueError, match=r"those of faces and other fit one row"):
+        landmarks.row("other/b/2.jpg")
