@@ -1,8 +1,8 @@
 """Read a PyTorch state dict from a file or a mapping, as float32 NumPy arrays.
 
 Nothing is ever unpickled: PyTorch's files are read by `torch_file`, those of before
-version 1.6 by PyTorch's weights-only reader, `.npz` files with pickles forbidden; files
-of dlib and of TensorFlow Lite by `dlib_file` and `tflite_file`.
+version 0.4 by PyTorch's weights-only reader, `.npz` files by `core.npz`; files of
+dlib and of TensorFlow Lite by `dlib_file` and `tflite_file`.
 """
 
 import logging
@@ -155,9 +155,9 @@ def _read_torch(path: Path) -> Any:
         import torch
     except ImportError as error:
         raise ValueError(
-            f"load_state_dict: {path} is no file of PyTorch 1.6 or newer; reading an "
-            "older one needs PyTorch; install the `torch` extra (pip install "
-            "'.[torch]') or give the whole file."
+            f"load_state_dict: {path} does not begin as PyTorch's files do; give the "
+            "whole file, or for one of before PyTorch 0.4 install the `torch` extra "
+            "(pip install '.[torch]')."
         ) from error
     try:
         return torch.load(path, map_location="cpu", weights_only=True)

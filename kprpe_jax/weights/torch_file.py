@@ -1,59 +1,36 @@
-"""Read PyTorch's files (`torch.save` since 1.6) as data: no PyTorch, nothing executed.
+"""Read PyTorch's files (`torch.save`) as data: no PyTorch, nothing executed.
 
-Such a file is a zip archive: a pickle that describes the saved object, and a member of
-raw numbers for each storage. The pickle's instructions are walked by a small machine
-that knows containers, numbers and tensors. Whatever else the pickle names stays an
-`Unknown`, which is never imported and never called.
+Since PyTorch 1.6 such a file is a zip archive: a pickle that describes the saved
+object, and a member of raw numbers for each storage. Before, pickles stood one after
+another (a magic number, a version, the machine, the object, the names of the storages),
+and then the numbers of each storage behind their count. `torch_pickle` walks them.
 """
 
-import math
-import operator
-import pickletools
+import io
+import lzma
+import struct
 import sys
 import zipfile
-from collections.abc import Callable
+import zlib
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import ml_dtypes
 import numpy as np
 
-_STORAGES = {
-    "DoubleStorage": np.float64,
-    "FloatStorage": np.float32,
-    "HalfStorage": np.float16,
-    "BFloat16Storage": ml_dtypes.bfloat16,
-    "LongStorage": np.int64,
-    "IntStorage": np.int32,
-    "ShortStorage": np.int16,
-    "CharStorage": np.int8,
-    "ByteStorage": np.uint8,
-    "BoolStorage": np.bool_,
-}
+from kprpe_jax.weights.torch_pickle import Machine, Storage, Unknown
+
+__all__ = ["Unknown", "is_torch_file", "read_torch_file"]
+
 _MOST_PICKLE = 1 << 26  # bytes of the description
-_MARK = object()
-
-
-class Unknown(NamedTuple):
-    """An object of a class that is not read.
-
-    Attributes:
-      name: of the class or function, as the file has it.
-    """
-
-    name: str
-
-
-class _Storage(NamedTuple):
-    """Numbers of a member, read when a tensor needs them."""
-
-    dtype: np.dtype
-    member: str
+_OLD = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # a pickle of the magic number
 
 
 def is_torch_file(path: Path) -> bool:
-    """Whether a file is a zip archive, as PyTorch writes since version 1.6."""
-    return zipfile.is_zipfile(path)
+    """Whether a file is a zip archive, or of the form before, both of PyTorch."""
+    if zipfile.is_zipfile(path):
+        return True
+    with path.open("rb") as file:
+        return file.read(len(_OLD)) == _OLD
 
 
 def read_torch_file(path: Path) -> Any:
@@ -64,43 +41,40 @@ def read_torch_file(path: Path) -> Any:
     keys of dicts that are not text or numbers are left out.
 
     Args:
-      path: of a zip archive that `torch.save` wrote.
+      path: of a file that `torch.save` wrote.
     Returns: dicts, lists, tuples, numbers, text, arrays, and `Unknown` for all else;
       attributes of dicts and of unknown objects are left out.
     Raises: ValueError: another kind of file, a damaged one.
     """
     try:
+        if not zipfile.is_zipfile(path):
+            return _read_old(path.read_bytes())
         with zipfile.ZipFile(path) as archive:
-            return _Reader(archive).read()
-    except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError) as error:
+            return _ZipReader(archive).read()
+    except (
+        zipfile.BadZipFile, OSError, EOFError, RuntimeError, zlib.error, lzma.LZMAError,
+    ) as error:  # fmt: skip
         raise ValueError(str(error) or type(error).__name__) from error
     except (
         IndexError, KeyError, TypeError, AttributeError, OverflowError, MemoryError,
-        RecursionError,
+        RecursionError, struct.error,
     ) as error:  # fmt: skip
         raise ValueError("its description makes no sense") from error
 
 
-class _Reader:
-    """The machine: a stack, a memo, and the archive of storages."""
+class _ZipReader:
+    """The archive of storages."""
 
     def __init__(self, archive: zipfile.ZipFile):
         self._archive = archive
         self._root, self._info = _find_description(archive)
-        self._stack: list[Any] = []
-        self._memo: dict[int, Any] = {}
         self._storages: dict[str, np.ndarray] = {}
-        self._left = sum(x.compress_size for x in archive.infolist())
         self._swap = self._is_foreign()
 
     def read(self) -> Any:
         """Walk the description to its end."""
-        pickle = self._archive.read(self._info)
-        for opcode, argument, _ in pickletools.genops(pickle):
-            if opcode.name == "STOP":
-                return self._stack.pop()
-            self._step(opcode.name, argument)
-        raise ValueError("its description has no end")
+        most = sum(x.compress_size for x in self._archive.infolist())
+        return Machine(self._numbers, most).run(self._archive.read(self._info))
 
     def _is_foreign(self) -> bool:
         """Whether the numbers have another byte order than this machine."""
@@ -109,107 +83,7 @@ class _Reader:
             return False
         return self._archive.read(member).decode() != sys.byteorder
 
-    def _step(self, name: str, argument: Any) -> None:
-        stack, memo = self._stack, self._memo
-        if name in _CONSTANTS:
-            stack.append(_CONSTANTS[name]())
-        elif name in _ARGUMENTS:
-            stack.append(argument)
-        elif name in ("PROTO", "FRAME"):
-            pass
-        elif name == "MARK":
-            stack.append(_MARK)
-        elif name in ("BINPUT", "LONG_BINPUT", "PUT"):
-            memo[argument] = stack[-1]
-        elif name == "MEMOIZE":
-            memo[len(memo)] = stack[-1]
-        elif name in ("BINGET", "LONG_BINGET", "GET"):
-            stack.append(memo[argument])
-        elif name in ("TUPLE1", "TUPLE2", "TUPLE3"):
-            count = int(name[-1])
-            stack[-count:] = [tuple(stack[-count:])]
-        elif name in _COLLECT:
-            items = self._to_mark()
-            stack.append(_COLLECT[name](items))
-        elif name in ("APPEND", "APPENDS", "ADDITEMS"):
-            items = [stack.pop()] if name == "APPEND" else self._to_mark()
-            if isinstance(stack[-1], list):
-                stack[-1].extend(items)
-        elif name in ("SETITEM", "SETITEMS"):
-            last = [stack.pop(), stack.pop()][::-1] if name == "SETITEM" else None
-            items = last or self._to_mark()
-            if isinstance(stack[-1], dict):
-                stack[-1].update(_pairs(items))
-        elif name == "GLOBAL":
-            stack.append(Unknown(argument.replace(" ", ".")))
-        elif name == "STACK_GLOBAL":
-            function, module = stack.pop(), stack.pop()
-            stack.append(Unknown(".".join([module, function])))
-        elif name in ("REDUCE", "NEWOBJ", "NEWOBJ_EX"):
-            if name == "NEWOBJ_EX":
-                stack.pop()  # arguments by name, which nothing that is known has
-            arguments, function = stack.pop(), stack.pop()
-            stack.append(self._call(function, arguments))
-        elif name in ("OBJ", "INST"):
-            self._to_mark()
-            stack.append(Unknown(""))
-        elif name == "BUILD":
-            stack.pop()  # attributes
-        elif name == "BINPERSID":
-            stack.append(_storage(stack.pop()))
-        elif name == "POP":
-            stack.pop()
-        elif name == "POP_MARK":
-            self._to_mark()
-        elif name == "DUP":
-            stack.append(stack[-1])
-        else:
-            raise ValueError(f"its description has an instruction {name}")
-
-    def _to_mark(self) -> list[Any]:
-        """Take what lies above the last mark, and the mark."""
-        start = len(self._stack) - 1
-        while self._stack[start] is not _MARK:
-            start -= 1
-            if start < 0:
-                raise IndexError
-        items = self._stack[start + 1 :]
-        del self._stack[start:]
-        return items
-
-    def _call(self, function: Any, arguments: tuple) -> Any:
-        """What the known functions make of their arguments; no function is called."""
-        name = function.name if isinstance(function, Unknown) else ""
-        if name in ("torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_tensor"):
-            return self._tensor(*arguments[:4])
-        if name.startswith("torch._utils._rebuild_parameter"):
-            return arguments[0]
-        if name == "collections.OrderedDict" and not arguments:
-            return {}
-        if name == "torch.Size":
-            return arguments[0]
-        return Unknown(name)
-
-    def _tensor(
-        self,
-        storage: _Storage,
-        offset: int,
-        size: tuple[int, ...],
-        stride: tuple[int, ...],
-    ) -> np.ndarray:
-        """The array of a tensor, a view of its storage."""
-        numbers = self._numbers(storage)
-        layout = [operator.index(x) for x in (offset, *size, *stride)]
-        count = math.prod(size)
-        last = offset + sum((n - 1) * s for n, s in zip(size, stride, strict=True))
-        self._left -= count
-        if min(layout) < 0 or (count and last >= len(numbers)) or self._left < 0:
-            raise ValueError("a tensor has more numbers than the file")
-        strides = [s * numbers.itemsize for s in stride]
-        numbers = numbers[offset : last + 1] if count else numbers[:0]
-        return np.lib.stride_tricks.as_strided(numbers, size, strides, writeable=False)
-
-    def _numbers(self, storage: _Storage) -> np.ndarray:
+    def _numbers(self, storage: Storage) -> np.ndarray:
         """The numbers of a storage, read once."""
         if storage.member not in self._storages:
             info = self._archive.getinfo(f"{self._root}data/{storage.member}")
@@ -219,29 +93,6 @@ class _Reader:
             self._storages[storage.member] = data
         numbers = self._storages[storage.member].view(storage.dtype)
         return numbers.byteswap() if self._swap else numbers
-
-
-_CONSTANTS: dict[str, Callable[[], Any]] = {
-    "NONE": lambda: None,
-    "NEWTRUE": lambda: True,
-    "NEWFALSE": lambda: False,
-    "EMPTY_DICT": dict,
-    "EMPTY_LIST": list,
-    "EMPTY_TUPLE": tuple,
-    "EMPTY_SET": list,
-}
-_COLLECT: dict[str, Callable[[list], Any]] = {
-    "TUPLE": tuple,
-    "LIST": list,
-    "FROZENSET": list,
-    "DICT": lambda items: dict(_pairs(items)),
-}
-# Numbers, text and bytes: what the instruction carries.
-_ARGUMENTS = frozenset(
-    "INT BININT BININT1 BININT2 LONG LONG1 LONG4 FLOAT BINFLOAT UNICODE BINUNICODE "
-    "SHORT_BINUNICODE BINUNICODE8 STRING BINSTRING SHORT_BINSTRING BINBYTES "
-    "SHORT_BINBYTES BINBYTES8 BYTEARRAY8".split()
-)
 
 
 def _find_description(archive: zipfile.ZipFile) -> tuple[str, zipfile.ZipInfo]:
@@ -255,16 +106,27 @@ def _find_description(archive: zipfile.ZipFile) -> tuple[str, zipfile.ZipInfo]:
     return info.filename.removesuffix("data.pkl"), info
 
 
-def _storage(identifier: Any) -> _Storage:
-    """The storage that a description names: ("storage", type, member, place, size)."""
-    kind, storage, member, *_ = identifier
-    name = storage.name.rpartition(".")[2]
-    if kind != "storage" or name not in _STORAGES:
-        raise ValueError(f"it holds numbers of an unknown type {name}")
-    return _Storage(np.dtype(_STORAGES[name]), str(member))
-
-
-def _pairs(items: list[Any]) -> list[tuple[Any, Any]]:
-    """Keys and values; those whose key is no text and no number are left out."""
-    pairs = zip(items[::2], items[1::2], strict=True)
-    return [(key, value) for key, value in pairs if isinstance(key, str | int | float)]
+def _read_old(data: bytes) -> Any:
+    """The object of a file of the form before PyTorch 1.6."""
+    file = io.BytesIO(data)
+    file.seek(len(_OLD))
+    version = Machine(None, 0).run(file)
+    about = Machine(None, 0).run(file)
+    if version != 1001 or about.get("little_endian") is not True:
+        raise ValueError(f"it has the version {version!r}, which is not read")
+    start = file.tell()
+    scout = Machine(None, 0)
+    scout.run(file)
+    places, place = {}, file
+    for member in Machine(None, 0).run(file):
+        storage = scout.storages[member]
+        (count,) = struct.unpack("<q", file.read(8))
+        size = count * storage.dtype.itemsize
+        if not 0 <= size <= len(data) - file.tell():
+            raise ValueError("a storage has more numbers than the file")
+        places[member] = np.frombuffer(data, storage.dtype, count, file.tell())
+        place = file.seek(size, io.SEEK_CUR)
+    if place != len(data):
+        raise ValueError("it does not end with its last storage")
+    file.seek(start)
+    return Machine(lambda storage: places[storage.member], len(data)).run(file)

@@ -65,6 +65,7 @@ def test_photos_become_a_file(network, photos, tmp_path, capsys):
     assert file.persons.tolist() == ["anna", "anna", "ben"]
     assert file.counts.tolist() == [1, 1, 1]
     assert file.about["fingerprint"] == found.fingerprint
+    assert file.about["license"] == found.license
     images = np.stack([np.asarray(Image.open(photos / name)) for name in file.names])
     want = Recognizer.features(found, to_unit_range(images))
     np.testing.assert_allclose(file.features.embeddings, want.embeddings, atol=1e-6)

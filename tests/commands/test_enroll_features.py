@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from kprpe_jax.commands.main import main
+from kprpe_jax.data.feature_file import read_feature_file
 from kprpe_jax.gallery.gallery import Gallery
 from tests.commands.run_verb import fails, on_gallery
 from tests.gallery.tiny import PEOPLE
@@ -34,6 +35,9 @@ def test_fused_people_are_identified(folder, fused, capsys):
     assert "0 added, 3 enrolled before" in capsys.readouterr().out
     with Gallery(folder / "people.gallery") as gallery:
         contents = gallery.read()
+        assert gallery.header.license == "for tests"  # of the network's card
+    for path in fused.glob("*.npz"):
+        assert read_feature_file(path).about["license"] == "for tests"
     assert contents.people == sorted(PEOPLE)
     assert contents.num_images.tolist() == [2, 2, 2]
     output = folder / "answers.json"

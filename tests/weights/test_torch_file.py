@@ -15,9 +15,10 @@ from kprpe_jax.weights.torch_file import Unknown, read_torch_file
 FILES = pathlib.Path(__file__).parents[1] / "fixtures" / "torch"
 
 
-def test_tensors_of_all_types_and_strides(monkeypatch):
+@pytest.mark.parametrize("name", ["plain.pt", "old.pt"])
+def test_tensors_of_all_types_and_strides(monkeypatch, name):
     monkeypatch.setitem(sys.modules, "torch", None)  # as if it were not installed
-    found, want = load_state_dict(FILES / "plain.pt"), np.load(FILES / "plain.npz")
+    found, want = load_state_dict(FILES / name), np.load(FILES / "plain.npz")
     assert list(found) == want.files
     for name in want.files:
         np.testing.assert_array_equal(found[name], want[name])
@@ -78,9 +79,11 @@ def test_code_is_data(tmp_path):
     assert not hasattr(sys, "exploded")
 
 
-@pytest.mark.parametrize("at", [0.2, 0.5, 0.9, 0.999])
-def test_truncated(tmp_path, at):
-    data = (FILES / "plain.pt").read_bytes()
+@pytest.mark.parametrize("at", [0.01, 0.2, 0.5, 0.9, 0.999])
+@pytest.mark.parametrize("name", ["plain.pt", "old.pt"])
+def test_truncated(tmp_path, at, name, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)  # as if it were not installed
+    data = (FILES / name).read_bytes()
     path = tmp_path / "w.pt"
     path.write_bytes(data[: int(at * len(data))])
     with pytest.raises(ValueError, match=r"load_state_dict: .*w.pt"):
@@ -140,3 +143,26 @@ def test_keys_of_no_text_cost_nothing(tmp_path):
 
 def test_no_archive_of_pytorch(tmp_path):
     refuse(tmp_path, {"w/other": b"x"}, "it holds no data.pkl")
+
+
+def test_the_form_before_version_1_6(tmp_path):
+    data = (FILES / "old.pt").read_bytes()
+    path = tmp_path / "w.pt"
+
+    def refuse_bytes(changed, message):
+        path.write_bytes(changed)
+        with pytest.raises(ValueError, match=message) as error:
+            load_state_dict(path)
+        assert len(str(error.value)) < 1500
+
+    refuse_bytes(data + b"x", "it does not end with its last storage")
+    refuse_bytes(data.replace(b"M\xe9\x03.", b"M\xe8\x03.", 1), "has the version 1000")
+    big = data.replace(b"little_endianq\x02\x88", b"little_endianq\x02\x89", 1)
+    assert big != data
+    refuse_bytes(big, "which is not read")
+    many = data.replace((24).to_bytes(8, "little"), (1 << 60).to_bytes(8, "little"), 1)
+    assert many != data
+    refuse_bytes(many, "a storage has more numbers than the file")
+    code = data.replace(b"ctorch._utils\n_rebuild_tensor_v2", b"cos\nsystem", 1)
+    assert code != data
+    refuse_bytes(code, "hold something else")
