@@ -123,6 +123,11 @@ CARDS: dict[str, ModelCard] = {
     "insightface_glintr100": ModelCard(
         _ARCFACE, "glintr100.onnx in antelopev2.zip", "Glint360K"
     ),
+    "insightface_w600k_mbf": ModelCard(
+        "MobileFaceNets (Chen et al., 2018)",
+        "w600k_mbf.onnx in buffalo_s.zip and buffalo_sc.zip",
+        "WebFace600K",
+    ),
     "mobilefacenet_insightface": ModelCard(
         "MobileFaceNets (Chen et al., 2018)", _INSIGHTFACE_FILES
     ),

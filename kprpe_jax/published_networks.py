@@ -28,6 +28,8 @@ class PublishedNetwork(NamedTuple):
       license: of the code, and what the weights were trained on.
       source: where its files come from.
       input_spec: the input contract; None for what reads no single image.
+      fields_of: "module:function" from the arrays of a file to further fields, where
+        files differ; "" = they do not.
     """
 
     kind: str
@@ -39,6 +41,7 @@ class PublishedNetwork(NamedTuple):
     license: str
     source: str
     input_spec: InputSpec | None = None
+    fields_of: str = ""
 
     def make(self, **fields: Any) -> Any:
         """Make the Flax module; `fields` replace or add to the registered ones."""
@@ -246,12 +249,18 @@ NETWORKS: dict[str, PublishedNetwork] = {
             ("glintr100", "ir101", "Glint360K"),
         )
     },
-    "mobilefacenet_insightface": _recognizer(
-        "kprpe_jax.backbones.mobilefacenet:InsightFaceMobileFaceNet",
-        "blocks 1, 4, 6, 2",
-        2.060,
-        _INSIGHTFACE,
-    ),
+    **{
+        name: _recognizer(
+            "kprpe_jax.backbones.mobilefacenet:InsightFaceMobileFaceNet",
+            "widths by the file",
+            2.060,  # of arcface_torch's `get_mbf`
+            (license, _INSIGHTFACE[1]),
+        )._replace(fields_of="kprpe_jax.weights.mobilefacenet:insightface_fields")
+        for name, license in (
+            ("insightface_w600k_mbf", "research only: trained on WebFace600K"),
+            ("mobilefacenet_insightface", _INSIGHTFACE[0]),
+        )
+    },
     "mobilefacenet": _recognizer(
         "kprpe_jax.backbones.mobilefacenet:MobileFaceNet",
         "1.0",

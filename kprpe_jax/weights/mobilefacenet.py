@@ -1,6 +1,8 @@
 """Rules of the published MobileFaceNets: Xiaoccer's and arcface_torch's."""
 
+import itertools
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -69,3 +71,42 @@ def insightface_layout(
         shape=(dim, width),
     )
     return WeightLayout([*rules, head], table.image_shapes(model), arrays)
+
+
+def insightface_fields(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Widths and stages of a file of arcface_torch's MobileFaceNet.
+
+    The published files are not all of `get_mbf`'s sizes.
+
+    Args:
+      arrays: of `load_state_dict`.
+    Returns: fields of `InsightFaceMobileFaceNet`; none of a file of another network.
+    """
+
+    def size(layer: str, axis: int = 0) -> int:
+        return arrays[f"{layer}.weight"].shape[axis]
+
+    try:
+        width = stem = size("layers.0.layers.0")
+        groups = stem // size("layers.1.layers.0", 1)
+        last, output = size("conv_sep.layers.0"), size("features.layers.2")
+        stages = []
+        for place in itertools.count(2):
+            unit, count = f"layers.{place}", 0
+            while f"{unit}.layers.{count}.layers.0.layers.0.weight" in arrays:
+                count += 1
+            unit += ".layers.0" if count else ""
+            if f"{unit}.layers.0.layers.0.weight" not in arrays:
+                break
+            expansion = size(f"{unit}.layers.0.layers.0") // width
+            width = size(f"{unit}.layers.2.layers.0")
+            stages.append((expansion, width, count or 1, 1 if count else 2))
+    except (KeyError, IndexError, ZeroDivisionError):
+        return {}
+    return dict(
+        stages=tuple(stages),
+        stem_width=stem,
+        stem_groups=groups,
+        last_width=last,
+        output_dim=output,
+    )

@@ -10,6 +10,7 @@ from kprpe_jax.backbones.recognizer import Recognizer
 from kprpe_jax.weights import import_weights
 from kprpe_jax.weights.model_folder import find_weights
 from kprpe_jax.weights.recognizer_file import is_recognizer_file, read_recognizer
+from kprpe_jax.weights.state_dict import load_state_dict
 
 
 def read_published(
@@ -30,8 +31,12 @@ def read_published(
         raise ValueError(f"there is no file {path} for {name}; check the path.")
     if os.path.isdir(path):
         path = find_weights(path, name, published)
-    module = published.make()
-    return published, module, import_weights(module, path)
+    source, fields = path, {}
+    if published.fields_of:
+        source = load_state_dict(path)
+        fields = registry.resolve(published.fields_of)(source)
+    module = published.make(**fields)
+    return published, module, import_weights(module, source)
 
 
 def published_recognizer(

@@ -134,6 +134,10 @@ SIGNATURES: dict[str, tuple[int, str]] = {
         771,
         "003d89 01165d 03cca4 042deb 047ef0 05b977 0618a9 064e65",
     ),
+    "insightface_w600k_mbf": (
+        283,
+        "008186 015386 018bfe 01c818 01cb57 021db7 02eeeb 0310d1",
+    ),
     "mobilefacenet_insightface": (
         283,
         "008186 015386 018bfe 01c818 01cb57 021db7 02eeeb 0310d1",

@@ -10,6 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from kprpe_jax.backbones.iresnet import VARIANTS, IResNet
 from kprpe_jax.backbones.mobilefacenet import InsightFaceMobileFaceNet
+from kprpe_jax.recognizers import load_recognizer
 from kprpe_jax.weights import import_weights
 from kprpe_jax.weights.state_dict import load_state_dict
 from tests.quick import quick_jit
@@ -212,3 +213,14 @@ def test_weights_of_another_network():
     with pytest.raises(ValueError, match=message) as error:
         import_weights("adaface_ir50", FILES / "insightface_folded.onnx")
     assert len(str(error.value)) < 1500
+
+
+def test_the_file_says_the_widths_of_a_mobilefacenet(images):
+    found = load_recognizer(f"insightface_w600k_mbf:{FILES / 'mbf_folded.onnx'}")
+    assert found.module == NETWORKS["mbf"]
+    assert found.license == "research only: trained on WebFace600K"
+    with pytest.raises(ValueError, match="does not fit this InsightFaceMobile"):
+        load_recognizer(f"insightface_w600k_mbf:{FILES / 'insightface_folded.onnx'}")
+    want = np.load(FILES / "expected.npz")["mbf"]
+    got = quick_jit(NETWORKS["mbf"].apply)(found.variables, images)
+    np.testing.assert_allclose(got, want, atol=1e-5)
