@@ -341,6 +341,7 @@ NETWORKS: dict[str, PublishedNetwork] = {
             sampled="network_input",
             align_corners=True,
             stop_gradient=True,
+            template_size=(112, 112),
             activation="leaky_relu",
             pixels="bgr",
         ),

@@ -35,6 +35,7 @@ def align_faces(
     keypoints: jax.Array,
     *,
     size: tuple[int, int] = (112, 112),
+    template_size: tuple[int, int] | None = None,
     align_corners: bool = False,
     stop_gradient: bool = False,
 ) -> AlignedImages:
@@ -46,6 +47,9 @@ def align_faces(
         give a crop around them; points in mirrored order may shrink the photo's map to
         one color; both are finite, with finite gradients.
       size: (height, width) of the result.
+      template_size: (height, width) of the image whose template points the face is
+        brought to, in pixels of the result; None = `size`. The official aligner has
+        the points of (112, 112) at every size.
       align_corners: sample as if theta were for the corner pixels' centers: up to half
         a pixel off, as the official aligner is.
       stop_gradient: no gradient reaches the keypoints, as in the official aligner.
@@ -54,7 +58,8 @@ def align_faces(
     pixels = keypoints.astype(jnp.float32) * np.array([width, height], np.float32)
     if stop_gradient:
         pixels = jax.lax.stop_gradient(pixels)
-    template = jnp.broadcast_to(face_template(size), pixels.shape)
+    template = face_template(template_size or size)
+    template = jnp.broadcast_to(template, pixels.shape)
     matrix = fit_similarity(pixels, template)
     theta = sampling_matrix(matrix, in_size=(height, width), out_size=size)
     grid = affine_grid(theta, size, align_corners=align_corners)

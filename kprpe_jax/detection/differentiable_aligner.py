@@ -110,6 +110,8 @@ class DifferentiableAligner(nn.Module):
     Attributes:
       input_size: side of the network's square input, in pixels.
       output_size: (height, width) of the aligned face.
+      template_size: of `align_faces`: whose template points are taken; None = those of
+        the output's size, (112, 112) as in the official code at every size.
       padding_ratio: black border around the photo, as a fraction of its longer side.
       anchors: of the detector; their number fixes the mixer's parameters.
       mixer_input: "raw": Eq. 13's 15 numbers per anchor, as the heads give them, the
@@ -128,6 +130,7 @@ class DifferentiableAligner(nn.Module):
 
     input_size: int = 160
     output_size: tuple[int, int] = (112, 112)
+    template_size: tuple[int, int] | None = None
     padding_ratio: float = 0.0
     anchors: Anchors = ALIGNER_ANCHORS
     mixer_input: str = "raw"
@@ -184,6 +187,7 @@ class DifferentiableAligner(nn.Module):
             images if photo else resized,
             keypoints if photo else face.keypoints,
             size=self.output_size,
+            template_size=self.template_size,
             align_corners=self.align_corners,
             stop_gradient=self.stop_gradient,
         )

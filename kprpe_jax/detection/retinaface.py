@@ -13,7 +13,7 @@ from jax import Array
 from jax.typing import DTypeLike
 
 from kprpe_jax.layers.batch_norm import BatchNorm
-from kprpe_jax.layers.convolution import convolve
+from kprpe_jax.layers.convolution import convolve, leaky_relu
 from kprpe_jax.layers.depthwise import DepthwiseConv
 
 # Slope below zero. The released detector has plain ReLU, the aligner's 0.1.
@@ -113,7 +113,7 @@ class ActivatedConv(nn.Module):
         x = layer(x)
         x = BatchNorm(name="norm")(x, train=train)
         if self.activation is not None:
-            x = nn.leaky_relu(x, SLOPES[self.activation])
+            x = leaky_relu(x, SLOPES[self.activation])
         return x.astype(self.dtype)
 
 

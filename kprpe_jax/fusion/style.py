@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from kprpe_jax.layers.batch_norm import BatchNorm
+from kprpe_jax.layers.convolution import leaky_relu
 
 POOLS = ("mean", "sum")
 ACTIVATIONS = ("relu", "prelu")
@@ -49,6 +50,6 @@ class StyleInputMaker(nn.Module):
         slope = 0.0
         if self.activation == "prelu":
             slope = self.param("slope", nn.initializers.constant(0.25), ())
-        x = jnp.where(x >= 0, x, slope * x)
+        x = leaky_relu(x, slope)
         x = nn.Dense(self.style_dim, name="linear")(x)
         return BatchNorm(name="norm")(x, mask, train=train)

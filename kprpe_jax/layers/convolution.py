@@ -15,6 +15,14 @@ from kprpe_jax.layers.winograd import winograd_conv
 _CHANNELS_LAST = ("NHWC", "HWIO", "NHWC")
 
 
+def leaky_relu(x: Array, slope: Array | float) -> Array:
+    """x above 0, else slope times x; at 0 the gradient is the slope, as PyTorch's is.
+
+    (`jax.nn.leaky_relu` has 1 there, which shows where features are exactly 0.)
+    """
+    return jnp.where(x > 0, x, x * slope)
+
+
 class PRelu(nn.Module):
     """Leaky ReLU with a learned slope per channel, or one for all.
 
@@ -29,7 +37,7 @@ class PRelu(nn.Module):
         """[..., C] -> [..., C]."""
         count = 1 if self.shared else x.shape[-1]
         slope = self.param("slope", nn.initializers.constant(0.25), (count,))
-        return jnp.where(x >= 0, x, x * slope.astype(x.dtype))
+        return leaky_relu(x, slope.astype(x.dtype))
 
 
 def convolve(

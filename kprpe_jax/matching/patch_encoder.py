@@ -21,6 +21,7 @@ class PatchWindows(NamedTuple):
       size, stride, padding: pixels; they overlap where the size exceeds the stride.
       scale, shift: images * scale + shift is what the layer sees; 127.5 both for
         weights that were trained on 0..255.
+      channels: of the images, 3 or 1.
     """
 
     size: int
@@ -28,6 +29,7 @@ class PatchWindows(NamedTuple):
     padding: int = 0
     scale: float = 1.0
     shift: float = 0.0
+    channels: int = 3
 
 
 class Tokens(NamedTuple):
@@ -37,7 +39,7 @@ class Tokens(NamedTuple):
       summary: [B, C], the class token.
       patches: [B, N, C] of each image.
       attention: float32 [B, H, T, T] of each layer, rows sum to 1; T counts [CLS],
-        patches and, of a second image, [SEP] and patches.
+        patches and, of a second image, [SEP], if there is one, and patches.
     """
 
     summary: Array
@@ -122,6 +124,8 @@ class PairEncoder(nn.Module):
       logit_scale: logits are divided by the square root of a `head`'s width or, as in
         the official code, of the model's `width`.
       windows: patches are learned from images; None = patches are given.
+      separator: whether the learned token [SEP] stands before a second image.
+      positions: whether a learned embedding of its place is added to every token.
       dropout_rate: on the tokens that enter the first layer.
       dtype: compute type. Parameters, norm statistics and logits are float32.
     """
@@ -135,6 +139,8 @@ class PairEncoder(nn.Module):
     attention: str = "norm"
     logit_scale: str = "head"
     windows: PatchWindows | None = None
+    separator: bool = True
+    positions: bool = True
     dropout_rate: float = 0.1
     dtype: DTypeLike = jnp.float32
 
@@ -144,7 +150,7 @@ class PairEncoder(nn.Module):
 
         Args:
           images: one or two arrays [B, N, C] of patches, row by row, or with `windows`
-            [B, H, W, 3] in [-1, 1].
+            [B, H, W, channels] in [-1, 1].
           train: dropout is on; needs the rng stream `dropout` where there is any.
         Raises: ValueError: shapes do not fit each other or the model; unknown option.
         """
@@ -153,15 +159,17 @@ class PairEncoder(nn.Module):
         if self.windows is not None:
             patches = self._learned_patches(images)
         normal = nn.initializers.normal(0.02)
-        parts = [self.param("cls_token", normal, (self.width,))]
-        if len(patches) == 2:
-            parts.append(self.param("sep_token", normal, (self.width,)))
+        names = ("cls_token", "sep_token" if self.separator else None)
         batch, sequence = len(images[0]), []
-        for token, part in zip(parts, patches, strict=True):
-            start = jnp.broadcast_to(token.astype(self.dtype), (batch, 1, self.width))
-            sequence += [start, part.astype(self.dtype)]
+        for name, part in zip(names[: len(patches)], patches, strict=True):
+            if name:
+                token = self.param(name, normal, (self.width,)).astype(self.dtype)
+                sequence.append(jnp.broadcast_to(token, (batch, 1, self.width)))
+            sequence.append(part.astype(self.dtype))
         x = jnp.concatenate(sequence, 1)
-        x += self.param("position_embedding", normal, x.shape[1:]).astype(self.dtype)
+        if self.positions:
+            places = self.param("position_embedding", normal, x.shape[1:])
+            x += places.astype(self.dtype)
         x = nn.Dropout(self.dropout_rate, deterministic=not train)(x)
 
         attention = []
@@ -177,11 +185,13 @@ class PairEncoder(nn.Module):
             )
             x, weights = layer(x)
             attention.append(weights)
-        each = jnp.split(x, len(images), axis=1)  # a special token, then an image
-        return Tokens(x[:, 0], tuple(part[:, 1:] for part in each), tuple(attention))
+        count = self.num_patches
+        ends = (1 + count, x.shape[1])  # of each image; the second is at the end
+        each = tuple(x[:, end - count : end] for end in ends[: len(images)])
+        return Tokens(x[:, 0], each, tuple(attention))
 
     def _learned_patches(self, images: tuple[Array, ...]) -> list[Array]:
-        """Patches [B, N, C] of images [B, H, W, 3]."""
+        """Patches [B, N, C] of images [B, H, W, channels]."""
         embed = nn.Conv(
             self.width,
             (self.windows.size,) * 2,
@@ -201,7 +211,8 @@ class PairEncoder(nn.Module):
         want = f"[B, {self.num_patches}, {self.width}]"
         fits = all(shape[1:] == (self.num_patches, self.width) for shape in shapes)
         if self.windows is not None:
-            want = f"[B, H, W, 3] with {self.num_patches} windows"
+            channels = self.windows.channels
+            want = f"[B, H, W, {channels}] with {self.num_patches} windows"
             fits = all(self._windows_in(shape) == self.num_patches for shape in shapes)
         if not fits or len(set(shapes)) != 1 or len(shapes) > 2:
             raise ValueError(
@@ -212,7 +223,7 @@ class PairEncoder(nn.Module):
 
     def _windows_in(self, shape: tuple[int, ...]) -> int:
         """Number of windows of an image batch; 0 where it is none."""
-        if len(shape) != 4 or shape[-1] != 3:
+        if len(shape) != 4 or shape[-1] != self.windows.channels:
             return 0
         size, stride, padding, *_ = self.windows
         rows, columns = ((s + 2 * padding - size) // stride + 1 for s in shape[1:3])

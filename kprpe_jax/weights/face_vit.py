@@ -68,7 +68,10 @@ def published_face_vit(
 def face_vit_from_official(name: str, constructor: Mapping[str, Any]) -> FaceViT:
     """Make the network that computes what the official class does in evaluation.
 
-    Its dropout inside the blocks is not ours, that on the tokens is.
+    Its dropout inside the blocks is not ours, that on the tokens is. With remove_sep
+    the official forward pass ends with an error (it never joins the two images), so
+    what stands here is what its parameters and its head are made for: [CLS], then the
+    patches of both.
 
     Args:
       name: of the official class, one of CLASSES.
@@ -77,18 +80,14 @@ def face_vit_from_official(name: str, constructor: Mapping[str, Any]) -> FaceViT
     """
     check_option("face_vit_from_official", "class", name, CLASSES)
     args = dict(constructor)
-    refused = [key for key in ("remove_sep", "remove_pos") if args.get(key)]
-    if refused:
-        raise ValueError(
-            f"face_vit_from_official: no published network has {refused[0]}; got True; "
-            "leave it out."
-        )
     fields = dict(
         depth=args["depth"],
         num_heads=args["heads"],
         mlp_dim=args["mlp_dim"],
         width=args["dim"],
         dropout_rate=args.get("emb_dropout", 0.0),
+        separator=not args.get("remove_sep"),
+        positions=not args.get("remove_pos"),
     )
     if name.endswith("_face"):  # without CNN; trained on 0..255
         windows = PatchWindows(args["patch_size"], args["patch_size"], 0, 127.5, 127.5)
@@ -101,6 +100,8 @@ def face_vit_from_official(name: str, constructor: Mapping[str, Any]) -> FaceViT
         )
         fields |= dict(windows=PatchWindows(size, stride, padding))
     if "windows" in fields:
+        channels = args.get("channels", 3)
+        fields["windows"] = fields["windows"]._replace(channels=channels)
         size, stride, padding, *_ = fields["windows"]
         side = (args["image_size"] + 2 * padding - size) // stride + 1
         fields |= dict(num_patches=side**2)
@@ -156,7 +157,7 @@ def face_vit_layout(model: FaceViT, arrays: Mapping[str, np.ndarray]) -> WeightL
     if encoder.windows is not None:
         size, stride, padding, *_ = encoder.windows
         side = (round(encoder.num_patches**0.5) - 1) * stride + size - 2 * padding
-        images = jnp.zeros((1, side, side, 3))
+        images = jnp.zeros((1, side, side, encoder.windows.channels))
     count = 1 if isinstance(model, OneImage) else 2
     shapes = table.variable_shapes(model, *[images] * count)
     return WeightLayout(_rules(model, shapes), shapes, arrays)
@@ -187,7 +188,7 @@ def _rules(model: FaceViT, shapes: Mapping[str, tuple[int, ...]]) -> list[Rule]:
     }
     rules = table.learned_tokens(learned, shapes)
     if model.encoder.windows is not None:
-        rules += _window_rules(model.encoder)
+        rules += _window_rules(model)
     for index in range(model.encoder.depth):
         ours, theirs = f"encoder/layers_{index}", _layer(index)
         if model.encoder.attention != "residual":
@@ -214,18 +215,21 @@ def _layer(index: int) -> str:
     return f"transformer.layers.{index}"
 
 
-def _window_rules(encoder: PairEncoder) -> list[Rule]:
+def _window_rules(model: FaceViT) -> list[Rule]:
     """The linear layer of the windows, [C, inputs].
 
-    Inputs are flattened row, column, channel where windows do not overlap, else
-    channel, row, column.
+    Inputs are flattened row, column, channel in `ViT_face`, whose windows lie side by
+    side without padding, else channel, row, column.
     """
+    encoder = model.encoder
     target = "params/encoder/patch_embed"
     width, size = encoder.width, encoder.windows.size
-    split, axes = (width, 3, size, size), (2, 3, 1, 0)
-    if size == encoder.windows.stride:
-        split, axes = (width, size, size, 3), (1, 2, 3, 0)
-    source, shape = "patch_to_embedding", (width, 3 * size**2)
+    channels = encoder.windows.channels
+    split, axes = (width, channels, size, size), (2, 3, 1, 0)
+    side_by_side = size == encoder.windows.stride and not encoder.windows.padding
+    if isinstance(model, OneImage) and side_by_side:
+        split, axes = (width, size, size, channels), (1, 2, 3, 0)
+    source, shape = "patch_to_embedding", (width, channels * size**2)
     return [
         Rule(f"{source}.weight", f"{target}/kernel", axes, shape=shape, split=split),
         Rule(f"{source}.bias", f"{target}/bias"),

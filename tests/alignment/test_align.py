@@ -10,7 +10,7 @@ from jax.test_util import check_grads
 
 from kprpe_jax.alignment.align import align_faces, pad_to_square, resize_square
 from kprpe_jax.geometry import affine
-from kprpe_jax.geometry.template import face_template
+from kprpe_jax.geometry.template import ARCFACE_112, face_template
 from tests.quick import quick_jit
 
 SIZE = (28, 28)
@@ -107,3 +107,17 @@ def test_padding_is_black_and_in_the_middle():
     assert float(padded.sum()) == inside.size - (padded.size - inside.size)
     resized = resize_square(jnp.ones((1, 1, 1, 3)), 8, align_corners=True)
     np.testing.assert_array_equal(resized, jnp.ones((1, 8, 8, 3)))
+
+
+@pytest.mark.parametrize("size", [(56, 56), (160, 128)])
+def test_template_points_of_another_size(rng, size):
+    """The official aligner's: those of 112, in pixels, whatever the output's size."""
+    images = rng.uniform(-1, 1, (1, 96, 80, 3)).astype(np.float32)
+    keypoints = (face_template((96, 80)) / [80, 96])[None].astype(np.float32)
+    keypoints += rng.uniform(-0.01, 0.01, keypoints.shape).astype(np.float32)
+    got = align_faces(images, keypoints, size=size, template_size=(112, 112))
+    fitted = np.asarray(got.keypoints[0]) * size[::-1]
+    np.testing.assert_allclose(fitted.mean(0), ARCFACE_112.mean(0), atol=1e-3)
+    own = align_faces(images, keypoints, size=size)
+    again = align_faces(images, keypoints, size=size, template_size=size)
+    np.testing.assert_array_equal(own.theta, again.theta)

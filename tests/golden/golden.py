@@ -24,6 +24,48 @@ class Case(NamedTuple):
     meta: dict[str, Any]
     arrays: dict[str, dict[str, np.ndarray]]
 
+    @property
+    def options(self) -> dict[str, Any]:
+        """The official constructor's arguments: tests read them nowhere else."""
+        return dict(self.meta["constructor_kwargs"])
+
+    @property
+    def official_class(self) -> str:
+        """Name of the official class, without its module."""
+        return self.meta["official_class"].rpartition(".")[2]
+
+
+# The official code's names of patch weights -> ours. Its patches are unit vectors, and
+# their centers those of the maps as they were.
+_WEIGHTINGS = {
+    "uniform": "uniform",
+    "apc": "apc_unit",
+    "cc": "cc_unit",
+    "sc": "sc_distance",
+    "uew": "apc_joint_unit",
+    "lmk": "landmarks",
+}
+# Where the case holds the centers themselves (tests put them into the embeddings,
+# which `cc` reads).
+_WITH_CENTERS = {"uniform": "uniform", "apc": "cc", "sc": "sc_distance"}
+
+
+def official_weighting(name: str, *, with_centers: bool = False) -> str:
+    """Our name of an official rule of patch weights: tests map them nowhere else.
+
+    Args:
+      name: as a case has it.
+      with_centers: the case holds the centers, in place of maps to take them from.
+    """
+    table = _WITH_CENTERS if with_centers else _WEIGHTINGS
+    assert name in table, f"no rule of ours is known for {name!r} ({with_centers=})"
+    return table[name]
+
+
+def official_weightings() -> tuple[str, ...]:
+    """All official names."""
+    return tuple(_WEIGHTINGS)
+
 
 def case_names(prefix: str = "") -> list[str]:
     """All cases of the folder whose name starts so; empty where there is no folder."""

@@ -34,7 +34,7 @@ BOUND = 1e-4
 @pytest.mark.parametrize("case", case_params("retinaface_mnet"))
 def test_detector(case):
     case = load_case(case)
-    settings = case.meta["constructor_kwargs"]
+    settings = case.options
     model = registry.network("retinaface_mnet025").make(width=settings["out_channel"])
     variables = import_weights(model, case.arrays["param"])
     anchors = Anchors(
@@ -93,7 +93,7 @@ def test_detector(case):
 def load_aligner(name):
     """Case, model and variables."""
     case = load_case(name)
-    settings = case.meta["constructor_kwargs"]
+    settings = case.options
     model = registry.network("dfa_mobilenet025").make(
         input_size=settings["input_size"],
         output_size=(settings["output_size"],) * 2,

@@ -38,7 +38,7 @@ BOUND = 1e-5
 
 def arrays(case):
     loaded = load_case(case)
-    return loaded.meta["constructor_kwargs"], loaded.arrays["in"], loaded.arrays["out"]
+    return loaded.options, loaded.arrays["in"], loaded.arrays["out"]
 
 
 def check_official_tar(scores, same, fars, tar, threshold):

@@ -23,7 +23,13 @@ from kprpe_jax.matching.sinkhorn import FAST
 from kprpe_jax.matching.two_image import feature_similarity
 from kprpe_jax.weights import export_weights
 from kprpe_jax.weights.face_vit import face_vit_from_official, import_checkpoint
-from tests.golden.golden import assert_close, case_names, case_params, load_case
+from tests.golden.golden import (
+    assert_close,
+    case_names,
+    case_params,
+    load_case,
+    official_weighting,
+)
 from tests.golden.sampled_weights import draw_weights
 from tests.quick import quick_jit
 
@@ -47,10 +53,9 @@ def cases(prefix, *, full):
     return kept or case_params(f"{prefix}: none, full={full}")
 
 
-def official_model(meta):
+def official_model(case):
     """The network of a case; it sees the stored numbers as they are."""
-    name = meta["official_class"].rpartition(".")[2]
-    model = face_vit_from_official(name, meta["constructor_kwargs"])
+    model = face_vit_from_official(case.official_class, case.options)
     if model.encoder.windows is None:
         return model
     windows = model.encoder.windows._replace(scale=1.0, shift=0.0)
@@ -107,7 +112,7 @@ def outputs_of(model, kind, train, centers, variables, x, labels):
 def test_outputs_and_gradients(case):
     loaded = load_case(case)
     meta, arrays = loaded.meta, loaded.arrays
-    model, train = official_model(meta), meta["mode"] == "train"
+    model, train = official_model(loaded), meta["mode"] == "train"
     weights = import_checkpoint(model, arrays["param"])
     assert weights.cnn is None
     turn = as_patches
@@ -148,7 +153,7 @@ def test_outputs_and_gradients(case):
 @pytest.mark.parametrize("case", cases("facevit_", full=True))
 def test_with_its_cnn(case):
     loaded = load_case(case)
-    model = official_model(loaded.meta)
+    model = official_model(loaded)
     weights = import_checkpoint(model, draw_weights(loaded.meta))
     backbone, want = ArcFaceResNet(), loaded.arrays["out"]
     images = loaded.arrays["in"]["image"].transpose(0, 2, 3, 1)
@@ -176,11 +181,12 @@ def test_verification(case):
     loaded = load_case(case)
     given, want, alpha = loaded.arrays["in"], loaded.arrays["out"], loaded.meta["alpha"]
     same, embeddings = given["issame"].astype(bool), given["embeddings"]
-    folds = dict(num_folds=loaded.meta["constructor_kwargs"]["nrof_folds"])
+    folds = dict(num_folds=loaded.options["nrof_folds"])
     distance = np.asarray(pair_distance(embeddings[::2], embeddings[1::2]))
     patches = as_patches(given["maps"])
     query, gallery = (Features(embeddings[i::2], patches[i::2]) for i in (0, 1))
-    match = quick_jit(partial(match_faces, weighting="apc_unit", solver=FAST))
+    weighting = official_weighting("apc")  # of its protocol
+    match = quick_jit(partial(match_faces, weighting=weighting, solver=FAST))
     emd = np.asarray(match(query, gallery).score)
     mixed = np.clip(alpha * emd + (1 - alpha) * distance, -1, 1)
 

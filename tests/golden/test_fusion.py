@@ -34,7 +34,7 @@ BOUND = 1e-4
 
 
 def model_and_variables(case, embed_dim):
-    options = case.meta["constructor_kwargs"]
+    options = case.options
     model = ClusterAggregate(
         embed_dim=embed_dim,
         num_clusters=options["num_centers"],
@@ -211,8 +211,8 @@ def test_stream(case):
 def check_demo(case, add, empty):
     """The official demo: near-equal chunks, a unit result, a weight per image."""
     want = case.arrays["out"]
-    longest = case.meta["constructor_kwargs"]["max_element"]
-    number = sum(case.meta["constructor_kwargs"]["chunks"])
+    longest = case.options["max_element"]
+    number = sum(case.options["chunks"])
     for name, chunks in (("split", -(-number // longest)), ("whole", 1)):
         state, maps = empty, []
         for part in np.array_split(np.arange(number), chunks):
@@ -231,7 +231,7 @@ def check_demo(case, add, empty):
 def test_norm_embedding(case):
     case = load_case(case)
     given, want = case.arrays["in"], case.arrays["out"]
-    options = case.meta["constructor_kwargs"]
+    options = case.options
     assert (options["clip_val"], options["clip_multi"]) == (CLIP, STEPS)
     model = NormEmbedding(options["d_model"], "toward_zero", "from_zero", True)
     stored = case.arrays["param"]

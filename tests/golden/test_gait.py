@@ -63,7 +63,7 @@ def weights_of(case):
 def test_swin_gait(case):
     case = load_case(case)
     given, stored = case.arrays["in"], dict(case.arrays["out"])
-    model = model_of(case.meta["constructor_kwargs"], given["sils"].shape[2:])
+    model = model_of(case.options, given["sils"].shape[2:])
     variables = import_weights(model, weights_of(case))
 
     def forward(variables, silhouettes):

@@ -44,7 +44,7 @@ def test_grid_sample_and_its_gradients(case):
 def test_affine_grid(case):
     case = load_case(case)
     theta = jnp.asarray(case.arrays["in"]["theta"])
-    size = case.meta["constructor_kwargs"]
+    size = case.options
     for key, want in case.arrays["out"].items():
         got = grids.affine_grid(
             theta,

@@ -65,7 +65,7 @@ def model_of(options):
 @pytest.mark.parametrize("case", case_params("iresnet"))
 def test_embedding_and_taps(case):
     loaded = load_case(case)
-    model = model_of(loaded.meta["constructor_kwargs"])
+    model = model_of(loaded.options)
     variables = import_weights(model, made_weights(loaded.meta))
     images = jnp.asarray(loaded.arrays["in"]["x"].transpose(0, 2, 3, 1))
 

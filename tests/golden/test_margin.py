@@ -32,7 +32,7 @@ MARGINS = {"adaface": 0.4, "arcface": 0.5, "cosface": 0.4}
 def test_logits_and_gradient(case, filtered):
     loaded = load_case(case)
     options, given, want = (
-        loaded.meta["constructor_kwargs"],
+        loaded.options,
         *map(loaded.arrays.get, ("in", "out")),
     )
     drop = options["filter_threshold_of_the_filtered_outputs"] if filtered else None
@@ -92,7 +92,7 @@ def replayed(loaded, n, world):
 @pytest.mark.parametrize("case", [*case_params("fc_"), *case_params("partial_fc_")])
 def test_two_steps(case):
     loaded = load_case(case)
-    options = loaded.meta["constructor_kwargs"]
+    options = loaded.options
     world, rate = options.get("world_size", 1), options.get("sample_rate", 1.0)
     read = {
         kind: partial(by_rank, loaded.arrays[kind], world=world)
@@ -174,9 +174,7 @@ def test_sampled_rows(case):
         labels = given[f"labels_step{n}"]
         noise = given.get(f"perm_step{n}", np.zeros(rows, np.float32))
         keep = int(want["num_sample"][0])
-        slots = num_slots(
-            rows, loaded.meta["constructor_kwargs"]["sample_rate"], len(labels)
-        )
+        slots = num_slots(rows, loaded.options["sample_rate"], len(labels))
         order = np.argsort(-noise, kind="stable").astype(np.int32)
         place = jnp.asarray(np.argsort(order))
         shuffle = Shuffle(jnp.asarray(order).__getitem__, place.__getitem__)

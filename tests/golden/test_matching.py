@@ -24,7 +24,13 @@ from kprpe_jax.matching.matchers import EarthMoversMatcher
 from kprpe_jax.matching.patch_weights import pair_weights
 from kprpe_jax.matching.sinkhorn import FAST, Solver, transport
 from kprpe_jax.matching.two_stage import first_stage, rank_again
-from tests.golden.golden import assert_close, case_params, load_case
+from tests.golden.golden import (
+    assert_close,
+    case_params,
+    load_case,
+    official_weighting,
+    official_weightings,
+)
 from tests.quick import quick_jit
 
 pytestmark = pytest.mark.golden
@@ -33,14 +39,6 @@ compare = quick_jit(match_faces, static_argnames=("weighting", "solver"))
 solve = quick_jit(transport, static_argnums=3)
 
 BOUND = 1e-4
-KINDS = {  # the official code's rules: unit patches, centers of them as they were
-    "uniform": "uniform",
-    "apc": "apc_unit",
-    "cc": "cc_unit",
-    "sc": "sc_distance",
-    "uew": "apc_joint_unit",
-    "lmk": "landmarks",
-}
 SOLVERS = {
     "kernel": Solver(domain="kernel", unequal="query"),
     "log": Solver(domain="log", unequal="query"),
@@ -88,7 +86,7 @@ def test_every_weighting(case, domain):
     base = SOLVERS[domain]._replace(epsilon=meta["epsilon"])
     query, gallery = sides_of(meta, given)
     grid = tuple(meta["grid"])
-    kinds = [kind for kind in KINDS if f"sim_{kind}" in want]
+    kinds = [kind for kind in official_weightings() if f"sim_{kind}" in want]
     if domain == "log":  # weights do not depend on it
         kinds = ["apc", "uew"]
 
@@ -99,7 +97,7 @@ def test_every_weighting(case, domain):
         result = {}
         for kind in kinds:
             solver = base._replace(iterations=int(want[f"iters_{kind}"]))
-            options = dict(weighting=KINDS[kind], grid=grid)
+            options = dict(weighting=official_weighting(kind), grid=grid)
             weights = pair_weights(
                 options["weighting"], query, gallery, similarity, grid=grid
             )
@@ -129,7 +127,7 @@ def test_each_pair_alone(case):
         scores = []
         for row, rounds in enumerate(want["iters_apc_single"].tolist()):
             solver = SOLVERS["kernel"]._replace(iterations=rounds)
-            options = dict(weighting="apc_unit", solver=solver)
+            options = dict(weighting=official_weighting("apc"), solver=solver)
             scores.append(match_faces(query, take(gallery, row), **options).score)
         return jnp.stack(scores)
 
@@ -173,7 +171,8 @@ def test_clipped_weights(case):
     parts |= {f"single{i}": slice(i, i + 1) for i in range(len(gallery.patches))}
     for name, rows in parts.items():
         solver = SOLVERS["kernel"]._replace(iterations=int(want[f"iters_{name}"]))
-        match = compare(query, take(gallery, rows), weighting="cc", solver=solver)
+        rule = official_weighting(meta.get("method", "apc"), with_centers=True)
+        match = compare(query, take(gallery, rows), weighting=rule, solver=solver)
         assert_close(match.score, want[f"sim_{name}"], BOUND, f"{name}: score")
         flow = np.swapaxes(match.flow, 1, 2)
         nothing = want[f"flow_isnan_{name}"].astype(bool)
@@ -190,7 +189,7 @@ def test_two_stages(case):
     (gallery, gallery_centers), ids = bank(given, "gallery"), given["gallery_label"]
     own_set = meta["query_is_gallery"]
     queries, centers = bank(given, "gallery" if own_set else "query")
-    method = {"apc": "cc"}.get(meta["method"], meta["method"])
+    method = official_weighting(meta["method"], with_centers=True)
     query_ids = ids if own_set else given["query_label"]
     own = np.arange(len(ids)) if own_set else None
 
@@ -267,7 +266,9 @@ def test_flow_pictures(case):
     cost = 1 - np.asarray(unit(gallery.patches) @ unit(query.patches).T)
     rounds = official_rounds(cost, want["u"], want["v"])
     solver = SOLVERS["kernel"]._replace(iterations=rounds)
-    match = compare(query, gallery, weighting=KINDS[meta["method"]], solver=solver)
+    match = compare(
+        query, gallery, weighting=official_weighting(meta["method"]), solver=solver
+    )
     assert_close(match.flow.T, want["flow"], BOUND, "flow")
     assert_close(match.score[None], want["sim"], BOUND, "score")
 

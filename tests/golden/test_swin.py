@@ -45,7 +45,7 @@ def model_of(options):
 @pytest.mark.parametrize("case", case_params("swin_"))
 def test_outputs(case):
     case = load_case(case)
-    model = model_of(case.meta["constructor_kwargs"])
+    model = model_of(case.options)
     variables = import_weights(model, case.arrays["param"])
     images = jnp.asarray(case.arrays["in"]["x"].transpose(0, 2, 3, 1))
     keypoints = case.arrays["in"].get("keypoints")

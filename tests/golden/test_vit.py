@@ -38,7 +38,7 @@ class Pass:
     def __init__(self, name: str, variant: str) -> None:
         self.case = load_case(name)
         meta, arrays = self.case.meta, self.case.arrays
-        model = vit_from_official(meta["constructor_kwargs"], **VARIANTS[variant])
+        model = vit_from_official(self.case.options, **VARIANTS[variant])
         if model.uses_keypoints:
             options = model.position_options | dict(factorized=model.scan)
             model = model.clone(position_options=options)

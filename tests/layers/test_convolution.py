@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from kprpe_jax.layers import convolution
-from kprpe_jax.layers.convolution import conv, convolve, sum_shifted
+from kprpe_jax.layers.convolution import PRelu, conv, convolve, leaky_relu, sum_shifted
 from kprpe_jax.layers.winograd import transform_kernel, winograd_conv
 
 
@@ -137,3 +137,16 @@ def test_exported_for_several_platforms_and_any_batch(rng, batch):
     export = jax.export.export(jax.jit(faster), platforms=("cpu", "cuda"))
     exported = export(jax.ShapeDtypeStruct(shape, jnp.float32), kernel)
     assert_close(exported.call(x, kernel), slow_conv(x, kernel), 1e-5)
+
+
+def test_the_gradient_at_zero_is_the_slope():
+    """PyTorch's rule, for the input and the slope: exactly 0 counts as below it."""
+    x = jnp.array([-2.0, 0.0, 3.0])
+    slope = jnp.array([0.25])
+    got, to_slope = jax.grad(lambda *a: leaky_relu(*a).sum(), (0, 1))(x, slope)
+    np.testing.assert_array_equal(got, [0.25, 0.25, 1.0])
+    np.testing.assert_array_equal(to_slope, [-2.0])
+    module = PRelu(shared=True)
+    params = {"params": {"slope": slope}}
+    got = jax.grad(lambda x: module.apply(params, x).sum())(x)
+    np.testing.assert_array_equal(got, [0.25, 0.25, 1.0])

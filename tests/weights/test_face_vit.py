@@ -1,7 +1,10 @@
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.special import erf
 
 from kprpe_jax.backbones.arcface_resnet import ArcFaceResNet
 from kprpe_jax.matching.patch_encoder import PairEncoder
@@ -24,6 +27,15 @@ VARIANTS = {
     "H2L": ("ViT_face_model", {}),
     "shared": ("ViT_face_model", dict(singleMLP=True)),
     "pixels": ("ViT_face_model", dict(PIXELS, no_face_model=True)),
+    "gray": ("ViT_face_model", dict(PIXELS, no_face_model=True, channels=1)),
+    "gray V": ("ViT_face", dict(PIXELS, channels=1)),
+    "H1 without positions": ("Hybrid_ViT", dict(remove_pos=True)),
+    "H2 without positions": ("ViT_face_model", dict(use_cls=True, remove_pos=True)),
+    "H2L without separator": ("ViT_face_model", dict(remove_sep=True)),
+    "pixels alone": (
+        "ViT_face_model",
+        dict(PIXELS, no_face_model=True, remove_sep=True, remove_pos=True),
+    ),
 }
 
 
@@ -36,7 +48,7 @@ def drawn(model, rng):
     encoder = model.encoder
     images = jnp.zeros((1, encoder.num_patches, encoder.width))
     if encoder.windows is not None:
-        images = jnp.zeros((1, 16, 16, 3))
+        images = jnp.zeros((1, 16, 16, encoder.windows.channels))
     count = 1 if type(model).__name__ == "OneImage" else 2
     shapes = jax.eval_shape(model.init, jax.random.key(0), *[images] * count)
     return jax.tree.map(lambda s: rng.normal(size=s.shape).astype(np.float32), shapes)
@@ -52,7 +64,7 @@ def test_round_trip(name, rng):
         table = weights["pos_embedding"]
         unused = np.ones((1, 64, 6), np.float32)
         weights["pos_embedding"] = np.concatenate([table, unused], 1)
-    if name[0] == "H":
+    if made(name).encoder.attention == "residual":
         weights["transformer.layers.0.0.fn.norm.weight"] = np.ones(6, np.float32)
         weights["transformer.layers.0.0.fn.norm.bias"] = np.ones(6, np.float32)
     weights["loss.weight"] = np.ones((3, 5), np.float32)
@@ -60,6 +72,71 @@ def test_round_trip(name, rng):
     jax.tree.map(np.testing.assert_array_equal, again.variables, variables)
     assert again.cnn is None
     np.testing.assert_array_equal(again.centers, weights["loss.weight"])
+
+
+def test_names_without_separator_and_positions(rng):
+    """The parameters of the official constructor, as it makes them."""
+    names = {
+        name: set(export_weights(made(name), drawn(made(name), rng)))
+        for name in VARIANTS
+    }
+    assert names["H2L"] - names["H2L without separator"] == {"sep"}
+    assert names["H1"] - names["H1 without positions"] == {"pos_embedding"}
+    assert names["pixels"] - names["pixels alone"] == {"sep", "pos_embedding"}
+    model = made("H2L without separator")
+    weights = export_weights(model, drawn(model, rng))
+    assert weights["pos_embedding"].shape == (1, 2 * 64 + 1, 6)
+    model = made("gray")
+    weights = export_weights(model, drawn(model, rng))
+    assert weights["patch_to_embedding.weight"].shape == (6, 12 * 12)
+
+
+@pytest.mark.parametrize("options", [dict(remove_sep=True), dict(remove_pos=True), {}])
+def test_tokens_of_two_images(options, rng):
+    """[CLS] first [SEP] second, by hand, through one layer of NumPy."""
+    model = face_vit_from_official("ViT_face_model", SIZES | options).encoder
+    first, second = rng.normal(size=(2, 2, 64, 6)).astype(np.float32)
+    params = jax.tree.map(
+        lambda s: rng.normal(size=s.shape),
+        jax.eval_shape(
+            partial(model.init, train=False), jax.random.key(0), first, second
+        ),
+    )["params"]
+    tokens = quick_jit(lambda p, *x: model.apply({"params": p}, *x, train=False))(
+        params, first, second
+    )
+
+    def whole(token):
+        return np.broadcast_to(token, (2, 1, 6))
+
+    parts = [whole(params["cls_token"]), first, second]
+    if not options.get("remove_sep"):
+        parts.insert(2, whole(params["sep_token"]))
+    x = np.concatenate(parts, 1)
+    if not options.get("remove_pos"):
+        x = x + params["position_embedding"]
+    x = numpy_layer(params["layers_0"], x)
+    np.testing.assert_allclose(tokens.summary, x[:, 0], atol=1e-3)
+    np.testing.assert_allclose(tokens.patches[0], x[:, 1:65], atol=1e-3)
+    np.testing.assert_allclose(tokens.patches[1], x[:, -64:], atol=1e-3)
+
+
+def numpy_layer(p, x):
+    """The official hybrids' layer: no norm before attention; logits by the width."""
+    qkv = (x @ p["attention"]["qkv"]["kernel"]).reshape(*x.shape[:2], 3, 2, 64)
+    q, k, v = np.moveaxis(qkv, 2, 0)
+    logits = np.einsum("bihd,bjhd->bhij", q, k) / np.sqrt(x.shape[-1])
+    attention = np.exp(logits - logits.max(-1, keepdims=True))
+    attention /= attention.sum(-1, keepdims=True)
+    out = np.einsum("bhij,bjhd->bihd", attention, v).reshape(*x.shape[:2], -1)
+    proj = p["attention"]["proj"]
+    x = x + out @ proj["kernel"] + proj["bias"]
+    centered = x - x.mean(-1, keepdims=True)
+    normed = centered / np.sqrt((centered**2).mean(-1, keepdims=True) + 1e-5)
+    normed = normed * p["norm2"]["scale"] + p["norm2"]["bias"]
+    hidden = normed @ p["mlp"]["fc1"]["kernel"] + p["mlp"]["fc1"]["bias"]
+    hidden = hidden * (1 + erf(hidden / np.sqrt(2))) / 2
+    return x + hidden @ p["mlp"]["fc2"]["kernel"] + p["mlp"]["fc2"]["bias"]
 
 
 @pytest.mark.parametrize("name", ["V", "overlapping"])
@@ -121,7 +198,5 @@ def test_thesis_form_has_no_official_weights():
 def test_unknown_variants():
     with pytest.raises(ValueError, match="unknown class 'Swin'; use one of"):
         face_vit_from_official("Swin", SIZES)
-    with pytest.raises(ValueError, match="no published network has remove_sep; got"):
-        face_vit_from_official("ViT_face_model", SIZES | dict(remove_sep=True))
     with pytest.raises(ValueError, match="unknown network 'H2L'; use one of one_image"):
         published_face_vit("H2L", depth=1, num_heads=1)
