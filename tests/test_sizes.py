@@ -12,7 +12,7 @@ import pytest
 
 from kprpe_jax.backbones.recognizer import Recognizer
 from kprpe_jax.core.features import Features
-from kprpe_jax.detection.priors import make_priors
+from kprpe_jax.detection.priors import RETINAFACE_ANCHORS, make_priors
 from kprpe_jax.fusion.cluster_aggregate import ImageSets
 from kprpe_jax.registry import NETWORKS
 from kprpe_jax.tasks.networks import example_inputs
@@ -28,7 +28,7 @@ RECOGNIZERS = {
     "IResNet": ((96, 144), (127, 81)),
     "MobileFaceNet": ((96, 144), (128, 80)),
     "ArcFaceResNet": ((96, 160), (144, 112)),
-    "SphereFace": ((96, 144), (127, 81)),
+    "SphereFace": ((96, 144), (128, 80)),
     "InceptionResNet": ((144, 200), (181, 139)),
     "DlibResNet": ((120, 170), (181, 139)),
 }
@@ -111,7 +111,9 @@ def test_detectors(side):
             continue
         photos = jnp.zeros((2, side, side + 32, 3))
         heads = jax.eval_shape(module.apply, variables_of(module, photos), photos)
-        assert heads.boxes.shape[1] == len(make_priors((side, side + 32)))
+        assert heads.boxes.shape[1] == len(
+            make_priors((side, side + 32), RETINAFACE_ANCHORS)
+        )
 
 
 @pytest.mark.parametrize(("width", "clusters"), [(96, 3), (256, 5)])
