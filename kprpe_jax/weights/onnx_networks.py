@@ -29,7 +29,14 @@ def read_onnx_weights(path: Path) -> Arrays:
     Returns: arrays by official PyTorch names.
     Raises: ValueError: as `read_onnx`; a graph of another network.
     """
-    walk = LayerWalk(read_onnx(path))
+    try:
+        return _walk_graph(LayerWalk(read_onnx(path)))
+    except (TypeError, AttributeError, IndexError, OverflowError) as error:
+        raise ValueError("its graph makes no sense") from error
+
+
+def _walk_graph(walk: LayerWalk) -> Arrays:
+    """The weights of either network, from the embedding on."""
     head_norm, value = walk.norm(walk.graph.output)
     kernel, bias, value = walk.linear(value)
     if bias is None:

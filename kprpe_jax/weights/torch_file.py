@@ -27,10 +27,16 @@ _OLD = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # a pickle of the magic numb
 
 def is_torch_file(path: Path) -> bool:
     """Whether a file is a zip archive, or of the form before, both of PyTorch."""
-    if zipfile.is_zipfile(path):
-        return True
     with path.open("rb") as file:
-        return file.read(len(_OLD)) == _OLD
+        return file.read(len(_OLD)) == _OLD or _is_zip(path)
+
+
+def _is_zip(path: Path) -> bool:
+    """Whether a file is a zip archive, be it a damaged one."""
+    try:
+        return zipfile.is_zipfile(path)
+    except zipfile.BadZipFile:
+        return True
 
 
 def read_torch_file(path: Path) -> Any:
@@ -47,7 +53,7 @@ def read_torch_file(path: Path) -> Any:
     Raises: ValueError: another kind of file, a damaged one.
     """
     try:
-        if not zipfile.is_zipfile(path):
+        if not _is_zip(path):
             return _read_old(path.read_bytes())
         with zipfile.ZipFile(path) as archive:
             return _ZipReader(archive).read()

@@ -24,6 +24,7 @@ def test_parameters_are_those_registered(name):
     assert count / 1e6 == pytest.approx(published.parameters, abs=6e-4)
     filled = {rule.target for rule in layout.rules}
     assert filled == set(layout.shapes)
+    assert len({rule.source for rule in layout.rules}) == len(layout.rules)
 
 
 def test_every_layout_is_there():

@@ -198,6 +198,16 @@ def test_another_geometry(tmp_path, field, value, message):
     refuse(write(tmp_path, model), message)
 
 
+def test_attributes_of_another_kind(tmp_path):
+    model = model_of("insightface_unfolded")
+    node = next(x for x in model.graph.node if x.op_type == "BatchNormalization")
+    attribute = next(x for x in node.attribute if x.name == "epsilon")
+    attribute.type = onnx.AttributeProto.GRAPH
+    refuse(write(tmp_path, model), "its graph makes no sense")
+    del node.input[3:]
+    refuse(write(tmp_path, model), "its graph makes no sense|not enough values")
+
+
 def test_a_graph_that_runs_in_a_circle(tmp_path):
     model = model_of()
     model.graph.node[-1].input[0] = model.graph.node[-1].output[0]

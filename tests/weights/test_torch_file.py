@@ -141,6 +141,15 @@ def test_keys_of_no_text_cost_nothing(tmp_path):
     assert read_torch_file(path) == {}
 
 
+def test_an_archive_on_several_disks(tmp_path):
+    data = bytearray((FILES / "plain.pt").read_bytes())
+    end = data.rindex(b"PK\x05\x06")
+    locator = b"PK\x06\x07" + (1).to_bytes(4, "little") + bytes(8) + b"\x02\0\0\0"
+    (tmp_path / "w.pt").write_bytes(data[:end] + locator + data[end:])
+    with pytest.raises(ValueError, match="multiple disks|not a zip file"):
+        load_state_dict(tmp_path / "w.pt")
+
+
 def test_no_archive_of_pytorch(tmp_path):
     refuse(tmp_path, {"w/other": b"x"}, "it holds no data.pkl")
 
