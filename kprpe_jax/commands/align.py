@@ -16,7 +16,7 @@ import sys
 from collections.abc import Iterator
 
 from kprpe_jax.commands import options as shared
-from kprpe_jax.commands.galleries import say_notes
+from kprpe_jax.commands.galleries import say_notes, say_other_files
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -49,6 +49,7 @@ def run(options: argparse.Namespace) -> None:
     from kprpe_jax.report.aligned_folder import write_aligned_folder
 
     total = count_photos(options.photos)
+    say_other_files(options.photos)
     detector = load_detector(
         options.detector, min_score=options.min_score, max_side=options.max_side
     )

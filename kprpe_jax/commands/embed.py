@@ -11,13 +11,13 @@ depend on seed, photo and copy alone. Both name their recognizer and input contr
 """
 
 import argparse
-import pathlib
 import sys
 
 from kprpe_jax.commands import options as shared
 from kprpe_jax.commands.galleries import (
     load_networks,
     say_notes,
+    say_other_files,
     say_skipped,
     show_progress,
 )
@@ -107,6 +107,7 @@ def _embed_photos(options: argparse.Namespace) -> None:
 
     check_path(options.output)
     files = list_photos(options.photos)
+    say_other_files(options.photos)
     recognizer, detector = load_networks(options)
     found = embed_photos(
         show_progress(files),
@@ -123,8 +124,7 @@ def _embed_photos(options: argparse.Namespace) -> None:
     count = 0
     for photo in found:
         count += 1
-        # With the folders above it; of a video's frame also with its number.
-        name = (pathlib.PurePath(photo.file.name).parent / photo.faces.name).as_posix()
+        name = photo.name
         if photo.faces.notes:
             notes[name] = "; ".join(photo.faces.notes)
         if photo.features is None:

@@ -21,6 +21,7 @@ from kprpe_jax.commands.galleries import (
     count,
     load_gallery_networks,
     say_notes,
+    say_other_files,
     say_skipped,
     show_progress,
 )
@@ -80,6 +81,7 @@ def run(options: argparse.Namespace) -> None:
         )
     if options.photos is not None:
         list_photos(options.photos)  # a wrong path makes no gallery
+        say_other_files(options.photos)
     networks = load_gallery_networks(options)
     if options.features is None:
         fusion, source = load_gallery_fusion(

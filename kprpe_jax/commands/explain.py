@@ -17,6 +17,7 @@ from kprpe_jax.commands.galleries import (
     count,
     load_gallery_networks,
     make_matcher,
+    say_other_files,
     say_skipped,
     show_progress,
 )
@@ -56,6 +57,7 @@ def run(options: argparse.Namespace) -> None:
     from kprpe_jax.report.match_page import write_match_page
 
     list_photos(options.photos)  # before anything is loaded
+    say_other_files(options.photos)
     check_output("--page", options.page)
     with Gallery(options.gallery) as gallery:
         recognizer, detector, *_ = load_gallery_networks(options)

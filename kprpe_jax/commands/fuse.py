@@ -16,7 +16,7 @@ import pathlib
 import sys
 
 from kprpe_jax.commands import options as shared
-from kprpe_jax.commands.galleries import load_networks, say_skipped
+from kprpe_jax.commands.galleries import load_networks, say_other_files, say_skipped
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -50,6 +50,7 @@ def run(options: argparse.Namespace) -> None:
     from kprpe_jax.gallery.networks import fusion_source
     from kprpe_jax.recognizers import load_fusion
 
+    say_other_files(options.photos)
     recognizer, detector = load_networks(options)
     file = load_fusion(options.fusion, recognizer)
     if options.faces == "all":

@@ -127,6 +127,19 @@ def say_skipped(skipped: Iterable[tuple[str, str]]) -> None:
         sys.stderr.write(f"skipped: {name}: {reason}\n")
 
 
+def say_other_files(photos: str) -> None:
+    """Say on stderr which files of a folder are no photos, so that none is asked of."""
+    from kprpe_jax.data.read_photos import other_files
+
+    files = [file.relative_to(photos).as_posix() for file in other_files(photos)]
+    if files:
+        more = f" and {len(files) - 5} more" if len(files) > 5 else ""
+        sys.stderr.write(
+            f"note: {photos}: {count(len(files), 'file')} passed over, no photo and no "
+            f"video: {', '.join(files[:5])}{more}\n"
+        )
+
+
 def say_notes(notes: Mapping[str, str]) -> None:
     """Say on stderr what else is worth telling of photos."""
     for name, note in notes.items():

@@ -47,9 +47,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     """Run the gallery command."""
     from kprpe_jax.gallery.gallery import Gallery
+    from kprpe_jax.gallery.photos import name_of
 
     _check(options)
     with Gallery(options.gallery) as gallery:
+        options.people = [
+            name if gallery.has_person(name) else name_of(name)
+            for name in options.people
+        ]
         {"list": _list, "show": _show, "remove": _remove, "replace": _replace}[
             options.action
         ](options, gallery)

@@ -23,6 +23,7 @@ from kprpe_jax.commands.galleries import (
     count,
     load_gallery_networks,
     make_matcher,
+    say_other_files,
     say_skipped,
     show_progress,
 )
@@ -77,6 +78,7 @@ def run(options: argparse.Namespace) -> None:
     from kprpe_jax.gallery.photos import list_photos
 
     list_photos(options.photos)  # before anything is loaded
+    say_other_files(options.photos)
     check_output("--output", options.output)
     if options.far is not None and options.threshold is not None:
         raise ValueError("give either --far or --threshold.")

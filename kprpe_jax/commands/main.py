@@ -4,6 +4,7 @@ import argparse
 import ast
 import difflib
 import importlib
+import io
 import logging
 import pathlib
 import re
@@ -151,6 +152,8 @@ def run_command(name: str, prog: str, arguments: Sequence[str]) -> None:
       prog: how the command is called, for messages.
       arguments: its options.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):  # names of files may be no UTF-8
+        sys.stdout.reconfigure(errors="backslashreplace")
     use_compile_cache()  # the module may import JAX
     module = importlib.import_module(name)
     takes_config = getattr(module, "TAKES_CONFIG", False)

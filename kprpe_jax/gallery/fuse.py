@@ -148,6 +148,12 @@ def _find_people(photos: pathlib.Path) -> dict[str, pathlib.Path]:
                 "two; join them"
             )
         people[person] = path
+    for person in people:
+        if f"{person}.state" in people:
+            raise ValueError(
+                f"--photos {photos}: must not hold both {person} and {person}.state, "
+                f"whose features would overwrite the state of {person}; rename one"
+            )
     if not people:
         raise ValueError(
             f"--photos {photos}: must hold a folder of photos or a video for each "

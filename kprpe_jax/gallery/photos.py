@@ -5,6 +5,7 @@ import itertools
 import os
 import pathlib
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -82,8 +83,18 @@ def list_photos(path: str | os.PathLike) -> list[PhotoFile]:
         person = re.sub(r"(?<=.)_\d+$", "", file.stem)
         if len(inside.parts) > 1:
             person = inside.parts[0]
-        found.append(PhotoFile(person, inside.as_posix(), file))
+        found.append(PhotoFile(name_of(person), as_text(inside.as_posix()), file))
     return found
+
+
+def name_of(person: str) -> str:
+    """A person's name as galleries keep it: letters and accents composed (NFC)."""
+    return unicodedata.normalize("NFC", as_text(person))
+
+
+def as_text(name: str) -> str:
+    """A file's name as text; a byte that is no UTF-8 is written as \\xff."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def empty_folders(path: str | os.PathLike) -> list[str]:

@@ -15,6 +15,7 @@ from kprpe_jax.gallery.fused_photos import fuse_photos
 from kprpe_jax.gallery.photos import (
     NO_PHOTO,
     EmbeddedPhoto,
+    as_text,
     average,
     empty_folders,
 )
@@ -110,7 +111,7 @@ def note_skipped(
 
 def folder_name(path: pathlib.Path) -> str:
     """Name of a folder or a video with that of its folder."""
-    return f"{path.parent.name}/{path.name}"
+    return as_text(f"{path.parent.name}/{path.name}")
 
 
 def _failure(name: str, reason: str) -> ValueError:
@@ -138,7 +139,7 @@ def _average(photos: Iterable[EmbeddedPhoto]) -> Features | None:
 
 def _shown_name(photo: EmbeddedPhoto) -> str:
     """Name of a photo or frame, with the folder in which its file lies."""
-    return f"{photo.file.path.absolute().parent.name}/{photo.faces.name}"
+    return as_text(f"{photo.file.path.absolute().parent.name}/{photo.faces.name}")
 
 
 def _pixels(photo: EmbeddedPhoto, number: int) -> Box | None:

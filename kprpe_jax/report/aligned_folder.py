@@ -119,7 +119,8 @@ def _write_faces(
 
 
 def _write_csv(path: pathlib.Path, header: list[str], rows: Iterable) -> None:
-    with path.open("w", newline="") as file:
+    # A name that is no UTF-8 keeps its bytes, so that it fits the file.
+    with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         writer = csv.writer(file)
         writer.writerow(header)
         writer.writerows(rows)

@@ -1,10 +1,12 @@
 """Tables of five facial points by image name: CSV, text lists, .npz."""
 
+import csv
 import dataclasses
 import functools
+import itertools
 import os
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -97,10 +99,10 @@ def read_landmarks(
     """Read a landmark table.
 
     Text: a line per image with its name and 10, 11 or 15 numbers (x, y per point; the
-    same and one score; x, y, score per point; scores are ignored), separated by
-    comma, tab or spaces; the first line may be a header. A header that names the ten
-    coordinates (lefteye_x, x1, ...) is obeyed, in any order. An .npz archive: `names`
-    [N] and an array [N, 5, 2].
+    same and one score; x, y, score per point; scores are ignored), separated by comma,
+    semicolon, tab or spaces; the first line may be a header. A header that names the
+    ten coordinates (lefteye_x, x1, ...) is obeyed, in any order. An .npz archive:
+    `names` [N] and an array [N, 5, 2].
 
     A point that is NaN, empty, (0, 0) or (-1, -1) is a placeholder, and the points of
     its row are unknown. Where the points of most rows are not ordered as a face's, and
@@ -226,12 +228,33 @@ def _read_text(path: str) -> tuple[list[str], np.ndarray]:
 
 
 def _lines(path: str) -> Iterator[tuple[int, Sequence[str]]]:
-    """Yield (line number from 1, fields) of lines that are not blank."""
-    with open(path, encoding="utf-8", errors="replace") as file:
-        for number, line in enumerate(file, start=1):
-            separator = next((s for s in ",\t" if s in line), None)
-            if line.strip():
-                yield number, [field.strip() for field in line.split(separator)]
+    """Yield (line number from 1, fields) of lines that are not blank.
+
+    Fields between commas, semicolons or tabs may be quoted, as in any CSV.
+    """
+    options = dict(encoding="utf-8-sig", errors="surrogateescape", newline="")
+    with open(path, **options) as file:
+        heads = list(itertools.islice(file, 2))
+        file.seek(0)
+        separator = (
+            _separator(heads[-1]) if heads else None
+        )  # a header may have another
+        rows = _split(file, separator)
+        for number, fields in enumerate(rows, start=1):
+            if number == 1 and _separator(heads[0]) != separator:
+                fields = next(_split(heads[:1], _separator(heads[0])))
+            if any(field.strip() for field in fields):
+                yield number, [field.strip() for field in fields]
+
+
+def _separator(line: str) -> str | None:
+    return next((separator for separator in ",;\t" if separator in line), None)
+
+
+def _split(lines: Iterable[str], separator: str | None) -> Iterator[list[str]]:
+    if separator is None:
+        return (line.split() for line in lines)
+    return csv.reader(lines, delimiter=separator)
 
 
 def _malformed(path: str, number: int, got: str) -> ValueError:

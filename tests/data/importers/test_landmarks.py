@@ -22,7 +22,7 @@ def table(points, separator=",", scores="", header="") -> str:
     return "\n".join(lines) + "\n"
 
 
-@pytest.mark.parametrize("separator", [",", "\t", " "])
+@pytest.mark.parametrize("separator", [",", ";", "\t", " "])
 @pytest.mark.parametrize("scores", ["", "face", "point"])
 @pytest.mark.parametrize("header", ["", "name,x,y"])
 def test_text_tables(tmp_path, points, separator, scores, header):
@@ -34,6 +34,22 @@ def test_text_tables(tmp_path, points, separator, scores, header):
         np.testing.assert_allclose(got, points[i], atol=1e-6)
         assert got.dtype == np.float32
     assert landmarks.find("4.jpg", 10, 20) is None
+
+
+def test_names_that_are_quoted_and_bytes_that_are_no_text(tmp_path, points):
+    names = ['"Doe, Jane/1.jpg"', '"a ""b"".jpg"', '"two\nlines.jpg"', "\udcff.jpg"]
+    lines = table(points).splitlines()
+    text = "\n".join(
+        line.replace(f"{number}.jpg", name)
+        for number, (line, name) in enumerate(zip(lines, names, strict=True))
+    )
+    (tmp_path / "t").write_bytes(
+        b"\xef\xbb\xbf" + text.encode(errors="surrogateescape")
+    )
+    landmarks = read_landmarks(tmp_path / "t", units="fraction")
+    assert list(landmarks.rows) == [
+        "Doe, Jane/1.jpg", 'a "b".jpg', "two\nlines.jpg", "\udcff.jpg",
+    ]  # fmt: skip
 
 
 def test_pixels_become_fractions_by_pixel_centers(tmp_path, points):
