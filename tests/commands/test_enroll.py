@@ -49,6 +49,27 @@ def test_a_flat_folder_names_people_by_file(folder):
     assert contents(folder) == {"Ann_Lee": 1}
 
 
+def test_names_of_any_letters_and_bytes(folder, capsys):
+    """Decomposed letters and composed ones are one person; bytes are told as \\xff."""
+    odd = folder / "odd"
+    for number, name in enumerate(["Doe, Jane; 2", "Zoe\u0301", "Zo\u00e9", "\udcff"]):
+        (odd / name).mkdir(parents=True)
+        (odd / name / f"{number}.jfif").write_bytes(photo(number, 0))
+    (odd / "list.csv").write_text("no photo")
+    main(on_gallery("enroll", folder, f"--photos={odd}"))
+    assert (
+        "1 file passed over, no photo and no video: list.csv" in capsys.readouterr().err
+    )
+    assert contents(folder) == {"Doe, Jane; 2": 1, "Zo\u00e9": 2, "\\xff": 1}
+    output = folder / "answers.json"
+    main(on_gallery("identify", folder, f"--photos={odd}", f"--output={output}"))
+    photos = [record["photo"] for record in json.loads(output.read_text())]
+    assert photos[-1] == "\\xff/3.jfif"
+    gallery = f"--gallery={folder / 'people.gallery'}"
+    main(["gallery", "remove", "Zoe\u0301", "Doe, Jane; 2", gallery])
+    assert contents(folder) == {"\\xff": 1}
+
+
 def test_a_video_is_one_person(folder, monkeypatch):
     """Its frames are one entry: their mean, and the patches of the most typical."""
     (folder / "photos" / "ann" / "walk.mp4").write_bytes(b"frames")
