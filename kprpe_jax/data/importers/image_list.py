@@ -1,6 +1,11 @@
-"""A text file with a line "path label" per image, such as label.txt."""
+"""A text file with a line "path label" per image, such as label.txt, or a .lst.
+
+MXNet's im2rec writes "index<TAB>label<TAB>...<TAB>path", InsightFace's aligned lists
+have "flag<TAB>path<TAB>label<TAB>...".
+"""
 
 import os
+import re
 from collections.abc import Iterator
 
 from kprpe_jax.data.importers.record import (
@@ -12,6 +17,8 @@ from kprpe_jax.data.importers.record import (
 )
 from kprpe_jax.data.importers.tables import is_number
 
+_WHOLE = re.compile(r"\.0*$")
+
 
 def open_image_list(
     path: str | os.PathLike, *, root: str | os.PathLike | None = None
@@ -19,8 +26,9 @@ def open_image_list(
     """Open an image list.
 
     Path and label are separated by a tab, else a comma, else spaces; blank lines are
-    ignored. Where the first label is a whole number, all must be; else they are
-    names. Keys are the paths as written.
+    ignored. Three fields or more between tabs, of which the first is a number, are a
+    line of a .lst; of im2rec's several labels the first counts. Where the first label
+    is a whole number, all must be; else they are names. Keys are the paths as written.
 
     Args:
       path: the list; a folder stands for label.txt in it.
@@ -81,10 +89,22 @@ def _entry(
 
 def _lines(path: str) -> Iterator[tuple[str, str | None]]:
     """Yield (path, label or None) of lines that are not blank."""
-    with open(path, encoding="utf-8", errors="surrogateescape") as file:
+    with open(path, encoding="utf-8-sig", errors="surrogateescape") as file:
         for line in file:
             line = line.strip()
+            fields = [field.strip() for field in line.split("\t")]
+            if len(fields) > 2 and is_number(fields[0]):
+                yield _of_lst(fields)
+                continue
             separator = next((s for s in "\t," if s in line), None)
             name, *label = line.rsplit(separator, 1) or [""]
             if name:
                 yield name.strip(), label[0].strip() if label else None
+
+
+def _of_lst(fields: list[str]) -> tuple[str, str]:
+    """Path and label of a line of im2rec's or InsightFace's lists."""
+    whole = [_WHOLE.sub("", field) for field in fields]  # im2rec writes 3.000000
+    if is_number(whole[1]):
+        return fields[-1], whole[1]
+    return fields[1], whole[2]

@@ -120,6 +120,7 @@ class _Unpickler(pickle.Unpickler):
             "numpy ndarray": PickledArray,
             "numpy dtype": partial(_Dtype, dtypes),
             "multiarray _reconstruct": PickledArray,
+            "multiarray scalar": _scalar,
             "numeric _frombuffer": _from_buffer,
             "_codecs encode": _encode,  # how protocol 2 of Python 3 writes bytes
         }
@@ -157,6 +158,13 @@ def _from_buffer(data: bytes, dtype: _Dtype, shape: Any, order: Any) -> PickledA
     array = PickledArray()
     array.__setstate__((1, shape, dtype, order, data))
     return array
+
+
+def _scalar(dtype: _Dtype, data: bytes) -> Any:
+    """A NumPy number as Python's."""
+    if not isinstance(dtype, _Dtype) or len(data) != dtype.type.itemsize:
+        raise ValueError("a number whose type and bytes do not fit")
+    return np.frombuffer(data, dtype.type)[0].item()
 
 
 def _encode(text: str, encoding: str | bytes) -> bytes:

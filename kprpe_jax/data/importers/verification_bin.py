@@ -58,7 +58,7 @@ def read_verification_bin(
         path,
         caller="read_verification_bin",
         wanted="a .bin file, a verification set",
-        dtypes=("uint8",),
+        dtypes=("uint8", "bool"),
     )
     if not (isinstance(value, tuple | list) and len(value) == 2):
         raise ValueError(
@@ -66,6 +66,8 @@ def read_verification_bin(
             "check the file"
         )
     images, same = value
+    if isinstance(same, PickledArray) and len(same.shape) == 1:
+        same = same.to_numpy().tolist()
     if not (isinstance(images, list | tuple) and isinstance(same, list | tuple)):
         raise ValueError(
             f"{where} must hold two lists; got {type(images).__name__} and "
@@ -75,6 +77,7 @@ def read_verification_bin(
     images = [i.data if f else i for i, f in zip(images, flat, strict=True)]
     wrong = [type(i).__name__ for i in images if not isinstance(i, bytes | bytearray)]
     wrong += [type(s).__name__ for s in same if type(s) not in (bool, int)]
+    wrong += [f"label {s}" for s in same if type(s) is int and s not in (0, 1)]
     if wrong or len(images) != 2 * len(same) or not images:
         raise ValueError(
             f"{where} must hold two encoded images for each boolean; got {len(images)} "

@@ -45,6 +45,26 @@ def test_separators_and_blank_lines(folder, separator):
     assert not bad
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "{row}\t{label}.000000\t{path}",  # MXNet's im2rec
+        "{row}\t{label}.000000\t5.000000\t{path}",
+        "1\t{path}\t{label}",  # InsightFace
+        "1\t{path}\t{label}\t10\t20\t30\t40",
+    ],
+)
+def test_lists_of_other_programs(folder, line):
+    lines = [
+        line.format(row=i, label=7 - i, path=f"some pictures/{i}.jpg") for i in range(3)
+    ]
+    (folder / "train.lst").write_text("\ufeff" + "\n".join(lines) + "\n")
+    records, bad = read_all(open_image_list(folder / "train.lst"))
+    assert not bad
+    assert [r.identity for r in records] == [7, 6, 5]
+    assert [r.key for r in records] == [f"some pictures/{i}.jpg" for i in range(3)]
+
+
 def test_spaces_in_names_and_labels_that_are_names(folder):
     text = "some pictures/0.jpg\tAnn Lee\nsome pictures/1.jpg\t7\n"
     (folder / "list").write_text(text)
