@@ -74,22 +74,24 @@ class OnnxGraph:
     def array(self, value: str) -> np.ndarray:
         """The numbers of a value that no image changes.
 
+        Those that are only reshaped, as exporters do to the slopes of a PReLU, keep the
+        shape in which they are stored.
+
         Raises: ValueError: it depends on the image, lies in another file, or is
           damaged.
         """
         value = self.resolve(value)
-        node = self._nodes.get(value)
-        turned = node is not None and node.op == "Transpose"
-        if turned or (node is not None and node.op in ("Unsqueeze", "Reshape")):
-            inner = self.resolve(node.inputs[0])
-            if inner in self._tensors:
-                found = _numbers(self._tensors[inner])
-                return found.transpose(node.attributes.get("perm")) if turned else found
-        if node is not None and node.op == "Constant" and "value" in node.attributes:
-            return _numbers(node.attributes["value"])
-        if value not in self._tensors:
+        node = self._nodes.get(value, Node("", (), {}))
+        if node.op in ("Transpose", "Unsqueeze", "Reshape"):
+            value = self.resolve(node.inputs[0])
+        tensor = self._tensors.get(value)
+        if node.op == "Constant":
+            tensor = node.attributes.get("value")
+        if tensor is None:
             raise ValueError(f"{value[:_SHOWN]!r} is not stored as numbers")
-        return _numbers(self._tensors[value])
+        found = _numbers(tensor)
+        turned = node.op == "Transpose"
+        return found.transpose(node.attributes.get("perm")) if turned else found
 
 
 def read_onnx(path: Path) -> OnnxGraph:
@@ -126,11 +128,8 @@ def _value(attribute: Any) -> Any:
     if attribute.type == kinds.INTS:
         return tuple(attribute.ints)
     fields = {kinds.INT: "i", kinds.FLOAT: "f", kinds.STRING: "s", kinds.TENSOR: "t"}
-    names = {"t": "value"}
     field = fields.get(attribute.type)
-    if field is None or (field in names and attribute.name != names[field]):
-        return None
-    return getattr(attribute, field)
+    return getattr(attribute, field) if field else None
 
 
 def _numbers(tensor: Any) -> np.ndarray:

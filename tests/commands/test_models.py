@@ -7,7 +7,7 @@ import pytest
 from kprpe_jax.commands.main import main
 from kprpe_jax.model_cards import CARDS, UNKNOWN, ModelCard, card
 from kprpe_jax.recognizers import load_recognizer
-from kprpe_jax.registry import NETWORKS
+from kprpe_jax.registry import NETWORKS, network
 from kprpe_jax.weights.recognizer_file import save_recognizer
 from tests.siblings import sibling
 
@@ -40,6 +40,13 @@ def test_a_card(capsys):
     assert told(capsys, "mobilefacenet")["measured here"].startswith("LFW's 6,000")
     assert "--fusion caface_ir101" in told(capsys, "caface_ir101")["fusion"]
     assert "embedding" not in told(capsys, "caface_g4_conf512")
+
+
+def test_a_name_of_one_file_that_holds_backbone_and_fusion_model():
+    assert network("caface_ir101", "recognizer").input_spec.color == "bgr"
+    assert network("caface_ir101", "fusion") is NETWORKS["caface_g4_conf512"]
+    with pytest.raises(ValueError, match="caface_ir101 is a recognizer network; a det"):
+        network("caface_ir101", "detector")
 
 
 @pytest.mark.parametrize("terms", ["research only", ""])
