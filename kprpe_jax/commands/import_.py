@@ -32,7 +32,7 @@ OWN = {
     ),
 }
 UNITS = ("pixel", "fraction")
-FACES = ("split", "pairs", "landmarks", "detector")
+FACES = ("split", "pairs", "landmarks", "detector", "against", "model")
 # A detector takes long: with it a stopped import repeats less.
 _DETECTED_SHARD_ROWS, _SHARD_ROWS = 8192, 65_536
 
@@ -65,6 +65,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--detect", metavar="WHERE", choices=("missing", "all"), default="missing",
         help="in images with missing keypoints, or all (missing)")  # fmt: skip
 
+    group = parser.add_argument_group("people and photos that another set has, too")
+    group.add_argument("--against", metavar="NAME", nargs="+",
+        help="data sets in the data directory to compare with")  # fmt: skip
+    shared.add_model(group, required=False)
+
     add = parser.add_argument_group("kind insightface_rec").add_argument
     add("--label", metavar="N", type=int,
         help="which of a record's labels is the identity, from 0 (0)")  # fmt: skip
@@ -92,6 +97,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     """Run the import command."""
     own = _own_options(options)
+    if options.model is not None and options.against is None:
+        raise ValueError("--model: compares images with those of --against; give both")
     source = registry.resolve(registry.IMPORTERS[options.kind])(options.source, **own)
     from kprpe_jax.data.importers.record import RecordSource
     from kprpe_jax.data.importers.report import summarize
@@ -105,6 +112,27 @@ def run(options: argparse.Namespace) -> None:
         report = source.write(**place, on_error=options.on_error)
     folder = os.path.join(options.data_dir, options.name)
     sys.stdout.write(f"{options.name}: {summarize(report, source.noun)}; in {folder}\n")
+    if options.against is not None:
+        _compare(options, report)
+
+
+def _compare(options: argparse.Namespace, report: dict[str, Any]) -> None:
+    """Say which people and photos are in other data sets, too; add it to the report."""
+    from kprpe_jax.data.importers.progress import REPORT, write_json
+    from kprpe_jax.data.store import newest_version
+    from kprpe_jax.evaluation.overlap import find_overlap
+    from kprpe_jax.recognizers import load_recognizer
+
+    recognizer = None if options.model is None else load_recognizer(options.model)
+    found = {}
+    for other in options.against:
+        overlap = find_overlap(
+            options.data_dir, options.name, other, recognizer=recognizer
+        )
+        found[other] = overlap.report()
+        sys.stdout.write(f"{options.name} and {other}: {overlap.describe()}\n")
+    path = os.path.join(newest_version(options.data_dir, options.name), REPORT)
+    write_json(path, {**report, "overlap": found})
 
 
 def _own_options(options: argparse.Namespace) -> dict[str, Any]:
