@@ -11,6 +11,7 @@ from kprpe_jax.core.mesh import make_mesh
 from kprpe_jax.data.prepare import default_arguments
 from kprpe_jax.evaluation import evaluators
 from kprpe_jax.evaluation.evaluators.faces import FaceData
+from kprpe_jax.tasks import networks
 from kprpe_jax.tasks.networks import make_network
 from kprpe_jax.training.config import load_config
 from kprpe_jax.training.optimizer import make_schedule
@@ -146,3 +147,13 @@ def test_drawn_sets_of_one_folder_are_the_same():
     for by_spec in drawn.values():
         first = next(iter(by_spec.values()))
         assert all(builder == first for builder in by_spec.values()), by_spec
+
+
+@pytest.mark.parametrize("name", ["mobilefacenet", "adaface_ir50", "swin_kprpe_base"])
+def test_fine_tuning_has_the_published_network_and_its_contract(name):
+    config = load_config(f"configs/fine_tune.py:{name}")
+    published = registry.network(name)
+    assert make_network(config) == published.make()
+    spec = networks.check_data(config, make_network(config))
+    assert spec == published.input_spec
+    assert (config.model.weights, config.model.freeze) == ("", ())

@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
 from kprpe_jax import tasks
 from kprpe_jax.recognizers import load_recognizer
@@ -103,3 +104,14 @@ def test_weights_that_do_not_fit(plain, tmp_path):
         ValueError, match=r"set config.input.color=bgr, config.input.scale=128.0"
     ):
         start(path, tmp_path, **{"model.position": "absolute"})
+
+
+def test_a_run_is_a_frozen_backbone(plain):
+    """Of set fusion and pair matching: any SPEC without a published name."""
+    config = ConfigDict(dict(backbone="", backbone_weights=f"{plain}@last"))
+    got = networks.load_backbone(config)
+    assert got.fingerprint == load_recognizer(str(plain)).fingerprint
+    with pytest.raises(ValueError, match=r"config.backbone_weights runs/none: must be"):
+        networks.load_backbone(
+            ConfigDict(dict(backbone="", backbone_weights="runs/none"))
+        )
