@@ -1,7 +1,7 @@
 """The file of a gallery: one SQLite database, changed in whole transactions.
 
 After a kill the file holds all of a transaction or nothing of it. What is removed is
-overwritten with zeros.
+overwritten with zeros. A new file is read and written by its owner alone.
 """
 
 import contextlib
@@ -91,6 +91,7 @@ class GalleryDatabase:
         """What is done within is done as a whole, or not at all."""
         with self._clear_errors():
             if self._new:
+                _make_private(self.path)
                 self._connect(self.path)
             self._database.execute("BEGIN IMMEDIATE")
             try:
@@ -190,6 +191,17 @@ class GalleryDatabase:
                 f"gallery: {self.path} is damaged or no gallery ({e}); restore it from "
                 "a copy, or enroll everybody anew."
             ) from e
+
+
+def _make_private(path: pathlib.Path) -> None:
+    """Make an empty file that only its owner reads, as it holds biometric data."""
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))
+    except OSError as e:
+        raise ValueError(
+            f"gallery: {path} cannot be written ({e.strerror}); look at the rights and "
+            "the space on the disk."
+        ) from e
 
 
 def is_gallery_there(path: str | os.PathLike) -> bool:

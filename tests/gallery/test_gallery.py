@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import sqlite3
+import stat
 import subprocess
 import sys
 import textwrap
@@ -98,6 +99,7 @@ def test_people_come_and_go(path):
     assert names_in(path)[-1] == "dora/0.jpg"
     # What was removed is gone from the file, too.
     assert secret not in path.read_bytes()
+    assert b"ann" not in path.read_bytes()
     assert path.stat().st_size == size
 
 
@@ -203,6 +205,7 @@ def test_a_new_gallery_is_a_file_when_somebody_is_in_it(path):
         with pytest.raises(ValueError, match="a photo named ann/0.jpg or the same"):
             gallery.add(made)
     assert names_in(path) == ["ann/0.jpg", "ann/1.jpg"]
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
     path.write_bytes(b"")  # killed before the first transaction
     with pytest.raises(ValueError, match="there is none at .*people.gallery"):
         Gallery(path)
