@@ -18,6 +18,14 @@ _HEADERS = {
 }
 
 
+class _Arrays(dict):
+    """Arrays by name, whose error says what is missing of what."""
+
+    def __missing__(self, name: str) -> np.ndarray:
+        """Refuse a name that is not there."""
+        raise KeyError(f"the archive has no array {name}")
+
+
 def read_npz(path: str | os.PathLike) -> dict[str, np.ndarray]:
     """Read all arrays of an .npz file.
 
@@ -32,10 +40,10 @@ def read_npz(path: str | os.PathLike) -> dict[str, np.ndarray]:
             size = sum(info.file_size for info in infos)
             if size > max(_LARGEST_RATIO * os.path.getsize(path), _SMALL):
                 raise ValueError(f"it would fill {size >> 20} MiB of memory")
-            return {
-                info.filename.removesuffix(".npy"): _array(archive.read(info))
+            return _Arrays(
+                (info.filename.removesuffix(".npy"), _array(archive.read(info)))
                 for info in infos
-            }
+            )
     except ValueError:
         raise
     except (

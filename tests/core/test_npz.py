@@ -26,6 +26,8 @@ def test_what_numpy_writes(tmp_path, save):
     save(tmp_path / "a.npz", **ARRAYS)
     found = read_npz(tmp_path / "a.npz")
     assert list(found) == list(ARRAYS)
+    with pytest.raises(KeyError, match="the archive has no array other"):
+        found["other"]
     for name, array in found.items():
         np.testing.assert_array_equal(array, ARRAYS[name])
         assert array.dtype == ARRAYS[name].dtype

@@ -3,6 +3,7 @@
 import io
 import os
 import zipfile
+import zlib
 from collections.abc import Iterator
 
 import numpy as np
@@ -27,7 +28,10 @@ def open_arrays(
     try:
         with np.load(path, allow_pickle=False) as archive:
             pixels, people = archive[image_array], archive[label_array]
-    except (KeyError, ValueError, OSError, zipfile.BadZipFile, EOFError) as e:
+    except (
+        KeyError, ValueError, OSError, EOFError, RuntimeError, zlib.error,
+        zipfile.BadZipFile,
+    ) as e:  # fmt: skip
         raise ValueError(
             f"open_arrays: {path} must be an .npz with the arrays {image_array!r} and "
             f"{label_array!r}; got {str(e).splitlines()[0]}; name others with "

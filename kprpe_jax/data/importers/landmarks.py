@@ -5,11 +5,11 @@ import dataclasses
 import functools
 import itertools
 import os
-import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
+from kprpe_jax.core.npz import read_npz
 from kprpe_jax.data.importers.landmark_order import POINTS, header_order, seen_order
 from kprpe_jax.data.keys import plain_key, top_folder
 
@@ -180,9 +180,9 @@ def _check_units(path: str, points: np.ndarray, units: str) -> None:
 
 def _read_npz(path: str, array: str) -> tuple[list[str], np.ndarray]:
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            names, points = archive["names"], archive[array]
-    except (KeyError, ValueError, OSError, zipfile.BadZipFile) as e:
+        arrays = read_npz(path)
+        names, points = arrays["names"], arrays[array]
+    except (KeyError, ValueError) as e:
         raise ValueError(
             f"read_landmarks: {path} must hold the arrays 'names' and {array!r}; got "
             f"{str(e).splitlines()[0]}; name another with --landmark-array"

@@ -67,3 +67,14 @@ def test_absent_truncated_and_unnamed(tmp_path):
         open_arrays(tmp_path / "a.npz", label_array="subject")
     with pytest.raises(ValueError, match="must be an .npz .*got .*No such file"):
         open_arrays(tmp_path / "no.npz")
+
+
+def test_an_unknown_compression(tmp_path):
+    path = tmp_path / "a.npz"
+    np.savez(path, images=np.zeros((1, 4, 4), np.uint8), labels=[1])
+    data = bytearray(path.read_bytes())
+    central = data.index(b"PK\x01\x02")
+    data[8:10] = data[central + 10 : central + 12] = b"\x63\0"
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match="must be an .npz .*compression"):
+        open_arrays(path)
