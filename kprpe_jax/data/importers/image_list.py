@@ -79,6 +79,8 @@ def _entry(
             name, "wrong label", f"must be {wanted}; got {label or 'none'}"
         )
     path = os.path.normpath(os.path.join(root, name))
+    if "\\" in name and not os.path.exists(path):  # written on Windows
+        path = os.path.normpath(os.path.join(root, name.replace("\\", "/")))
     if os.path.commonpath([root, path]) != root:
         return RejectedRecord(name, "wrong path", f"must stay inside {root}")
     image = read_image(path, name)

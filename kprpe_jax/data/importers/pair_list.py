@@ -33,7 +33,7 @@ def read_lfw_pairs(path: str | os.PathLike) -> PairList:
     path = os.fspath(path)
     if not os.path.isfile(path):
         raise ValueError(f"read_lfw_pairs: {path} must be a list of pairs; got no file")
-    with open(path, encoding="utf-8") as file:
+    with open(path, encoding="utf-8-sig", errors="surrogateescape") as file:
         head, *rows = [line.split() for line in file if line.strip()] or [[]]
     if not 1 <= len(head) <= 2 or not all(number.isdigit() for number in head):
         raise ValueError(

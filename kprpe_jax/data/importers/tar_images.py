@@ -36,8 +36,9 @@ def open_tar_images(path: str | os.PathLike) -> RecordSource:
     """Open an archive of images.
 
     Keys are the members' names, the identity is the folder that holds the image;
-    members in no folder have none. Links and devices, absolute names and names with
-    ".." are bad entries, as is the place where a damaged archive ends.
+    members in no folder have none. Hidden files are ignored, as in folders, and so is
+    what macOS adds (`._a.jpg`, `__MACOSX`). Links and devices, absolute names and names
+    with ".." are bad entries, as is the place where a damaged archive ends.
 
     Args:
       path: .tar, .tar.gz, .tar.bz2 or .tar.xz.
@@ -59,7 +60,7 @@ def open_tar_images(path: str | os.PathLike) -> RecordSource:
             with tarfile.open(path, "r:*", tarinfo=_StrictHeader) as archive:
                 while (member := archive.next()) is not None:
                     archive.members.clear()  # else it keeps all of them in memory
-                    if member.isdir():
+                    if member.isdir() or _is_hidden(member.name):
                         continue
                     if number >= start:
                         yield _entry(archive, member, member.name in seen)
@@ -114,6 +115,11 @@ def _entry(
         raise EOFError("in the middle of an image")
     identity = posixpath.basename(posixpath.dirname(name))
     return Record(name, image, identity or NO_IDENTITY)
+
+
+def _is_hidden(name: str) -> bool:
+    parts = name.removeprefix("./").split("/")
+    return parts[-1].startswith(".") or "__MACOSX" in parts
 
 
 def _first_line(error: Exception) -> str:

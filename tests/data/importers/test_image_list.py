@@ -65,6 +65,14 @@ def test_lists_of_other_programs(folder, line):
     assert [r.key for r in records] == [f"some pictures/{i}.jpg" for i in range(3)]
 
 
+def test_paths_of_windows_and_absolute_ones(folder):
+    lines = ["some pictures\\0.jpg\t3", f"{folder}/1.jpg\t4", "..\\2.jpg\t5"]
+    (folder / "list").write_text("\n".join(lines))
+    records, bad = read_all(open_image_list(folder / "list"))
+    assert [r.identity for r in records] == [3, 4]
+    assert [(x.key, x.kind) for x in bad] == [("..\\2.jpg", "wrong path")]
+
+
 def test_spaces_in_names_and_labels_that_are_names(folder):
     text = "some pictures/0.jpg\tAnn Lee\nsome pictures/1.jpg\t7\n"
     (folder / "list").write_text(text)

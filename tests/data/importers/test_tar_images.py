@@ -81,6 +81,13 @@ def test_traps_are_named_and_nothing_is_written(tmp_path):
     assert [p.name for p in tmp_path.rglob("*")] == ["t"]
 
 
+def test_hidden_files_and_those_of_macs_are_ignored(tmp_path):
+    names = ["._a", "a/1.jpg", "a/._1.jpg", "a/.DS_Store", "__MACOSX/a/1.jpg"]
+    (tmp_path / "mac.tar").write_bytes(tar_bytes(names))
+    records, bad = read_all(open_tar_images(tmp_path / "mac.tar"))
+    assert ([r.key for r in records], bad) == (["a/1.jpg"], [])
+
+
 def test_huge_member_is_not_read(tmp_path):
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
