@@ -36,6 +36,7 @@ class Detector(NamedTuple):
       fingerprint: hexadecimal text that changes with the network, its weights and its
         options.
       second_look: whether `find_faces` looks for a face again, in its aligned image.
+      max_faces: as many or more in a photo may be a part of those in it; 0 = unlimited.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Detector(NamedTuple):
     license: str = ""
     fingerprint: str = ""
     second_look: bool = False
+    max_faces: int = 0
 
 
 def retinaface_detector(
@@ -101,6 +103,7 @@ def retinaface_detector(
         license=license,
         fingerprint=fingerprint_arrays(about, variables),
         second_look=True,
+        max_faces=max_faces,
     )
 
 

@@ -139,9 +139,7 @@ def _question(
             keypoints=found.keypoints[index],
             scores=found.scores[index],
             reasons=why,
-            notes=_others(found.boxes * np.tile(found.photo.shape[1::-1], 2), count)
-            if index
-            else [],
+            notes=_notes(found, count, detector.max_faces) if index else [],
         )
         for found, index, why in zip(chunk, kept, reasons, strict=True)
     ]
@@ -182,10 +180,15 @@ def _look_again(
     return upright[: len(faces)] & (moved * _SIDE <= _MOST_MOVED * _ZOOM * _EYES)
 
 
-def _others(boxes: np.ndarray, count: int | None) -> list[str]:
-    """A note of faces that are not asked for and about as large as the first."""
+def _notes(found: PhotoDetections, count: int | None, max_faces: int) -> list[str]:
+    """Notes of faces that are not asked for, and of those that may not be found."""
+    if count is None:
+        if not 0 < max_faces <= len(found.scores):
+            return []
+        return [f"a crowd: {len(found.scores)} faces were detected, others may not be"]
+    boxes = found.boxes * np.tile(found.photo.shape[1::-1], 2)
     sides = np.sqrt(np.maximum(np.prod(boxes[:, 2:] - boxes[:, :2], axis=-1), 0))
     alike = int((sides[1:] >= _ALIKE * sides[0]).sum())
-    if count is None or not alike:
+    if not alike:
         return []
     return [f"{alike} further face{'s' if alike > 1 else ''} of similar size"]

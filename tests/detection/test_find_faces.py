@@ -117,6 +117,13 @@ def test_a_second_face_of_similar_size_is_noted():
 
     detector = Detector("three", detect, (128,), enlarge=False)
     options = dict(batch_size=1, order="score")
-    for count, notes in ((1, ["1 further face of similar size"]), (None, [])):
-        found = find_faces(detector, [("a", face_photo())], count=count, **options)
+    crowd = "a crowd: 3 faces were detected, others may not be"
+    for count, most, notes in (
+        (1, 2, ["1 further face of similar size"]),
+        (None, 0, []),
+        (None, 4, []),
+        (None, 3, [crowd]),
+    ):
+        limited = detector._replace(max_faces=most)
+        found = find_faces(limited, [("a", face_photo())], count=count, **options)
         assert next(found).notes == notes
