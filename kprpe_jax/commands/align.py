@@ -26,7 +26,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     shared.add_output(files, "folder to make", required=True)
     shared.add_on_error(files, "skip")
     faces = parser.add_argument_group("faces")
-    shared.add_detector(faces, required=True)
+    shared.add_detector(faces, without="blazeface_short (`make models`)")
     shared.add_faces(faces)
     faces.add_argument(
         "--size",
@@ -47,11 +47,14 @@ def run(options: argparse.Namespace) -> None:
     from kprpe_jax.detection.photo_faces import PhotoFaces, read_faces
     from kprpe_jax.recognizers import load_detector
     from kprpe_jax.report.aligned_folder import write_aligned_folder
+    from kprpe_jax.weights.installed import DEFAULT_DETECTOR
 
     total = count_photos(options.photos)
     say_other_files(options.photos)
     detector = load_detector(
-        options.detector, min_score=options.min_score, max_side=options.max_side
+        options.detector or DEFAULT_DETECTOR,
+        min_score=options.min_score,
+        max_side=options.max_side,
     )
     faces = read_faces(
         read_photos(options.photos),

@@ -26,7 +26,7 @@ from kprpe_jax.commands.galleries import (
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     model = parser.add_argument_group("network")
-    shared.add_model(model)
+    shared.add_model(model, installed=True)
     model.add_argument("--style", action="store_true", help="keep style statistics")
     shared.add_style_maps(model)
     model.add_argument("--patches", action="store_true", help="keep patches")
@@ -40,7 +40,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     shared.add_batch_size(model, 64)
     photos = parser.add_argument_group("photos")
     shared.add_photos(photos, required=False)
-    shared.add_detector(photos)
+    shared.add_detector(photos, installed=True)
     shared.add_faces(photos)
     shared.add_align(photos)
     shared.add_output(photos, "the .npz file to write")
@@ -163,7 +163,7 @@ def _embed_dataset(options: argparse.Namespace) -> None:
     from kprpe_jax.data.features import choose_photos, write_features
     from kprpe_jax.evaluation import feature_rows
 
-    recognizer, _ = load_networks(options)
+    recognizer, _ = load_networks(options, detect=False)
     source, _, split = options.dataset.partition(":")
     split = split or "train"
     faces = open_faces(options.data_dir, source, split)

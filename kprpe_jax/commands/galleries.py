@@ -44,17 +44,24 @@ def add_ranking(parser: argparse._ActionsContainer) -> None:
     )
 
 
-def load_networks(options: argparse.Namespace) -> tuple[Any, Any]:
-    """The recognizer and the detector, or None, that the options name."""
-    from kprpe_jax.recognizers import load_detector, load_recognizer
+def load_networks(
+    options: argparse.Namespace, *, detect: bool = True
+) -> tuple[Any, Any]:
+    """The recognizer and the detector that the options name, or that are installed.
+
+    The detector is None where photos are aligned faces, and unless `detect`.
+    """
+    from kprpe_jax.recognizers import NO_DETECTOR, load_detector, load_recognizer
+    from kprpe_jax.weights.installed import default_networks
 
     style_maps = getattr(options, "style_maps", ())
-    recognizer = load_recognizer(options.model, style_maps=style_maps)
+    model, spec = default_networks(options.model, options.detector)
+    recognizer = load_recognizer(model, style_maps=style_maps)
     recognizer = recognizer.with_framing(options.align)
-    if options.detector is None:
+    if spec in (None, NO_DETECTOR) or not detect:
         return recognizer, None
     detector = load_detector(
-        options.detector, min_score=options.min_score, max_side=options.max_side
+        spec, min_score=options.min_score, max_side=options.max_side
     )
     return recognizer, detector
 

@@ -14,13 +14,19 @@ def add_model(
     *,
     required: bool = True,
     of_gallery: bool = False,
+    installed: bool = False,
 ) -> None:
-    """--model SPEC; `of_gallery`: a gallery remembers it."""
-    without = "; without, that of the gallery" if of_gallery else ""
+    """--model SPEC.
+
+    `of_gallery`: a gallery remembers it; `installed`: without, that which is installed.
+    """
+    without = "; without, dlib_resnet_v1 (`make models`)" if installed else ""
+    if of_gallery:
+        without = "; without, that of the gallery, or for a new one dlib_resnet_v1"
     parser.add_argument(
         "--model",
         metavar="SPEC",
-        required=required and not of_gallery,
+        required=required and not (of_gallery or installed),
         help="recognizer: NAME:FILE, a published network (`kprpe-jax models`) with its "
         "weights; NAME alone where a package holds them; a file that `export` wrote; "
         f"or a run, FOLDER[@best|@last|@STEP]{without}",
@@ -33,19 +39,24 @@ def add_detector(
     required: bool = False,
     without: str = "photos must be aligned faces",
     of_gallery: bool = False,
+    installed: bool = False,
 ) -> None:
     """--detector SPEC, --min-score, --max-side.
 
-    `without` says what happens without one; `of_gallery`: a gallery remembers it.
+    `without` says what happens without one; `of_gallery`: a gallery remembers it;
+    `installed`: with neither this nor --model, that which is installed.
     """
     if of_gallery:
         without = "that of the gallery; none = photos are aligned faces"
+    if of_gallery or installed:
+        without += "; without --model, too, blazeface_short (`make models`)"
     without = "" if required else f"; without, {without}"
     parser.add_argument(
         "--detector",
         metavar="SPEC",
         required=required,
-        help="detects faces: NAME:FILE, such as retinaface_mnet025:FILE, or a run of "
+        help="detects faces: NAME:FILE, such as retinaface_mnet025:FILE; NAME alone "
+        "where a package holds its weights; none; or a run of "
         f"the task landmarks, FOLDER[@best|@last|@STEP]{without}",
     )
     parser.add_argument(

@@ -19,8 +19,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("photos", nargs=2, metavar="PHOTO", help="the two photos")
     networks = parser.add_argument_group("networks")
-    shared.add_model(networks)
-    shared.add_detector(networks)
+    shared.add_model(networks, installed=True)
+    shared.add_detector(networks, installed=True)
     shared.add_faces(networks, choices=("center", "largest"))
     shared.add_align(networks)
     parser.add_argument(

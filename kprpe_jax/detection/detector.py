@@ -1,4 +1,4 @@
-"""One type for face detectors: RetinaFace, the differentiable aligner."""
+"""The type of face detectors; RetinaFace and the differentiable aligner as such."""
 
 from collections.abc import Callable
 from functools import partial
@@ -35,7 +35,8 @@ class Detector(NamedTuple):
       license: one line about the weights; "" = unknown.
       fingerprint: hexadecimal text that changes with the network, its weights and its
         options.
-      second_look: whether `find_faces` looks for a face again, in its aligned image.
+      second_look: detects as `detect`, upright faces in aligned images, for
+        `find_faces`; it may give fewer keypoints; None = faces are not looked at again.
       max_faces: as many or more in a photo may be a part of those in it; 0 = unlimited.
     """
 
@@ -45,7 +46,7 @@ class Detector(NamedTuple):
     enlarge: bool
     license: str = ""
     fingerprint: str = ""
-    second_look: bool = False
+    second_look: Callable[[jax.Array], Detections] | None = None
     max_faces: int = 0
 
 
@@ -95,14 +96,15 @@ def retinaface_detector(
 
     canvases = *(side for side in CANVASES if side < max_side), max_side
     about = model, max_faces, min_score, max_side
+    run = partial(detect, variables)
     return Detector(
         name,
-        partial(detect, variables),
+        run,
         canvases,
         enlarge=False,
         license=license,
         fingerprint=fingerprint_arrays(about, variables),
-        second_look=True,
+        second_look=run,
         max_faces=max_faces,
     )
 

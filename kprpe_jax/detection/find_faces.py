@@ -7,7 +7,7 @@ at the same place. Photos in which nothing passes are tried in three further tur
 """
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +16,7 @@ import numpy as np
 from kprpe_jax.alignment.framing import NoFaceError, template_matrix
 from kprpe_jax.alignment.photos import FacePatch, align_patches, cut_square
 from kprpe_jax.core.input_spec import InputSpec
+from kprpe_jax.detection.detections import Detections
 from kprpe_jax.detection.detector import Detector
 from kprpe_jax.detection.photos import PhotoDetections, detect_photos
 from kprpe_jax.geometry.template import ARCFACE_112
@@ -128,8 +129,8 @@ def _question(
             except NoFaceError as error:
                 reasons[i].append(str(error))
     passed = np.ones(len(rows), bool)
-    if detector.second_look and rows:
-        passed = _look_again(detector, patches, compiled)
+    if detector.second_look is not None and rows:
+        passed = _look_again(detector.second_look, patches, compiled)
     kept: list[list[int]] = [[] for _ in chunk]
     for (i, face), is_face in zip(rows, passed, strict=True):
         kept[i].append(face) if is_face else reasons[i].append(DOUBTFUL)
@@ -149,8 +150,9 @@ def _cut(photo: np.ndarray, keypoints: np.ndarray) -> FacePatch:
     """The part of a photo that a second look sees, if the keypoints are a face's."""
     size = np.array(photo.shape[1::-1], np.float64)
     template = _ZOOM * (ARCFACE_112 - np.float32(_CENTER)) + _SIDE / 2
-    matrix = template_matrix(keypoints * size, size, template)
-    aligned = (keypoints * size) @ matrix[:, :2].T + matrix[:, 2]
+    five = keypoints[:5] * size
+    matrix = template_matrix(five, size, template)
+    aligned = five @ matrix[:, :2].T + matrix[:, 2]
     residual = np.sqrt(np.square(aligned - template).sum(-1).mean())
     if residual > _MOST_RESIDUAL * _ZOOM * _EYES:
         raise NoFaceError("the keypoints of its face are not arranged as in a face")
@@ -158,7 +160,9 @@ def _cut(photo: np.ndarray, keypoints: np.ndarray) -> FacePatch:
 
 
 def _look_again(
-    detector: Detector, patches: Sequence[FacePatch], compiled: dict[int, int]
+    look: Callable[[jax.Array], Detections],
+    patches: Sequence[FacePatch],
+    compiled: dict[int, int],
 ) -> np.ndarray:
     """Which aligned faces are found again: bool [F].
 
@@ -171,9 +175,10 @@ def _look_again(
     images = np.stack([face.image for face in faces])
     images = np.pad(images, [(0, size - len(faces)), (0, 0), (0, 0), (0, 0)])
     seen = np.concatenate([np.rot90(images, turns, (1, 2)) for turns in range(4)])
-    found = jax.device_get(detector.detect(jnp.asarray(seen)))
+    found = jax.device_get(look(jnp.asarray(seen)))
     scores = np.where(found.mask, found.scores, 0).max(1, initial=0).reshape(4, size)
-    first = np.stack([face.keypoints for face in faces])[:, None]
+    count = found.keypoints.shape[-2]
+    first = np.stack([face.keypoints[:count] for face in faces])[:, None]
     moved = np.linalg.norm(found.keypoints[: len(faces)] - first, axis=-1).mean(-1)
     moved = np.where(found.mask[: len(faces)], moved, np.inf).min(1, initial=np.inf)
     upright = scores[0] > scores[1:].max(0)

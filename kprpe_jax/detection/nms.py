@@ -68,3 +68,74 @@ def suppress_overlaps(
 
     _, kept = jax.lax.scan(keep_best, scores > -jnp.inf, length=max_kept)
     return kept
+
+
+class MergedBoxes(NamedTuple):
+    """Boxes and keypoints, each the mean of several that overlap, best first.
+
+    Attributes:
+      boxes: float32 [N, 4].
+      keypoints: float32 [N, K, 2].
+      scores: float32 [N], of the best of those merged.
+      mask: bool [N], False where fewer than N boxes were left.
+    """
+
+    boxes: jax.Array
+    keypoints: jax.Array
+    scores: jax.Array
+    mask: jax.Array
+
+
+def merge_overlaps(
+    boxes: jax.Array,
+    keypoints: jax.Array,
+    scores: jax.Array,
+    *,
+    max_kept: int,
+    max_candidates: int = 1000,
+    min_score: float = 0.5,
+    max_overlap: float = 0.3,
+) -> MergedBoxes:
+    """Merge the best box with those that overlap it, then the best of the rest.
+
+    Boxes and keypoints are the means of all that are merged, weighted by their scores.
+
+    Source: BlazeFace, Sec. 3.4, "blending"; MediaPipe's weighted suppression.
+    Args:
+      boxes: [A, 4], (left, top, right, bottom) in any unit.
+      keypoints: [A, K, 2], in any unit.
+      scores: [A]; NaN is never kept.
+      max_kept, max_candidates, min_score: as `suppress_overlaps`.
+      max_overlap: intersection over union above which boxes are merged.
+    """
+    count = scores.shape[0]
+    left, top, right, bottom = boxes.T
+    valid = (scores > min_score) & (right > left) & (bottom > top)
+    scores, order = jax.lax.top_k(
+        jnp.where(valid, scores, -jnp.inf), min(max_candidates, count)
+    )
+    boxes, keypoints = boxes[order], keypoints[order]
+    values = jnp.concatenate([boxes, keypoints.reshape(len(boxes), -1)], -1)
+    low, high = boxes[:, :2], boxes[:, 2:]
+    areas = (high - low).prod(-1)
+
+    def merge_best(alive: jax.Array, _: None) -> tuple[jax.Array, tuple]:
+        best = jnp.argmax(alive)  # the first, as candidates are sorted
+        shared = jnp.minimum(high, high[best]) - jnp.maximum(low, low[best])
+        shared = jnp.maximum(shared, 0).prod(-1)
+        near = shared > max_overlap * (areas + areas[best] - shared)
+        near = (near & alive).at[best].set(alive[best])
+        weights = jnp.where(near, scores, 0)
+        total = jnp.where(alive[best], weights.sum(), 1)
+        # Not a matrix product: at full precision on every device.
+        mean = (weights[:, None] * jnp.where(near[:, None], values, 0)).sum(0) / total
+        return alive & ~near, (mean, scores[best], alive[best])
+
+    alive = scores > -jnp.inf
+    _, (means, best, mask) = jax.lax.scan(merge_best, alive, length=max_kept)
+    return MergedBoxes(
+        means[:, :4],
+        means[:, 4:].reshape(max_kept, *keypoints.shape[1:]),
+        jnp.where(mask, best, 0),
+        mask,
+    )

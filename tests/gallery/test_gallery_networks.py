@@ -3,6 +3,7 @@
 import pytest
 
 from kprpe_jax import recognizers
+from kprpe_jax.gallery import networks
 from kprpe_jax.gallery.gallery import Gallery
 from kprpe_jax.gallery.networks import load_gallery_networks
 from tests.detection.stand_in import stand_in
@@ -91,7 +92,8 @@ def test_a_file_that_moved(place):
     assert resolved == f"tiny:{place}/moved/weights"
 
 
-def test_other_networks_are_refused(place):
+def test_other_networks_are_refused(place, monkeypatch):
+    monkeypatch.setattr(networks, "installed_file", lambda name: None)
     path = place / "people.gallery"
     make(path, "tiny:weights", "d:detector")
     with pytest.raises(ValueError, match="made by tiny .* not by tiny .* enroll every"):
