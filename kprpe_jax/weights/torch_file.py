@@ -63,7 +63,7 @@ def read_torch_file(path: Path) -> Any:
         raise ValueError(str(error) or type(error).__name__) from error
     except (
         IndexError, KeyError, TypeError, AttributeError, OverflowError, MemoryError,
-        RecursionError, struct.error,
+        RecursionError, UnicodeError, struct.error,
     ) as error:  # fmt: skip
         raise ValueError("its description makes no sense") from error
 
