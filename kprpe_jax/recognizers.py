@@ -11,6 +11,7 @@ from kprpe_jax import registry
 from kprpe_jax.backbones.network import Network
 from kprpe_jax.backbones.recognizer import Recognizer
 from kprpe_jax.core.fingerprint import fingerprint_arrays
+from kprpe_jax.core.input_spec import InputSpec
 from kprpe_jax.detection.blaze_detector import blazeface_detector
 from kprpe_jax.detection.blazeface import BlazeFaceFull, BlazeFaceShort
 from kprpe_jax.detection.detector import (
@@ -252,7 +253,7 @@ def load_start(spec: str, config: ConfigDict, task: Task) -> StartWeights:
             )
     _check_place(spec, "recognizer", config, task)
     recognizer = load_recognizer(spec, option=option)
-    _check_input(spec, recognizer, config)
+    _check_input(spec, recognizer.input_spec, config)
     return StartWeights(
         task.places["recognizer"](recognizer.variables),
         recognizer.grid,
@@ -265,6 +266,9 @@ def load_start(spec: str, config: ConfigDict, task: Task) -> StartWeights:
 def _read_state(run: RunSpec, config: ConfigDict, task: Task) -> StartWeights:
     """Read all that a run of the same task has trained."""
     other = read_config(run.workdir)
+    if config.task in TASKS:
+        spec = networks.input_spec(other, networks.make_network(other))
+        _check_input(str(run), spec, config)
     _, params, collections = restore_arrays(
         run.workdir,
         run.checkpoint,
@@ -289,7 +293,7 @@ def _check_place(spec: str, kind: str, config: ConfigDict, task: Task) -> None:
         )
 
 
-def _check_input(spec: str, recognizer: Recognizer, config: ConfigDict) -> None:
+def _check_input(spec: str, trained: InputSpec, config: ConfigDict) -> None:
     """Raise ValueError where a run would show the network other numbers."""
     if config.task not in TASKS:
         return
@@ -297,7 +301,7 @@ def _check_input(spec: str, recognizer: Recognizer, config: ConfigDict) -> None:
     names = ("color", "mean", "scale")
     got, want = (
         {name: getattr(x, name) for name in names}
-        for x in (networks.input_spec(config, module), recognizer.input_spec)
+        for x in (networks.input_spec(config, module), trained)
     )
     changes = [f"config.input.{n}={want[n]}" for n in names if got[n] != want[n]]
     if changes:

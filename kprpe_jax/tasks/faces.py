@@ -3,6 +3,8 @@
 from collections.abc import Callable, Sequence
 from functools import partial
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.sharding import Mesh
@@ -11,10 +13,12 @@ from ml_collections import ConfigDict
 from kprpe_jax.augmentation.recipe import Recipe, make_recipe
 from kprpe_jax.augmentation.sharded import augment_sharded
 from kprpe_jax.augmentation.spatial import FACE_MIRROR
+from kprpe_jax.core.input_spec import to_unit_range
 from kprpe_jax.data import order
 from kprpe_jax.data.check import check_batch
 from kprpe_jax.data.faces import FaceRows, open_faces
 from kprpe_jax.data.synthetic.landmarks import MIRROR
+from kprpe_jax.evaluation.altered import wear_mask
 from kprpe_jax.evaluation.evaluators import Evaluator, build_evaluators
 from kprpe_jax.evaluation.evaluators.faces import FaceData
 from kprpe_jax.tasks.task import TrainingRows
@@ -97,14 +101,17 @@ def augmentation(
 ) -> Callable[[dict[str, Array], Array], tuple[Array, Array]]:
     """Build the augmentation that the config's section `augmentation` states.
 
-    Reads augmentation: preset, and changes of its parts (`make_recipe`);
-    data.num_keypoints, where the data have others than the five of a face.
+    Reads augmentation: preset, changes of its parts (`make_recipe`), and where it is
+    there mask_prob, the share of faces that wear a surgical mask (DeepFace-EMD's
+    fine-tuning); data.num_keypoints, where the data have others than the five of a
+    face.
 
     Returns: (batch, rng) -> images float32 [B, H, W, 3] in [-1, 1], keypoints float32
       [B, K, 2].
     Raises: ValueError: as `make_recipe`; flips of points whose mirror images are not
-      known.
+      known; masks on faces of other than five points.
     """
+    mask_prob = config.augmentation.get("mask_prob", 0.0)
     count = config.data.get("num_keypoints", len(FACE_MIRROR))
     recipe = read_recipe(config)
     if count not in MIRRORS and recipe.spatial.flip_prob > 0:
@@ -114,12 +121,33 @@ def augmentation(
             "changes.spatial.flip_prob to 0"
         )
     mirror = MIRRORS.get(count, tuple(range(count)))
+    if not 0 <= mask_prob <= 1 or (mask_prob and count != len(FACE_MIRROR)):
+        raise ValueError(
+            "config.augmentation.mask_prob must lie in 0..1, and be 0 where faces have "
+            f"other than five keypoints; got {mask_prob} with {count} keypoints"
+        )
 
     def augmented(batch: dict[str, Array], rng: Array) -> tuple[Array, Array]:
         arrays = batch["image"], batch["keypoints"]
+        if mask_prob:
+            rng, mask_rng = jax.random.split(rng)
+            arrays = _wear_masks(mask_rng, batch, mask_prob), arrays[1]
         return augment_sharded(rng, *arrays, recipe, mesh=mesh, mirror=mirror)
 
     return augmented
+
+
+def _wear_masks(rng: Array, batch: dict[str, Array], share: float) -> Array:
+    """Draw masks on a share of the faces whose keypoints are known.
+
+    Returns: images float32 [B, H, W, 3] in [-1, 1].
+    """
+    images = to_unit_range(batch["image"])
+    choice_rng, mask_rng = jax.random.split(rng)
+    chosen = jax.random.uniform(choice_rng, (len(images),)) < share
+    chosen &= batch.get("has_keypoints", True)
+    masked, _ = wear_mask(mask_rng, images, batch["keypoints"])
+    return jnp.where(chosen[:, None, None, None], masked, images)
 
 
 def read_recipe(config: ConfigDict) -> Recipe:
