@@ -101,12 +101,12 @@ def merge(
     total = sum(np.size(stored[path]) for path in counted)
     fitting = sum(np.size(stored[path]) for path in counted if path in arrays)
     if not fitting or 2 * fitting < total:
+        placed = sum(path in arrays for path in counted)
         raise ValueError(
             f"config.model.weights {spec}: must be weights of the network that is "
-            f"trained; of their {len(counted)} arrays {len(aside) and 'only ' or ''}"
-            f"{len(counted) - len(aside)} have a place in it, for example "
-            f"{_few(aside, 3)} have none; name other weights, or change config.backbone"
-            " and config.model."
+            f"trained; {placed or 'none'} of their {len(counted)} arrays have a place "
+            f"in it, {_few(aside, 3)} have not; name other weights, or change "
+            "config.backbone and config.model."
         )
     return Merged(arrays, fitted, sorted(wanted.keys() - stored.keys()), aside)
 
