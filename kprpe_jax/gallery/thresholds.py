@@ -33,6 +33,15 @@ THRESHOLDS = {
         "6,000 pairs of LFW",
         "a7fd1678a5e6b73b7c87f3e50bf61eb1ed21999c27ac56313d3e60d572e564b8",
     ),
+    # python -m benchmarks real_faces --model dlib_resnet_v1 \
+    #     --detector blazeface_short --frames lfw_df_fullframe250_sample.tar
+    "dlib_resnet_v1": MeasuredThreshold(
+        0.9263,
+        0.001,
+        0.9697,
+        "19,602 pairs of two people and 99 of one in LFW",
+        "d1ff1c0beada14c6a2180451e280427ec8bc69272a0e1b085c073aaa7a314119",
+    ),
 }
 
 

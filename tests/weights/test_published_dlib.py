@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from kprpe_jax.core.input_spec import to_unit_range
+from kprpe_jax.gallery.thresholds import measured_threshold
 from kprpe_jax.geometry import affine
 from kprpe_jax.geometry.point_fits import similarity_matrix
 from kprpe_jax.geometry.sampling import warp_affine
@@ -60,3 +61,4 @@ def test_embeddings_are_those_of_dlib(photos, want):
     middles = to_unit_range(photos[:, 50:200, 50:200])
     got = recognizer.embed(jnp.asarray(middles))
     np.testing.assert_allclose(got, want["middles"], atol=1e-4)
+    assert measured_threshold(recognizer).threshold == 0.9263
