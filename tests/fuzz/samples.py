@@ -28,10 +28,13 @@ from kprpe_jax.data.importers.video_templates import read_video_templates
 from kprpe_jax.data.importers.wider_face import open_wider_face
 from kprpe_jax.data.read_photos import read_photos
 from kprpe_jax.gallery.gallery import Gallery
+from kprpe_jax.weights.dlib_file import read_dlib_file
 from kprpe_jax.weights.state_dict import load_state_dict
 from kprpe_jax.weights.torch_file import read_torch_file
 from tests.data.importers.sources import face, insightface_rec
 from tests.gallery.made import make
+from tests.weights.dlib_writer import TINY, tiny_file
+from tests.weights.tflite_writer import TENSORS, model
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 
@@ -153,5 +156,11 @@ SAMPLES = [
         lambda p: p.write_bytes((FIXTURES / "torch" / "plain.pt").read_bytes()),
         read_torch_file,
     ),
+    Sample(
+        "weights.dat",
+        lambda p: p.write_bytes(tiny_file()[1]),
+        lambda p: read_dlib_file(p, TINY),
+    ),
+    Sample("weights.tflite", lambda p: p.write_bytes(model(TENSORS)), load_state_dict),
     Sample("people.gallery", make, _gallery),
 ]  # fmt: skip

@@ -1,5 +1,6 @@
 """Write a DlibResNet's arrays as dlib does: what the reader of `.dat` files reads."""
 
+import jax
 import numpy as np
 
 from kprpe_jax.backbones.dlib_resnet import MEANS, DlibResNet
@@ -91,3 +92,21 @@ def dlib_bytes(model: DlibResNet, variables) -> bytes:
     head += integers(*nested, 2, 2, 2, 3) + text("input_rgb_image_sized")
     head += b"".join(map(real, MEANS)) + integers(*model.image_size)
     return head + layers
+
+
+TINY = DlibResNet(
+    image_size=(87, 87),
+    output_dim=5,
+    widths=(2, 3, 3, 4, 4),
+    stage_sizes=(1, 2, 1, 1, 1),
+)
+
+
+def tiny_file():
+    """Variables of a small network, and its file."""
+    rng = np.random.default_rng(0)
+    shapes = jax.eval_shape(TINY.init, jax.random.key(0), np.zeros((1, 87, 87, 3)))
+    variables = jax.tree.map(
+        lambda s: rng.normal(size=s.shape).astype(np.float32), shapes
+    )
+    return variables, dlib_bytes(TINY, variables)

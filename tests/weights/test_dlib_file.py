@@ -4,28 +4,14 @@ import jax
 import numpy as np
 import pytest
 
-from kprpe_jax.backbones.dlib_resnet import DlibResNet
 from kprpe_jax.weights import dlib_file, export_weights, import_weights
 from kprpe_jax.weights.dlib_file import read_dlib_file
-from tests.weights.dlib_writer import dlib_bytes
-
-TINY = DlibResNet(
-    image_size=(87, 87),
-    output_dim=5,
-    widths=(2, 3, 3, 4, 4),
-    stage_sizes=(1, 2, 1, 1, 1),
-)
+from tests.weights.dlib_writer import TINY, dlib_bytes, tiny_file
 
 
 @pytest.fixture(scope="module")
 def tiny():
-    """Variables of a small network, and its file."""
-    rng = np.random.default_rng(0)
-    shapes = jax.eval_shape(TINY.init, jax.random.key(0), np.zeros((1, 87, 87, 3)))
-    variables = jax.tree.map(
-        lambda s: rng.normal(size=s.shape).astype(np.float32), shapes
-    )
-    return variables, dlib_bytes(TINY, variables)
+    return tiny_file()
 
 
 @pytest.fixture
