@@ -25,6 +25,7 @@ from kprpe_jax.data.importers.pair_list import read_lfw_pairs
 from kprpe_jax.data.importers.tar_images import read_images
 from kprpe_jax.evaluation.roc import roc_curve, tar_at_far
 from kprpe_jax.evaluation.scores import pair_similarity
+from kprpe_jax.evaluation.verification import FoldAccuracy, fold_accuracy
 from kprpe_jax.gallery.photos import embed_faces
 from kprpe_jax.gallery.thresholds import MeasuredThreshold
 from kprpe_jax.geometry.template import face_template
@@ -50,8 +51,10 @@ def embed_aligned(recognizer: Recognizer, images: Iterable[bytes]) -> np.ndarray
     return np.concatenate(parts)
 
 
-def measure(model: str, archive: str, pairs: str) -> MeasuredThreshold:
-    """Measure a recognizer.
+def measure(
+    model: str, archive: str, pairs: str
+) -> tuple[MeasuredThreshold, FoldAccuracy]:
+    """Measure a recognizer: its threshold, and its accuracy over LFW's folds.
 
     Args:
       model: SPEC of `load_recognizer`.
@@ -66,13 +69,17 @@ def measure(model: str, archive: str, pairs: str) -> MeasuredThreshold:
     scores = np.asarray(pair_similarity(first, second), np.float64)
     point = tar_at_far(roc_curve(scores, listed.same), [FAR])
     threshold = float(np.floor(1e4 * point.threshold[0]) / 1e4)
-    return MeasuredThreshold(
+    accuracy = fold_accuracy(
+        2 - 2 * scores, listed.same, num_folds=listed.num_folds, thresholds="exact"
+    )
+    measured = MeasuredThreshold(
         threshold,
         float((scores[~listed.same] >= threshold).mean()),
         float((scores[listed.same] >= threshold).mean()),
         f"{len(listed.same):,} pairs of LFW",
         recognizer.fingerprint,
     )
+    return measured, accuracy
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -84,4 +91,5 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Measure and print."""
-    sys.stdout.write(f"{measure(options.model, options.archive, options.pairs)}\n")
+    measured, accuracy = measure(options.model, options.archive, options.pairs)
+    sys.stdout.write(f"{measured}\naccuracy {accuracy.mean:.4f}\n")
