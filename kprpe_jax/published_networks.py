@@ -331,8 +331,8 @@ NETWORKS: dict[str, PublishedNetwork] = {
         "kprpe_jax.detection.blazeface:BlazeFaceShort",
         (),
         {},
-        "BlazeFace, FaceMesh",
-        0.706,
+        "and FaceMesh, 0.605 M",
+        0.101,
         *_MEDIAPIPE,
     ),
     "blazeface_full": PublishedNetwork(
@@ -340,8 +340,8 @@ NETWORKS: dict[str, PublishedNetwork] = {
         "kprpe_jax.detection.blazeface:BlazeFaceFull",
         (),
         {},
-        "BlazeFace, FaceMesh",
-        1.119,
+        "and FaceMesh, 0.605 M",
+        0.514,
         *_MEDIAPIPE,
     ),
     "retinaface_mnet025": PublishedNetwork(

@@ -89,7 +89,7 @@ class _Bytes:
             raise ValueError(f"{' or '.join(allowed)} must stand at byte {self.at}")
         got = self.take(length).decode("ascii", "replace")
         if got not in allowed:
-            raise ValueError(f"{' or '.join(allowed)} must be there, got {got!a}")
+            raise ValueError(f"{' or '.join(allowed)} must be there, got {got[:40]!a}")
         return got
 
     def state(self) -> None:
