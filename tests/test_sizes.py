@@ -27,6 +27,7 @@ RECOGNIZERS = {
     "Swin": ((96, 144), (120, 84)),
     "IResNet": ((96, 144), (127, 81)),
     "MobileFaceNet": ((96, 144), (128, 80)),
+    "InsightFaceMobileFaceNet": ((96, 144), (128, 80)),
     "ArcFaceResNet": ((96, 160), (144, 112)),
     "SphereFace": ((96, 144), (128, 80)),
     "InceptionResNet": ((144, 200), (181, 139)),
@@ -108,6 +109,14 @@ def test_detectors(side):
             out = jax.eval_shape(module.apply, variables, photos)
             assert out.images.shape == (2, side, side - 16, 3)
             assert out.keypoints.shape == (2, 5, 2)
+            continue
+        if hasattr(module, "anchors") and hasattr(module, "image_size"):  # BlazeFace
+            own = module.image_size[0]
+            photos = jnp.zeros((2, side, side, 3))
+            out = jax.eval_shape(module.apply, variables_of(module, photos), photos)
+            cells = [(side * cells // own, count) for cells, count in module.anchors]
+            count = sum(each * width**2 for width, each in cells)
+            assert out.logits.shape == (2, count)
             continue
         photos = jnp.zeros((2, side, side + 32, 3))
         heads = jax.eval_shape(module.apply, variables_of(module, photos), photos)
