@@ -45,6 +45,7 @@ def test_winograd_equals_loops(rng, monkeypatch, size, pass_bytes):
     assert_close(jax.jit(winograd_conv)(x, kernel), slow_conv(x, kernel), 1e-5)
 
 
+@pytest.mark.slow
 def test_winograd_of_many_channels(rng):
     x, kernel = draw(rng, (2, 14, 14, 256), 128)
     # Measured: 2e-6.

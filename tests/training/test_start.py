@@ -113,6 +113,7 @@ def test_frozen_layers_stay_and_have_no_moments(first, tmp_path):
     assert not any("hidden/kernel" in path for path in moments)
 
 
+@pytest.mark.slow
 def test_factors_scale_the_updates(first, tmp_path):
     fields = {"steps": 1, "optimizer.weight_decay": 0.0}
     model, before = {"weights": str(first)}, arrays_of(first)
@@ -162,6 +163,7 @@ def test_a_finished_run_goes_on_for_more_steps(tmp_path):
     assert train(tmp_path / "run", steps=4, **fields)["step"] == 4
 
 
+@pytest.mark.slow
 def test_batch_statistics_of_frozen_norms_do_not_move(tmp_path):
     """Nor does training read those of the batch there."""
     import flax.linen as nn

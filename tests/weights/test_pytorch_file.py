@@ -34,6 +34,7 @@ def test_written_and_read_back_bit_for_bit(name, tmp_path):
         assert file.metadata()["input"] == recognizer.input_spec.describe()
 
 
+@pytest.mark.slow
 @pytest.mark.golden
 @pytest.mark.parametrize("layout", layout_params(""))
 def test_names_and_shapes_are_the_official_ones(layout):

@@ -64,6 +64,7 @@ def test_same_people_are_nearer_in_plain_pixels(render):
     np.testing.assert_array_equal(*still)  # severity 0
 
 
+@pytest.mark.slow
 def test_mask_and_sunglasses_cover_what_they_say(render):
     bare = render(PEOPLE, 0)
     covers = {"mask": [33, 51, 57, 66, 8], "sunglasses": [37, 39, 41, 81, 82]}

@@ -87,6 +87,7 @@ def test_stored_rows_are_the_rendered_ones(source, tmp_path):
         prepare("synthetic_faces", tmp_path, num_identities=5)
 
 
+@pytest.mark.slow
 def test_a_config_says_what_is_rendered(tmp_path):
     builder = {"num_identities": 2, "num_test_identities": 1, **SMALL}
     config = ConfigDict(
