@@ -5,9 +5,9 @@
 
 Source: DeepFace-EMD and Face-ViT, Sec. 5.2.2: 415 of 907 thousand images wear a mask;
 SGD, learning rate 0.001, weight decay 5e-4, 12 epochs, ArcFace with margin 0.5 and
-scale 30. Ours: people of LFW in place of CASIA-WebFace, masks that are drawn anew each
-time in place of stored ones, momentum 0.9. Held-out people are identified plain and
-masked, among plain photos.
+scale 30. Ours: people of LFW in place of CASIA-WebFace, masks that are rendered anew
+each time in place of stored ones, momentum 0.9. Held-out people are identified plain
+and masked, among plain photos.
 """
 
 from ml_collections import ConfigDict

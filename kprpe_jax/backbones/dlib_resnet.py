@@ -116,10 +116,14 @@ class DlibResNet(Network):
         ]
         self.head = nn.Dense(self.output_dim, use_bias=False, dtype=self.dtype)
 
-    @property
-    def grid(self) -> tuple[int, int]:
-        """(rows, columns) of patches."""
-        return tuple(_patch_side(side) for side in self.image_size)
+    @nn.nowrap
+    def patches_along(self, side: int) -> int:
+        """Cells of the fourth stage's map along an image side of `side` pixels."""
+        side = (side - STEM[0]) // STEM[1] + 1
+        side = (side - 3) // 2 + 1
+        for _ in range(3):
+            side //= 2
+        return side
 
     def feature_maps(
         self, images: Array, keypoints: Array | None = None, *, train: bool = False
@@ -155,12 +159,3 @@ def _add_padded(x: Array, y: Array) -> Array:
     return sum(
         jnp.pad(z, [(0, int(n)) for n in shape - np.array(z.shape)]) for z in (x, y)
     )
-
-
-def _patch_side(side: int) -> int:
-    """Cells of the fourth stage's map along an image side of `side` pixels."""
-    side = (side - STEM[0]) // STEM[1] + 1
-    side = (side - 3) // 2 + 1
-    for _ in range(3):
-        side //= 2
-    return side

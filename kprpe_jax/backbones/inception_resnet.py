@@ -138,10 +138,16 @@ class InceptionResNet(Network):
         self.head = nn.Dense(self.output_dim, use_bias=False, dtype=self.dtype)
         self.head_norm = BatchNorm(epsilon=EPSILON)
 
-    @property
-    def grid(self) -> tuple[int, int]:
-        """(rows, columns) of patches."""
-        return tuple(_patch_side(side) for side in self.image_size)
+    @nn.nowrap
+    def patches_along(self, side: int) -> int:
+        """Cells of the last map along an image side of `side` pixels."""
+        for _, kernel, stride, padding, pooled in STEM:
+            same = padding == "SAME"
+            side = -(-side // stride) if same else (side - kernel) // stride + 1
+            side = (side - 3) // 2 + 1 if pooled else side
+        for _ in range(2):  # two reductions
+            side = (side - 3) // 2 + 1
+        return side
 
     def feature_maps(
         self, images: Array, keypoints: Array | None = None, *, train: bool = False
@@ -196,14 +202,3 @@ def _branches(
 
 def _max_pool(x: Array) -> Array:
     return nn.max_pool(x, (3, 3), strides=(2, 2))
-
-
-def _patch_side(side: int) -> int:
-    """Cells of the last map along an image side of `side` pixels."""
-    for _, kernel, stride, padding, pooled in STEM:
-        same = padding == "SAME"
-        side = -(-side // stride) if same else (side - kernel) // stride + 1
-        side = (side - 3) // 2 + 1 if pooled else side
-    for _ in range(2):  # two reductions
-        side = (side - 3) // 2 + 1
-    return side

@@ -11,8 +11,8 @@ class Network(nn.Module):
     """Base of the backbones.
 
     A backbone has the fields `image_size` and `output_dim` and defines `feature_maps`,
-    `embed_map`, `patch_map` and `style_maps`, and `grid` where patches have another
-    side; the rest is here, once.
+    `embed_map`, `patch_map` and `style_maps`, and `patches_along` or `grid` where
+    patches have another side; the rest is here, once.
 
     Attributes:
       patch_map: name of the feature map whose cells are the patches.
@@ -37,7 +37,12 @@ class Network(nn.Module):
     @property
     def grid(self) -> tuple[int, int]:
         """(rows, columns) of patches."""
-        return tuple(-(-side // self.patch_side) for side in self.image_size)
+        return tuple(self.patches_along(side) for side in self.image_size)
+
+    @nn.nowrap
+    def patches_along(self, side: int) -> int:
+        """Patches along an image side of `side` pixels."""
+        return -(-side // self.patch_side)
 
     def feature_maps(
         self, images: Array, keypoints: Array | None = None, *, train: bool = False

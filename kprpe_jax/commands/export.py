@@ -12,7 +12,6 @@ code; NAME:FILE reads it, too.
 """
 
 import argparse
-import pathlib
 import sys
 
 from kprpe_jax.commands import options as shared
@@ -40,6 +39,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Run the export command."""
+    from kprpe_jax.core.safetensors_file import check_safetensors_path
     from kprpe_jax.fusion.files import save_model
     from kprpe_jax.recognizers import load_fusion, load_recognizer
     from kprpe_jax.weights.fusions import MEANS
@@ -48,9 +48,7 @@ def run(options: argparse.Namespace) -> None:
 
     if not (options.model or options.fusion):
         raise ValueError("give --model or --fusion; got neither.")
-    output = pathlib.Path(options.output)
-    if output.suffix != ".safetensors":
-        raise ValueError(f"--output {output}: must end with .safetensors.")
+    output = check_safetensors_path(options.output)
     if options.model and options.fusion and options.fusion not in MEANS:
         raise ValueError("give one of --model and --fusion; got both.")
     if options.fusion and options.format == "pytorch":

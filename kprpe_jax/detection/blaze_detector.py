@@ -17,7 +17,12 @@ from kprpe_jax.detection.blazeface import (
     BlazeOutput,
 )
 from kprpe_jax.detection.detections import Detections
-from kprpe_jax.detection.detector import CANVASES, MAX_FACES, Detector
+from kprpe_jax.detection.detector import (
+    CANVASES,
+    MAX_FACES,
+    Detector,
+    choose_canvases,
+)
 from kprpe_jax.detection.face_mesh import (
     MESH_POINTS,
     FaceMesh,
@@ -64,10 +69,7 @@ def blazeface_detector(
       name, license: of the result.
     Raises: ValueError: a side below 32; a point that the mesh does not have.
     """
-    if max_side < 32:
-        raise ValueError(
-            f"--max-side must be at least 32 pixels; got {max_side}; 1024 is usual."
-        )
+    canvases = choose_canvases(CANVASES[1:], max_side)
     if any(not 0 <= point < MESH_POINTS for point in mesh_points):
         raise ValueError(
             f"points of FaceMesh are numbered 0 to {MESH_POINTS - 1}; got "
@@ -119,7 +121,6 @@ def blazeface_detector(
         level = across[..., 0] > jnp.abs(across[..., 1])
         return Detections(*found)._replace(mask=found.mask & level)
 
-    canvases = *(side for side in CANVASES[1:] if side < max_side), max_side
     both = variables, mesh_variables
     about = model, mesh, max_faces, min_score, max_side, tuple(map(int, mesh_points))
     return Detector(

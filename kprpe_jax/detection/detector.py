@@ -1,6 +1,6 @@
 """The type of face detectors; RetinaFace and the differentiable aligner as such."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -50,6 +50,18 @@ class Detector(NamedTuple):
     max_faces: int = 0
 
 
+def choose_canvases(sides: Sequence[int], max_side: int) -> tuple[int, ...]:
+    """Sides of a detector's canvases: those below the largest, and that.
+
+    Raises: ValueError: a largest side below 32.
+    """
+    if max_side < 32:
+        raise ValueError(
+            f"--max-side must be at least 32 pixels; got {max_side}; 1024 is usual."
+        )
+    return (*(side for side in sides if side < max_side), max_side)
+
+
 def retinaface_detector(
     model: RetinaFace,
     variables: Any,
@@ -71,10 +83,7 @@ def retinaface_detector(
       name, license: of the result.
     Raises: ValueError: a side below 32.
     """
-    if max_side < 32:
-        raise ValueError(
-            f"--max-side must be at least 32 pixels; got {max_side}; 1024 is usual."
-        )
+    canvases = choose_canvases(CANVASES, max_side)
 
     @jax.jit
     def detect(variables: Any, images: jax.Array) -> Detections:
@@ -94,7 +103,6 @@ def retinaface_detector(
         quarter = jax.image.resize(images, shape, "linear", antialias=True)
         return merge_close_ups(detections, at_scale(quarter), _CLOSE_UP / side)
 
-    canvases = *(side for side in CANVASES if side < max_side), max_side
     about = model, max_faces, min_score, max_side
     run = partial(detect, variables)
     return Detector(

@@ -17,12 +17,12 @@ import jax
 import numpy as np
 from flax.errors import ScopeParamShapeError
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
 
 from kprpe_jax import registry
 from kprpe_jax.backbones.recognizer import Recognizer
 from kprpe_jax.core.features import Features
 from kprpe_jax.core.npz import read_npz
+from kprpe_jax.core.safetensors_file import write_safetensors
 from kprpe_jax.fusion.cluster_aggregate import ImageSets
 
 
@@ -63,12 +63,10 @@ def save_model(
     """
     path = pathlib.Path(path)
     arrays = _flatten(variables)
-    partial = path.with_name(path.name + ".partial")
     metadata = {"model": _describe(model), "backbone": backbone}
     # A model without weights, such as the average, needs something in its file.
     arrays = arrays or {"none": np.zeros(0, np.float32)}
-    partial.write_bytes(save(arrays, metadata))
-    partial.replace(path)
+    write_safetensors(path, arrays, metadata)
     return load_model(path)
 
 

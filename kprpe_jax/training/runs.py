@@ -100,15 +100,27 @@ def read_origin(workdir: str | os.PathLike) -> dict[str, Any]:
 
     Raises: ValueError: a damaged file.
     """
-    path = pathlib.Path(workdir) / _ORIGIN
+    return read_facts(
+        pathlib.Path(workdir) / _ORIGIN, "data", "delete it and continue the run once"
+    )
+
+
+def read_facts(path: pathlib.Path, about: str, advice: str) -> dict[str, Any]:
+    """Read facts that a run keeps beside its config; {} where there are none.
+
+    Args:
+      path: of the JSON file.
+      about, advice: for the error: what the facts are about, and what to do.
+    Raises: ValueError: a damaged file.
+    """
     if not path.is_file():
         return {}
     try:
         return dict(json.loads(path.read_text("utf-8")))
     except (OSError, ValueError, TypeError) as e:
         raise ValueError(
-            f"{path} must hold what train.py wrote about the data; got a damaged file; "
-            "delete it and continue the run once"
+            f"{path} must hold what train.py wrote about the {about}; got a damaged "
+            f"file; {advice}"
         ) from e
 
 

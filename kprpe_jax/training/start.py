@@ -4,7 +4,6 @@ The run's folder keeps what it started from in weights.json. A run that continue
 its own checkpoint does not read the weights again.
 """
 
-import json
 import os
 import pathlib
 from collections.abc import Mapping
@@ -17,7 +16,7 @@ from ml_collections import ConfigDict
 from kprpe_jax import registry
 from kprpe_jax.tasks.task import Task
 from kprpe_jax.training.merge import CLASSES, Merged, merge
-from kprpe_jax.training.runs import write_json
+from kprpe_jax.training.runs import read_facts, write_json
 from kprpe_jax.training.sharding import flatten_with_paths, path_of
 from kprpe_jax.training.state import TrainState
 
@@ -126,15 +125,7 @@ def read_start_origin(workdir: str | os.PathLike) -> dict[str, Any]:
     Raises: ValueError: a damaged file.
     """
     path = pathlib.Path(workdir) / _FILE
-    if not path.is_file():
-        return {}
-    try:
-        return dict(json.loads(path.read_text("utf-8")))
-    except (OSError, ValueError, TypeError) as e:
-        raise ValueError(
-            f"{path} must hold what train.py wrote about the weights; got a damaged "
-            "file; take another --workdir"
-        ) from e
+    return read_facts(path, "weights", "take another --workdir")
 
 
 def check_same(workdir: str | os.PathLike, spec: str, fingerprint: str) -> None:

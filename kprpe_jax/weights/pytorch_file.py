@@ -1,12 +1,9 @@
 """A recognizer's weights under the names that its official PyTorch code gives them."""
 
 import os
-import pathlib
-
-import numpy as np
-from safetensors.numpy import save
 
 from kprpe_jax.backbones.recognizer import Recognizer
+from kprpe_jax.core.safetensors_file import check_safetensors_path, write_safetensors
 from kprpe_jax.weights.load import export_weights, has_layout
 
 _OTHER_CODE = ("DlibResNet",)  # whose own code is not PyTorch's
@@ -26,9 +23,7 @@ def save_pytorch(path: str | os.PathLike, recognizer: Recognizer) -> int:
     Returns: how many arrays were written.
     Raises: ValueError: another ending; a network without an official layout.
     """
-    path = pathlib.Path(path)
-    if path.suffix != ".safetensors":
-        raise ValueError(f"--output {path}: must end with .safetensors.")
+    path = check_safetensors_path(path)
     kind = type(recognizer.module).__name__
     if not has_layout(recognizer.module) or kind in _OTHER_CODE:
         raise ValueError(
@@ -48,8 +43,5 @@ def save_pytorch(path: str | os.PathLike, recognizer: Recognizer) -> int:
         "license": recognizer.license or "unknown",
         "input": recognizer.input_spec.describe(),
     }
-    arrays = {name: np.array(x, order="C") for name, x in weights.items()}
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(save(arrays, metadata))
-    partial.replace(path)
-    return len(arrays)
+    write_safetensors(path, weights, metadata)
+    return len(weights)

@@ -7,19 +7,17 @@ classes are looked up by name in a table.
 
 import json
 import os
-import pathlib
 from typing import Any
 
 import flax
 import flax.linen as nn
-import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
 
 from kprpe_jax import registry
 from kprpe_jax.backbones.description import build, class_path, describe
 from kprpe_jax.backbones.recognizer import Recognizer
 from kprpe_jax.core.input_spec import InputSpec
+from kprpe_jax.core.safetensors_file import check_safetensors_path, write_safetensors
 
 KIND = "kprpe_jax recognizer"
 CLASSES = {  # the networks that may be in a file
@@ -36,9 +34,7 @@ def save_recognizer(path: str | os.PathLike, recognizer: Recognizer) -> None:
       recognizer: any whose network is of CLASSES.
     Raises: ValueError: another ending, or a network of another class.
     """
-    path = pathlib.Path(path)
-    if path.suffix != ".safetensors":
-        raise ValueError(f"--output {path}: must end with .safetensors.")
+    path = check_safetensors_path(path)
     _check_classes(recognizer.module)
     about = {
         "kind": KIND,
@@ -49,16 +45,11 @@ def save_recognizer(path: str | os.PathLike, recognizer: Recognizer) -> None:
         "style_maps": recognizer.style_maps,
         "fingerprint": recognizer.fingerprint,
     }
-    arrays = {
-        name: np.array(array, order="C")  # scalars stay scalars
-        for name, array in flax.traverse_util.flatten_dict(
-            flax.core.unfreeze(recognizer.variables), sep="/"
-        ).items()
-    }
-    partial = path.with_name(path.name + ".partial")
+    arrays = flax.traverse_util.flatten_dict(
+        flax.core.unfreeze(recognizer.variables), sep="/"
+    )
     metadata = {name: json.dumps(x) for name, x in about.items()}
-    partial.write_bytes(save(arrays, metadata))
-    partial.replace(path)
+    write_safetensors(path, arrays, metadata)
 
 
 def is_recognizer_file(path: str | os.PathLike) -> bool:

@@ -1,14 +1,11 @@
 """BlazeFace and FaceMesh, with their installed weights, say what their runtime says."""
 
-import io
 import pathlib
-import tarfile
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from PIL import Image
 
 from kprpe_jax import registry
 from kprpe_jax.core.input_spec import to_unit_range
@@ -18,10 +15,9 @@ from kprpe_jax.detection.nms import merge_overlaps
 from kprpe_jax.recognizers import load_detector
 from kprpe_jax.weights import import_weights
 from kprpe_jax.weights.installed import installed_file
+from tests.lfw_frames import FRAMES, read_frames
 
 WANT = pathlib.Path(__file__).parents[1] / "fixtures" / "packages" / "mediapipe.npz"
-LFW = pathlib.Path(__file__).resolve().parents[3] / "shared" / "data" / "lfw"
-FRAMES = LFW / "lfw_df_fullframe250_sample.tar"
 
 pytestmark = [
     pytest.mark.slow,
@@ -40,13 +36,7 @@ def want():
 
 @pytest.fixture(scope="module")
 def photos(want):
-    found = []
-    with tarfile.open(FRAMES) as archive:
-        names = archive.getnames()
-        for name in want["names"]:
-            inside = next(x for x in names if x.endswith(name))
-            found.append(Image.open(io.BytesIO(archive.extractfile(inside).read())))
-    return [photo.convert("RGB") for photo in found]
+    return read_frames(want["names"])
 
 
 def face_side(want, kind):

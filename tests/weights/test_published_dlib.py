@@ -1,13 +1,10 @@
 """dlib's published network, with its installed weights, says what dlib says."""
 
-import io
 import pathlib
-import tarfile
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from PIL import Image
 
 from kprpe_jax.core.input_spec import to_unit_range
 from kprpe_jax.gallery.thresholds import measured_threshold
@@ -16,10 +13,9 @@ from kprpe_jax.geometry.point_fits import similarity_matrix
 from kprpe_jax.geometry.sampling import warp_affine
 from kprpe_jax.weights.installed import installed_file
 from kprpe_jax.weights.published import published_recognizer
+from tests.lfw_frames import FRAMES, read_frames
 
 WANT = pathlib.Path(__file__).parents[1] / "fixtures" / "packages" / "dlib.npz"
-LFW = pathlib.Path(__file__).resolve().parents[3] / "shared" / "data" / "lfw"
-FRAMES = LFW / "lfw_df_fullframe250_sample.tar"
 
 pytestmark = pytest.mark.skipif(not FRAMES.is_file(), reason=f"no photos at {FRAMES}")
 
@@ -32,14 +28,7 @@ def want():
 @pytest.fixture(scope="module")
 def photos(want):
     """uint8 [4, 250, 250, 3]."""
-    found = []
-    with tarfile.open(FRAMES) as archive:
-        names = archive.getnames()
-        for name in want["names"]:
-            inside = next(x for x in names if x.endswith(name))
-            image = Image.open(io.BytesIO(archive.extractfile(inside).read()))
-            found.append(np.asarray(image.convert("RGB")))
-    return np.stack(found)
+    return np.stack([np.asarray(photo) for photo in read_frames(want["names"])])
 
 
 def test_chips_are_those_of_dlib(photos, want):

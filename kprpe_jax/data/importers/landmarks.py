@@ -142,9 +142,9 @@ def read_landmarks(
             f"read_landmarks: names in {path} must be unique; got {twice!r} more than "
             "once; remove all rows of it but one"
         )
-    placeholder = np.isnan(points) | np.isin(points, (0, -1))
-    points = np.where(placeholder.all(2).any(1)[:, None, None], np.nan, points)
-    points = np.where(np.isnan(points).any((1, 2))[:, None, None], np.nan, points)
+    placeholder = np.isin(points, (0, -1)).all(2)  # [N, 5]
+    unknown = (placeholder | np.isnan(points).any(2)).any(1)
+    points = np.where(unknown[:, None, None], np.nan, points)
     if np.isnan(points).all():
         raise ValueError(
             f"read_landmarks: {path} must have a row whose points are known; got NaN, "

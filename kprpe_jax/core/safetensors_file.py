@@ -1,0 +1,32 @@
+"""Write .safetensors files in one move."""
+
+import os
+import pathlib
+from collections.abc import Mapping
+
+import numpy as np
+from safetensors.numpy import save
+
+
+def check_safetensors_path(path: str | os.PathLike) -> pathlib.Path:
+    """Raise ValueError unless a path ends with .safetensors."""
+    path = pathlib.Path(path)
+    if path.suffix != ".safetensors":
+        raise ValueError(f"--output {path}: must end with .safetensors.")
+    return path
+
+
+def write_safetensors(
+    path: pathlib.Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]
+) -> None:
+    """Write arrays and texts to a file that is there whole or not at all.
+
+    Args:
+      path: of the file; its folder must exist.
+      arrays: by name; written in C order, scalars stay scalars.
+      metadata: texts by name.
+    """
+    ordered = {name: np.array(x, order="C") for name, x in arrays.items()}
+    partial = path.with_name(path.name + ".partial")
+    partial.write_bytes(save(ordered, dict(metadata)))
+    partial.replace(path)
