@@ -221,7 +221,7 @@ def _with_detector(
     )
 
     def wanted(record: Any) -> bool:
-        in_table = landmarks is not None and landmarks.row(record.key) is not None
+        in_table = landmarks is not None and landmarks.knows(record.key)
         known = in_table or record.keypoints is not None
         return options.detect == "all" or not known
 

@@ -81,7 +81,8 @@ def check(entry: Record | RejectedRecord, landmarks: Landmarks | None) -> Checke
     points, origin = None, "table"
     if landmarks is not None:
         points = landmarks.find(key, height, width)
-    if points is None:
+    known = points is not None and not np.isnan(points).all()
+    if not known and entry.keypoints is not None:
         points, origin = entry.keypoints, entry.keypoints_from
     low, high = KEYPOINT_RANGE
     bad = None

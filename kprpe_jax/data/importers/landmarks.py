@@ -58,6 +58,11 @@ class Landmarks:
             )
         return row
 
+    def knows(self, name: str) -> bool:
+        """Whether the points of an image are known: a row, and no placeholder."""
+        row = self.row(name)
+        return row is not None and not np.isnan(self.points[row]).any()
+
     @functools.cached_property
     def _tops(self) -> set[str]:
         """Folders, of images, that the table does not name."""

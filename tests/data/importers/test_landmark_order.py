@@ -3,8 +3,11 @@
 import numpy as np
 import pytest
 
+from kprpe_jax.data.importers.check import check
 from kprpe_jax.data.importers.landmarks import read_landmarks
+from kprpe_jax.data.importers.record import Record
 from kprpe_jax.geometry.template import FACE_POINTS
+from tests.data.importers.sources import face
 
 SUBJECT = [1, 0, 2, 4, 3]  # the subject's left is right in the image
 NAMES = ["lefteye", "righteye", "nose", "leftmouth", "rightmouth"]
@@ -34,6 +37,23 @@ def test_placeholders_are_unknown(tmp_path, faces, placeholder, points):
     landmarks = read_landmarks(write(tmp_path / "t", rows), units="fraction")
     assert np.isnan(landmarks.find("3.jpg", 10, 10)).all()
     np.testing.assert_allclose(landmarks.find("4.jpg", 10, 10), faces[4], atol=1e-6)
+
+
+def test_a_detector_fills_placeholders(tmp_path, faces):
+    """A placeholder is no landmark: a detector is asked, and its points are taken."""
+    rows = faces.reshape(-1, 10).tolist()
+    rows[3] = [-1] * 10
+    table = read_landmarks(write(tmp_path / "t", rows), units="fraction")
+    assert [table.knows(f"{i}.jpg") for i in (2, 3, 20)] == [True, False, False]
+    found = np.full((5, 2), 0.25, np.float32)
+    for key, origin in (("2.jpg", "table"), ("3.jpg", "detector")):
+        record = Record(key, face(0), "ann", keypoints=found, keypoints_from="detector")
+        checked = check(record, table)
+        assert (checked.keypoints_from, checked.bad) == (origin, None)
+    np.testing.assert_array_equal(checked.keypoints, found)
+    checked = check(Record("3.jpg", face(0), "ann"), table)
+    assert (checked.bad.kind, checked.keypoints) == ("missing landmarks", None)
+    assert "placeholders" in checked.bad.reason
 
 
 def test_placeholders_alone_are_no_table(tmp_path):
