@@ -30,6 +30,7 @@ def time_variants(
     rounds: int,
     warmup: int = 1,
     clock: Callable[[], float] = time.perf_counter,
+    pause: float = 0.0,
 ) -> dict[str, list[float]]:
     """Run each variant `rounds` times, in turn.
 
@@ -38,6 +39,7 @@ def time_variants(
       rounds: timed calls of each.
       warmup: calls before the clock runs.
       clock: seconds; `time.process_time` leaves out what other processes take of a CPU.
+      pause: seconds before each call, in which threads of the last one stop waiting.
     Returns: name -> seconds of each call.
     """
     for call in variants.values():
@@ -46,6 +48,7 @@ def time_variants(
     seconds: dict[str, list[float]] = {name: [] for name in variants}
     for _ in range(rounds):
         for name, call in variants.items():
+            time.sleep(pause)
             start = clock()
             jax.block_until_ready(call())
             seconds[name].append(clock() - start)
