@@ -6,8 +6,8 @@
 Writes into a new folder: aligned/, the faces, that of a.jpg as a.jpg.png;
 landmarks.csv, five keypoints of each in fractions of its photo, and
 aligned_landmarks.csv, in fractions of the aligned face (`import --landmarks` reads
-both); without_face.csv, photos without a face or that cannot be read, with the reason;
-contact sheets. The frames of a video are photos, VIDEO/000000 and so on.
+both); left_out.csv, what gave no face, and why; contact sheets. The frames of a video
+are photos, VIDEO/000000 and so on.
 """
 
 import argparse
@@ -16,7 +16,7 @@ import sys
 from collections.abc import Iterator
 
 from kprpe_jax.commands import options as shared
-from kprpe_jax.commands.galleries import say_notes, say_other_files
+from kprpe_jax.commands.galleries import close_account, count, say_notes
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -43,21 +43,20 @@ def run(options: argparse.Namespace) -> None:
     from tqdm import tqdm
 
     from kprpe_jax.core.input_spec import InputSpec
-    from kprpe_jax.data.read_photos import count_photos, read_photos
+    from kprpe_jax.data.read_photos import find_photos, read_photos
     from kprpe_jax.detection.photo_faces import PhotoFaces, read_faces
     from kprpe_jax.recognizers import load_detector
     from kprpe_jax.report.aligned_folder import write_aligned_folder
     from kprpe_jax.weights.installed import DEFAULT_DETECTOR
 
-    total = count_photos(options.photos)
-    say_other_files(options.photos)
+    given = find_photos(options.photos)
     detector = load_detector(
         options.detector or DEFAULT_DETECTOR,
         min_score=options.min_score,
         max_side=options.max_side,
     )
     faces = read_faces(
-        read_photos(options.photos),
+        read_photos(given),
         InputSpec(options.size),
         detector,
         faces=options.faces,
@@ -69,17 +68,18 @@ def run(options: argparse.Namespace) -> None:
             say_notes({photo.name: "; ".join(photo.notes)} if photo.notes else {})
             yield photo
 
-    bar = tqdm(told(), total=total, unit=" photos", disable=not sys.stderr.isatty())
+    bar = tqdm(
+        told(), total=given.count, unit=" photos", disable=not sys.stderr.isatty()
+    )
     result = write_aligned_folder(
         bar,
         pathlib.Path(options.output),
         number_faces=options.faces == "all",
         on_error=options.on_error,
     )
-    rejected = result.rejected_faces
-    sys.stdout.write(
-        f"{result.photos} photos: {result.faces} faces aligned, {result.without_face} "
-        f"photos without a face, {result.unreadable} unreadable"
-        + (f", {rejected} further faces not aligned" if rejected else "")
-        + f"; in {options.output}\n"
+    close_account(
+        [*result.left_out, *given.passed_over()],
+        f"{count(result.faces, 'face')} aligned, in {options.output}",
+        output=options.output,
+        used=result.photos,
     )

@@ -15,12 +15,24 @@ import sys
 
 from kprpe_jax.commands import options as shared
 from kprpe_jax.commands.galleries import (
+    close_account,
+    count,
     load_networks,
+    say_left_out,
     say_notes,
-    say_other_files,
-    say_skipped,
     show_progress,
 )
+
+# Why a row of a data set is not embedded; the first: it is.
+REASONS = {
+    "used": "",
+    "of nobody": "its identity is unknown",
+    "of other identities": "not among --identities",
+    "without keypoints": "the recognizer reads keypoints",
+    "unreadable": "broken, or of another size than the first image",
+    "of people with too few": "of a person with fewer than --min-images",
+    "beyond --max-images": "the person has enough others",
+}
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -102,15 +114,17 @@ def _embed_photos(options: argparse.Namespace) -> None:
     from kprpe_jax.commands.main import RunError
     from kprpe_jax.core.features import concatenate
     from kprpe_jax.data.feature_file import check_path, write_feature_file
+    from kprpe_jax.data.left_out import faces_left_out
+    from kprpe_jax.data.read_photos import find_photos
     from kprpe_jax.evaluation.feature_rows import about
+    from kprpe_jax.gallery.enroll import check_skip
     from kprpe_jax.gallery.photos import embed_photos, list_photos
 
     check_path(options.output)
-    files = list_photos(options.photos)
-    say_other_files(options.photos)
+    given = find_photos(options.photos)
     recognizer, detector = load_networks(options)
     found = embed_photos(
-        show_progress(files),
+        show_progress(list_photos(given)),
         recognizer,
         detector,
         faces=options.faces,
@@ -119,28 +133,25 @@ def _embed_photos(options: argparse.Namespace) -> None:
         mirror=options.mirror,
     )
     names, persons, parts = [], [], []
-    skipped: dict[str, str] = {}
+    left_out = given.passed_over()
     notes: dict[str, str] = {}
-    count = 0
     for photo in found:
-        count += 1
         name = photo.name
         if photo.faces.notes:
             notes[name] = "; ".join(photo.faces.notes)
+        left_out += faces_left_out(photo.faces, name)
         if photo.features is None:
-            skipped[name] = photo.faces.reasons[0]
-            if options.on_error == "fail":
-                raise ValueError(
-                    f"{name}: {skipped[name]} (--on-error skip leaves it out)"
-                )
+            check_skip(left_out[-1], options.on_error)
             continue
         parts.append(photo.features)
         names += [name] * len(photo.faces.faces)
         persons += [photo.file.person] * len(photo.faces.faces)
-    say_skipped(skipped.items())
     say_notes(notes)
     if not parts:
-        raise RunError(f"none of {count} photos has a usable face; nothing was written")
+        say_left_out(left_out)
+        raise RunError(
+            f"none of {len(left_out)} given has a usable face; nothing was written"
+        )
     write_feature_file(
         options.output,
         concatenate(parts),
@@ -149,9 +160,11 @@ def _embed_photos(options: argparse.Namespace) -> None:
         counts=[1] * len(names),
         about={**about(recognizer), "license": recognizer.license},
     )
-    sys.stdout.write(
-        f"{count} photos: {len(names)} faces embedded, {len(skipped)} photos skipped; "
-        f"in {options.output}\n"
+    close_account(
+        left_out,
+        f"{count(len(names), 'face')} embedded, in {options.output}",
+        output=options.output,
+        used=len(parts),
     )
 
 
@@ -161,19 +174,27 @@ def _embed_dataset(options: argparse.Namespace) -> None:
 
     from kprpe_jax.data.faces import open_faces
     from kprpe_jax.data.features import choose_photos, write_features
+    from kprpe_jax.data.importers.record import RejectedRecord
+    from kprpe_jax.data.left_out import Account
     from kprpe_jax.evaluation import feature_rows
 
     recognizer, _ = load_networks(options, detect=False)
     source, _, split = options.dataset.partition(":")
     split = split or "train"
     faces = open_faces(options.data_dir, source, split)
-    labels = faces.labels()
-    left_out = {"of nobody": int((labels < 0).sum())}
+    labels = np.array(faces.labels())
+    kinds = list(REASONS)
+    why = np.zeros(len(labels), np.int8)  # place in kinds
+
+    def leave_out(kind: str, rows: np.ndarray) -> None:
+        why[rows] = kinds.index(kind)
+        labels[rows] = -1
+
+    leave_out("of nobody", labels < 0)
     if options.identities:
         first, last = options.identities
         others = (labels >= 0) & ((labels < first) | (labels >= last))
-        left_out["of other identities"] = int(others.sum())
-        labels = np.where(others, -1, labels)
+        leave_out("of other identities", others)
     if recognizer.uses_keypoints:
         bare = (labels >= 0) & ~faces.has_keypoints()
         if bare.any() and options.on_error == "fail":
@@ -182,24 +203,27 @@ def _embed_dataset(options: argparse.Namespace) -> None:
                 "recognizer reads; import them with --landmarks or --detector, or give "
                 "--on-error skip."
             )
-        left_out["without keypoints"] = int(bare.sum())
-        labels = np.where(bare, -1, labels)
+        leave_out("without keypoints", bare)
     if options.on_error == "skip":
-        bad = (labels >= 0) & ~faces.readable()
-        left_out["unreadable or of another size"] = int(bad.sum())
-        labels = np.where(bad, -1, labels)
+        leave_out("unreadable", (labels >= 0) & ~faces.readable())
+    known = np.flatnonzero(labels >= 0)
     enough = choose_photos(labels, min_images=options.min_images)
-    left_out["of people with too few"] = int((labels >= 0).sum()) - len(enough)
     photos = choose_photos(
         labels, min_images=options.min_images, max_images=options.max_images or 0
     )
-    left_out["beyond --max-images"] = len(enough) - len(photos)
+    people = labels[photos]
+    leave_out("of people with too few", np.setdiff1d(known, enough))
+    leave_out("beyond --max-images", np.setdiff1d(enough, photos))
+    counts = np.bincount(why, minlength=len(kinds)).tolist()
+    account = Account(
+        {"used": counts[0]}, dict(zip(kinds[1:], counts[1:], strict=True))
+    )
     if not photos.size:
         raise ValueError(
-            f"--dataset {source}: no photo is left of {len(labels)} (skipped: "
-            f"{_told(left_out)}); change --identities, --min-images or --on-error."
+            f"--dataset {source}: no photo is left: {account.describe()}; change "
+            "--identities, --min-images or --on-error."
         )
-    chosen, labels = faces.select(photos), labels[photos]
+    chosen, labels = faces.select(photos), people
     options_of_rows = dict(fields=_fields(options), batch_size=options.batch_size)
     bar = dict(unit=" rows", disable=not sys.stderr.isatty())
     rows = {
@@ -217,7 +241,7 @@ def _embed_dataset(options: argparse.Namespace) -> None:
             **options_of_rows,
         )
     copies = {"clean": 1, "degraded": options.degraded}
-    people = len(np.unique(labels))
+    identities = len(np.unique(labels))
     path = write_features(
         {
             split: tqdm(part, split, total=copies[split] * len(photos), **bar)
@@ -235,13 +259,18 @@ def _embed_dataset(options: argparse.Namespace) -> None:
             "copies": options.degraded,
             "seed": options.seed,
             "photos": len(photos),
-            "identities": people,
+            "identities": identities,
         },
     )
     copied = f", {options.degraded} degraded copies each" if options.degraded else ""
-    sys.stdout.write(
-        f"{options.name}: {len(photos)} photos of {people} identities embedded"
-        f"{copied}; skipped: {_told(left_out)}; in {path}\n"
+    reasons = [(kind, REASONS[kind]) for kind in kinds]
+    close_account(
+        (RejectedRecord(f"row {n}", *reasons[why[n]]) for n in why.nonzero()[0]),
+        f"{options.name}: {len(photos)} photos of {identities} identities embedded"
+        f"{copied}",
+        f"in {path}",
+        output=path,
+        account=account,
     )
 
 
@@ -249,7 +278,3 @@ def _fields(options: argparse.Namespace) -> tuple[str, ...]:
     """The fields of Features that are kept."""
     kept = {"style": options.style or options.style_maps, "patches": options.patches}
     return ("embeddings", *(name for name, wanted in kept.items() if wanted))
-
-
-def _told(left_out: dict[str, int]) -> str:
-    return ", ".join(f"{n} {why}" for why, n in left_out.items() if n) or "none"

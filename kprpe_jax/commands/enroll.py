@@ -18,11 +18,10 @@ from typing import Any
 
 from kprpe_jax.commands import options as shared
 from kprpe_jax.commands.galleries import (
+    close_account,
     count,
     load_gallery_networks,
     say_notes,
-    say_other_files,
-    say_skipped,
     show_progress,
 )
 
@@ -66,11 +65,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Run the enroll command."""
+    from kprpe_jax.data.read_photos import find_photos
     from kprpe_jax.gallery.enroll_features import first_fusion
     from kprpe_jax.gallery.gallery import Gallery
     from kprpe_jax.gallery.metadata import read_metadata
     from kprpe_jax.gallery.networks import load_gallery_fusion
-    from kprpe_jax.gallery.photos import list_photos
 
     metadata = read_metadata(options.metadata) if options.metadata else {}
     if (options.photos is None) == (options.features is None):
@@ -80,8 +79,8 @@ def run(options: argparse.Namespace) -> None:
             "--fusion fuses --photos; --features are fused already, or a photo each."
         )
     if options.photos is not None:
-        list_photos(options.photos)  # a wrong path makes no gallery
-        say_other_files(options.photos)
+        # Once, and before a gallery is made.
+        options.photos = find_photos(options.photos)
     networks = load_gallery_networks(options)
     if options.features is None:
         fusion, source = load_gallery_fusion(
@@ -92,22 +91,29 @@ def run(options: argparse.Namespace) -> None:
     header = networks.header(options.patches, source)
     with Gallery(options.gallery, create=header) as gallery:
         if fusion is not None:
-            summary = _enroll_fused(options, gallery, networks, fusion)
+            left_out, used, people = _enroll_fused(options, gallery, networks, fusion)
         else:
-            summary = _enroll(options, gallery, networks)
+            left_out, used, people = _enroll(options, gallery, networks)
         known = gallery.people()
         gallery.set_metadata({name: x for name, x in metadata.items() if name in known})
         for person in sorted(metadata.keys() - known):
             sys.stderr.write(f"--metadata: {person!r} is not enrolled\n")
         noun = ("photo",) if source is None else ("entry", "entries")
-        sys.stdout.write(
-            f"{summary}; {options.gallery} holds {count(len(gallery), *noun)} of "
-            f"{count(len(known), 'person', 'people')}\n"
+        close_account(
+            left_out,
+            *people,
+            f"{options.gallery} holds {count(len(gallery), *noun)} of "
+            f"{count(len(known), 'person', 'people')}",
+            **used,
         )
 
 
-def _enroll(options: argparse.Namespace, gallery: Any, networks: Any) -> str:
-    """Enroll photos or features, and say what came of it."""
+# What was left out, what was used, and what else the last line tells.
+_Result = tuple[list[Any], dict[str, int], tuple[str, ...]]
+
+
+def _enroll(options: argparse.Namespace, gallery: Any, networks: Any) -> _Result:
+    """Enroll photos or features."""
     from kprpe_jax.gallery.enroll import enroll
     from kprpe_jax.gallery.enroll_features import enroll_features
 
@@ -121,19 +127,14 @@ def _enroll(options: argparse.Namespace, gallery: Any, networks: Any) -> str:
             networks.detector,
             **_settings(options),
         )
-    say_skipped(result.skipped.items())
     say_notes(result.notes)
-    given = result.added + result.known + len(result.skipped)
-    return (
-        f"{count(given, 'photo')}: {result.added} added, {result.known} enrolled "
-        f"before, {len(result.skipped)} skipped"
-    )
+    return result.left_out, dict(added=result.added, enrolled_before=result.known), ()
 
 
 def _enroll_fused(
     options: argparse.Namespace, gallery: Any, networks: Any, fusion: Any
-) -> str:
-    """Enroll fused people, and say what came of it."""
+) -> _Result:
+    """Enroll fused people, and say of whom the entries are."""
     from kprpe_jax.gallery.enroll_fused import enroll_fused
 
     result = enroll_fused(
@@ -144,7 +145,6 @@ def _enroll_fused(
         networks.detector,
         **_settings(options),
     )
-    say_skipped(result.skipped.items())
     say_notes(result.notes)
     for person, (before, now) in result.replaced.items():
         sys.stdout.write(
@@ -155,11 +155,12 @@ def _enroll_fused(
     parts = (len(x) for x in (result.added, result.known, result.replaced))
     added, known, replaced = parts
     given = added + known + replaced + len(result.without)
-    return (
+    people = (
         f"{count(given, 'person', 'people')}: {added} added, {known} enrolled before, "
-        f"{replaced} replaced, {len(result.without)} without a usable photo; "
-        f"{count(len(result.skipped), 'photo')} skipped"
+        f"{replaced} replaced, {len(result.without)} without a usable photo"
     )
+    used = dict(used=result.used, enrolled_before=sum(result.known.values()))
+    return result.left_out, used, (people,)
 
 
 def _settings(options: argparse.Namespace) -> dict[str, Any]:

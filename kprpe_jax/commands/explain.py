@@ -8,17 +8,16 @@ pictures.
 """
 
 import argparse
-import sys
 
 from kprpe_jax.commands import options as shared
 from kprpe_jax.commands.galleries import (
     add_ranking,
     check_output,
+    close_account,
     count,
     load_gallery_networks,
     make_matcher,
-    say_other_files,
-    say_skipped,
+    say_left_out,
     show_progress,
 )
 from kprpe_jax.commands.main import RunError
@@ -51,19 +50,18 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Run the explain command."""
+    from kprpe_jax.data.read_photos import find_photos
     from kprpe_jax.gallery.explain import explain
     from kprpe_jax.gallery.gallery import Gallery
-    from kprpe_jax.gallery.photos import list_photos
     from kprpe_jax.report.match_page import write_match_page
 
-    list_photos(options.photos)  # before anything is loaded
-    say_other_files(options.photos)
+    given = find_photos(options.photos)  # before anything is loaded
     check_output("--page", options.page)
     with Gallery(options.gallery) as gallery:
         recognizer, detector, *_ = load_gallery_networks(options)
-        queries, skipped = explain(
+        queries, used, left_out = explain(
             gallery,
-            options.photos,
+            given,
             recognizer,
             detector,
             gallery_photos=options.gallery_photos,
@@ -75,11 +73,13 @@ def run(options: argparse.Namespace) -> None:
             batch_size=options.batch_size,
             progress=show_progress,
         )
-    say_skipped(skipped.items())
     if not queries:
-        raise RunError(f"none of {count(len(skipped), 'photo')} shows a usable face")
+        say_left_out(left_out)
+        raise RunError(f"none of {len(left_out)} given shows a usable face")
     write_match_page(queries, options.page)
-    sys.stdout.write(
-        f"{count(len(queries), 'face')} explained, {count(len(skipped), 'photo')} "
-        f"skipped; page: {options.page}\n"
+    close_account(
+        left_out,
+        f"{count(len(queries), 'face')} explained; page: {options.page}",
+        output=options.page,
+        used=used,
     )

@@ -16,7 +16,12 @@ import pathlib
 import sys
 
 from kprpe_jax.commands import options as shared
-from kprpe_jax.commands.galleries import load_networks, say_other_files, say_skipped
+from kprpe_jax.commands.galleries import (
+    close_account,
+    count,
+    load_networks,
+    say_left_out,
+)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -46,17 +51,18 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     """Run the fuse command."""
     from kprpe_jax.commands.main import RunError
+    from kprpe_jax.data.read_photos import find_photos
     from kprpe_jax.gallery.fuse import fuse_people
     from kprpe_jax.gallery.networks import fusion_source
     from kprpe_jax.recognizers import load_fusion
 
-    say_other_files(options.photos)
+    given = find_photos(options.photos, may_be_none=True)
     recognizer, detector = load_networks(options)
     file = load_fusion(options.fusion, recognizer)
     if options.faces == "all":
         raise ValueError("--faces must be center or largest: one face a photo is fused")
     result = fuse_people(
-        pathlib.Path(options.photos),
+        given,
         pathlib.Path(options.output),
         recognizer,
         file,
@@ -68,15 +74,19 @@ def run(options: argparse.Namespace) -> None:
         resume=options.resume,
         on_error=options.on_error,
     )
-    say_skipped(result.skipped.items())
-    for person, count in result.images.items():
-        sys.stdout.write(f"{person}: {count} images\n")
+    for person, number in result.images.items():
+        sys.stdout.write(f"{person}: {count(number, 'image')}\n")
     nobody = f" ({', '.join(result.without)})" if result.without else ""
-    summary = (
-        f"{len(result.images)} people fused, {len(result.without)} without a usable "
-        f"photo{nobody}; {result.used} photos used, {len(result.skipped)} skipped; in "
-        f"{options.output}"
+    people = (
+        f"{count(len(result.images), 'person', 'people')} fused, {len(result.without)} "
+        f"without a usable photo{nobody}"
     )
     if not result.images:
-        raise RunError(f"nobody was fused: {summary}")
-    sys.stdout.write(f"{summary}\n")
+        say_left_out(result.left_out)
+        raise RunError(f"nobody was fused: {people}")
+    close_account(
+        result.left_out,
+        f"{people}; in {options.output}",
+        output=options.output,
+        used=result.used,
+    )

@@ -128,23 +128,44 @@ def show_progress(files: Sequence) -> Iterable:
     return tqdm(files, unit=" photos", disable=not sys.stderr.isatty(), delay=2)
 
 
-def say_skipped(skipped: Iterable[tuple[str, str]]) -> None:
-    """Say on stderr which photos were left out, and why."""
-    for name, reason in skipped:
-        sys.stderr.write(f"skipped: {name}: {reason}\n")
+def say_left_out(rows: Iterable[Any]) -> None:
+    """Say on stderr what was left out, and why; rows are `RejectedRecord`s."""
+    for row in rows:
+        sys.stderr.write(f"left out: {row.key}: {row.reason}\n")
 
 
-def say_other_files(photos: str) -> None:
-    """Say on stderr which files of a folder are no photos, so that none is asked of."""
-    from kprpe_jax.data.read_photos import other_files
+def close_account(
+    rows: Iterable[Any],
+    *details: str,
+    output: str | None = None,
+    account: Any = None,
+    **used: int,
+) -> None:
+    """List what was left out, and write a command's last line.
 
-    files = [file.relative_to(photos).as_posix() for file in other_files(photos)]
-    if files:
-        more = f" and {len(files) - 5} more" if len(files) > 5 else ""
-        sys.stderr.write(
-            f"note: {photos}: {count(len(files), 'file')} passed over, no photo and no "
-            f"video: {', '.join(files[:5])}{more}\n"
-        )
+    Args:
+      rows: what was left out, each as a `RejectedRecord`.
+      details: what else the line tells.
+      output: file or folder that the command has written; the list goes into it or
+        beside it. None: there is none, and the list is on stderr alone.
+      account: counts of many rows, which are not told on stderr; None = `make_account`
+        counts them.
+      used: of `make_account`.
+    """
+    from kprpe_jax.data.left_out import left_out_path, make_account, write_left_out
+
+    listed = "on stderr"
+    if account is None:
+        rows = list(rows)
+        say_left_out(rows)
+        account = make_account(rows, **used)
+    if output is not None:
+        listed = f"in {left_out_path(output)}"
+        write_left_out(left_out_path(output), rows)
+    parts = [account.describe(), *details]
+    if sum(account.left_out.values()):
+        parts.append(f"left out: listed {listed}")
+    sys.stdout.write("; ".join(parts) + "\n")
 
 
 def say_notes(notes: Mapping[str, str]) -> None:

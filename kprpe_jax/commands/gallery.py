@@ -17,10 +17,10 @@ from typing import Any
 
 from kprpe_jax.commands import options as shared
 from kprpe_jax.commands.galleries import (
+    close_account,
     count,
     load_gallery_networks,
     say_notes,
-    say_skipped,
     show_progress,
 )
 
@@ -134,18 +134,18 @@ def _replace(options: argparse.Namespace, gallery: Any) -> None:
                 "--photos with all of them, without --photo."
             )
         result = replace_fused(*given, fusion, detector, **how)
-        say_skipped(result.skipped.items())
         say_notes(result.notes)
+        told = "of the same files as before"
         for _, (old, new) in result.replaced.items():
-            sys.stdout.write(
-                f"replaced: {person}, {count(old, 'image')}, by {count(new, 'image')}, "
-                f"{len(result.skipped)} skipped\n"
-            )
+            told = f"{count(old, 'image')}, by {count(new, 'image')}"
+        used = dict(used=result.used, enrolled_before=sum(result.known.values()))
+        close_account(result.left_out, f"replaced: {person}, {told}", **used)
         return
     result = replace(*given, detector, photo=options.photo, **how)
-    say_skipped(result.skipped.items())
     say_notes(result.notes)
-    sys.stdout.write(
-        f"replaced: {count(before, 'photo')} of {person} by {result.added}, "
-        f"{len(result.skipped)} skipped; {count(len(gallery), 'photo')} in all\n"
+    close_account(
+        result.left_out,
+        f"replaced: {count(before, 'photo')} of {person} by {result.added}",
+        f"{count(len(gallery), 'photo')} in all",
+        used=result.added,
     )

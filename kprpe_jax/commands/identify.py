@@ -20,11 +20,10 @@ from kprpe_jax.commands.galleries import (
     CANDIDATES,
     add_ranking,
     check_output,
+    close_account,
     count,
     load_gallery_networks,
     make_matcher,
-    say_other_files,
-    say_skipped,
     show_progress,
 )
 from kprpe_jax.commands.main import RunError
@@ -71,14 +70,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Run the identify command."""
+    from kprpe_jax.data.read_photos import find_photos
     from kprpe_jax.gallery.calibration import FAR
     from kprpe_jax.gallery.gallery import Gallery
     from kprpe_jax.gallery.identify import identify
     from kprpe_jax.gallery.networks import load_gallery_fusion
-    from kprpe_jax.gallery.photos import list_photos
 
-    list_photos(options.photos)  # before anything is loaded
-    say_other_files(options.photos)
+    given = find_photos(options.photos)  # before anything is loaded
     check_output("--output", options.output)
     if options.far is not None and options.threshold is not None:
         raise ValueError("give either --far or --threshold.")
@@ -93,9 +91,9 @@ def run(options: argparse.Namespace) -> None:
             wants = any(value is not None for value in asked)
             candidates = min(CANDIDATES, len(gallery)) if wants else 0
         far = FAR if options.far is None else options.far
-        answers, skipped, calibration = identify(
+        answers, used, left_out, calibration = identify(
             gallery,
-            options.photos,
+            given,
             recognizer,
             detector,
             faces=options.faces,
@@ -117,17 +115,17 @@ def run(options: argparse.Namespace) -> None:
     sys.stdout.write(_table(answers, options.ranks))
     if calibration is not None:
         _say_threshold(calibration)
-    told = {answer.photo for answer in answers if answer.reason is not None}
-    say_skipped((name, why) for name, why in skipped if name not in told)
     known = sum(answer.person is not None for answer in answers)
     asked = len(answers) - sum(answer.reason is not None for answer in answers)
     noun = "face" if options.probe == "photo" else "probe"
-    sys.stdout.write(
-        f"{count(asked, noun)}: {known} identified, {asked - known} unknown; "
-        f"{count(len(skipped), 'photo')} skipped\n"
+    close_account(
+        left_out,
+        f"{count(asked, noun)}: {known} identified, {asked - known} unknown",
+        output=options.output,
+        used=used,
     )
     if not asked:
-        raise RunError(f"none of {count(len(skipped), 'photo')} could be answered")
+        raise RunError(f"none of {len(left_out)} given could be answered")
 
 
 def _say_threshold(calibration: Any) -> None:
@@ -152,7 +150,7 @@ def _table(answers: list[Any], ranks: int) -> str:
     lines = []
     for answer in answers:
         if answer.reason is not None:
-            lines.append(f"{answer.photo}: skipped: {answer.reason}")
+            lines.append(f"{answer.photo}: left out: {answer.reason}")
             continue
         person = answer.person or f"unknown (cosine below {answer.threshold:.4g})"
         notes = "".join(f" ({note})" for note in answer.notes)

@@ -17,6 +17,7 @@ from typing import Any
 
 from kprpe_jax import registry
 from kprpe_jax.commands import options as shared
+from kprpe_jax.commands.galleries import close_account
 
 __doc__ = __doc__.format(
     kinds=textwrap.fill(", ".join(registry.IMPORTERS), 80).replace("\n", "\n  ")
@@ -101,7 +102,9 @@ def run(options: argparse.Namespace) -> None:
         raise ValueError("--model: compares images with those of --against; give both")
     source = registry.resolve(registry.IMPORTERS[options.kind])(options.source, **own)
     from kprpe_jax.data.importers.record import RecordSource
-    from kprpe_jax.data.importers.report import summarize
+    from kprpe_jax.data.importers.report import rejected, summarize
+    from kprpe_jax.data.left_out import make_account
+    from kprpe_jax.data.store import newest_version
 
     place = {"name": options.name, "data_dir": options.data_dir}
     for note in getattr(source, "notes", ()):
@@ -110,8 +113,15 @@ def run(options: argparse.Namespace) -> None:
         report = _write_faces(source, options, place)
     else:
         report = source.write(**place, on_error=options.on_error)
-    folder = os.path.join(options.data_dir, options.name)
-    sys.stdout.write(f"{options.name}: {summarize(report, source.noun)}; in {folder}\n")
+    folder = newest_version(options.data_dir, options.name)
+    rows = rejected(report)
+    close_account(
+        rows,
+        f"{options.name}: {summarize(report, source.noun)}",
+        f"in {folder}",
+        output=folder,
+        account=make_account(rows, used=report["rows"]),
+    )
     if options.against is not None:
         _compare(options, report)
 

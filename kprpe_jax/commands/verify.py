@@ -11,7 +11,7 @@ import argparse
 import sys
 
 from kprpe_jax.commands import options as shared
-from kprpe_jax.commands.galleries import load_networks
+from kprpe_jax.commands.galleries import close_account, load_networks
 from kprpe_jax.commands.main import RunError
 
 
@@ -52,9 +52,10 @@ def run(options: argparse.Namespace) -> None:
         sys.stdout.write(
             f"threshold: none was measured for {recognizer.name}; give --threshold\n"
         )
-        return
-    sys.stdout.write(f"threshold: {result.threshold:g}\n")
-    rate = "unknown for this threshold and network"
-    if result.false_acceptance_rate is not None:
-        rate = f"{result.false_acceptance_rate:g} ({result.measured_on})"
-    sys.stdout.write(f"false-acceptance rate: {rate}\n")
+    else:
+        sys.stdout.write(f"threshold: {result.threshold:g}\n")
+        rate = "unknown for this threshold and network"
+        if result.false_acceptance_rate is not None:
+            rate = f"{result.false_acceptance_rate:g} ({result.measured_on})"
+        sys.stdout.write(f"false-acceptance rate: {rate}\n")
+    close_account(result.left_out, used=result.used)

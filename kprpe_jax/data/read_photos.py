@@ -5,11 +5,12 @@ import os
 import pathlib
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
 from kprpe_jax.data.importers.decode import decode_rgb
+from kprpe_jax.data.importers.record import RejectedRecord
 
 PHOTOS = (
     *(".jpg", ".jpeg", ".png", ".pgm", ".ppm", ".bmp", ".gif", ".tif", ".tiff"),
@@ -26,42 +27,78 @@ _THREADS = min(os.cpu_count() or 1, 8)
 _AHEAD = 16  # photos that are decoded before they are asked for
 _MOST_FAILED = 10_000  # frames in a row, of a file that promises far too many
 VIDEOS = (".avi", ".mkv", ".mov", ".mp4", ".webm")
+EMPTY_FOLDER = ("empty folder", "it holds no photo")  # kind and reason
 
 
-def find_photos(path: str | os.PathLike) -> list[pathlib.Path]:
+class FoundPhotos(NamedTuple):
+    """The files of a path, found by one walk.
+
+    Attributes:
+      path: what was named.
+      files: photos and videos, in the order of their names.
+      others: what else is visible: files that are neither, pipes, folders that cannot
+        be read, links to a folder above.
+      empty: folders right below the path without a photo and a video.
+    """
+
+    path: pathlib.Path
+    files: list[pathlib.Path]
+    others: list[RejectedRecord]
+    empty: list[str]
+
+    def name(self, file: pathlib.Path) -> str:
+        """Name of a file below the folder that was named, or its own."""
+        if file == self.path:
+            return file.name
+        return file.relative_to(self.path).as_posix()
+
+    def passed_over(self) -> list[RejectedRecord]:
+        """All that is no photo: `others`, and the empty folders."""
+        empty = [RejectedRecord(name, *EMPTY_FOLDER) for name in self.empty]
+        return [*self.others, *empty]
+
+    @property
+    def count(self) -> int | None:
+        """How many photos `read_photos` gives; None where a video is among them."""
+        return None if any(map(is_video, self.files)) else len(self.files)
+
+
+PhotoPath = str | os.PathLike | FoundPhotos
+
+
+def find_photos(path: PhotoPath, *, may_be_none: bool = False) -> FoundPhotos:
     """Find the photos and videos of a folder and its folders, or take one file.
 
     Args:
-      path: a photo, a video or a folder. In a folder hidden files are passed over, and
-        those that neither their ending nor their first bytes make a photo or a video
-        (`other_files`); links are followed.
-    Returns: files, in the order of their names.
+      path: a photo, a video or a folder. In a folder hidden files are passed over;
+        links are followed. What was found before is given back.
+      may_be_none: a folder may hold no photo.
     Raises: ValueError: no such file or folder, or no photo in it.
     """
+    if isinstance(path, FoundPhotos):
+        return path
     path = pathlib.Path(path)
     if path.is_file():
-        return [path]
+        return FoundPhotos(path, [path], [], [])
     if not path.is_dir():
         raise ValueError(
             f"{path} must be a photo, a video or a folder of them; got neither; check "
             "the path."
         )
-    found = [file for file in _files(path, ()) if _kind(file)]
-    if not found:
+    found = FoundPhotos(path, [], [], [])
+    for name in _names(path, found):
+        files, others = len(found.files), len(found.others)
+        _walk(path / name, (os.path.realpath(path),), found)
+        told = {row.key for row in found.others[others:]}
+        if len(found.files) == files and (path / name).is_dir() and name not in told:
+            found.empty.append(name)
+    if not (found.files or may_be_none):
         kinds = ", ".join(PHOTOS + VIDEOS)
         raise ValueError(f"{path} must hold photos or videos ({kinds}); got none.")
     return found
 
 
-def other_files(path: str | os.PathLike) -> list[pathlib.Path]:
-    """The visible files of a folder that `find_photos` passes over."""
-    path = pathlib.Path(path)
-    if not path.is_dir():
-        return []
-    return [file for file in _files(path, ()) if not _kind(file)]
-
-
-def read_photos(path: str | os.PathLike) -> Iterator[tuple[str, np.ndarray | str]]:
+def read_photos(path: PhotoPath) -> Iterator[tuple[str, np.ndarray | str]]:
     """Read photos and frames of videos, one after the other.
 
     Args:
@@ -71,11 +108,8 @@ def read_photos(path: str | os.PathLike) -> Iterator[tuple[str, np.ndarray | str
       is "anna/clip.mp4/000017"; that of a single file is its own.
     Raises: ValueError: as `find_photos`; a video without OpenCV.
     """
-    path = pathlib.Path(path)
-    files = (
-        (file.name if file == path else file.relative_to(path).as_posix(), file)
-        for file in find_photos(path)
-    )
+    found = find_photos(path)
+    files = ((found.name(file), file) for file in found.files)
     for name, images in read_files(files):
         for suffix, image in images:
             yield f"{name}{suffix}", image
@@ -101,8 +135,7 @@ def read_files(
         while ahead:
             try:
                 key, path = next(files)
-                is_video = _kind(path) == "video"
-                photo = None if is_video else pool.submit(_read_photo, path)
+                photo = None if is_video(path) else pool.submit(_read_photo, path)
                 waiting.append((key, path, photo))
             except StopIteration:
                 ahead = 0
@@ -114,13 +147,9 @@ def read_files(
         raise failure
 
 
-def count_photos(path: str | os.PathLike) -> int | None:
-    """How many photos `read_photos` gives; None where a video is among them.
-
-    Raises: ValueError: as `find_photos`.
-    """
-    files = find_photos(path)
-    return None if any(_kind(file) == "video" for file in files) else len(files)
+def is_video(path: pathlib.Path) -> bool:
+    """Whether a file is read as a video, by its ending."""
+    return path.suffix.lower() in VIDEOS
 
 
 def visible_names(folder: str | os.PathLike) -> list[str]:
@@ -128,25 +157,40 @@ def visible_names(folder: str | os.PathLike) -> list[str]:
     return sorted(name for name in os.listdir(folder) if not name.startswith("."))
 
 
-def _files(folder: pathlib.Path, above: tuple[str, ...]) -> Iterator[pathlib.Path]:
-    """All visible files; a link to a folder `above` is not followed."""
-    real = os.path.realpath(folder)
-    if real in above:
-        return
-    for name in visible_names(folder):
-        path = folder / name
-        if path.is_dir():
-            yield from _files(path, (*above, real))
+def _walk(path: pathlib.Path, above: tuple[str, ...], found: FoundPhotos) -> None:
+    """Sort a file, or all visible files of a folder; `above` are the real folders."""
+    if not path.is_dir():
+        if path.exists() and not path.is_file():
+            _pass_over(found, path, "it is a pipe, a socket or a device")
+        elif is_video(path) or _is_photo(path):
+            found.files.append(path)
         else:
-            yield path
+            _pass_over(found, path, "by name and content no photo and no video")
+        return
+    real = os.path.realpath(path)
+    if real in above:
+        _pass_over(found, path, "it is a link to a folder above")
+        return
+    for name in _names(path, found):
+        _walk(path / name, (*above, real), found)
 
 
-def _kind(path: pathlib.Path) -> str:
-    """A file is a "photo", a "video" or something else, ""; by its end or content."""
-    ending = path.suffix.lower()
-    if ending in VIDEOS:
-        return "video"
-    return "photo" if ending in PHOTOS or _begins_as_photo(path) else ""
+def _names(folder: pathlib.Path, found: FoundPhotos) -> list[str]:
+    """Visible names of a folder; one that cannot be read is noted."""
+    try:
+        return visible_names(folder)
+    except OSError as error:
+        _pass_over(found, folder, f"the folder cannot be read ({error.strerror})")
+        return []
+
+
+def _pass_over(found: FoundPhotos, path: pathlib.Path, reason: str) -> None:
+    found.others.append(RejectedRecord(found.name(path), "no photo", reason))
+
+
+def _is_photo(path: pathlib.Path) -> bool:
+    """Whether a file is a photo, by its ending or content."""
+    return path.suffix.lower() in PHOTOS or _begins_as_photo(path)
 
 
 def _begins_as_photo(path: pathlib.Path) -> bool:
@@ -172,8 +216,10 @@ def _images(
 def _read_photo(path: pathlib.Path) -> np.ndarray | str:
     try:
         return decode_rgb(path.read_bytes())
-    except (ValueError, OSError) as error:
+    except ValueError as error:
         return str(error)
+    except OSError as error:
+        return f"it cannot be read ({error.strerror})"
 
 
 def _read_video(path: pathlib.Path) -> Iterator[tuple[str, np.ndarray | str]]:

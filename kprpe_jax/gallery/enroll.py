@@ -2,12 +2,14 @@
 
 import hashlib
 import itertools
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from kprpe_jax.backbones.recognizer import Recognizer
 from kprpe_jax.core.features import Features, concatenate
+from kprpe_jax.data.importers.record import RejectedRecord
+from kprpe_jax.data.left_out import faces_left_out, make_account
+from kprpe_jax.data.read_photos import PhotoPath, find_photos
 from kprpe_jax.detection.detector import Detector
 from kprpe_jax.gallery import photos as photo_files
 from kprpe_jax.gallery.gallery import Gallery
@@ -15,6 +17,7 @@ from kprpe_jax.gallery.header import GalleryEntry
 from kprpe_jax.gallery.photos import PhotoFile, average, embed_photos, list_photos
 
 BATCH = 32  # photos of a transaction
+NAME_IN_USE = ("name in use", "another photo of this name is enrolled; rename it")
 
 
 class EnrollResult(NamedTuple):
@@ -23,19 +26,19 @@ class EnrollResult(NamedTuple):
     Attributes:
       added: photos that are new.
       known: photos that were there.
-      skipped: name -> why a photo was left out.
+      left_out: everything else that was given.
       notes: name -> what else is worth telling: it was turned, others are as large.
     """
 
     added: int
     known: int
-    skipped: dict[str, str]
+    left_out: list[RejectedRecord]
     notes: Mapping[str, str] = {}
 
 
 def enroll(
     gallery: Gallery,
-    photos: str | os.PathLike,
+    photos: PhotoPath,
     recognizer: Recognizer,
     detector: Detector | None = None,
     *,
@@ -63,30 +66,28 @@ def enroll(
       before it stay.
     """
     gallery.check(recognizer)
-    skipped: dict[str, str] = {}
+    given = find_photos(photos)
+    left_out = given.passed_over()
     known, added, batch = 0, 0, []
     taken: dict[str, str] = {}  # digest -> photo, of those that may not be stored yet
     digests: dict[str, str] = {}  # photo -> digest
 
-    def skip(name: str, reason: str) -> None:
-        if on_error == "fail":
-            raise ValueError(
-                f"enroll: {name}: {reason}; or leave such photos out with "
-                "--on-error skip"
-            )
-        skipped[name] = reason
+    def skip(row: RejectedRecord) -> None:
+        check_skip(row, on_error)
+        left_out.append(row)
 
     def new_files() -> Iterator[PhotoFile]:
         nonlocal known
-        for file in progress(list_photos(photos)):
+        for file in progress(list_photos(given)):
             digest = digest_file(file)
             same = gallery.photo_with(digest) or taken.get(digest)
             if same == file.name:
                 known += 1
             elif same is not None:
-                skip(file.name, f"it is the same file as {same}; enroll it once")
+                reason = f"it is the same file as {same}; enroll it once"
+                skip(RejectedRecord(file.name, "same file", reason))
             elif gallery.has_photo(file.name):
-                skip(file.name, "another photo of this name is enrolled; rename it")
+                skip(RejectedRecord(file.name, *NAME_IN_USE))
             else:
                 taken[digest], digests[file.name] = file.name, digest
                 yield file
@@ -94,10 +95,10 @@ def enroll(
     notes: dict[str, str] = {}
     options = dict(faces=faces, batch_size=batch_size, notes=notes)
     found = _embed_files(new_files(), recognizer, detector, **options)
-    for file, features, count, reason in found:
+    for file, features, count, lost in found:
         if features is None:
             del taken[digests[file.name]]
-            skip(file.name, reason)
+            skip(lost)
             continue
         digest = digests[file.name]
         batch.append(GalleryEntry(file.person, file.name, digest, features, count))
@@ -107,13 +108,13 @@ def enroll(
             batch = []
     if batch:
         gallery.add(batch)
-    return EnrollResult(added, known, skipped, notes)
+    return EnrollResult(added, known, left_out, notes)
 
 
 def replace(
     gallery: Gallery,
     person: str,
-    photos: str | os.PathLike,
+    photos: PhotoPath,
     recognizer: Recognizer,
     detector: Detector | None = None,
     *,
@@ -135,30 +136,35 @@ def replace(
     """
     gallery.check(recognizer)
     gallery.check_photo(person, photo)
-    entries, skipped, notes = [], {}, {}
+    given = find_photos(photos)
+    entries, left_out, notes = [], given.passed_over(), {}
     options = dict(faces=faces, batch_size=batch_size, notes=notes)
-    files = progress(list_photos(photos))
-    for file, features, count, reason in _embed_files(
+    files = progress(list_photos(given))
+    for file, features, count, lost in _embed_files(
         files, recognizer, detector, **options
     ):
         if features is not None:
             name = file.name if "/" in file.name else f"{person}/{file.name}"
             entry = GalleryEntry(person, name, digest_file(file), features, count)
             entries.append(entry)
-        elif on_error == "fail":
-            raise ValueError(
-                f"replace: {file.name}: {reason}; or leave such photos out with "
-                "--on-error skip"
-            )
         else:
-            skipped[file.name] = reason
+            check_skip(lost, on_error)
+            left_out.append(lost)
     if not entries:
         raise ValueError(
-            f"replace: no photo of {photos} shows a usable face; {person} stays as "
-            "before; give other photos."
+            f"--photos: no photo of {given.path} shows a usable face; {person} stays "
+            "as before; give other photos."
         )
     gallery.replace_photos(person, entries, photo=photo)
-    return EnrollResult(len(entries), 0, skipped, notes)
+    return EnrollResult(len(entries), 0, left_out, notes)
+
+
+def check_skip(row: RejectedRecord, on_error: str) -> None:
+    """Raise ValueError for what would be left out, where it is to fail."""
+    if on_error == "fail":
+        raise ValueError(
+            f"{row.key}: {row.reason}; or leave such photos out with --on-error skip"
+        )
 
 
 def _embed_files(
@@ -167,24 +173,27 @@ def _embed_files(
     detector: Detector | None,
     notes: dict[str, str],
     **options: Any,
-) -> Iterator[tuple[PhotoFile, Features | None, int, str]]:
+) -> Iterator[tuple[PhotoFile, Features | None, int, RejectedRecord | None]]:
     """Features of each photo and of each video, of how many images, or why none.
 
     `notes` takes what else is worth telling of each.
     """
     embedded = embed_photos(files, recognizer, detector, **options)
     for file, images in itertools.groupby(embedded, lambda image: image.file):
-        parts, reasons = [], []
+        parts, lost = [], []
         for image in images:
-            reasons += image.faces.reasons
+            lost += faces_left_out(image.faces, file.name)
             if image.faces.notes:  # of a video, of its last such frame
                 notes[file.name] = "; ".join(image.faces.notes)
             if image.features is not None:
                 parts.append(image.features)
-        if parts:
-            yield file, average(concatenate(parts)), len(parts), ""
-        else:
-            yield file, None, 0, reasons[0]
+        if not parts:
+            yield file, None, 0, lost[0]
+            continue
+        if lost:  # frames of a video
+            why = make_account(lost, used=len(parts)).describe()
+            notes[file.name] = "; ".join(filter(None, (notes.get(file.name), why)))
+        yield file, average(concatenate(parts)), len(parts), None
 
 
 def digest_file(file: PhotoFile) -> str:

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 from kprpe_jax.core.features import Features, take
 from kprpe_jax.data.feature_file import FeatureFile, read_feature_file
-from kprpe_jax.gallery.enroll import EnrollResult
+from kprpe_jax.data.importers.record import RejectedRecord
+from kprpe_jax.gallery.enroll import NAME_IN_USE, EnrollResult, check_skip
 from kprpe_jax.gallery.gallery import Gallery
 from kprpe_jax.gallery.header import GalleryEntry, NetworkSource
 
@@ -27,7 +28,7 @@ def enroll_features(
     Raises: ValueError: no such file; features of another recognizer, contract or
       fusion; a gallery that keeps patches and features without; a bad row with `fail`.
     """
-    known, added, skipped = 0, 0, {}
+    known, added, left_out = 0, 0, []
     one_each = gallery.header.fusion is not None
     for file, digest in _read_files(pathlib.Path(path)):
         _check_recognizer(gallery, file, path)
@@ -46,24 +47,23 @@ def enroll_features(
             person = str(file.persons[row])
             photo = str(name) if "/" in name else f"{person}/{name}"
             own = hashlib.sha256(f"{digest} {row}".encode()).hexdigest()
-            reason = "" if person else "it is of an unknown person"
+            why = () if person else ("unknown person", "it is of an unknown person")
             if gallery.photo_with(own) == photo:
                 known += 1
                 continue
             if gallery.has_photo(photo):
-                reason = "another photo of this name is enrolled; rename it"
+                why = NAME_IN_USE
             elif one_each and gallery.has_person(person):
-                reason = f"{person} has an entry; remove it first"
-            if not reason:
+                why = "name in use", f"{person} has an entry; remove it first"
+            if not why:
                 count = int(file.counts[row])
                 entries.append(GalleryEntry(person, photo, own, take(kept, row), count))
-            elif on_error == "fail":
-                raise ValueError(f"enroll: {photo}: {reason} (--on-error skip)")
-            else:
-                skipped[photo] = reason
+                continue
+            left_out.append(RejectedRecord(photo, *why))
+            check_skip(left_out[-1], on_error)
         gallery.add(entries)
         added += len(entries)
-    return EnrollResult(added, known, skipped)
+    return EnrollResult(added, known, left_out)
 
 
 def first_fusion(path: str | os.PathLike) -> NetworkSource | None:

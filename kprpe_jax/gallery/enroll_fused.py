@@ -2,24 +2,29 @@
 
 import hashlib
 import itertools
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from kprpe_jax.backbones.recognizer import Recognizer
+from kprpe_jax.data.importers.record import RejectedRecord
+from kprpe_jax.data.left_out import faces_left_out
+from kprpe_jax.data.read_photos import (
+    EMPTY_FOLDER,
+    FoundPhotos,
+    PhotoPath,
+    find_photos,
+)
 from kprpe_jax.detection.detector import Detector
 from kprpe_jax.fusion.files import FusionFile
 from kprpe_jax.gallery import photos as photo_files
-from kprpe_jax.gallery.enroll import digest_file
+from kprpe_jax.gallery.enroll import check_skip, digest_file
 from kprpe_jax.gallery.fused_photos import FUSED_FIELDS, fuse_photos
 from kprpe_jax.gallery.gallery import Gallery
 from kprpe_jax.gallery.header import GalleryEntry
 from kprpe_jax.gallery.photos import (
-    NO_PHOTO,
     EmbeddedPhoto,
     PhotoFile,
     embed_photos,
-    empty_folders,
     list_photos,
 )
 
@@ -29,24 +34,29 @@ class EnrolledPeople(NamedTuple):
 
     Attributes:
       added: person -> images of the entry, of those who are new.
-      known: people who were there, of the same files.
+      known: people who were there, of the same files -> how many these are.
       replaced: person -> images of the entry before and now.
       without: people without a usable face, whose entry, if any, stays.
-      skipped: name of a photo, a frame or an empty folder -> why it was left out.
+      left_out: everything else that was given.
       notes: name -> what else is worth telling: it was turned, others are as large.
     """
 
     added: dict[str, int]
-    known: list[str]
+    known: dict[str, int]
     replaced: dict[str, tuple[int, int]]
     without: list[str]
-    skipped: dict[str, str]
+    left_out: list[RejectedRecord]
     notes: dict[str, str]
+
+    @property
+    def used(self) -> int:
+        """Photos and frames that were fused."""
+        return sum(self.added.values()) + sum(now for _, now in self.replaced.values())
 
 
 def enroll_fused(
     gallery: Gallery,
-    photos: str | os.PathLike,
+    photos: PhotoPath,
     recognizer: Recognizer,
     file: FusionFile,
     detector: Detector | None = None,
@@ -71,14 +81,14 @@ def enroll_fused(
     Raises: ValueError: another recognizer's gallery; as `on_error` says. Entries of the
       people before stay.
     """
-    files = list_photos(photos)
+    given = find_photos(photos)
     return enroll_files(
         gallery,
-        files,
+        list_photos(given),
         recognizer,
         file,
         detector,
-        empty=empty_folders(photos),
+        given=given,
         faces=faces,
         on_error=on_error,
         batch_size=batch_size,
@@ -93,7 +103,7 @@ def enroll_files(
     file: FusionFile,
     detector: Detector | None = None,
     *,
-    empty: Sequence[str] = (),
+    given: FoundPhotos | None = None,
     faces: str = "center",
     on_error: str = "fail",
     batch_size: int = photo_files.BATCH,
@@ -103,23 +113,19 @@ def enroll_files(
 
     Args:
       files: in any order.
-      empty: names of folders without a photo.
+      given: what was found beside them; an empty folder is a person without a photo.
     """
     gallery.check(recognizer)
-    result = EnrolledPeople({}, [], {}, [], {}, {})
+    result = EnrolledPeople({}, {}, {}, [], [], {})
     people: dict[str, list[PhotoFile]] = {}
     for photo in files:
         people.setdefault(photo.person, []).append(photo)
     digests: dict[str, str] = {}  # person -> digest of the entry
     owners: dict[str, PhotoFile] = {}  # digest of a file -> the first of its kind
 
-    def skip(name: str, reason: str) -> None:
-        if on_error == "fail":
-            raise ValueError(
-                f"enroll: {name}: {reason}; or leave such photos out with "
-                "--on-error skip"
-            )
-        result.skipped[name] = reason
+    def skip(row: RejectedRecord) -> None:
+        check_skip(row, on_error)
+        result.left_out.append(row)
 
     def own_files(person: str) -> list[tuple[str, PhotoFile]]:
         """Digests and files of a person that are nobody else's."""
@@ -130,7 +136,8 @@ def enroll_files(
             if first.person == person:
                 own.append((digest, photo))
             else:
-                skip(photo.name, f"it is the same file as {first.name}; enroll it once")
+                reason = f"it is the same file as {first.name}; enroll it once"
+                skip(RejectedRecord(photo.name, "same file", reason))
         return own
 
     def new_files() -> Iterator[PhotoFile]:
@@ -138,7 +145,7 @@ def enroll_files(
             own = own_files(person)
             digest = digest_files(digest for digest, _ in own)
             if gallery.photo_with(digest) == entry_name(person):
-                result.known.append(person)
+                result.known[person] = len(own)
                 continue
             if own:
                 digests[person] = digest
@@ -146,9 +153,11 @@ def enroll_files(
             else:
                 result.without.append(person)
 
-    for folder in empty:
-        skip(folder, NO_PHOTO)
-        result.without.append(folder)
+    if given is not None:
+        result.left_out.extend(given.others)
+        for folder in given.empty:
+            skip(RejectedRecord(folder, *EMPTY_FOLDER))
+            result.without.append(folder)
     fields = FUSED_FIELDS
     if gallery.header.patches != "none":
         fields = (*FUSED_FIELDS, "patches")
@@ -157,8 +166,8 @@ def enroll_files(
 
     def told(group: Iterable[EmbeddedPhoto]) -> Iterator[EmbeddedPhoto]:
         for photo in group:
-            for reason in photo.faces.reasons:
-                skip(photo.name, reason)
+            for row in faces_left_out(photo.faces, photo.name):
+                skip(row)
             if photo.faces.notes:
                 result.notes[photo.name] = "; ".join(photo.faces.notes)
             yield photo
@@ -177,7 +186,7 @@ def enroll_files(
 def replace_fused(
     gallery: Gallery,
     person: str,
-    photos: str | os.PathLike,
+    photos: PhotoPath,
     recognizer: Recognizer,
     file: FusionFile,
     detector: Detector | None = None,
@@ -193,12 +202,14 @@ def replace_fused(
       nothing has changed.
     """
     gallery.check_photo(person, None)
-    files = [photo._replace(person=person) for photo in list_photos(photos)]
+    given = find_photos(photos)
+    files = [photo._replace(person=person) for photo in list_photos(given)]
     result = enroll_files(gallery, files, recognizer, file, detector, **options)
+    result.left_out.extend(given.passed_over())
     if result.without:
         raise ValueError(
-            f"replace: no photo of {photos} shows a usable face; {person} stays as "
-            "before; give other photos."
+            f"--photos: no photo of {given.path} shows a usable face; {person} stays "
+            "as before; give other photos."
         )
     return result
 

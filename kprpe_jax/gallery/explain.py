@@ -9,7 +9,9 @@ import numpy as np
 from kprpe_jax.backbones.recognizer import Recognizer
 from kprpe_jax.core.features import Features, take
 from kprpe_jax.core.input_spec import to_bytes
-from kprpe_jax.data.read_photos import read_photos
+from kprpe_jax.data.importers.record import RejectedRecord
+from kprpe_jax.data.left_out import faces_left_out
+from kprpe_jax.data.read_photos import PhotoPath, find_photos, read_photos
 from kprpe_jax.detection.detector import Detector
 from kprpe_jax.detection.photo_faces import read_faces
 from kprpe_jax.gallery.gallery import Gallery
@@ -27,7 +29,7 @@ ReadPicture = Callable[[str], np.ndarray | None]
 
 def explain(
     gallery: Gallery,
-    photos: str | os.PathLike,
+    photos: PhotoPath,
     recognizer: Recognizer,
     detector: Detector | None = None,
     *,
@@ -39,7 +41,7 @@ def explain(
     matcher: Matcher | None = None,
     batch_size: int = BATCH,
     progress: Callable[[Sequence], Iterable] = iter,
-) -> tuple[list[Query], dict[str, str]]:
+) -> tuple[list[Query], int, list[RejectedRecord]]:
     """Rank the gallery's photos for each face, and show what matched what.
 
     The flows shown are those whose scores ranked.
@@ -57,7 +59,8 @@ def explain(
       alpha, matcher: as `identify.identify`.
       batch_size: photos at once.
       progress: wraps the list of files, as tqdm does.
-    Returns: what `write_match_page` takes; name -> why a photo has no face.
+    Returns: what `write_match_page` takes; the photos and frames that were used; what
+      else was given.
     Raises: ValueError: as `identify.identify`; ranks below 1, no such folder.
     """
     if ranks < 1:
@@ -86,12 +89,12 @@ def explain(
         return explain_two_stage(*sides, index=index, **options)
 
     options = dict(faces=faces, batch_size=batch_size)
-    files = progress(list_photos(photos))
-    queries, skipped = [], {}
+    given = find_photos(photos)
+    files = progress(list_photos(given))
+    queries, used, left_out = [], 0, given.passed_over()
     for photo in embed_photos(files, recognizer, detector, **options):
-        if photo.features is None:
-            skipped[photo.faces.name] = photo.faces.reasons[0]
-            continue
+        left_out += faces_left_out(photo.faces, photo.name)
+        used += photo.features is not None
         several = len(photo.faces.faces) > 1
         for number, face in enumerate(photo.faces.faces):
             ranking, why = rank(take(photo.features, slice(number, number + 1)))
@@ -104,7 +107,7 @@ def explain(
                     weights=None if why is None else why.query_heat[0, 0],
                 )
             )
-    return queries, skipped
+    return queries, used, left_out
 
 
 def _candidates(

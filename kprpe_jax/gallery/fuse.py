@@ -10,7 +10,9 @@ from tqdm import tqdm
 from kprpe_jax.backbones.recognizer import Recognizer
 from kprpe_jax.core.features import Features
 from kprpe_jax.data.feature_file import write_feature_file
-from kprpe_jax.data.read_photos import VIDEOS, visible_names
+from kprpe_jax.data.importers.record import RejectedRecord
+from kprpe_jax.data.left_out import faces_left_out
+from kprpe_jax.data.read_photos import FoundPhotos, PhotoPath, find_photos, is_video
 from kprpe_jax.detection.detector import Detector
 from kprpe_jax.evaluation.feature_rows import about
 from kprpe_jax.fusion.files import (
@@ -20,9 +22,10 @@ from kprpe_jax.fusion.files import (
     make_fusion,
     save_stream,
 )
+from kprpe_jax.gallery.enroll import check_skip
 from kprpe_jax.gallery.fused_photos import FUSED_FIELDS, FaceStream
 from kprpe_jax.gallery.header import NetworkSource
-from kprpe_jax.gallery.photos import EmbeddedPhoto, PhotoFile, embed_photos, find_files
+from kprpe_jax.gallery.photos import EmbeddedPhoto, PhotoFile, as_text, embed_photos
 
 
 class FusedPeople(NamedTuple):
@@ -31,18 +34,18 @@ class FusedPeople(NamedTuple):
     Attributes:
       images: person -> images of the embedding, those of earlier days included.
       used: photos of this run that were fused.
-      skipped: photos that were not -> the reason.
+      left_out: everything else that was given.
       without: people without a usable photo, who have no file.
     """
 
     images: dict[str, int]
     used: int
-    skipped: dict[str, str]
+    left_out: list[RejectedRecord]
     without: list[str]
 
 
 def fuse_people(
-    photos: pathlib.Path,
+    photos: PhotoPath,
     output: pathlib.Path,
     recognizer: Recognizer,
     file: FusionFile,
@@ -58,7 +61,8 @@ def fuse_people(
     """Fuse everyone in a folder.
 
     Args:
-      photos: holds a folder of photos or a video for each person.
+      photos: holds a folder of photos or a video for each person; or what
+        `find_photos` found there.
       output: folder of the files; made if absent.
       recognizer, file: the network, and the fusion model of its features.
       detector: None = the photos are aligned faces.
@@ -72,7 +76,8 @@ def fuse_people(
     Raises: ValueError: no people; a bad photo or person under "fail"; as `check_fusion`
       and `load_stream`. People before that one have their files then.
     """
-    people = _find_people(photos)
+    given = find_photos(photos, may_be_none=True)
+    people, loose = _find_people(given)
     check_fusion(file, recognizer)
     facts = about(recognizer)
     source = source or NetworkSource(type(file.model).__name__, file.fingerprint)
@@ -81,41 +86,34 @@ def fuse_people(
     file = make_fusion(file.model, file.variables, backbone=recognizer.fingerprint)
     output.mkdir(parents=True, exist_ok=True)
     images: dict[str, int] = {}
-    skipped: dict[str, str] = {}
+    left_out = [*given.passed_over(), *loose]
     without: list[str] = []
     used = 0
 
-    def usable(path: pathlib.Path) -> Iterator[EmbeddedPhoto]:
-        folder = path if path.is_dir() else path.parent
-        files = [
-            PhotoFile(path.stem, x.relative_to(folder).as_posix(), x)
-            for x in find_files(path)
-        ]
+    def usable(files: list[PhotoFile]) -> Iterator[EmbeddedPhoto]:
         options = dict(faces=faces, batch_size=batch_size, fields=FUSED_FIELDS)
         for photo in embed_photos(files, recognizer, detector, **options):
             if photo.features is not None:
                 yield photo
                 continue
-            place, reason = str(folder / photo.name), photo.faces.reasons[0]
-            skipped[place] = reason
-            if on_error == "fail":
-                raise ValueError(f"{place}: {reason} (--on-error skip leaves it out)")
+            left_out.extend(faces_left_out(photo.faces, photo.name))
+            check_skip(left_out[-1], on_error)
 
-    for person, path in tqdm(
+    for person, files in tqdm(
         people.items(), unit=" people", disable=not sys.stderr.isatty()
     ):
         state_path = output / f"{person}.state.npz"
         goes_on = resume and state_path.exists()
         faces_of = FaceStream(file, load_stream(state_path, file) if goes_on else None)
         before = faces_of.images
-        for photo in usable(path):
+        for photo in usable(files):
             faces_of.add(photo.features, photo.faces.scores)
         used += faces_of.images - before
         if not faces_of.images:
             if on_error == "fail":
                 raise ValueError(
-                    f"{path} has no usable photo of {person}; add some, take it away, "
-                    "or give --on-error skip"
+                    f"--photos: {given.path / person} has no usable photo of {person}; "
+                    "add some, take it away, or give --on-error skip"
                 )
             without.append(person)
             continue
@@ -123,7 +121,7 @@ def fuse_people(
         write_feature_file(
             output / f"{person}.npz",
             fused,
-            names=[path.name],
+            names=[files[0].name.split("/")[0] if files else person],
             persons=[person],
             counts=[faces_of.images],
             about=facts,
@@ -131,23 +129,36 @@ def fuse_people(
         if keep_state or resume:
             save_stream(state_path, faces_of.stream(), file)
         images[person] = faces_of.images
-    return FusedPeople(images, used, skipped, without)
+    return FusedPeople(images, used, left_out, without)
 
 
-def _find_people(photos: pathlib.Path) -> dict[str, pathlib.Path]:
-    """Person -> folder or video."""
-    people: dict[str, pathlib.Path] = {}
-    for name in visible_names(photos) if photos.is_dir() else ():
-        path = photos / name
-        if not (path.is_dir() or path.suffix.lower() in VIDEOS):
+def _find_people(
+    found: FoundPhotos,
+) -> tuple[dict[str, list[PhotoFile]], list[RejectedRecord]]:
+    """Photos and videos by person, and the photos that lie in nobody's folder."""
+    photos = found.path
+    people: dict[str, list[PhotoFile]] = {name: [] for name in found.empty}
+    own: dict[str, str] = {
+        name: name for name in found.empty
+    }  # person -> what holds it
+    loose = []
+    for file in found.files:
+        inside = pathlib.PurePosixPath(found.name(file))
+        top = inside.parts[0]
+        person = top if len(inside.parts) > 1 else inside.stem
+        name = as_text(inside.as_posix())
+        if file == photos or (top == inside.name and not is_video(file)):
+            loose.append(
+                RejectedRecord(name, "nobody's", "it is in no person's folder")
+            )
             continue
-        person = name if path.is_dir() else path.stem
-        if person in people:
+        if own.setdefault(person, top) != top:
             raise ValueError(
                 f"--photos {photos}: must hold one folder or video of {person}; got "
                 "two; join them"
             )
-        people[person] = path
+        people.setdefault(person, []).append(PhotoFile(person, name, file))
+    people = dict(sorted(people.items()))
     for person in people:
         if f"{person}.state" in people:
             raise ValueError(
@@ -159,4 +170,4 @@ def _find_people(photos: pathlib.Path) -> dict[str, pathlib.Path]:
             f"--photos {photos}: must hold a folder of photos or a video for each "
             "person; got none"
         )
-    return people
+    return people, loose

@@ -1,8 +1,7 @@
 """Identify the faces of photos among the people of a gallery."""
 
 import itertools
-import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,6 +9,8 @@ import numpy as np
 from kprpe_jax.backbones.recognizer import Recognizer
 from kprpe_jax.core.features import Features, concatenate
 from kprpe_jax.core.mesh import data_mesh
+from kprpe_jax.data.importers.record import RejectedRecord
+from kprpe_jax.data.read_photos import PhotoPath, find_photos
 from kprpe_jax.detection.detector import Detector
 from kprpe_jax.fusion.files import FusionFile
 from kprpe_jax.gallery.calibration import Calibration, calibrate
@@ -19,13 +20,14 @@ from kprpe_jax.gallery.header import GalleryContents
 from kprpe_jax.gallery.photos import (
     BATCH,
     FIELDS,
+    EmbeddedPhoto,
     embed_photos,
     list_photos,
 )
 from kprpe_jax.gallery.questions import (
     empty_questions,
     folder_questions,
-    note_skipped,
+    note_left_out,
     photo_questions,
 )
 from kprpe_jax.gallery.thresholds import measured_threshold
@@ -101,19 +103,20 @@ class IdentifyResult(NamedTuple):
 
     Attributes:
       answers: one per face that was asked, one per photo or folder without a face.
-      skipped: photos, with their parent folder, and why one, or a face of it, is in no
-        question.
+      used: photos and frames with a face that was asked.
+      left_out: everything else that was given.
       calibration: where the threshold comes from; None = none was asked for.
     """
 
     answers: list[Answer]
-    skipped: list[tuple[str, str]]
+    used: int
+    left_out: list[RejectedRecord]
     calibration: Calibration | None = None
 
 
 def identify(
     gallery: Gallery,
-    photos: str | os.PathLike,
+    photos: PhotoPath,
     recognizer: Recognizer,
     detector: Detector | None = None,
     *,
@@ -167,20 +170,27 @@ def identify(
         threshold, far = found.threshold, found.far
     else:
         far = None
-    files = list_photos(photos)
+    given = find_photos(photos)
+    files = list_photos(given)
     if probe == "folder":  # a folder's own photos stand beside each other
         files.sort(key=lambda file: file.path.parent)
     rank = make_ranker(gallery, contents, candidates, alpha, matcher)
     fields = FIELDS if fusion is None else (*FIELDS, *FUSED_FIELDS)
     options = dict(faces=faces, batch_size=batch_size, fields=fields)
     embedded = embed_photos(progress(files), recognizer, detector, **options)
-    skipped: list[tuple[str, str]] = []
-    embedded = note_skipped(embedded, skipped, on_error)
-    questions = photo_questions(embedded)
+    left_out = given.passed_over()
+    used = 0
+
+    def counted() -> Iterator[EmbeddedPhoto]:
+        nonlocal used
+        for photo in note_left_out(embedded, left_out, on_error):
+            used += photo.features is not None
+            yield photo
+
+    questions = photo_questions(counted())
     if probe == "folder":
         questions = itertools.chain(
-            empty_questions(photos, skipped, on_error),
-            folder_questions(embedded, fusion),
+            empty_questions(given, on_error), folder_questions(counted(), fusion)
         )
     answers: list[Answer] = []
     while chunk := list(itertools.islice(questions, batch_size)):
@@ -206,7 +216,7 @@ def identify(
             metadata = contents.metadata.get(answer.person)
             answers.append(answer._replace(metadata=metadata))
             row += 1
-    return IdentifyResult(answers, skipped, found)
+    return IdentifyResult(answers, used, left_out, found)
 
 
 def make_ranker(

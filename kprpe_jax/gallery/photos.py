@@ -16,14 +16,13 @@ from kprpe_jax.alignment.photos import AlignedFace
 from kprpe_jax.backbones.recognizer import Recognizer
 from kprpe_jax.core.features import Features, take
 from kprpe_jax.core.input_spec import to_bytes
-from kprpe_jax.data.read_photos import find_photos, read_files, visible_names
+from kprpe_jax.data.read_photos import PhotoPath, find_photos, read_files
 from kprpe_jax.detection.detector import Detector
 from kprpe_jax.detection.photo_faces import PhotoFaces, read_faces
 from kprpe_jax.evaluation.embedding import embed, place
 
 BATCH = 32  # photos and faces at once
 FIELDS = ("embeddings", "patches", "keypoints")
-NO_PHOTO = "it holds no photo"  # of an empty folder
 
 
 class PhotoFile(NamedTuple):
@@ -60,26 +59,17 @@ class EmbeddedPhoto(NamedTuple):
         return self.file.name + self.faces.name.removeprefix(self.file.path.name)
 
 
-def find_files(path: pathlib.Path) -> list[pathlib.Path]:
-    """Photos and videos of a file or a folder; none in a folder without."""
-    try:
-        return find_photos(path)
-    except ValueError:
-        if path.is_dir():
-            return []
-        raise
-
-
-def list_photos(path: str | os.PathLike) -> list[PhotoFile]:
+def list_photos(path: PhotoPath) -> list[PhotoFile]:
     """The photos and videos of a path, with the names of their people.
 
     Args:
-      path: a photo, a video, a folder, or a folder of folders: one per person.
+      path: a photo, a video, a folder, or a folder of folders: one per person; or what
+        `find_photos` found there.
     Raises: ValueError: no such path, or nothing in it.
     """
-    path, found = pathlib.Path(path), []
-    for file in find_photos(path):
-        inside = pathlib.Path(file.name) if file == path else file.relative_to(path)
+    photos, found = find_photos(path), []
+    for file in photos.files:
+        inside = pathlib.PurePosixPath(photos.name(file))
         person = re.sub(r"(?<=.)_\d+$", "", file.stem)
         if len(inside.parts) > 1:
             person = inside.parts[0]
@@ -95,13 +85,6 @@ def name_of(person: str) -> str:
 def as_text(name: str) -> str:
     """A file's name as text; a byte that is no UTF-8 is written as \\xff."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")
-
-
-def empty_folders(path: str | os.PathLike) -> list[str]:
-    """Names of the folders in a folder that hold no photo and no video."""
-    path = pathlib.Path(path)
-    names = visible_names(path) if path.is_dir() else []
-    return [n for n in names if (path / n).is_dir() and not find_files(path / n)]
 
 
 def embed_photos(

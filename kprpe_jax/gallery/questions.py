@@ -1,7 +1,6 @@
 """What is asked of a gallery: a face, or the faces of a folder or a video, fused."""
 
 import itertools
-import os
 import pathlib
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
@@ -9,16 +8,13 @@ from typing import NamedTuple
 import jax
 
 from kprpe_jax.core.features import Features, concatenate, take
-from kprpe_jax.data.read_photos import VIDEOS
+from kprpe_jax.data.importers.record import RejectedRecord
+from kprpe_jax.data.left_out import faces_left_out
+from kprpe_jax.data.read_photos import EMPTY_FOLDER, FoundPhotos, is_video
 from kprpe_jax.fusion.files import FusionFile
+from kprpe_jax.gallery.enroll import check_skip
 from kprpe_jax.gallery.fused_photos import fuse_photos
-from kprpe_jax.gallery.photos import (
-    NO_PHOTO,
-    EmbeddedPhoto,
-    as_text,
-    average,
-    empty_folders,
-)
+from kprpe_jax.gallery.photos import EmbeddedPhoto, as_text, average
 
 Box = tuple[float, float, float, float]
 
@@ -66,7 +62,7 @@ def folder_questions(
 
     def key(photo: EmbeddedPhoto) -> pathlib.Path:
         path = photo.file.path.absolute()
-        return path if path.suffix.lower() in VIDEOS else path.parent
+        return path if is_video(path) else path.parent
 
     for path, group in itertools.groupby(photos, key):
         reasons: list[str] = []
@@ -84,40 +80,28 @@ def folder_questions(
         yield Question(folder_name(path), features=features, notes=notes)
 
 
-def empty_questions(
-    folder: str | os.PathLike, skipped: list[tuple[str, str]], on_error: str
-) -> Iterator[Question]:
-    """The folders of a folder without a photo; they are noted, or refused."""
-    for name in empty_folders(folder):
-        name = folder_name(pathlib.Path(folder).absolute() / name)
-        if on_error == "fail":
-            raise _failure(name, NO_PHOTO)
-        skipped.append((name, NO_PHOTO))
-        yield Question(name, reason=NO_PHOTO)
+def empty_questions(found: FoundPhotos, on_error: str) -> Iterator[Question]:
+    """The folders of a folder without a photo; they have no answer, or are refused."""
+    for name in found.empty:
+        check_skip(RejectedRecord(name, *EMPTY_FOLDER), on_error)
+        path = found.path.absolute() / name
+        yield Question(folder_name(path), reason=EMPTY_FOLDER[1])
 
 
-def note_skipped(
-    photos: Iterable[EmbeddedPhoto], skipped: list[tuple[str, str]], on_error: str
+def note_left_out(
+    photos: Iterable[EmbeddedPhoto], left_out: list[RejectedRecord], on_error: str
 ) -> Iterator[EmbeddedPhoto]:
     """The photos as they are; what is left out of them is noted, or refused."""
     for photo in photos:
-        name, reasons = _shown_name(photo), photo.faces.reasons
-        if reasons and on_error == "fail":
-            raise _failure(name, reasons[0])
-        if reasons:
-            skipped.append((name, "; ".join(reasons)))
+        for row in faces_left_out(photo.faces, photo.name):
+            check_skip(row, on_error)
+            left_out.append(row)
         yield photo
 
 
 def folder_name(path: pathlib.Path) -> str:
     """Name of a folder or a video with that of its folder."""
     return as_text(f"{path.parent.name}/{path.name}")
-
-
-def _failure(name: str, reason: str) -> ValueError:
-    return ValueError(
-        f"identify: {name}: {reason}; or leave such photos out with --on-error skip"
-    )
 
 
 def _gather(

@@ -9,6 +9,9 @@ import numpy as np
 from kprpe_jax.alignment.framing import NoFaceError
 from kprpe_jax.backbones.recognizer import Recognizer
 from kprpe_jax.core.features import Features, concatenate
+from kprpe_jax.data.importers.record import RejectedRecord
+from kprpe_jax.data.left_out import faces_left_out
+from kprpe_jax.data.read_photos import find_photos
 from kprpe_jax.detection.detector import Detector
 from kprpe_jax.evaluation.scores import pair_similarity
 from kprpe_jax.gallery.photos import average, embed_photos, list_photos
@@ -26,6 +29,8 @@ class Verification(NamedTuple):
         [0, 1]; None = unknown.
       measured_on: the data of that rate; "" = unknown.
       notes: what else is worth telling of a photo.
+      used: photos and frames with a face.
+      left_out: everything else that was given.
     """
 
     same: bool | None
@@ -34,6 +39,8 @@ class Verification(NamedTuple):
     false_acceptance_rate: float | None
     measured_on: str
     notes: Sequence[str] = ()
+    used: int = 2
+    left_out: Sequence[RejectedRecord] = ()
 
 
 def verify(
@@ -60,9 +67,11 @@ def verify(
     if threshold is not None and not -1 <= threshold <= 1:
         raise ValueError(f"--threshold must lie in [-1, 1]; got {threshold}.")
     notes: list[str] = []
-    options = dict(faces=faces, notes=notes)
+    left_out: list[RejectedRecord] = []
+    options = dict(faces=faces, notes=notes, left_out=left_out)
     sides = [_embed(x, recognizer, detector, **options) for x in (first, second)]
-    score = pair_similarity(*(side.embeddings[None] for side in sides))
+    used = sum(len(side.embeddings) for side in sides)
+    score = pair_similarity(*(average(side).embeddings[None] for side in sides))
     score = float(np.asarray(score)[0])
     measured = measured_threshold(recognizer)
     rate, data = None, ""
@@ -73,7 +82,7 @@ def verify(
             measured.data,
         )
     same = None if threshold is None else score >= threshold
-    return Verification(same, score, threshold, rate, data, notes)
+    return Verification(same, score, threshold, rate, data, notes, used, left_out)
 
 
 def _embed(
@@ -82,17 +91,22 @@ def _embed(
     detector: Detector | None,
     faces: str,
     notes: list[str],
+    left_out: list[RejectedRecord],
 ) -> Features:
-    """Features of the person of a photo; of several images their average.
+    """Features [F, ...] of all faces of the person of a photo.
 
-    `notes` takes what else is worth telling.
+    `notes` and `left_out` take what else there is to tell.
     """
-    parts, reasons = [], []
-    for photo in embed_photos(list_photos(path), recognizer, detector, faces=faces):
-        reasons += photo.faces.reasons
+    given = find_photos(path)
+    lost, parts = given.passed_over(), []
+    first = len(lost)
+    for photo in embed_photos(list_photos(given), recognizer, detector, faces=faces):
+        lost += faces_left_out(photo.faces, photo.name)
         notes += (f"{photo.faces.name}: {note}" for note in photo.faces.notes)
         if photo.features is not None:
             parts.append(photo.features)
     if not parts:
-        raise NoFaceError(f"{os.fspath(path)}: {reasons[0]}")
-    return average(concatenate(parts))
+        raise NoFaceError(f"{os.fspath(path)}: {lost[first].reason}")
+    top = "" if given.files == [given.path] else f"{os.fspath(path)}/"
+    left_out += (row._replace(key=f"{top}{row.key}") for row in lost)
+    return concatenate(parts)

@@ -10,6 +10,8 @@ import numpy as np
 from PIL import Image
 
 from kprpe_jax.core.input_spec import to_bytes
+from kprpe_jax.data.importers.record import RejectedRecord
+from kprpe_jax.data.left_out import faces_left_out
 from kprpe_jax.detection.photo_faces import PhotoFaces
 from kprpe_jax.report.contact_sheet import plot_contact_sheet
 
@@ -21,18 +23,14 @@ class AlignedFolder(NamedTuple):
     """What a folder of aligned faces was made from.
 
     Attributes:
-      photos: all that were given.
+      photos: those with an aligned face.
       faces: written.
-      without_face: photos that can be read and give no face.
-      unreadable: photos that cannot be read.
-      rejected_faces: chosen faces that cannot be aligned, of photos with another.
+      left_out: photos without, and further faces that cannot be aligned.
     """
 
     photos: int
     faces: int
-    without_face: int
-    unreadable: int
-    rejected_faces: int
+    left_out: list[RejectedRecord]
 
 
 def write_aligned_folder(
@@ -47,7 +45,7 @@ def write_aligned_folder(
     The folder holds `aligned/`, the faces, that of a.jpg as a.jpg.png; `landmarks.csv`,
     five keypoints of each in fractions of its photo, and `aligned_landmarks.csv`, in
     fractions of the aligned face, as `import --landmarks` reads them;
-    `without_face.csv`, names and reasons; contact sheets. It is written beside its
+    contact sheets. It is written beside its
     place and moved there at the end.
 
     Args:
@@ -82,18 +80,16 @@ def _write(
     on_error: str,
 ) -> AlignedFolder:
     rows: list[tuple] = []  # photo, keypoints, face, keypoints in it, score
-    rejected: list[tuple[str, str]] = []
-    total = without_face = unreadable = partly = 0
+    left_out: list[RejectedRecord] = []
+    total = used = 0
     for photo in photos:
         total += 1
         if photo.reasons and on_error == "fail":
             raise ValueError(
                 f"{photo.name}: {photo.reasons[0]}; remove it, or pass --on-error skip."
             )
-        rejected += ((photo.name, reason) for reason in photo.reasons)
-        unreadable += photo.photo is None
-        without_face += photo.photo is not None and not photo.faces
-        partly += len(photo.reasons) if photo.faces else 0
+        used += bool(photo.faces)
+        left_out += faces_left_out(photo, photo.name)
         rows += _write_faces(photo, folder / "aligned", number_faces)
     if not total:
         raise ValueError("there must be photos to align; got none.")
@@ -101,9 +97,8 @@ def _write(
     for file, column in (("landmarks.csv", 0), ("aligned_landmarks.csv", 2)):
         table = [[r[column], *r[column + 1].ravel().round(6), r[4]] for r in rows]
         _write_csv(folder / file, _HEADER, table)
-    _write_csv(folder / "without_face.csv", ["name", "reason"], sorted(rejected))
     _draw_sheets(folder, [(row[2], row[3]) for row in rows])
-    return AlignedFolder(total, len(rows), without_face, unreadable, partly)
+    return AlignedFolder(used, len(rows), left_out)
 
 
 def _write_faces(

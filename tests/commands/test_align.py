@@ -41,7 +41,10 @@ def source(tmp_path_factory):
 def output(source):
     output = source.parent / "out"
     result = align(read_photos(source), output, faces="largest")
-    assert result == AlignedFolder(5, 3, 1, 1, 0)
+    assert result == AlignedFolder(3, 3, result.left_out)
+    assert [row[:2] for row in result.left_out] == [
+        ("black.png", "no usable face"), ("broken.jpg", "unreadable"),
+    ]  # fmt: skip
     return output
 
 
@@ -65,18 +68,10 @@ def test_a_folder_becomes_faces_and_tables(output):
     assert (output / "contact_sheet_000.png").is_file()
 
 
-def test_photos_without_a_face_are_listed(output):
-    header, *rows = read_csv(output / "without_face.csv")
-    assert header == ["name", "reason"]
-    assert rows[0] == ["black.png", "no face was detected"]
-    assert rows[1][0] == "broken.jpg"
-    assert "whole JPEG" in rows[1][1]
-
-
 def test_all_faces_are_numbered(tmp_path, rng):
     photos = [("x.jpg", bright_photo(rng, 60, 60))]
     result = align(photos, tmp_path / "out", faces="all")
-    assert result == AlignedFolder(1, 2, 0, 0, 0)
+    assert result == AlignedFolder(1, 2, [])
     names = [row[0] for row in read_csv(tmp_path / "out" / "aligned_landmarks.csv")]
     assert names == ["name", "x.jpg_0.png", "x.jpg_1.png"]
 
@@ -125,12 +120,18 @@ def command(monkeypatch, capsys):
 def test_the_closing_line_counts_everything(source, tmp_path, command):
     run = functools.partial(command, "--photos", source, "--output")
     status, out, err = run(tmp_path / "a", "--faces", "largest")
-    passed_over = f"note: {source}: 1 file passed over, no photo and no video: "
-    assert (status, err) == (0, f"{passed_over}notes.txt\n")
+    assert status == 0
+    assert [line.split(": ")[1] for line in err.splitlines()] == [
+        "black.png", "broken.jpg", "notes.txt",
+    ]  # fmt: skip
     assert out == (
-        "5 photos: 3 faces aligned, 1 photos without a face, 1 unreadable; in "
-        f"{tmp_path / 'a'}\n"
+        "6 given: 3 used, 3 left out (no photo 1, no usable face 1, unreadable 1); "
+        f"3 faces aligned, in {tmp_path / 'a'}; left out: listed in "
+        f"{tmp_path / 'a' / 'left_out.csv'}\n"
     )
+    rows = read_csv(tmp_path / "a" / "left_out.csv")
+    assert rows[1] == ["black.png", "no usable face", "no face was detected"]
+    assert "whole JPEG" in rows[2][2]
     status, out, err = run(tmp_path / "b", "--on-error", "fail")
     assert (status, out) == (2, "")
     assert "error: black.png: no face was detected; " in err

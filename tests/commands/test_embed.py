@@ -59,7 +59,7 @@ def test_photos_become_a_file(network, photos, tmp_path, capsys):
     given = ["embed", "--model=any", f"--photos={photos}", f"--output={output}"]
     commands.main([*given, "--style", "--patches", "--batch-size=2"])
     told = capsys.readouterr().out
-    assert told == f"3 photos: 3 faces embedded, 0 photos skipped; in {output}\n"
+    assert told == f"3 given: 3 used, 0 left out; 3 faces embedded, in {output}\n"
     file = read_feature_file(output)
     assert file.names.tolist() == ["anna/1.png", "anna/2.png", "ben_0001.png"]
     assert file.persons.tolist() == ["anna", "anna", "ben"]
@@ -83,14 +83,15 @@ def test_bad_photos_are_told(network, photos, tmp_path, capsys):
     assert not output.exists()
     commands.main(["embed", "--model=any", *given, "--on-error=skip"])
     told, skipped = capsys.readouterr()
-    assert skipped.startswith("skipped: anna/3.png: ")
-    assert told == f"4 photos: 3 faces embedded, 1 photos skipped; in {output}\n"
+    assert skipped.startswith("left out: anna/3.png: ")
+    assert told == (
+        "4 given: 3 used, 1 left out (unreadable 1); 3 faces embedded, in "
+        f"{output}; left out: listed in {output}.left_out.csv\n"
+    )
     for name in ("anna/1.png", "anna/2.png", "ben_0001.png"):
         (photos / name).unlink()
     output.unlink()
-    assert "none of 1 photos has a usable" in fails(
-        capsys, 1, *given, "--on-error=skip"
-    )
+    assert "none of 1 given has a usable" in fails(capsys, 1, *given, "--on-error=skip")
     assert not output.exists()
     assert "must end with .npz" in fails(capsys, 2, given[0], "--output=a.txt")
 
@@ -119,8 +120,9 @@ def test_a_data_set_becomes_features(network, tmp_path, capsys):
     options = ["--identities=2:6", "--max-images=3", "--degraded=2", "--style"]
     commands.main([*given, "--name=f", *options, "--mirror=sum"])
     assert capsys.readouterr().out == (
-        "f: 12 photos of 4 identities embedded, 2 degraded copies each; skipped: 32 of "
-        f"other identities, 4 beyond --max-images; in {tmp_path}/f/2.0.0\n"
+        "48 given: 12 used, 36 left out (beyond --max-images 4, of other identities "
+        "32); f: 12 photos of 4 identities embedded, 2 degraded copies each; in "
+        f"{tmp_path}/f/2.0.0; left out: listed in {tmp_path}/f/2.0.0/left_out.csv\n"
     )
     clean, degraded = (read_features(tmp_path, "f", s) for s in ("clean", "degraded"))
     assert clean.labels.tolist() == [2] * 3 + [3] * 3 + [4] * 3 + [5] * 3
@@ -137,7 +139,10 @@ def test_a_data_set_becomes_features(network, tmp_path, capsys):
     told = fails(capsys, 2, *given[2:], "--name=f")
     assert "must not exist yet" in told
     told = fails(capsys, 2, *given[2:], "--name=g", "--min-images=9")
-    assert "no photo is left of 48 (skipped: 48 of people with too few)" in told
+    assert (
+        "no photo is left: 48 given: 0 used, 48 left out (of people with too few 48)"
+        in told
+    )
 
 
 def test_images_that_cannot_be_read(network, tmp_path, monkeypatch, capsys):
@@ -160,8 +165,9 @@ def test_images_that_cannot_be_read(network, tmp_path, monkeypatch, capsys):
     assert not (tmp_path / "f").exists()
     commands.main(["embed", "--model=any", *given, "--on-error=skip"])
     assert capsys.readouterr().out == (
-        "f: 2 photos of 1 identities embedded; skipped: 2 unreadable or of another "
-        f"size; in {tmp_path}/f/2.0.0\n"
+        "4 given: 2 used, 2 left out (unreadable 2); f: 2 photos of 1 identities "
+        f"embedded; in {tmp_path}/f/2.0.0; left out: listed in {tmp_path}/f/2.0.0/"
+        "left_out.csv\n"
     )
 
 
@@ -178,4 +184,6 @@ def test_keypoints_that_are_missing(network, tmp_path, capsys):
     told = fails(capsys, 2, *given)
     assert "48 photos have no keypoints, which the recognizer reads" in told
     told = fails(capsys, 2, *given, "--on-error=skip")
-    assert "no photo is left of 48 (skipped: 48 without keypoints)" in told
+    assert (
+        "no photo is left: 48 given: 0 used, 48 left out (without keypoints 48)" in told
+    )

@@ -26,12 +26,12 @@ def contents(folder):
 
 def test_enrolling_again_adds_what_is_new(folder, capsys):
     enroll(folder)
-    told = "6 photos: 6 added, 0 enrolled before, 0 skipped; "
+    told = "6 given: 6 added, 0 enrolled before, 0 left out; "
     assert told in capsys.readouterr().out
     (folder / "photos" / "bob" / "9.png").write_bytes(photo(1, 9))
     enroll(folder)
     out = capsys.readouterr().out
-    assert "7 photos: 1 added, 6 enrolled before, 0 skipped" in out
+    assert "7 given: 1 added, 6 enrolled before, 0 left out" in out
     assert "holds 7 photos of 3 people" in out
     assert contents(folder) == {"ann": 2, "bob": 3, "cleo": 2}
 
@@ -57,9 +57,8 @@ def test_names_of_any_letters_and_bytes(folder, capsys):
         (odd / name / f"{number}.jfif").write_bytes(photo(number, 0))
     (odd / "list.csv").write_text("no photo")
     main(on_gallery("enroll", folder, f"--photos={odd}"))
-    assert (
-        "1 file passed over, no photo and no video: list.csv" in capsys.readouterr().err
-    )
+    told = "left out: list.csv: by name and content no photo and no video"
+    assert told in capsys.readouterr().err
     assert contents(folder) == {"Doe, Jane; 2": 1, "Zo\u00e9": 2, "\\xff": 1}
     output = folder / "answers.json"
     main(on_gallery("identify", folder, f"--photos={odd}", f"--output={output}"))
@@ -129,8 +128,8 @@ def test_photos_without_a_face(folder, capsys):
     assert "bob/0a.png: decode_rgb: the image must be a whole JPEG" in error
     enroll(folder, "--on-error=skip")
     out, err = capsys.readouterr()
-    assert "8 photos: 6 added, 0 enrolled before, 2 skipped; " in out
-    assert "skipped: cleo/0a.png: it must be an aligned face of 16 x 8 pi" in err
+    assert "8 given: 6 added, 0 enrolled before, 2 left out " in out
+    assert "left out: cleo/0a.png: it must be an aligned face of 16 x 8 pi" in err
     assert contents(folder) == dict.fromkeys(PEOPLE, 2)
 
 
@@ -167,11 +166,11 @@ def test_photos_that_come_twice_can_be_left_out(folder, capsys):
     capsys.readouterr()
     enroll(folder, "--on-error=skip")
     out, err = capsys.readouterr()
-    assert "10 photos: 2 added, 5 enrolled before, 3 skipped" in out
+    assert "10 given: 2 added, 5 enrolled before, 3 left out" in out
     assert err.splitlines() == [
-        "skipped: ann/0.png: another photo of this name is enrolled; rename it",
-        "skipped: dora/1.png: it is the same file as dora/0.png; enroll it once",
-        "skipped: dora/2.png: it is the same file as bob/0.png; enroll it once",
+        "left out: ann/0.png: another photo of this name is enrolled; rename it",
+        "left out: dora/1.png: it is the same file as dora/0.png; enroll it once",
+        "left out: dora/2.png: it is the same file as bob/0.png; enroll it once",
     ]
     assert contents(folder) == {**dict.fromkeys(PEOPLE, 2), "dora": 2}
 
@@ -228,7 +227,7 @@ def test_what_is_worth_telling_of_a_photo(folder, capsys, monkeypatch):
     enroll(folder, "--detector=d", "--on-error=skip")
     err = capsys.readouterr().err
     assert "note: ann/1.png: turned by 270 degrees\n" in err
-    assert "skipped: bob/1.png: no face was detected" in err
+    assert "left out: bob/1.png: no face was detected" in err
     queries = folder / "photos" / "ann"
     output = folder / "answers.json"
     given = f"--photos={queries}", "--far=1", f"--output={output}"

@@ -29,7 +29,7 @@ def enroll(folder, features, *arguments):
 
 def test_fused_people_are_identified(folder, fused, capsys):
     enroll(folder, fused)
-    told = "3 photos: 3 added, 0 enrolled before, 0 skipped; "
+    told = "3 given: 3 added, 0 enrolled before, 0 left out; "
     assert told in capsys.readouterr().out
     enroll(folder, fused)
     assert "0 added, 3 enrolled before" in capsys.readouterr().out
@@ -86,4 +86,4 @@ def test_what_does_not_fit_is_refused(folder, fused, capsys):
                                      "--patches=none"))  # fmt: skip
     assert "ann/ann: another photo of this name is enrolled" in told
     enroll(folder, again, "--on-error=skip")
-    assert "1 photo: 0 added, 0 enrolled before, 1 skipped" in capsys.readouterr().out
+    assert "1 given: 0 added, 0 enrolled before, 1 left out" in capsys.readouterr().out

@@ -54,7 +54,10 @@ def test_an_entry_is_what_fusing_by_hand_gives(folder, learned, name, capsys):
     spec = learned if name == "learned" else name
     enroll(folder, f"--fusion={spec}", "--patches=float32")
     told = capsys.readouterr().out
-    assert told.startswith("3 people: 3 added, 0 enrolled before, 0 replaced, 0 witho")
+    assert told.startswith(
+        "6 given: 6 used, 0 enrolled before, 0 left out; 3 people: 3 added, 0 enrolled "
+        "before, 0 replaced, 0 without a usable photo; "
+    )
     assert told.endswith("holds 3 entries of 3 people\n")
     contents, header = read(folder)
     assert contents.people == sorted(PEOPLE)
@@ -164,7 +167,10 @@ def test_an_entry_is_of_the_files_given(folder, capsys):
         assert gallery.header.fusion.name == "norm"
     main(["gallery", "replace", "bob", given, f"--gallery={folder / 'people.gallery'}"])
     told = capsys.readouterr().out
-    assert told == "replaced: bob, 2 images, by 1 image, 0 skipped\n"
+    assert told == (
+        "1 given: 1 used, 0 enrolled before, 0 left out; replaced: bob, 2 images, by "
+        "1 image\n"
+    )
     ask = "gallery", "replace", "bob", given, f"--gallery={folder / 'people.gallery'}"
     assert "keeps one fused entry a person" in fails(capsys, *ask, "--photo=bob/fused")
 
@@ -192,7 +198,7 @@ def test_empty_folders_and_bad_photos(folder, capsys):
     (folder / "photos" / "dora").mkdir()
     given = f"--photos={folder / 'photos'}", "--fusion=average"
     told = fails(capsys, *on_gallery("enroll", folder, *given))
-    assert "enroll: dora: it holds no photo; or leave" in told
+    assert "dora: it holds no photo; or leave" in told
     assert not (folder / "people.gallery").exists()
     (folder / "photos" / "eva").mkdir()
     (folder / "photos" / "eva" / "0.png").write_bytes(b"no photo")
@@ -200,10 +206,10 @@ def test_empty_folders_and_bad_photos(folder, capsys):
     enroll(folder, "--fusion=average", "--on-error=skip")
     out, err = capsys.readouterr()
     assert "5 people: 3 added, 0 enrolled before, 0 replaced, 2 without" in out
-    assert "3 photos skipped" in out
-    assert "skipped: dora: it holds no photo" in err
-    assert "skipped: eva/0.png: " in err
-    assert "skipped: bob/ann.png: it is the same file as ann/0.png" in err
+    assert "6 used, 0 enrolled before, 3 left out (empty folder 1, same file 1" in out
+    assert "left out: dora: it holds no photo" in err
+    assert "left out: eva/0.png: " in err
+    assert "left out: bob/ann.png: it is the same file as ann/0.png" in err
     assert "without a usable photo: eva" in err
     assert read(folder)[0].num_images.tolist() == [2, 2, 2]
     asked = identify(folder, "--on-error=skip")
@@ -212,7 +218,7 @@ def test_empty_folders_and_bad_photos(folder, capsys):
     assert reasons["photos/ann"] is None
     given = f"--photos={folder / 'photos'}", "--probe=folder", "--on-error=fail"
     told = fails(capsys, *on_gallery("identify", folder, *given))
-    assert "identify: photos/dora: it holds no photo; or leave" in told
+    assert "dora: it holds no photo; or leave" in told
 
 
 def test_what_stands_before_an_error_stays(folder, capsys):
@@ -222,7 +228,7 @@ def test_what_stands_before_an_error_stays(folder, capsys):
     bad.write_bytes(whole[:40])
     given = f"--photos={folder / 'photos'}", "--fusion=average"
     told = fails(capsys, *on_gallery("enroll", folder, *given))
-    assert "enroll: bob/1.png: " in told
+    assert "error: bob/1.png: " in told
     contents, _ = read(folder)
     assert (contents.people, contents.num_images.tolist()) == (["ann"], [2])
     bad.write_bytes(whole)

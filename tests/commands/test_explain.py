@@ -56,8 +56,10 @@ def test_the_page_says_what_identify_says(folder, capsys):
         "--ranks=3",
     )
     out, err = capsys.readouterr()
-    assert "3 faces explained, 1 photo skipped; page: " in out
-    assert "skipped: y.png: decode_rgb" in err
+    assert (
+        "4 given: 3 used, 1 left out (unreadable 1); 3 faces explained; page: " in out
+    )
+    assert "left out: y.png: decode_rgb" in err
     for query, answer in zip(queries, answers, strict=True):
         assert query["grid"] == query["candidateGrid"] == [2, 1]
         assert len(query["candidates"]) == 3
@@ -114,7 +116,7 @@ def test_bad_input(folder, capsys):
     bad = folder / "bad.png"
     bad.write_bytes(b"no photo")
     given = on_gallery("explain", folder, f"--photos={bad}", page)
-    assert "none of 1 photo shows a usable face" in fails(capsys, *given, status=1)
+    assert "none of 1 given shows a usable face" in fails(capsys, *given, status=1)
     assert not (folder / "p.html").exists()
 
 

@@ -80,7 +80,7 @@ def thirds(person):
 def test_everyone_gets_a_file(rng, tmp_path):
     people, output = write_people(tmp_path / "people", rng), tmp_path / "out"
     result = fuse_people(people, output, recognizer(), AVERAGE, batch_size=3)
-    assert result == FusedPeople({"anna": 5, "ben": 1, "carl": 4}, 10, {}, [])
+    assert result == FusedPeople({"anna": 5, "ben": 1, "carl": 4}, 10, [], [])
     want = thirds(people / "anna").mean(0)
     file = read_feature_file(output / "anna.npz")
     np.testing.assert_allclose(
@@ -154,7 +154,7 @@ def test_faults_are_one_sentence(rng, tmp_path):
 
     (tmp_path / "nobody").mkdir()
     refused("must hold a folder of photos or a video for each", tmp_path / "nobody")
-    refused("must hold a folder of photos or a video for each", tmp_path / "absent")
+    refused("must be a photo, a video or a folder of them; got", tmp_path / "absent")
     bound = make_fusion(AVERAGE.model, {}, backbone="b" * 64)
     refused("is of the recognizer b+; got [0-9a-f]+ .bright", file=bound)
     wide = make_fusion(WeightedFusion(9, "average"), {}, backbone="")
@@ -175,10 +175,7 @@ def test_faults_are_one_sentence(rng, tmp_path):
     assert not list(output.glob("*.partial"))
     result = fuse_people(people, output, recognizer(), AVERAGE, on_error="skip")
     assert result.without == ["aaron", "dora"]
-    assert list(result.skipped) == [
-        f"{people}/aaron.mp4",
-        f"{people}/dora/tall.png",
-    ]
+    assert [row.key for row in result.left_out] == ["aaron.mp4", "dora/tall.png"]
     assert list(result.images) == ["anna", "ben", "carl"]
     assert not (output / "dora.npz").exists()
 
@@ -202,12 +199,12 @@ def test_the_command_tells_everything(loaded, rng, tmp_path, capsys):
     assert "dora/bad.png: " in capsys.readouterr().err
     commands.main([*given, "--on-error=skip"])
     told, skipped = capsys.readouterr()
-    assert skipped.startswith(f"skipped: {people}/dora/bad.png: ")
+    assert skipped.startswith("left out: dora/bad.png: ")
     told = told.splitlines()
-    assert told[:3] == ["anna: 5 images", "ben: 1 images", "carl: 4 images"]
+    assert told[:3] == ["anna: 5 images", "ben: 1 image", "carl: 4 images"]
     assert told[3] == (
-        "3 people fused, 1 without a usable photo (dora); 10 photos used, 1 skipped; "
-        f"in {output}"
+        "11 given: 10 used, 1 left out (unreadable 1); 3 people fused, 1 without a "
+        f"usable photo (dora); in {output}; left out: listed in {output}/left_out.csv"
     )
 
 

@@ -32,7 +32,10 @@ def test_a_bare_list_with_a_record_per_face(folder, capsys):
     capsys.readouterr()
     *found, without = ask(folder, "--ranks=1")
     out = capsys.readouterr().out
-    assert out.splitlines()[-1] == "3 faces: 3 identified, 0 unknown; 1 photo skipped"
+    assert (
+        "4 given: 3 used, 1 left out (unreadable 1); 3 faces: 3 identified, 0 unk"
+        in out
+    )
     for number, (record, name) in enumerate(zip(found, PEOPLE, strict=True)):
         assert record["photo"] == f"queries/{number}.png"
         assert record["person"] == record["ranking"][0]["person"] == name
@@ -48,7 +51,7 @@ def test_a_bare_list_with_a_record_per_face(folder, capsys):
     assert without["reason"].startswith("decode_rgb: the image must be a whole JPEG")
     assert without["box"] is without["person"] is without["score"] is None
     assert without["ranking"] == []
-    assert f"queries/x.png: skipped: {without['reason']}" in out
+    assert f"queries/x.png: left out: {without['reason']}" in out
 
 
 def test_unknown_people(folder, capsys, monkeypatch):
@@ -58,7 +61,7 @@ def test_unknown_people(folder, capsys, monkeypatch):
     assert all(record["score"] > 0.9 for record in records)
     out = capsys.readouterr().out
     assert "queries/0.png: unknown (cosine below 1)" in out
-    assert "3 faces: 0 identified, 3 unknown; 0 photos skipped" in out
+    assert "3 given: 3 used, 0 left out; 3 faces: 0 identified, 3 unknown" in out
     measured = thresholds.MeasuredThreshold(
         0.5, 0.001, 0.9, "photos", tiny_recognizer("w").fingerprint
     )
@@ -145,8 +148,10 @@ def test_folders_and_their_faces_are_one_question(folder, capsys):
     assert (found["queries/b"], found["queries/c"]) == ("bob", "cleo")
     assert found["queries/empty"] is None
     out, err = capsys.readouterr()
-    assert "3 probes: 3 identified, 0 unknown; 2 photos skipped" in out
-    assert "skipped: b/7.png: decode_rgb" in err
+    assert (
+        "9 given: 7 used, 2 left out (unreadable 2); 3 probes: 3 identified, 0 u" in out
+    )
+    assert "left out: b/7.png: decode_rgb" in err
 
 
 def test_nothing_answered_is_a_run_that_failed(folder, capsys):
@@ -154,7 +159,7 @@ def test_nothing_answered_is_a_run_that_failed(folder, capsys):
     bad = folder / "bad.png"
     bad.write_bytes(b"no photo")
     given = on_gallery("identify", folder, f"--photos={bad}")
-    assert "none of 1 photo could be answered" in fails(capsys, *given, status=1)
+    assert "none of 1 given could be answered" in fails(capsys, *given, status=1)
     given += ["--on-error=fail"]
     assert "bad.png: decode_rgb: the image must be a w" in fails(capsys, *given)
     assert len(ask(folder, "--on-error=fail")) == 3
@@ -239,7 +244,7 @@ def test_every_face_of_a_photo_has_a_record_with_its_box(folder, detector, rng, 
     (photos / "c.png").write_bytes(b"no photo")
     found = f"--photos={photos}", "--detector=d"
     main(on_gallery("enroll", folder, *found, "--on-error=skip"))
-    assert "3 photos: 1 added, 0 enrolled before, 2 skipped" in capsys.readouterr().out
+    assert "3 given: 1 added, 0 enrolled before, 2 left out" in capsys.readouterr().out
     first, second, black, broken = ask(
         folder, "--faces=all", "--detector=d", photos="group"
     )
@@ -254,7 +259,10 @@ def test_every_face_of_a_photo_has_a_record_with_its_box(folder, detector, rng, 
     assert black["reason"] == "no face was detected"
     assert broken["reason"].startswith("decode_rgb")
     out = capsys.readouterr().out
-    assert "2 faces: 2 identified, 0 unknown; 2 photos skipped" in out
+    assert (
+        "3 given: 1 used, 2 left out (no usable face 1, unreadable 1); 2 faces: 2"
+        in out
+    )
 
 
 def test_a_face_that_cannot_be_aligned_is_counted(folder, detector, rng, capsys):
@@ -268,8 +276,8 @@ def test_a_face_that_cannot_be_aligned_is_counted(folder, detector, rng, capsys)
     (record,) = ask(folder, "--faces=all", "--detector=d", photos="group")
     assert record["person"] == "a"
     out, err = capsys.readouterr()
-    assert "1 face: 1 identified, 0 unknown; 1 photo skipped" in out
-    assert "skipped: group/a.png: the keypoints of its face lie within one pixel" in err
+    assert "2 given: 1 used, 1 left out (further face 1); 1 face: 1 identified" in out
+    assert "left out: a.png: the keypoints of its face lie within one pixel" in err
 
 
 def test_a_gallery_remembers_what_the_network_sees(folder, capsys):

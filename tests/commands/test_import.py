@@ -69,7 +69,7 @@ def test_part_of_the_real_lfw_archive_with_its_landmarks(tmp_path, capsys):
     assert report["unused_landmark_rows"] == 11817 - 150
     out = capsys.readouterr().out
     assert out.startswith(
-        f"faces: 150 images, {report['identities']} identities; skipped: none; in "
+        f"150 given: 150 used, 0 left out; faces: 150 images, {report['identities']} id"
     )
 
 
@@ -109,7 +109,7 @@ def test_folder_with_bad_entries(tmp_path, capsys):
     assert len(rows) == 1
     assert set(report["bad"]) == {"broken image", "empty identity"}
     out = capsys.readouterr().out
-    assert "; skipped: broken image 1, empty identity 1; in " in out
+    assert "3 given: 1 used, 2 left out (broken image 1, empty identity 1); " in out
 
 
 def test_truncated_archive(tmp_path):
@@ -151,7 +151,8 @@ def test_gait(tmp_path, capsys):
         run_import(tmp_path, "gait", test_identities=2, **options)
     run_import(tmp_path, "gait", test_identities=2, on_error="skip", **options)
     assert capsys.readouterr().out.startswith(
-        "mine: 3 sequences, 2 identities (train 1, test 2); skipped: empty identity 1; "
+        "4 given: 3 used, 1 left out (empty identity 1); mine: 3 sequences, 2 "
+        "identities (train 1, test 2); in "
     )
     report = json.loads((tmp_path / "data/mine/1.0.0/import_report.json").read_text())
     assert (report["rows"], report["bad"]["empty identity"]["count"]) == (3, 1)
@@ -163,7 +164,9 @@ def test_gait(tmp_path, capsys):
 
 def test_idx(tmp_path, idx_dir, capsys):
     run_import(tmp_path, "idx", source=idx_dir, name="mnist")
-    assert capsys.readouterr().out.startswith("mnist: 30 images, 10 identities (train ")
+    assert capsys.readouterr().out.startswith(
+        "30 given: 30 used, 0 left out; mnist: 30 images, 10 identities (train "
+    )
     assert len(store.open_split(tmp_path / "data", "mnist", "train")) == 23
     with pytest.raises(ValueError, match="--name: must be small letters"):
         run_import(tmp_path, "idx", source=idx_dir, name="MNIST")
@@ -217,7 +220,7 @@ def test_the_command_says_what_it_imports(tmp_path):
     command += ["--source", str(tmp_path / "in"), "--data-dir", str(tmp_path)]
     run = subprocess.run(command, capture_output=True, text=True)
     assert (run.returncode, run.stderr) == (0, "")
-    assert run.stdout.startswith("mine: 1 images, 1 identities; skipped: none; in ")
+    assert run.stdout.startswith("1 given: 1 used, 0 left out; mine: 1 images, ")
     run = subprocess.run([*command, "--split=test"], capture_output=True, text=True)
     assert run.returncode == 2
     assert run.stderr.startswith("error: import: ")

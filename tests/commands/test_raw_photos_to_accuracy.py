@@ -39,7 +39,10 @@ def test_names_of_aligned_faces_fit_the_pairs_of_the_photos(tmp_path, capsys):
     main(["eval", f"--model=mobilefacenet:{WEIGHTS}", "--config=lfw_mobilefacenet",
           "--config.evals.lfw.dataset=raw", f"--config.data.dir={data}",
           f"--output={result}"])  # fmt: skip
-    assert "raw: 16 images, 8 identities; skipped: none" in capsys.readouterr().out
+    assert (
+        "16 given: 16 used, 0 left out; raw: 16 images, 8 identities"
+        in capsys.readouterr().out
+    )
     found = json.loads(result.read_text())
     assert found["lfw/pairs"] == 8
     assert found["lfw/auc"] == 1

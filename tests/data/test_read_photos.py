@@ -8,9 +8,7 @@ import pytest
 from PIL import Image
 
 from kprpe_jax.data.read_photos import (
-    count_photos,
     find_photos,
-    other_files,
     read_files,
     read_photos,
 )
@@ -55,7 +53,7 @@ def test_a_folder_with_photos_videos_and_damage(tmp_path):
     assert read["b.avi/000005"].shape == (48, 64, 3)
     assert isinstance(read["c.jpg"], str)
     assert read["d.mp4"] == "no frame can be decoded"
-    assert count_photos(tmp_path) is None
+    assert find_photos(tmp_path).count is None
 
 
 def test_a_video_with_a_stand_in_for_its_decoder(tmp_path, monkeypatch):
@@ -150,9 +148,11 @@ def test_names_tell_the_folders_and_links_are_followed_once(tmp_path):
     assert list(read) == names
     assert "no decoder" in read.pop("h.gif")
     assert {image.shape for image in read.values()} == {(3, 5, 3)}
-    assert other_files(tmp_path) == [tmp_path / "i.txt"]
-    assert count_photos(tmp_path) == len(names)
-    assert find_photos(tmp_path / "c.png") == [tmp_path / "c.png"]
+    found = find_photos(tmp_path)
+    assert [row.key for row in found.others] == ["a/loop", "i.txt"]
+    assert found.count == len(found.files) == len(names)
+    assert find_photos(found) is found
+    assert find_photos(tmp_path / "c.png").files == [tmp_path / "c.png"]
     assert [name for name, _ in read_photos(tmp_path / "b" / "1.png")] == ["1.png"]
 
 

@@ -3,7 +3,7 @@
 import collections
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import tqdm
@@ -18,6 +18,7 @@ from kprpe_jax.data.importers.gait_joints import open_joints
 from kprpe_jax.data.importers.progress import REPORT, write_json
 from kprpe_jax.data.importers.record import RejectedRecord
 from kprpe_jax.data.prepare import write
+from kprpe_jax.data.read_photos import visible_names
 
 
 class Split(NamedTuple):
@@ -39,13 +40,15 @@ class GaitSource(NamedTuple):
       folder: of all people.
       splits: from `make_splits`.
       settings: of `read_sequence`.
-      rejected: people and probes that gave nothing.
+      rejected: people, sequences and probes that gave nothing.
+      others: files that are in no person's folder, which never end an import.
     """
 
     folder: str
     splits: dict[str, Split]
     settings: Settings
     rejected: tuple[RejectedRecord, ...] = ()
+    others: tuple[RejectedRecord, ...] = ()
     noun = "sequences"
 
     def write(
@@ -66,7 +69,7 @@ class GaitSource(NamedTuple):
             "source": self.folder, "rows": 0, "identities": 0, "bad": {}
         }  # fmt: skip
 
-        def note(found: list[RejectedRecord] | tuple[RejectedRecord, ...]) -> None:
+        def note(found: Iterable[RejectedRecord], on_error: str = on_error) -> None:
             for entry in found:
                 if on_error == "fail":
                     raise ValueError(
@@ -99,6 +102,7 @@ class GaitSource(NamedTuple):
             report["identities"] += len(counts)
 
         note(self.rejected)
+        note(self.others, "skip")
         folder = write(
             GaitRows,
             name,
@@ -148,7 +152,13 @@ def open_gait_folder(
         joints=joints and open_joints(joints, min_score=min_joint_score),
         joint_units=joint_units,
     )
-    return GaitSource(os.fspath(folder), splits, settings, tuple(rejected))
+    folder = os.fspath(folder)
+    others = tuple(
+        RejectedRecord(name, "no sequence", "the file is in no person's folder")
+        for name in visible_names(folder)
+        if not os.path.isdir(os.path.join(folder, name))
+    )
+    return GaitSource(folder, splits, settings, tuple(rejected), others)
 
 
 def make_splits(
@@ -164,8 +174,8 @@ def make_splits(
       partition: TRAIN_SET and TEST_SET list people; PROBE_SET, if there, sequences, as
         "0001/nm-01/090" or "0001-nm-01-090". None = by `test_identities`.
       test_identities: how many people, the last by name, are tested on.
-    Returns: splits that have people; people in none or in both, who are in none then,
-      people without sequences and probes without one.
+    Returns: splits that have people; the sequences of people in none or in both, who
+      are in none then, people without sequences and probes without one.
     Raises: ValueError: a partition of another form, or that names none of the people;
       too many test identities.
     """
@@ -193,9 +203,10 @@ def make_splits(
     ]
     named = {*partition["TRAIN_SET"], *partition["TEST_SET"]}
     bad += [
-        RejectedRecord(person, "in no split", "the partition does not name this person")
-        for person in people
+        RejectedRecord(key, "in no split", "the partition does not name this person")
+        for person, keys in people.items()
         if person not in named
+        for key in keys
     ]
     bad += [
         RejectedRecord(
@@ -206,10 +217,11 @@ def make_splits(
     both = {*partition["TRAIN_SET"]} & {*partition["TEST_SET"]}
     bad += [
         RejectedRecord(
-            person, "in both splits", "the partition trains and tests on this person"
+            key, "in both splits", "the partition trains and tests on this person"
         )
-        for person in people
+        for person, keys in people.items()
         if person in both
+        for key in keys
     ]
     if not named & set(people):
         raise ValueError(

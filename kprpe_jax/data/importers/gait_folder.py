@@ -56,17 +56,24 @@ def find_sequences(root: str | os.PathLike) -> dict[str, list[str]]:
             + (f"{names[:3]} ..." if names else "nothing")
             + "; give the folder above the people"
         )
-    return {person: list(_sequences(root, person)) for person in people}
+    return {
+        person: [*_sequences(root, person, (os.path.realpath(root),))]
+        for person in people
+    }
 
 
-def _sequences(root: str, person: str) -> Iterator[str]:
-    for folder, inner, files in os.walk(os.path.join(root, person)):
-        inner.sort()
-        visible = [name for name in files if not name.startswith(".")]
-        if visible or not inner:
-            key = os.path.relpath(folder, root).replace(os.sep, "/")
-            if visible or key != person:
-                yield key
+def _sequences(root: str, key: str, above: tuple[str, ...]) -> Iterator[str]:
+    """Keys of the folders with files; links are followed, but to a folder above."""
+    folder = os.path.join(root, key)
+    real = os.path.realpath(folder)
+    if real in above:
+        return
+    names = visible_names(folder)
+    inner = [name for name in names if os.path.isdir(os.path.join(folder, name))]
+    if len(inner) < len(names) or ("/" in key and not inner):
+        yield key
+    for name in inner:
+        yield from _sequences(root, f"{key}/{name}", (*above, real))
 
 
 def read_sequence(

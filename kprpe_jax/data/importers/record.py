@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import os
+import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
@@ -81,8 +82,8 @@ class RecordSource:
 
 def file_state(*paths: str | os.PathLike) -> str:
     """Sizes and times of files, for `RecordSource.state`."""
-    stats = [os.stat(path) for path in paths]
-    return " ".join(f"{stat.st_size}:{stat.st_mtime_ns}" for stat in stats)
+    found = [os.stat(path) for path in paths]
+    return " ".join(f"{x.st_size}:{x.st_mtime_ns}" for x in found)
 
 
 def names_state(names: Iterable[str]) -> str:
@@ -96,6 +97,8 @@ def names_state(names: Iterable[str]) -> str:
 def read_image(path: str, key: str) -> bytes | RejectedRecord:
     """Read an image file as it is; a missing or huge one is a bad entry."""
     try:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would be waited for
+            return RejectedRecord(key, "missing image", f"{path} is not a file")
         with open(path, "rb") as file:
             image = file.read(MAX_IMAGE_BYTES + 1)
     except OSError as e:

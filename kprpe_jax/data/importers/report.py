@@ -88,26 +88,36 @@ def _range(ranges: list[list[int]]) -> list[int]:
 KEPT = (
     *("missing landmarks", "wrong landmarks"),
     *("missing joints", "broken joints", "far joints", "joints of other length"),
-    *("empty frames", "missing probe"),
+    *("empty frames", "missing probe", "missing identity"),
 )
 
 
+def rejected(report: Mapping[str, Any]) -> list[RejectedRecord]:
+    """The entries that gave no row.
+
+    Args:
+      report: of `make_report` or `GaitSource.write`.
+    """
+    return [
+        RejectedRecord(key, kind, reason)
+        for kind, bad in report["bad"].items()
+        if kind not in KEPT
+        for key, reason in bad["entries"]
+    ]
+
+
 def summarize(report: Mapping[str, Any], noun: str) -> str:
-    """Say in one line what was imported, and what was not and why.
+    """Say what was imported, and what of it is incomplete.
 
     Args:
       report: of `make_report` or `GaitSource.write`: rows, identities and bad.
       noun: what a row is, such as "images".
-    Returns: "20 images, 10 identities; skipped: broken image 1; kept: ...".
+    Returns: "20 images, 10 identities; incomplete: missing landmarks 1".
     """
-
-    def join(*, kept: bool) -> str:
-        found = report["bad"].items()
-        counts = [f"{k} {b['count']}" for k, b in found if (k in KEPT) == kept]
-        return ", ".join(counts)
-
     text = f"{report['rows']} {noun}, {report['identities']} identities"
     splits = [f"{s} {report[s][noun]}" for s in ("train", "test") if s in report]
     text += f" ({', '.join(splits)})" if splits else ""
-    text += f"; skipped: {join(kept=False) or 'none'}"
-    return text + (f"; incomplete: {join(kept=True)}" if join(kept=True) else "")
+    kept = [f"{k} {b['count']}" for k, b in report["bad"].items() if k in KEPT]
+    if unused := report.get("unused_landmark_rows", 0):
+        kept.append(f"landmark rows of no image {unused}")
+    return text + (f"; incomplete: {', '.join(kept)}" if kept else "")

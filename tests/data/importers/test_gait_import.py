@@ -270,7 +270,7 @@ def test_a_person_in_both_partitions_is_in_neither():
     splits, bad = make_splits(people, partition=partition)
     assert splits["train"].keys == ["a/1", "a/2"]
     assert splits["test"].keys == ["c/1"]
-    assert [(entry.key, entry.kind) for entry in bad] == [("b", "in both splits")]
+    assert [(entry.key, entry.kind) for entry in bad] == [("b/1", "in both splits")]
 
 
 def test_a_partition_of_another_data_set():
@@ -292,4 +292,6 @@ def test_splits_without_a_partition():
     with pytest.raises(ValueError, match="the lists TRAIN_SET and TEST_SET"):
         make_splits(people, partition={"TRAIN_SET": ["a"]})
     _, bad = make_splits(people, partition={"TRAIN_SET": ["a"], "TEST_SET": []})
-    assert [b.kind for b in bad] == ["in no split"] * 2
+    assert [tuple(b[:2]) for b in bad] == [
+        (key, "in no split") for key in ("b/1", "c/2", "c/3")
+    ]
