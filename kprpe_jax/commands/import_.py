@@ -172,6 +172,7 @@ def _write_faces(
     from kprpe_jax.data.importers.landmarks import read_landmarks
     from kprpe_jax.data.importers.pair_list import read_lfw_pairs, tables
     from kprpe_jax.data.importers.record import file_state
+    from kprpe_jax.data.importers.several_faces import with_faces
 
     landmarks = None
     origin = {"kind": options.kind, "source": os.path.abspath(options.source)}
@@ -181,6 +182,8 @@ def _write_faces(
             units=options.landmark_units,
             array=options.landmark_array,
         )
+        if landmarks.holds_faces:
+            source = with_faces(source, landmarks)
         origin |= {
             "landmarks": os.path.abspath(options.landmarks),
             "landmark_state": file_state(options.landmarks),

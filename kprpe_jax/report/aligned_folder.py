@@ -51,8 +51,8 @@ def write_aligned_folder(
     Args:
       photos: from `read_faces`.
       output: the folder.
-      number_faces: faces are named a.jpg_0.png, a.jpg_1.png ...: for several of a
-        photo.
+      number_faces: for several of a photo: faces are named a.jpg_0.png, a.jpg_1.png
+        ..., and a.jpg_0, a.jpg_1 ... in `landmarks.csv`.
       on_error: at a photo or face that cannot be aligned "fail", or "skip" and list it.
     Raises: ValueError: the folder exists; no photos; a photo without a face, if they
       are to fail.
@@ -79,7 +79,7 @@ def _write(
     number_faces: bool,
     on_error: str,
 ) -> AlignedFolder:
-    rows: list[tuple] = []  # photo, keypoints, face, keypoints in it, score
+    rows: list[tuple] = []  # name, keypoints, face, keypoints in it, score
     left_out: list[RejectedRecord] = []
     total = used = 0
     for photo in photos:
@@ -106,11 +106,12 @@ def _write_faces(
 ) -> Iterator[tuple]:
     for i, face in enumerate(photo.faces):
         # The photo's ending is kept: there may be a.jpg and a.png.
-        name = f"{photo.name}{f'_{i}' if number_faces else ''}.png"
+        face_name = f"{photo.name}_{i}" if number_faces else photo.name
+        name = f"{face_name}.png"
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(to_bytes(face.image)).save(path)
-        yield photo.name, photo.keypoints[i], name, face.keypoints, photo.scores[i]
+        yield face_name, photo.keypoints[i], name, face.keypoints, photo.scores[i]
 
 
 def _write_csv(path: pathlib.Path, header: list[str], rows: Iterable) -> None:

@@ -224,3 +224,30 @@ def test_the_command_says_what_it_imports(tmp_path):
     run = subprocess.run([*command, "--split=test"], capture_output=True, text=True)
     assert run.returncode == 2
     assert run.stderr.startswith("error: import: ")
+
+
+def test_celeba_in_its_own_files(tmp_path, capsys):
+    """identity_CelebA.txt beside the images, and the landmark list."""
+    for number in (1, 2, 3):
+        (tmp_path / f"00000{number}.jpg").write_bytes(face(number, 218, 178))
+    (tmp_path / "identity_CelebA.txt").write_text(
+        "000001.jpg 2880\n000002.jpg 2937\n000003.jpg 2880\n"
+    )
+    points = "{} 69  109  106  113   77  142   73  152  108  154\n"
+    (tmp_path / "list_landmarks_align_celeba.txt").write_text(
+        "3\nlefteye_x lefteye_y righteye_x righteye_y nose_x nose_y leftmouth_x "
+        "leftmouth_y rightmouth_x rightmouth_y\n"
+        + "".join(points.format(f"00000{number}.jpg") for number in (1, 2, 3))
+    )
+    rows, report = run(
+        tmp_path,
+        "list",
+        tmp_path / "identity_CelebA.txt",
+        landmarks=tmp_path / "list_landmarks_align_celeba.txt",
+        landmark_units="pixel",
+    )
+    assert [row["identity"].item() for row in rows] == [b"2880", b"2937", b"2880"]
+    assert report["keypoints_from"] == {"table": 3}
+    np.testing.assert_allclose(
+        rows[0]["keypoints"][0], [69.5 / 178, 109.5 / 218], rtol=1e-6
+    )

@@ -11,6 +11,7 @@ import numpy as np
 
 from kprpe_jax.core.npz import read_npz
 from kprpe_jax.data.importers.landmark_order import POINTS, header_order, seen_order
+from kprpe_jax.data.importers.tables import is_number
 from kprpe_jax.data.keys import plain_key, top_folder
 
 UNITS = ("fraction", "pixel")
@@ -63,6 +64,22 @@ class Landmarks:
         row = self.row(name)
         return row is not None and not np.isnan(self.points[row]).any()
 
+    def faces(self, name: str) -> list[str]:
+        """Names of the faces of an image that has several: name_0, name_1 ...
+
+        So `align --faces all` names them. None where the table has the image itself, or
+        nothing of it.
+        """
+        if not self.holds_faces or self.row(name) is not None:
+            return []
+        names = (f"{name}_{number}" for number in itertools.count())
+        return [*itertools.takewhile(lambda face: self.row(face) is not None, names)]
+
+    @functools.cached_property
+    def holds_faces(self) -> bool:
+        """Whether the table may hold several faces of an image."""
+        return any(name.endswith("_0") for name in self.rows)
+
     @functools.cached_property
     def _tops(self) -> set[str]:
         """Folders, of images, that the table does not name."""
@@ -106,8 +123,9 @@ def read_landmarks(
     Text: a line per image with its name and 10, 11 or 15 numbers (x, y per point; the
     same and one score; x, y, score per point; scores are ignored), separated by comma,
     semicolon, tab or spaces; the first line may be a header. A header that names the
-    ten coordinates (lefteye_x, x1, ...) is obeyed, in any order. An .npz archive:
-    `names` [N] and an array [N, 5, 2].
+    ten coordinates (lefteye_x, x1, ...) is obeyed, in any order; the number of images
+    may stand in a line above it, as in CelebA's lists. An .npz archive: `names` [N] and
+    an array [N, 5, 2].
 
     A point that is NaN, empty, (0, 0) or (-1, -1) is a placeholder, and the points of
     its row are unknown. Where the points of most rows are not ordered as a face's, and
@@ -203,12 +221,19 @@ def _read_npz(path: str, array: str) -> tuple[list[str], np.ndarray]:
 
 def _read_text(path: str) -> tuple[list[str], np.ndarray]:
     names, values, columns, order = [], [], 0, None
+    count = None  # of images, where the first line says it
     for number, fields in _lines(path):
+        if number == 1 and len(fields) == 1 and is_number(fields[0]):
+            count = int(fields[0])
+            continue
         try:
             row = [float(field) if field else np.nan for field in fields[1:]]
         except ValueError as e:
-            if number > 1:
+            if number > (1 if count is None else 2):
                 raise _malformed(path, number, str(e)) from e
+            # CelebA's has no name for the column of names. "Left" is the image's left
+            # there, as here: its x is the smaller one of the eyes.
+            fields = fields if len(fields) > _COLUMNS[0] else ["", *fields]
             try:
                 order = header_order(fields[1:])
             except ValueError as contradiction:
@@ -224,6 +249,11 @@ def _read_text(path: str) -> tuple[list[str], np.ndarray]:
             raise _malformed(path, number, f"{columns} under {header} column names")
         names.append(fields[0])
         values.append(np.array(row, np.float32))
+    if count not in (None, len(names)):
+        raise ValueError(
+            f"read_landmarks: {path} must have the {count} rows that its first line "
+            f"announces; got {len(names)}; fetch it again"
+        )
     table = np.array(values).reshape(len(names), columns or 10)
     if order is not None:
         return names, table[:, order].reshape(-1, 5, 2)

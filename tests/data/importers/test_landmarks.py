@@ -141,3 +141,48 @@ def test_names_with_other_endings_and_folders(tmp_path, points):
     assert landmarks.row("2.jpg") is None
     with pytest.raises(ValueError, match=r"those of faces and other fit one row"):
         landmarks.row("other/b/2.jpg")
+
+
+CELEBA = """4
+lefteye_x lefteye_y righteye_x righteye_y nose_x nose_y leftmouth_x leftmouth_y \
+rightmouth_x rightmouth_y
+000001.jpg 165  184  244  176  196  249  194  271  266  260
+000002.jpg 140  204  220  204  168  254  146  289  226  289
+000003.jpg 244  104  264  105  263  121  235  134  251  140
+000004.jpg 796  539  984  539  930  687  762  756  915  756
+"""
+
+
+def test_the_lists_of_celeba(tmp_path):
+    """The first lines of its list: a count, names of the columns, rows."""
+    (tmp_path / "list.txt").write_text(CELEBA)
+    landmarks = read_landmarks(tmp_path / "list.txt", units="pixel")
+    assert list(landmarks.rows) == [f"{n:06d}.jpg" for n in range(1, 5)]
+    assert landmarks.points[0, 0].tolist() == [165, 184]
+    assert (landmarks.points[:, 0, 0] < landmarks.points[:, 1, 0]).all()  # image left
+    head, names, *rows = CELEBA.splitlines()
+    # Its header is obeyed in another order, too.
+    places = [2, 3, 0, 1, 4, 5, 8, 9, 6, 7]
+    swapped = [" ".join(names.split()[i] for i in places)]
+    for row in rows:
+        name, *numbers = row.split()
+        swapped.append(" ".join([name, *(numbers[i] for i in places)]))
+    (tmp_path / "swapped.txt").write_text("\n".join([head, *swapped]) + "\n")
+    other = read_landmarks(tmp_path / "swapped.txt", units="pixel")
+    np.testing.assert_array_equal(other.points, landmarks.points)
+    (tmp_path / "cut.txt").write_text("\n".join([head, names, *rows[:3]]))
+    with pytest.raises(ValueError, match="must have the 4 rows that its first line"):
+        read_landmarks(tmp_path / "cut.txt", units="pixel")
+
+
+def test_names_of_several_faces(tmp_path, points):
+    names = ["a/x.jpg_0", "a/x.jpg_1", "a/y.jpg_0", "b/z.jpg"]
+    text = table(points).replace(".jpg", "@")
+    for number, name in enumerate(names):
+        text = text.replace(f"{number}@", name)
+    (tmp_path / "t").write_text(text)
+    landmarks = read_landmarks(tmp_path / "t", units="fraction")
+    assert landmarks.faces("a/x.jpg") == names[:2]
+    assert landmarks.faces("photos/a/y.jpg") == ["photos/a/y.jpg_0"]  # a top folder
+    assert landmarks.row("photos/a/y.jpg_0") == 2
+    assert landmarks.faces("b/z.jpg") == landmarks.faces("c.jpg") == []
