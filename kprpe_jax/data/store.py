@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from array_record.python import array_record_module
 
+from kprpe_jax.core.npz import read_npz
 from kprpe_jax.data.rows import RandomAccessRows
 
 TABLES = "tables.npz"  # beside the rows of an import
@@ -162,13 +163,18 @@ def only_split(data_dir: str | os.PathLike, name: str) -> str:
 def read_tables(data_dir: str | os.PathLike, name: str) -> dict[str, np.ndarray]:
     """Read the tables that an import keeps beside its rows; {} where there are none.
 
-    Raises: ValueError: as `newest_version`.
+    Raises: ValueError: as `newest_version`; a damaged file.
     """
     path = os.path.join(newest_version(os.fspath(data_dir), name), TABLES)
     if not os.path.exists(path):
         return {}
-    with np.load(path) as tables:
-        return dict(tables)
+    try:
+        return read_npz(path)
+    except ValueError as e:
+        raise ValueError(
+            f"open_split: {path} must hold the tables of an import; got {e}; delete "
+            "the data set's folder and prepare it again"
+        ) from e
 
 
 def is_finished(path: str | os.PathLike) -> bool:

@@ -81,6 +81,7 @@ def test_embed(given, capsys):
     assert (used, kinds, sorted(names)) == ({"used": 6}, KINDS, EVERY)
 
 
+@pytest.mark.slow
 def test_align(given, capsys, monkeypatch, rng):
     monkeypatch.setattr(
         "kprpe_jax.recognizers.load_detector", lambda spec, **options: stand_in()
@@ -105,7 +106,9 @@ def test_fuse(given, capsys):
     assert (used, kinds, sorted(names)) == ({"used": 6}, {**KINDS, **loose}, EVERY)
 
 
-@pytest.mark.parametrize("fusion", [(), ("--fusion=average",)])
+@pytest.mark.parametrize(
+    "fusion", [(), pytest.param(("--fusion=average",), marks=pytest.mark.slow)]
+)
 def test_a_gallery(given, fusion, capsys):
     """enroll twice, identify by photo and folder, explain, replace."""
     photos = f"--photos={given / 'photos'}"
@@ -239,3 +242,29 @@ def test_import_of_walkers(given, capsys):
         "broken sequence": 1, "empty identity": 1, "in both splits": 2,
         "in no split": 1, "no sequence": 1,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("verb", ["embed", "fuse", "enroll", "fused", "identify"])
+def test_a_folder_is_walked_once(networks, folder, verb, monkeypatch):
+    main(on_gallery("enroll", folder, f"--photos={folder / 'queries'}"))
+    listed = collections.Counter()
+    listdir = os.listdir
+
+    def count(path):
+        listed[os.path.relpath(path, folder)] += 1
+        return listdir(path)
+
+    monkeypatch.setattr(os, "listdir", count)
+    photos = f"--photos={folder / 'photos'}"
+    output = f"--output={folder / 'out.npz'}"
+    arguments = {
+        "embed": ["embed", "--model=w", photos, output],
+        "fuse": ["fuse", "--model=w", photos, output, "--fusion=average"],
+        "enroll": on_gallery("enroll", folder, photos),
+        "fused": ["enroll", f"--gallery={folder / 'new'}", "--model=w", photos,
+                  "--fusion=average"],
+        "identify": on_gallery("identify", folder, photos, "--probe=folder"),
+    }  # fmt: skip
+    main(arguments[verb])
+    own = {name: n for name, n in listed.items() if name.startswith("photos")}
+    assert own == {"photos": 1} | {f"photos/{name}": 1 for name in PEOPLE}

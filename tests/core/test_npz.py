@@ -8,7 +8,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from kprpe_jax.core.npz import read_npz
+from kprpe_jax.core.npz import NpzReader, read_npz
 
 ARRAYS = {
     "a": np.arange(6, dtype=np.float32).reshape(2, 3),
@@ -105,3 +105,19 @@ def test_damage(tmp_path):
     refuse(path, archive_of({"a.npy": b"\x93NUMPY\x03\x00"}), "has the format 3.0")
     with pytest.raises(ValueError, match="No such file"):
         read_npz(tmp_path / "none.npz")
+
+
+def test_arrays_are_read_one_by_one(tmp_path):
+    """A large one does not stand in the way of the others."""
+    path = tmp_path / "a.npz"
+    large = npy(np.zeros(100 << 20, np.uint8))
+    members = {"large.npy": large, "small.npy": npy(np.arange(3))}
+    path.write_bytes(archive_of(members, compression=zipfile.ZIP_DEFLATED))
+    reader = NpzReader(path)
+    assert "small" in reader
+    assert "other" not in reader
+    assert reader.read("small").tolist() == [0, 1, 2]
+    with pytest.raises(ValueError, match="it would fill 100 MiB of memory"):
+        reader.read("large")
+    with pytest.raises(KeyError, match="the archive has no array other"):
+        reader.read("other")

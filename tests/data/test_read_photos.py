@@ -179,3 +179,25 @@ def test_what_was_asked_before_a_failure_is_given_first(tmp_path):
         assert (name, suffix, image.shape) == (key, "", (3, 4, 3))
     with pytest.raises(KeyboardInterrupt):
         next(found)
+
+
+def test_pipes_and_folders_that_cannot_be_read_are_told(tmp_path, monkeypatch):
+    Image.new("RGB", (4, 3)).save(tmp_path / "a.png")
+    os.mkfifo(tmp_path / "pipe.png")
+    for name in ("closed", "empty"):
+        (tmp_path / name).mkdir()
+    listdir = os.listdir
+
+    def refuse(path):
+        if os.path.basename(path) == "closed":
+            raise PermissionError(13, "Permission denied")
+        return listdir(path)
+
+    monkeypatch.setattr(os, "listdir", refuse)
+    found = find_photos(tmp_path)
+    assert [name for name, _ in read_photos(found)] == ["a.png"]
+    assert [(row.key, row.kind, row.reason) for row in found.passed_over()] == [
+        ("closed", "no photo", "the folder cannot be read (Permission denied)"),
+        ("pipe.png", "no photo", "it is a pipe, a socket or a device"),
+        ("empty", "empty folder", "it holds no photo"),
+    ]

@@ -2,13 +2,12 @@
 
 import io
 import os
-import zipfile
-import zlib
 from collections.abc import Iterator
 
 import numpy as np
 from PIL import Image
 
+from kprpe_jax.core.npz import NpzReader
 from kprpe_jax.data.importers.record import Record, RecordSource, file_state
 
 
@@ -18,7 +17,7 @@ def open_arrays(
     """Open an archive of arrays; they are stored without loss, as PNG.
 
     Args:
-      path: the .npz, read into memory whole.
+      path: the .npz; both arrays are read into memory.
       image_array: name of uint8 [N, H, W] or [N, H, W, 3].
       label_array: name of the identities, whole numbers >= 0 [N].
     Returns: a source with keys "0000000", ...
@@ -26,15 +25,12 @@ def open_arrays(
     """
     path = os.fspath(path)
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            pixels, people = archive[image_array], archive[label_array]
-    except (
-        KeyError, ValueError, OSError, EOFError, RuntimeError, zlib.error,
-        zipfile.BadZipFile,
-    ) as e:  # fmt: skip
+        archive = NpzReader(path)
+        pixels, people = archive.read(image_array), archive.read(label_array)
+    except (KeyError, ValueError) as e:
         raise ValueError(
             f"open_arrays: {path} must be an .npz with the arrays {image_array!r} and "
-            f"{label_array!r}; got {str(e).splitlines()[0]}; name others with "
+            f"{label_array!r}; got {str(e.args[0]).splitlines()[0]}; name others with "
             "--image-array and --label-array"
         ) from e
     gray = pixels.ndim == 3

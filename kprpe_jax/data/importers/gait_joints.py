@@ -8,12 +8,12 @@ folder  a .pkl below the same path as the sequence, with such an array.
 """
 
 import os
-import zipfile
 from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
+from kprpe_jax.core.npz import NpzReader
 from kprpe_jax.data.gait_rows import NUM_JOINTS
 from kprpe_jax.data.importers.safe_pickle import PickledArray, read_pickle
 from kprpe_jax.data.importers.tables import split_lines
@@ -83,8 +83,8 @@ def _checked(array: np.ndarray, key: str, min_score: float) -> Joints:
 
 def _from_archive(path: str) -> Callable[[str], np.ndarray | None]:
     try:
-        archive = np.load(path, allow_pickle=False)
-    except (ValueError, OSError, zipfile.BadZipFile, EOFError) as e:
+        archive = NpzReader(path)
+    except ValueError as e:
         raise ValueError(
             f"open_joints: {path} must be an .npz archive; got "
             f"{str(e).splitlines()[0]}; write it anew"
@@ -94,8 +94,8 @@ def _from_archive(path: str) -> Callable[[str], np.ndarray | None]:
         if key not in archive:
             return None
         try:
-            array = archive[key]
-        except Exception as e:  # damage raises whatever the place of it gives
+            array = archive.read(key)
+        except ValueError as e:
             raise ValueError(f"{path} is damaged at {key} ({e})") from e
         if array.dtype.kind not in "fiu":
             raise ValueError(f"joints must be numbers; got {array.dtype} for {key}")

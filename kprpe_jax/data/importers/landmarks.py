@@ -208,7 +208,7 @@ def _read_npz(path: str, array: str) -> tuple[list[str], np.ndarray]:
     except (KeyError, ValueError) as e:
         raise ValueError(
             f"read_landmarks: {path} must hold the arrays 'names' and {array!r}; got "
-            f"{str(e).splitlines()[0]}; name another with --landmark-array"
+            f"{str(e.args[0]).splitlines()[0]}; name another with --landmark-array"
         ) from e
     if points.shape != (len(names), 5, 2):
         raise ValueError(

@@ -58,7 +58,8 @@ def test_other_arrays(tmp_path, change, match):
 def test_absent_truncated_and_unnamed(tmp_path):
     np.savez(tmp_path / "a.npz", images=np.zeros((1, 4, 4), np.uint8), subject=[1])
     with pytest.raises(
-        ValueError, match="labels is not .*--image-array and --label-ar"
+        ValueError,
+        match="got the archive has no array labels; .*--image-array and --label-ar",
     ):
         open_arrays(tmp_path / "a.npz")
     content = (tmp_path / "a.npz").read_bytes()
