@@ -106,9 +106,8 @@ def test_fuse(given, capsys):
     assert (used, kinds, sorted(names)) == ({"used": 6}, {**KINDS, **loose}, EVERY)
 
 
-@pytest.mark.parametrize(
-    "fusion", [(), pytest.param(("--fusion=average",), marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("fusion", [(), ("--fusion=average",)])
 def test_a_gallery(given, fusion, capsys):
     """enroll twice, identify by photo and folder, explain, replace."""
     photos = f"--photos={given / 'photos'}"

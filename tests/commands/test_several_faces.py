@@ -39,6 +39,7 @@ def imported(folder, source, name, table):
     return {row["key"].item().decode(): row for row in read_rows(rows, 0)}
 
 
+@pytest.mark.slow
 def test_every_face_is_a_row_with_its_aligned_crop(photos, capsys):
     output, source = photos / "out", photos / "photos"
     main(["align", "--detector=any", f"--photos={source}", f"--output={output}",
