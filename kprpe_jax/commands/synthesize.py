@@ -1,14 +1,18 @@
-"""Render a data set of synthetic faces or walkers, or prepare scikit-learn's digits.
+"""Render a data set of synthetic faces or walkers, or photos; or prepare digits.
 
     kprpe-jax synthesize faces --num-identities 1000 --data-dir data/more
+    kprpe-jax synthesize photos --output FOLDER
 
-KIND is faces, walkers or digits. Everything depends on the numbers given here alone.
+KIND is faces, walkers, digits (scikit-learn's) or photos: portraits of people in
+FOLDER/people, group photos of them and of strangers in FOLDER/questions, and who is
+where in FOLDER/truth.csv. Everything depends on the numbers given here alone.
 Training by a config that uses such a data set renders it by itself; a data set that is
 there already is kept, and refused if it was made from other numbers.
 """
 
 import argparse
 import sys
+from typing import Any
 
 from kprpe_jax.commands import options as shared
 
@@ -22,6 +26,7 @@ ARGUMENTS = {
     "faces": (*_BOTH, "images_per_identity", "layout"),
     "walkers": (*_BOTH, "sequences_per_identity", "num_frames"),
     "digits": (),
+    "photos": (*_BOTH, "images_per_identity", "faces_per_photo", "output"),
 }
 
 
@@ -29,21 +34,25 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Declare the options; None where the data set's own default applies."""
     parser.usage = "kprpe-jax synthesize KIND [options]"
     add = parser.add_argument
-    add("kind", choices=DATA_SETS, metavar="KIND", help="what to render")
+    add("kind", choices=ARGUMENTS, metavar="KIND", help="what to render")
     add("--name", help="of the data set (synthetic_faces, synthetic_walkers, digits)")
     shared.add_data_dir(parser)
+    shared.add_output(parser, "folder to make, of photos")
 
-    add = parser.add_argument_group("faces and walkers").add_argument
+    add = parser.add_argument_group("faces, walkers and photos").add_argument
     number = {"metavar": "N", "type": shared.positive}
-    add("--num-identities", **number, help="people of the split train (500, 100)")
-    add("--num-test-identities", **number, help="others, of the split test (100)")
+    add("--num-identities", **number,
+        help="people of the split train (500, 100), with portraits (12)")  # fmt: skip
+    add("--num-test-identities", **number,
+        help="others, of the split test (100), or strangers of photos (3)")  # fmt: skip
     add("--seed", metavar="N", type=int, help="of all people and images (0)")
     add("--difficulty", metavar="X", type=float,
-        help="0 = clean, 1 = ordinary (the default), 2 = hard")  # fmt: skip
-    add("--size", **number, help="side (112) or height (32), pixels")
+        help="0 = clean, 1 = ordinary (the default; photos 0.5), 2 = hard")  # fmt: skip
+    add("--size", **number, help="side (112), height (32, photos 224), pixels")
 
-    add = parser.add_argument_group("faces").add_argument
-    add("--images-per-identity", **number, help="images of each person (20)")
+    add = parser.add_argument_group("faces and photos").add_argument
+    add("--images-per-identity", **number, help="images of each person (20, 3)")
+    add("--faces-per-photo", **number, help="people of a group photo (3)")
     add("--layout", choices=("aligned", "free"),
         help="aligned (the default), or anywhere in the image")  # fmt: skip
 
@@ -62,6 +71,9 @@ def run(options: argparse.Namespace) -> None:
             f"--{other[0].replace('_', '-')}: is no option of {options.kind}; leave it "
             "out"
         )
+    if options.kind == "photos":
+        _write_photos(given)
+        return
     from kprpe_jax.data import store
     from kprpe_jax.data.prepare import prepare
 
@@ -74,3 +86,15 @@ def run(options: argparse.Namespace) -> None:
     }
     rows = ", ".join(f"{split} {count} rows" for split, count in counts.items())
     sys.stdout.write(f"{name}: {rows}; in {path}\n")
+
+
+def _write_photos(given: dict[str, Any]) -> None:
+    """Render photos with the options that are given."""
+    from kprpe_jax.data.synthetic.photos import write_photos
+
+    if "output" not in given:
+        raise ValueError("--output: must name the folder of the photos; got none.")
+    portraits, groups = write_photos(**given)
+    sys.stdout.write(
+        f"{portraits} portraits and {groups} group photos; in {given['output']}\n"
+    )
