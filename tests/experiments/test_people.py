@@ -128,7 +128,8 @@ def test_synthetic_people(tmp_path, capsys):
 @needs_packages
 @pytest.mark.skipif(not FRAMES.is_file(), reason=f"no photos at {FRAMES}")
 def test_ones_own_photos(tmp_path, capsys, monkeypatch):
-    names = [f"{n}_{i:04d}.jpg" for n in ("Abel_Pacheco", "Ahmed_Chalabi") for i in (1, 2)]
+    people_asked = "Abel_Pacheco", "Ahmed_Chalabi"
+    names = [f"{name}_{i:04d}.jpg" for name in people_asked for i in (1, 2)]
     (tmp_path / "photos").mkdir()
     for name, photo in zip(names, read_frames(names), strict=True):
         photo.save(tmp_path / "photos" / name)
