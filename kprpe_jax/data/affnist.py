@@ -31,33 +31,31 @@ def read_affnist(path: str | os.PathLike) -> Rows:
     """
     path = os.fspath(path)
     if not os.path.isfile(path):
-        raise ValueError(
-            f"read_affnist: {path} is not a file; give the path of an affNIST .mat file"
-        )
+        raise ValueError(f"{path} is not a file; give the path of an affNIST .mat file")
     try:
         content = scipy.io.loadmat(path, squeeze_me=False)
     except Exception as e:  # damaged files raise whatever the parser stumbled over
         raise ValueError(
-            f"read_affnist: {path} is not a readable .mat file of Matlab 5 to 7.2 "
+            f"{path} is not a readable .mat file of Matlab 5 to 7.2 "
             f"({e}); fetch it again"
         ) from e
     image = _field(path, content, "image")
     label = _field(path, content, "label_int")
     if image.ndim != 2 or image.shape[0] != _SIZE**2 or image.dtype != np.uint8:
         raise ValueError(
-            f"read_affnist: affNISTdata.image in {path} must be uint8 [1600, N]; got "
+            f"affNISTdata.image in {path} must be uint8 [1600, N]; got "
             f"{image.dtype} {list(image.shape)}; use a file of 40 x 40 digits"
         )
     labels = label.reshape(-1)
     if labels.size != image.shape[1]:
         raise ValueError(
-            f"read_affnist: affNISTdata.label_int in {path} must have one label for "
+            f"affNISTdata.label_int in {path} must have one label for "
             f"each of the {image.shape[1]} images; got {labels.size}; fetch the file "
             "again"
         )
     if labels.size and not ((labels >= 0) & (labels <= 9)).all():
         raise ValueError(
-            f"read_affnist: affNISTdata.label_int in {path} must be 0..9; got "
+            f"affNISTdata.label_int in {path} must be 0..9; got "
             f"{labels.min()}..{labels.max()}; fetch the file again"
         )
     # Column-major pixels: the first axis of a column's reshape is x.
@@ -84,7 +82,7 @@ def _field(path: str, content: dict, name: str) -> np.ndarray:
             else f"variables {sorted(k for k in content if not k.startswith('__'))}"
         )
         raise ValueError(
-            f"read_affnist: {path} must hold a struct affNISTdata with the field "
+            f"{path} must hold a struct affNISTdata with the field "
             f"{name}; got {found}; use an official affNIST file"
         )
     return np.asarray(struct.reshape(-1)[0][name])

@@ -41,12 +41,12 @@ def open_faces(
     example = source[0]
     if "has_keypoints" not in example:
         raise ValueError(
-            f"open_faces: {name} must be a data set of imported faces; got one with "
+            f"{name} must be a data set of imported faces; got one with "
             f"{sorted(example)}; import it with kprpe-jax import"
         )
     if points not in example:
         raise ValueError(
-            f"open_faces: points must be a field of {name}; got {points!r}, and its "
+            f"points must be a field of {name}; got {points!r}, and its "
             f"rows have {sorted(example)}; choose keypoints"
         )
     rows, first = None, 0
@@ -69,7 +69,7 @@ def _first_size(source: Sequence, name: str) -> tuple[int, int]:
         with contextlib.suppress(ValueError):
             return decode_rgb(source[row]["image"].item()).shape[:2]
     raise ValueError(
-        f"open_faces: {name} must hold images; got {len(source)} that cannot be "
+        f"{name} must hold images; got {len(source)} that cannot be "
         "decoded; import it anew"
     )
 
@@ -142,7 +142,7 @@ class FaceRows(ChosenRows):
             "has_keypoints"
         ]:
             raise ValueError(
-                "FaceRows: every image must have keypoints where a network reads them "
+                "every image must have keypoints where a network reads them "
                 f"or images are aligned by them; got none in row {number} (key {key!r})"
                 "; import the data set with --landmarks or --detector"
             )
@@ -151,7 +151,7 @@ class FaceRows(ChosenRows):
             image, keypoints = cut_face(image, keypoints, self._shape[:2], self._share)
         if image.shape != self._shape:
             raise ValueError(
-                f"FaceRows: images must be {self._shape[0]} x {self._shape[1]} pixels; "
+                f"images must be {self._shape[0]} x {self._shape[1]} pixels; "
                 f"got {image.shape[0]} x {image.shape[1]} in row {number} (key {key!r})"
                 "; align the data set or change data.image_shape"
             )
@@ -174,7 +174,7 @@ def check_keypoints(name: str, known: np.ndarray) -> None:
     """
     if not known.all():
         raise ValueError(
-            f"check_keypoints: every image that is read of {name} must have keypoints "
+            f"every image that is read of {name} must have keypoints "
             "where a network or a template's weights need them or images are aligned "
             f"by them; got {(~known).sum()} of {len(known)} images without; fill them "
             "by `kprpe-jax import prepared` with --detector dfa_mobilenet025:FILE "

@@ -27,7 +27,7 @@ def read_idx(path: str | os.PathLike, *, ndim: int) -> np.ndarray:
       value type, corrupt compression, too few or too many bytes.
     """
     content = _read_bytes(path)
-    where = f"read_idx: {os.fspath(path)}"
+    where = os.fspath(path)
     if len(content) < 4 or content[:2] != b"\0\0":
         raise ValueError(
             f"{where} is not an IDX file: it must begin with two zero bytes; got "
@@ -61,9 +61,7 @@ def _read_bytes(path: str | os.PathLike) -> bytes:
     """Return the file's content, decompressed if it is gzip."""
     path = os.fspath(path)
     if not os.path.isfile(path):
-        raise ValueError(
-            f"read_idx: {path} is not a file; give the path of an IDX file"
-        )
+        raise ValueError(f"{path} is not a file; give the path of an IDX file")
     with open(path, "rb") as f:
         content = f.read()
     if not content.startswith(_GZIP_MAGIC):
@@ -72,6 +70,5 @@ def _read_bytes(path: str | os.PathLike) -> bytes:
         return gzip.decompress(content)
     except (OSError, EOFError, zlib.error) as e:
         raise ValueError(
-            f"read_idx: {path} is a corrupt or truncated gzip file ({e}); fetch the "
-            "file again"
+            f"{path} is a corrupt or truncated gzip file ({e}); fetch the file again"
         ) from e

@@ -84,14 +84,14 @@ def prepare(
     if kind not in registry.DATA_SETS:
         near = difflib.get_close_matches(kind, registry.DATA_SETS, n=1)
         raise ValueError(
-            f"prepare: the data set must be one of {sorted(registry.DATA_SETS)}; got "
+            f"the data set must be one of {sorted(registry.DATA_SETS)}; got "
             f"{kind!r}; " + (f"did you mean {near[0]!r}?" if near else "choose one")
         )
     builder_class = registry.resolve(registry.DATA_SETS[kind])
     known = default_arguments(builder_class)
     if set(arguments) - set(known):
         raise ValueError(
-            f"prepare: arguments of {kind!r} must be of {list(known)}; got "
+            f"arguments of {kind!r} must be of {list(known)}; got "
             f"{sorted(arguments)}; change them"
         )
     path = os.path.join(data_dir, name, str(builder_class.VERSION))
@@ -161,6 +161,6 @@ def _check_same(path: str, wanted: dict[str, object]) -> None:
     used = {key: used.get(key) for key in wanted}
     if used != wanted:
         raise ValueError(
-            f"prepare: {path} must have been made from {wanted}; it was from {used}; "
+            f"{path} must have been made from {wanted}; it was from {used}; "
             "delete it or choose another data_dir (data.dir of a config)"
         )

@@ -62,7 +62,7 @@ class StoredRows(RandomAccessRows):
             except Exception as e:
                 path = self._files[bisect.bisect_right(self._ends, row)]
                 return ValueError(
-                    f"open_split: {path} is corrupt at row {row} of the split "
+                    f"{path} is corrupt at row {row} of the split "
                     f"({_first_line(e)}); delete the data set's folder and prepare it "
                     "again"
                 )
@@ -87,13 +87,13 @@ def open_split(data_dir: str | os.PathLike, name: str, split: str) -> StoredRows
         shards = builder.info.splits[split].file_instructions
     except (KeyError, ValueError) as e:
         raise ValueError(
-            f"open_split: the split must be one of {sorted(builder.info.splits)}, or a "
+            f"the split must be one of {sorted(builder.info.splits)}, or a "
             f"slice of one as 'train[:100]'; got {split!r} for {folder} "
             f"({_first_line(e)}); choose one that exists"
         ) from e
     if not shards:
         raise ValueError(
-            f"open_split: a split must have at least one row; got none for {split!r} "
+            f"a split must have at least one row; got none for {split!r} "
             f"of {folder}; choose another split"
         )
     for shard in shards:
@@ -111,7 +111,7 @@ def open_builder(data_dir: str | os.PathLike, name: str) -> tfds.core.DatasetBui
         return tfds.builder_from_directory(folder)
     except Exception as e:  # JSON, protobuf and TFDS errors alike
         raise ValueError(
-            f"open_split: {folder} must hold TFDS's dataset_info.json and "
+            f"{folder} must hold TFDS's dataset_info.json and "
             f"features.json; reading them failed ({_first_line(e)}); delete the folder "
             "and prepare the data set again"
         ) from e
@@ -123,7 +123,7 @@ def newest_version(data_dir: str, name: str) -> str:
     if name not in sets:
         near = difflib.get_close_matches(name, sets, n=1)
         raise ValueError(
-            f"open_split: {os.path.join(data_dir, name)} must be a prepared data set; "
+            f"{os.path.join(data_dir, name)} must be a prepared data set; "
             f"{data_dir} "
             + (f"holds {sets}" if sets else "is empty or does not exist")
             + (
@@ -140,7 +140,7 @@ def newest_version(data_dir: str, name: str) -> str:
     finished = [v for v in versions if is_finished(os.path.join(folder, str(v)))]
     if not finished:
         raise ValueError(
-            f"open_split: {folder} must hold a finished version; got "
+            f"{folder} must hold a finished version; got "
             f"{_folders(folder) or 'nothing'}; prepare the data set again"
         )
     return os.path.join(folder, str(max(finished)))
@@ -154,7 +154,7 @@ def only_split(data_dir: str | os.PathLike, name: str) -> str:
     splits = sorted(open_builder(data_dir, name).info.splits)
     if len(splits) != 1:
         raise ValueError(
-            f"open_split: {name} must have one split, as an import of faces; got "
+            f"{name} must have one split, as an import of faces; got "
             f"{splits}; choose another data set"
         )
     return splits[0]
@@ -172,7 +172,7 @@ def read_tables(data_dir: str | os.PathLike, name: str) -> dict[str, np.ndarray]
         return read_npz(path)
     except ValueError as e:
         raise ValueError(
-            f"open_split: {path} must hold the tables of an import; got {e}; delete "
+            f"{path} must hold the tables of an import; got {e}; delete "
             "the data set's folder and prepare it again"
         ) from e
 
@@ -203,8 +203,7 @@ def _check_shard(path: str, rows: int) -> None:
             problem = f"is truncated or corrupt ({_first_line(e)})"
     if problem:
         raise ValueError(
-            f"open_split: {path} {problem}; delete the data set's folder and prepare "
-            "it again"
+            f"{path} {problem}; delete the data set's folder and prepare it again"
         )
 
 

@@ -98,7 +98,7 @@ def open_template_set(
         rows = _named_rows(name, template, lists, videos)
     elif (unnamed := (identity == "") & (part != "distractor")).any():
         raise ValueError(
-            f"open_template_set: every image of {name} must be of somebody; got "
+            f"every image of {name} must be of somebody; got "
             f"{unnamed.sum()} without identity, the first is row {unnamed.argmax()}; "
             "import it with its lists"
         )
@@ -153,7 +153,7 @@ def _named_rows(
     missing = wanted[~np.isin(wanted, template)]
     if missing.size:
         raise ValueError(
-            f"open_template_set: every template that the lists of {name} name must "
+            f"every template that the lists of {name} name must "
             f"have an image; got {missing.size} of {len(wanted)} without one, such as "
             f"{missing[:5].tolist()}; import their images (import_report.json says "
             "which were left out)"
@@ -170,7 +170,7 @@ def _check_probes(
     alone = int((~np.isin(probes, template[part == "match"])).sum())
     if lost or alone:
         raise ValueError(
-            f"open_template_set: every probe of {name} must have its image, and one of "
+            f"every probe of {name} must have its image, and one of "
             f"its person in Gallery_Match; got {lost} of {lost + len(probes)} without "
             f"their image and {alone} without a match; import these images "
             "(import_report.json says which were left out)"

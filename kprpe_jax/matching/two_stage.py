@@ -105,9 +105,7 @@ def _candidates(
 ) -> Ranking:
     """The first stage, its numbers checked."""
     if alpha is not None and not 0 <= alpha <= 1:
-        raise ValueError(
-            f"two_stage: alpha must lie in [0, 1]; got {alpha}; use None for a sum."
-        )
+        raise ValueError(f"--alpha must lie in [0, 1]; got {alpha}; None = a sum.")
     ranks = k if ranks is None else ranks
     size = len(gallery.embeddings)
     if not 1 <= k <= ranks <= size:

@@ -28,7 +28,7 @@ def caface_layout(
     """
     if not model.norm_scale or model.style_activation != "prelu":
         raise ValueError(
-            "import_weights: official weights need a model with the official options; "
+            "official weights need a model with the official options; "
             f"got norm_scale={model.norm_scale} and style_activation="
             f"{model.style_activation!r}; take VARIANTS['official']."
         )

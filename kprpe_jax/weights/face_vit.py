@@ -175,7 +175,7 @@ def _check(model: FaceViT) -> None:
         official["head_norm"], got["head_norm"] = "batch", model.head_norm
     if got != official:
         raise ValueError(
-            f"import_weights: official weights are made for {official}; got {got}; "
+            f"official weights are made for {official}; got {got}; "
             "make the model with published_face_vit."
         )
 

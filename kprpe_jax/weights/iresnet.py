@@ -53,7 +53,7 @@ def iresnet_layout(model: IResNet, arrays: Mapping[str, np.ndarray]) -> WeightLa
         model.head_affine and model.squeeze_excite
     ):
         raise ValueError(
-            "import_weights: official iResNets are the VARIANTS, squeeze_excite only "
+            "official iResNets are the VARIANTS, squeeze_excite only "
             f"with shortcut 'subsample'; got shortcut {model.shortcut!r}, head_affine="
             f"{model.head_affine}, squeeze_excite={model.squeeze_excite}."
         )

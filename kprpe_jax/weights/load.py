@@ -67,7 +67,7 @@ def import_weights(
     for key, (got, want) in layout.copies.items():
         if got.shape != want.shape or np.abs(got - want).max() > 1e-4:
             raise ValueError(
-                f"import_weights: {key} of {name} must be what the other weights say; "
+                f"{key} of {name} must be what the other weights say; "
                 f"got {got.shape} with other values for {want.shape}; these weights "
                 "are of another network."
             )
@@ -105,14 +105,14 @@ def _check_numbers(network: str, arrays: Mapping[str, np.ndarray]) -> None:
     kinds = {name: x.dtype for name, x in arrays.items() if x.dtype != np.float32}
     if kinds:
         raise ValueError(
-            f"import_weights: the weights of {network} must be floating-point numbers; "
+            f"the weights of {network} must be floating-point numbers; "
             f"got {next(iter(kinds.values()))} in {shorten(list(kinds))}; give a file "
             "that is not quantized."
         )
     broken = [name for name, x in arrays.items() if not np.isfinite(x).all()]
     if broken:
         raise ValueError(
-            f"import_weights: the weights of {network} must be finite; NaN or infinity "
+            f"the weights of {network} must be finite; NaN or infinity "
             f"stands in {shorten(broken)}; give another file."
         )
 
@@ -133,8 +133,7 @@ def _layout(
     kind = type(module).__name__
     if not has_layout(module):
         raise ValueError(
-            f"import_weights: no weights are published for {kind}; use one of "
-            f"{', '.join(LAYOUTS)}."
+            f"no weights are published for {kind}; use one of {', '.join(LAYOUTS)}."
         )
     make_layout = registry.resolve(f"kprpe_jax.weights.{LAYOUTS[kind]}")
     arrays, aside = select_part(

@@ -41,7 +41,7 @@ def insightface_layout(
     """
     if any(stride > 1 and count > 1 for _, _, count, stride in model.stages):
         raise ValueError(
-            "import_weights: a stage of arcface_torch's MobileFaceNet that halves the "
+            "a stage of arcface_torch's MobileFaceNet that halves the "
             f"map has one unit; got {model.stages}."
         )
 

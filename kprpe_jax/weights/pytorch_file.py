@@ -33,7 +33,7 @@ def save_pytorch(path: str | os.PathLike, recognizer: Recognizer) -> int:
     try:
         weights = export_weights(recognizer.module, recognizer.variables)
     except ValueError as error:
-        reason = str(error).removeprefix("import_weights: ").rstrip(".")
+        reason = str(error).rstrip(".")
         raise ValueError(
             f"--format pytorch: {recognizer.name} has no official layout: {reason}."
         ) from error

@@ -242,8 +242,7 @@ def check_state_dict(
     if faults:
         advice = advise() or "name the network that these weights are of"
         raise ValueError(
-            f"import_weights: the state dict does not fit {network}; "
-            f"{'; '.join(faults)}; {advice}."
+            f"the state dict does not fit {network}; {'; '.join(faults)}; {advice}."
         )
 
 

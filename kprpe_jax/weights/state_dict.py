@@ -59,7 +59,7 @@ def load_state_dict(
             )  # fmt: skip
         tree = tree[nested[0]]
     if not tree:
-        raise ValueError(f"load_state_dict: {origin} holds no arrays; give weights.")
+        raise ValueError(f"{origin} holds no arrays; give weights.")
     arrays = {str(name): _to_numpy(value) for name, value in tree.items()}
     halves = Counter(str(x.dtype) for x in tree.values() if _is_half(x))
     for kind, count in halves.items():
@@ -67,7 +67,7 @@ def load_state_dict(
     foreign = [name for name, array in arrays.items() if array.dtype == object]
     if foreign:
         raise ValueError(
-            f"load_state_dict: {origin} must map names to arrays; {shorten(foreign)} "
+            f"{origin} must map names to arrays; {shorten(foreign)} "
             f"hold something else; give the state dict itself."
         )
     while common := [p for p in prefixes if all(name.startswith(p) for name in arrays)]:
@@ -123,11 +123,11 @@ def _prefixes(name: str) -> Iterator[str]:
 def _read(path: Path) -> Mapping[str, Any]:
     if path.suffix not in SUFFIXES:
         raise ValueError(
-            f"load_state_dict: unknown file type {path.suffix!r} of {path}; use one of "
+            f"{path}: unknown file type {path.suffix!r}; use one of "
             f"{', '.join(SUFFIXES)}."
         )
     if not path.is_file():
-        raise ValueError(f"load_state_dict: no such file: {path}; check the path.")
+        raise ValueError(f"{path}: there is no such file; check the path.")
     readers = {
         ".safetensors": _read_safetensors,
         ".npz": _read_npz,
@@ -139,7 +139,7 @@ def _read(path: Path) -> Mapping[str, Any]:
     tree = reader(path)
     if not isinstance(tree, Mapping):
         raise ValueError(
-            f"load_state_dict: {path} must hold a mapping from names to arrays; got "
+            f"{path} must hold a mapping from names to arrays; got "
             f"{type(tree).__name__}; save the state dict."
         )
     return tree
@@ -155,7 +155,7 @@ def _read_torch(path: Path) -> Any:
         import torch
     except ImportError as error:
         raise ValueError(
-            f"load_state_dict: {path} does not begin as PyTorch's files do; give the "
+            f"{path} does not begin as PyTorch's files do; give the "
             "whole file, or for one of before PyTorch 0.4 install the `torch` extra "
             "(pip install '.[torch]')."
         ) from error
@@ -179,7 +179,7 @@ def _read_onnx(path: Path) -> Mapping[str, Any]:
     try:
         return read_onnx_weights(path)
     except ValueError as error:
-        raise ValueError(f"load_state_dict: cannot read {path}: {error}.") from error
+        raise ValueError(f"cannot read {path}: {error}.") from error
 
 
 def _read_npz(path: Path) -> Mapping[str, Any]:
@@ -192,7 +192,7 @@ def _read_npz(path: Path) -> Mapping[str, Any]:
 def _unreadable(path: Path, error: Exception) -> ValueError:
     reason = (str(error).splitlines() or [""])[0][:200].rstrip(". ")
     return ValueError(
-        f"load_state_dict: cannot read {path} as {path.suffix} weights "
+        f"cannot read {path} as {path.suffix} weights "
         f"({type(error).__name__}: {reason}); the file is corrupt, of another kind or "
         f"holds more than weights."
     )

@@ -20,7 +20,7 @@ def swin_layout(model: Swin, arrays: Mapping[str, np.ndarray]) -> WeightLayout:
     mesh = (model.position_options or {}).get("mesh", WindowKeypointBias.mesh)
     if model.mask_padding or (model.uses_keypoints and mesh != "image"):
         raise ValueError(
-            "import_weights: official weights attend to padding and, with keypoints, "
+            "official weights attend to padding and, with keypoints, "
             f"use the image's mesh; got mask_padding={model.mask_padding}, mesh "
             f"{mesh!r}; set mask_padding=False and position_options['mesh']='image'."
         )

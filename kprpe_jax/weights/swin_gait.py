@@ -27,7 +27,7 @@ def swin_gait_layout(model: SwinGait, arrays: Mapping[str, np.ndarray]) -> Weigh
     """
     if model.mask_padding or model.uses_keypoints:
         raise ValueError(
-            "import_weights: official weights attend to padding and have a bias by "
+            "official weights attend to padding and have a bias by "
             f"offset; got mask_padding={model.mask_padding}, position "
             f"{model.position!r}; set mask_padding=False and position='table'."
         )

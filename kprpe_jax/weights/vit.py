@@ -41,7 +41,7 @@ def _position_rules(model: ViT, shapes: Mapping[str, tuple[int, ...]]) -> list[R
         return []
     if model.position != "irpe" and options.get("scale_bias", PositionBias.scale_bias):
         raise ValueError(
-            "import_weights: official weights add their bias undivided; got a model "
+            "official weights add their bias undivided; got a model "
             "with scale_bias=True; set position_options['scale_bias'] to False."
         )
     if model.uses_keypoints:
@@ -54,7 +54,7 @@ def _position_rules(model: ViT, shapes: Mapping[str, tuple[int, ...]]) -> list[R
         return table.table_layer("keypoint_linear", "bias_tables", shapes)
     if not options.get("per_layer", True):
         raise ValueError(
-            "import_weights: official RPE and iRPE tables are per block; got a model "
+            "official RPE and iRPE tables are per block; got a model "
             "with per_layer=False; set position_options['per_layer'] to True."
         )
     return _block_tables(model, shapes)

@@ -59,7 +59,7 @@ def test_the_page_says_what_identify_says(folder, capsys):
     assert (
         "4 given: 3 used, 1 left out (unreadable 1); 3 faces explained; page: " in out
     )
-    assert "left out: y.png: decode_rgb" in err
+    assert "left out: y.png: the image must be" in err
     for query, answer in zip(queries, answers, strict=True):
         assert query["grid"] == query["candidateGrid"] == [2, 1]
         assert len(query["candidates"]) == 3

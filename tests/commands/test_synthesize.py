@@ -55,5 +55,5 @@ def test_faces(tmp_path):
     )
     other = run("--seed=5")
     assert other.returncode == 2
-    assert other.stderr.startswith("error: prepare: ")
+    assert other.stderr.startswith(f"error: {tmp_path}")
     assert "{'num_identities': 3, 'seed': 4}; delete it or" in other.stderr

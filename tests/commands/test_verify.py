@@ -48,7 +48,7 @@ def test_errors(folder, capsys):
     photo, bad = folder / "photos" / "ann" / "0.png", folder / "bad.png"
     bad.write_bytes(b"no photo")
     error = fails(capsys, "verify", photo, bad, "--model=w", status=1)
-    assert f"error: {bad}: decode_rgb: the image must be a whole JPEG" in error
+    assert f"error: {bad}: the image must be a whole JPEG" in error
     error = fails(capsys, "verify", photo, folder / "none.png", "--model=w")
     assert "none.png must be a photo, a video or a folder" in error
     error = fails(capsys, "verify", photo, photo, "--model=w", "--threshold=7")

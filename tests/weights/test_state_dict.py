@@ -103,7 +103,7 @@ class Bomb:
 def test_pickles_are_never_run(tmp_path, suffix):
     path = tmp_path / f"bomb{suffix}"
     path.write_bytes(pickle.dumps(Bomb()))
-    with pytest.raises(ValueError, match="load_state_dict: "):
+    with pytest.raises(ValueError, match=str(path)):
         load_state_dict(path)
     assert not hasattr(sys, "exploded")
 
@@ -139,9 +139,9 @@ def test_array_file_named_npz(tmp_path):
 
 
 def test_other_errors(tmp_path, monkeypatch):
-    with pytest.raises(ValueError, match=r"unknown file type '.h5' .* use one of"):
+    with pytest.raises(ValueError, match=r"w.h5: unknown file type '.h5'; use one of"):
         load_state_dict(tmp_path / "w.h5")
-    with pytest.raises(ValueError, match="no such file: .*w.npz"):
+    with pytest.raises(ValueError, match="w.npz: there is no such file"):
         load_state_dict(tmp_path / "w.npz")
     with pytest.raises(ValueError, match="the mapping holds no arrays"):
         load_state_dict({})

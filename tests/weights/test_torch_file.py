@@ -86,7 +86,7 @@ def test_truncated(tmp_path, at, name, monkeypatch):
     data = (FILES / name).read_bytes()
     path = tmp_path / "w.pt"
     path.write_bytes(data[: int(at * len(data))])
-    with pytest.raises(ValueError, match=r"load_state_dict: .*w.pt"):
+    with pytest.raises(ValueError, match=r"w\.pt"):
         load_state_dict(path)
 
 
@@ -130,7 +130,7 @@ def test_bombs(tmp_path):
     [b"", b"\x80\x02.", b"\x80\x02}q\x00", b"\x80\x02(e.", b"(" * 50 + b".", b"h\x07."],
 )
 def test_descriptions_that_make_no_sense(tmp_path, description):
-    refuse(tmp_path, {"w/data.pkl": description}, "load_state_dict: ")
+    refuse(tmp_path, {"w/data.pkl": description}, r"w\.pt")
 
 
 def test_keys_of_no_text_cost_nothing(tmp_path):

@@ -29,20 +29,20 @@ def open_arrays(
         pixels, people = archive.read(image_array), archive.read(label_array)
     except (KeyError, ValueError) as e:
         raise ValueError(
-            f"open_arrays: {path} must be an .npz with the arrays {image_array!r} and "
+            f"{path} must be an .npz with the arrays {image_array!r} and "
             f"{label_array!r}; got {str(e.args[0]).splitlines()[0]}; name others with "
             "--image-array and --label-array"
         ) from e
     gray = pixels.ndim == 3
     if pixels.dtype != np.uint8 or not (gray or pixels.shape[3:] == (3,)):
         raise ValueError(
-            f"open_arrays: {image_array!r} in {path} must be uint8 [N, H, W] or "
+            f"{image_array!r} in {path} must be uint8 [N, H, W] or "
             f"[N, H, W, 3]; got {pixels.dtype} {list(pixels.shape)}; convert it"
         )
     whole = people.dtype.kind in "iu" and people.shape == pixels.shape[:1]
     if not whole or (people < 0).any():
         raise ValueError(
-            f"open_arrays: {label_array!r} in {path} must be whole numbers >= 0 "
+            f"{label_array!r} in {path} must be whole numbers >= 0 "
             f"[{len(pixels)}]; got {people.dtype} {list(people.shape)}; name another "
             "with --label-array"
         )

@@ -76,7 +76,7 @@ def check(entry: Record | RejectedRecord, landmarks: Landmarks | None) -> Checke
     try:
         height, width = decode_rgb(entry.image).shape[:2]
     except ValueError as e:
-        reason = str(e).removeprefix("decode_rgb: ").removesuffix("; replace it")
+        reason = str(e).removesuffix("; replace it")
         return Checked(None, RejectedRecord(key, "broken image", reason))
     points, origin = None, "table"
     if landmarks is not None:

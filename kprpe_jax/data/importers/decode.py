@@ -65,7 +65,7 @@ def decode_rgb(encoded: bytes) -> np.ndarray:
     # Which exception damage raises depends on where it is.
     except Exception as e:
         raise ValueError(
-            "decode_rgb: the image must be a whole JPEG (of 8 bits), PNG, PGM, PPM, "
+            "the image must be a whole JPEG (of 8 bits), PNG, PGM, PPM, "
             "BMP, GIF, TIFF, WebP, AVIF or JPEG 2000 with at most 2**27 pixels; got "
             f"{len(encoded)} bytes ({_what(e, encoded)}); replace it"
         ) from e

@@ -56,7 +56,7 @@ def open_joints(path: str | os.PathLike, *, min_score: float = 0.1) -> Lookup:
         read = table.get
     else:
         raise ValueError(
-            f"open_joints: {path} must be an .npz, a CSV or a folder of pickles; got "
+            f"{path} must be an .npz, a CSV or a folder of pickles; got "
             "no such file; give the path of the joints"
         )
 
@@ -86,7 +86,7 @@ def _from_archive(path: str) -> Callable[[str], np.ndarray | None]:
         archive = NpzReader(path)
     except ValueError as e:
         raise ValueError(
-            f"open_joints: {path} must be an .npz archive; got "
+            f"{path} must be an .npz archive; got "
             f"{str(e).splitlines()[0]}; write it anew"
         ) from e
 
@@ -114,7 +114,7 @@ def _from_folder(path: str) -> Callable[[str], np.ndarray | None]:
             return None
         value = read_pickle(
             os.path.join(folder, named[0]),
-            caller="open_joints",
+            caller="--joints",
             wanted="a pickle of joints",
             dtypes=FLOATS,
         )
@@ -141,7 +141,7 @@ def _read_csv(path: str) -> dict[str, np.ndarray]:
             or not 0 <= frame < 10**5
         ):
             raise ValueError(
-                f"open_joints: line {number} of {path} must be key,frame and "
+                f"line {number} of {path} must be key,frame and "
                 f"{2 * NUM_JOINTS} or {3 * NUM_JOINTS} numbers; got "
                 f"{','.join(fields)[:80]!r}; repair the line"
             )

@@ -176,7 +176,7 @@ def _one(folder: str, pattern: str) -> str:
     found = sorted(glob.glob(os.path.join(glob.escape(folder), pattern)))
     if len(found) != 1:
         raise ValueError(
-            f"open_ijb: {folder} must hold one {pattern}; got "
+            f"{folder} must hold one {pattern}; got "
             f"{[os.path.basename(path) for path in found] or 'none'}; fetch the lists "
             "of one set"
         )

@@ -28,7 +28,7 @@ def open_image_folder(folder: str | os.PathLike) -> RecordSource:
     names = visible_names(folder) if os.path.isdir(folder) else []
     if not any(os.path.isdir(os.path.join(folder, name)) for name in names):
         raise ValueError(
-            f"open_image_folder: {folder} must hold a folder per identity; got "
+            f"{folder} must hold a folder per identity; got "
             + (f"{names[:3]} ..." if names else "nothing")
             + "; give the folder above the identities"
         )

@@ -39,8 +39,7 @@ def open_image_list(
     path = os.path.join(path, "label.txt") if os.path.isdir(path) else path
     if not os.path.isfile(path):
         raise ValueError(
-            f"open_image_list: {path} must be a list of images; got no such file; give "
-            "its path"
+            f"{path} must be a list of images; got no such file; give its path"
         )
     root = os.path.abspath(root or os.path.dirname(path))
     count, first = 0, None
@@ -49,11 +48,10 @@ def open_image_list(
         count += 1
     if first is None or first[1] is None:
         raise ValueError(
-            f"open_image_list: lines of {path} must be 'path<TAB>label'; got "
+            f"lines of {path} must be 'path<TAB>label'; got "
             f"{first[0][:60]!r} in the first; repair the list"
             if first
-            else f"open_image_list: {path} must have a line per image; got none; check "
-            "the file"
+            else f"{path} must have a line per image; got none; check the file"
         )
     numbers = is_number(first[1])
 

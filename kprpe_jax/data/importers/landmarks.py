@@ -142,27 +142,23 @@ def read_landmarks(
     path = os.fspath(path)
     if units not in UNITS:
         raise ValueError(
-            f"read_landmarks: units must be one of {UNITS}; got {units!r}; choose one"
+            f"--landmark-units must be one of {UNITS}; got {units!r}; choose one"
         )
     if not os.path.isfile(path):
         raise ValueError(
-            f"read_landmarks: {path} must be a landmark table; got no such file; give "
-            "its path"
+            f"{path} must be a landmark table; got no such file; give its path"
         )
     if path.endswith(".npz"):
         names, points = _read_npz(path, array)
     else:
         names, points = _read_text(path)
     if not names:
-        raise ValueError(
-            f"read_landmarks: {path} must have a row per image; got none; check the "
-            "file"
-        )
+        raise ValueError(f"{path} must have a row per image; got none; check the file")
     rows = {name: row for row, name in enumerate(names)}
     if len(rows) < len(names):
         twice = next(name for row, name in enumerate(names) if rows[name] != row)
         raise ValueError(
-            f"read_landmarks: names in {path} must be unique; got {twice!r} more than "
+            f"names in {path} must be unique; got {twice!r} more than "
             "once; remove all rows of it but one"
         )
     placeholder = np.isin(points, (0, -1)).all(2)  # [N, 5]
@@ -170,7 +166,7 @@ def read_landmarks(
     points = np.where(unknown[:, None, None], np.nan, points)
     if np.isnan(points).all():
         raise ValueError(
-            f"read_landmarks: {path} must have a row whose points are known; got NaN, "
+            f"{path} must have a row whose points are known; got NaN, "
             "0 or -1 in all; check the file"
         )
     _check_order(path, points)
@@ -182,7 +178,7 @@ def _check_order(path: str, points: np.ndarray) -> None:
     other = seen_order(points.reshape(-1, 10))
     if other is not None:
         raise ValueError(
-            f"read_landmarks: points in {path} must be {', '.join(POINTS)} of the "
+            f"points in {path} must be {', '.join(POINTS)} of the "
             f"image, x before y; the faces say that they stand otherwise: {other}; "
             "reorder them, or name the columns in the first line, such as "
             "lefteye_x,lefteye_y (left in the image)"
@@ -195,7 +191,7 @@ def _check_units(path: str, points: np.ndarray, units: str) -> None:
     other = UNITS[1 - UNITS.index(units)]
     if (size > 2) != (units == "pixel"):
         raise ValueError(
-            f"read_landmarks: coordinates in {path} must be {units}s; got values up to "
+            f"coordinates in {path} must be {units}s; got values up to "
             f"{size:g} in a typical row, which are {other}s; pass --landmark-units "
             f"{other}"
         )
@@ -207,12 +203,12 @@ def _read_npz(path: str, array: str) -> tuple[list[str], np.ndarray]:
         names, points = arrays["names"], arrays[array]
     except (KeyError, ValueError) as e:
         raise ValueError(
-            f"read_landmarks: {path} must hold the arrays 'names' and {array!r}; got "
+            f"{path} must hold the arrays 'names' and {array!r}; got "
             f"{str(e.args[0]).splitlines()[0]}; name another with --landmark-array"
         ) from e
     if points.shape != (len(names), 5, 2):
         raise ValueError(
-            f"read_landmarks: {array!r} in {path} must be [{len(names)}, 5, 2]; got "
+            f"{array!r} in {path} must be [{len(names)}, 5, 2]; got "
             f"{list(points.shape)}; name another with --landmark-array"
         )
     text = names.astype(str) if names.dtype.kind != "S" else np.char.decode(names)
@@ -238,7 +234,7 @@ def _read_text(path: str) -> tuple[list[str], np.ndarray]:
                 order = header_order(fields[1:])
             except ValueError as contradiction:
                 raise ValueError(
-                    f"read_landmarks: the header of {path} {contradiction}; correct it"
+                    f"the header of {path} {contradiction}; correct it"
                 ) from contradiction
             header = len(fields) - 1
             continue
@@ -251,7 +247,7 @@ def _read_text(path: str) -> tuple[list[str], np.ndarray]:
         values.append(np.array(row, np.float32))
     if count not in (None, len(names)):
         raise ValueError(
-            f"read_landmarks: {path} must have the {count} rows that its first line "
+            f"{path} must have the {count} rows that its first line "
             f"announces; got {len(names)}; fetch it again"
         )
     table = np.array(values).reshape(len(names), columns or 10)
@@ -294,7 +290,7 @@ def _split(lines: Iterable[str], separator: str | None) -> Iterator[list[str]]:
 
 def _malformed(path: str, number: int, got: str) -> ValueError:
     return ValueError(
-        f"read_landmarks: line {number} of {path} must be a name and {_COLUMNS[0]}, "
+        f"line {number} of {path} must be a name and {_COLUMNS[0]}, "
         f"{_COLUMNS[1]} or {_COLUMNS[2]} numbers, as many as the lines before; got "
         f"{got}; repair the line"
     )

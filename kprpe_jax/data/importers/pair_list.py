@@ -32,36 +32,36 @@ def read_lfw_pairs(path: str | os.PathLike) -> PairList:
     """
     path = os.fspath(path)
     if not os.path.isfile(path):
-        raise ValueError(f"read_lfw_pairs: {path} must be a list of pairs; got no file")
+        raise ValueError(f"{path} must be a list of pairs; got no file")
     with open(path, encoding="utf-8-sig", errors="surrogateescape") as file:
         head, *rows = [line.split() for line in file if line.strip()] or [[]]
     if not 1 <= len(head) <= 2 or not all(number.isdigit() for number in head):
         raise ValueError(
-            f"read_lfw_pairs: {path} must begin with the number of folds and of pairs "
+            f"{path} must begin with the number of folds and of pairs "
             f"of each kind; got {' '.join(head)!r}; give the official list."
         )
     folds, per_kind = (int(head[0]), int(head[1])) if head[1:] else (1, int(head[0]))
     if folds < 2:
         raise ValueError(
-            f"read_lfw_pairs: {path} must have two folds or more, for the threshold of "
+            f"{path} must have two folds or more, for the threshold of "
             f"one is chosen on the others; got {folds}; give the list of ten folds."
         )
     if len(rows) != 2 * folds * per_kind:
         raise ValueError(
-            f"read_lfw_pairs: {path} must have {2 * folds * per_kind} pairs "
+            f"{path} must have {2 * folds * per_kind} pairs "
             f"as its first line says; got {len(rows)}; fetch the whole list."
         )
     keys, same = [], []
     for line, row in enumerate(rows, 2):
         if len(row) not in (3, 4) or not row[1].isdigit() or not row[-1].isdigit():
             raise ValueError(
-                f"read_lfw_pairs: pair line {line} of {path} must be `name "
+                f"pair line {line} of {path} must be `name "
                 f"i j` or `name i other j`; got {' '.join(row)!r}; repair the line."
             )
         one_person = len(row) == 3
         if int(row[1]) == int(row[2]) if one_person else row[0] == row[2]:
             raise ValueError(
-                f"read_lfw_pairs: pair line {line} of {path} must be two images of one "
+                f"pair line {line} of {path} must be two images of one "
                 f"person, or two people; got {' '.join(row)!r}; repair the line."
             )
         people = (row[0], row[0] if one_person else row[2])

@@ -36,7 +36,7 @@ def open_prepared(path: str | os.PathLike) -> RecordSource:
     declared, splits = builder.info.features, sorted(builder.info.splits)
     if not split and len(splits) > 1:
         raise ValueError(
-            f"open_prepared: one split of {path} must be named, for it has {splits}; "
+            f"one split of {path} must be named, for it has {splits}; "
             f"got none; write {path}:{splits[0]}"
         )
     split = split or splits[0]
@@ -44,7 +44,7 @@ def open_prepared(path: str | os.PathLike) -> RecordSource:
     standard = face_features({})
     if not set(standard) <= set(declared):
         raise ValueError(
-            f"open_prepared: {folder} must be a data set of faces; got one with "
+            f"{folder} must be a data set of faces; got one with "
             f"{sorted(declared)}; import it with kprpe-jax import"
         )
     extra = {key: declared[key] for key in declared if key not in standard}

@@ -60,7 +60,7 @@ def open_record_io(rec: str | os.PathLike, label: int = 0) -> RecordSource:
     for path in (rec, idx):
         if not os.path.isfile(path):
             raise ValueError(
-                f"open_record_io: {path} must exist: a .rec file is read by its .idx; "
+                f"{path} must exist: a .rec file is read by its .idx; "
                 "got no such file; fetch both"
             )
     indices, offsets = read_index(idx)
@@ -124,7 +124,7 @@ def _images_only(
     images = (indices >= 1) & (indices < end)
     if end > 2 * (int(images.sum()) + 1):
         raise ValueError(
-            f"open_record_io: the .idx must name the images 1 to {end - 1} that record "
+            f"the .idx must name the images 1 to {end - 1} that record "
             f"0 of {rec} announces; got {int(images.sum())} of them; fetch both again"
         )
     present = np.zeros(end, bool)
@@ -157,7 +157,7 @@ def end_of_images(
     """
     if not 1 <= label < 2**40:  # NaN, too
         raise ValueError(
-            f"open_record_io: the first label of record 0 of {rec} must be the index "
+            f"the first label of record 0 of {rec} must be the index "
             f"after the last image; got {label}; fetch the .rec again"
         )
     end = int(label)
@@ -208,7 +208,7 @@ def read_index(path: str | os.PathLike) -> tuple[np.ndarray, np.ndarray]:
     negative = table[(table < 0).any(axis=1)]
     if len(negative):
         raise ValueError(
-            f"read_index: {os.fspath(path)} must hold whole numbers >= 0; got "
+            f"{os.fspath(path)} must hold whole numbers >= 0; got "
             f"{negative[0].tolist()}; fetch or make it again"
         )
     table = table[np.argsort(table[:, 0], kind="stable")]
@@ -224,7 +224,7 @@ def _read_property(path: str) -> int | None:
     count = text.split(",")[0].strip()
     if not is_number(count):
         raise ValueError(
-            f"open_record_io: {path} must be 'identities,height,width'; got {text!r}; "
+            f"{path} must be 'identities,height,width'; got {text!r}; "
             "repair or remove it"
         )
     return int(count)
@@ -240,7 +240,7 @@ def read_record(file: BinaryIO, offset: int, path: str) -> bytes:
     Raises: ValueError: an offset outside the file, another magic number, parts out of
       order, a file that ends in the record.
     """
-    where = f"read_record: the record at byte {offset} of {path}"
+    where = f"the record at byte {offset} of {path}"
     parts: list[bytes] = []
     file.seek(offset)
     while True:
@@ -287,7 +287,7 @@ def unpack(content: bytes) -> Packed:
             labels = np.frombuffer(content, "<f4", flag, _HEADER.size)
             return Packed(labels if flag else np.float32([label]), content[begin:])
     raise ValueError(
-        f"unpack: a record must hold its header of {_HEADER.size} bytes and the labels "
+        f"a record must hold its header of {_HEADER.size} bytes and the labels "
         f"that this announces; got {len(content)} bytes; it is no packed image: check "
         "the file"
     )

@@ -49,7 +49,7 @@ def open_tar_images(path: str | os.PathLike) -> RecordSource:
         tarfile.open(path, "r:*", tarinfo=_StrictHeader).close()
     except _DAMAGE as e:
         raise ValueError(
-            f"open_tar_images: {path} must be a tar archive; got {_first_line(e)}; "
+            f"{path} must be a tar archive; got {_first_line(e)}; "
             "give the path of a whole one"
         ) from e
 
@@ -85,7 +85,7 @@ def read_images(path: str | os.PathLike, names: Sequence[str]) -> list[bytes]:
     missing = [name for name, image in wanted.items() if not image]
     if missing:
         raise ValueError(
-            f"read_images: {os.fspath(path)} must hold all {len(wanted)} images that "
+            f"{os.fspath(path)} must hold all {len(wanted)} images that "
             f"are asked for; {len(missing)} of them are missing, such as "
             f"{', '.join(missing[:3])}; fetch the whole archive."
         )

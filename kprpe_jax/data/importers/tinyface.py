@@ -40,7 +40,7 @@ def open_tinyface(folder: str | os.PathLike) -> RecordSource:
         files[name] = visible_names(path) if os.path.isdir(path) else []
         if not files[name]:
             raise ValueError(
-                f"open_tinyface: {path} must be a folder of images; got "
+                f"{path} must be a folder of images; got "
                 + ("an empty one" if os.path.isdir(path) else "no such folder")
                 + f"; give the folder that holds {', '.join(PARTS)}"
             )

@@ -53,10 +53,10 @@ def read_verification_bin(
     Raises: ValueError: as `open_verification_bin`.
     """
     path = os.fspath(path)
-    where = f"read_verification_bin: {path}"
+    where = path
     value = read_pickle(
         path,
-        caller="read_verification_bin",
+        caller="import",
         wanted="a .bin file, a verification set",
         dtypes=("uint8", "bool"),
     )

@@ -55,13 +55,12 @@ def open_wider_face(path: str | os.PathLike) -> RecordSource:
     path = os.path.join(path, "label.txt") if os.path.isdir(path) else path
     if not os.path.isfile(path):
         raise ValueError(
-            f"open_wider_face: {path} must be a label file; got no such file; give its "
-            "path"
+            f"{path} must be a label file; got no such file; give its path"
         )
     faces = list(_wanted(path))
     if not faces:
         raise ValueError(
-            f"open_wider_face: {path} must hold faces with landmarks; got none; give "
+            f"{path} must hold faces with landmarks; got none; give "
             "the file with five points for each face"
         )
     root = os.path.join(os.path.dirname(os.path.abspath(path)), "images")

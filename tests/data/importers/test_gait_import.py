@@ -153,7 +153,7 @@ def test_every_fault_of_a_sequence_is_named(tmp_path):
         "h": ("broken sequence", "an array of another type than uint8, bool"),
         "i": ("broken sequence", r"must be \[T, H, W\]; got \[16, 16\]"),
         "j": ("broken sequence", "one pickle must be the silhouettes'"),
-        "k": ("broken sequence", "9.png: decode_rgb: the image must be a whole"),
+        "k": ("broken sequence", "9.png: the image must be a whole"),
     }
     for key, (kind, reason) in cases.items():
         sequence, bad = read_sequence(tmp_path, f"1/{key}", WIDE, is_probe=False)

@@ -113,7 +113,7 @@ def test_rounded_header_of_a_large_set_is_put_right(tmp_path):
 @pytest.mark.parametrize("end", [0.0, 9.0, 1e30, float("inf"), float("nan")])
 def test_header_that_does_not_fit_its_index(tmp_path, end):
     write_rec(tmp_path, {0: pack(b"", end, end + 2), 1: pack(face(1), 0)})
-    with pytest.raises(ValueError, match="open_record_io: the .* record 0 of .*train"):
+    with pytest.raises(ValueError, match="the .* record 0 of .*train"):
         open_record_io(tmp_path)
 
 
