@@ -57,12 +57,14 @@ def sharpness(image: jax.Array, factor: jax.Array) -> jax.Array:
       factor: 0 is smooth, 1 the image, more is sharper.
     Returns: [H, W, 3].
     """
-    inner = image[1:-1, 1:-1]
     # The 3 x 3 kernel of ones with 5 in the middle, over 13.
     rows = image[:-2] + image[1:-1] + image[2:]
     box = rows[:, :-2] + rows[:, 1:-1] + rows[:, 2:]
-    smooth = (box + 4 * inner) / 13
-    return _clip(image.at[1:-1, 1:-1].set(_mix(smooth, inner, factor)))
+    smooth = jnp.pad((box + 4 * image[1:-1, 1:-1]) / 13, ((1, 1), (1, 1), (0, 0)))
+    height, width = image.shape[:2]
+    row, column = jnp.arange(height)[:, None, None], jnp.arange(width)[:, None]
+    inside = (row > 0) & (row < height - 1) & (column > 0) & (column < width - 1)
+    return _clip(jnp.where(inside, _mix(smooth, image, factor), image))
 
 
 def invert(image: jax.Array) -> jax.Array:
@@ -114,22 +116,61 @@ def equalize(image: jax.Array) -> jax.Array:
     Returns: [H, W, 3].
     """
     levels = _levels(image).astype(jnp.int32)
+    return jax.lax.platform_dependent(
+        image, levels, tpu=equalize_by_sums, default=equalize_by_tables
+    )
+
+
+def equalize_by_tables(image: jax.Array, levels: jax.Array) -> jax.Array:
+    """Equalize with a histogram that is scattered into and a curve looked up in.
+
+    Args:
+      image: [H, W, 3].
+      levels: int32 [H, W, 3], 0..255, of the image.
+    Returns: [H, W, 3].
+    """
     place = levels + 256 * jnp.arange(3)  # in one table for the three channels
     # The barriers keep index and look-up out of the loops around them: on a CPU those
     # would work them out again and again.
     place = jax.lax.optimization_barrier(place)
     counts = jnp.zeros(768, jnp.int32).at[place].add(1, mode="promise_in_bounds")
-    counts = counts.reshape(3, 256)
-
-    # Pillow's curve, in whole numbers: the brightest level's pixels do not count.
-    brightest = counts[jnp.arange(3), levels.max(axis=(0, 1))]
-    step = (levels.shape[0] * levels.shape[1] - brightest) // 255
-    divisor = jnp.maximum(step, 1)[:, None]
-    below = jnp.cumsum(counts, axis=1) - counts
-    curve = jnp.minimum((below + divisor // 2) // divisor, 255) / 127.5 - 1
+    curve, steps = _equalizing_curve(counts.reshape(3, 256))
     looked_up = curve.reshape(768).at[place].get(mode="promise_in_bounds")
     looked_up = jax.lax.optimization_barrier(looked_up)
-    return jnp.where(step > 0, looked_up, image)
+    return jnp.where(steps, looked_up, image)
+
+
+def equalize_by_sums(image: jax.Array, levels: jax.Array) -> jax.Array:
+    """Equalize without scatter and gather; to rounding, `equalize_by_tables`.
+
+    Every pixel is compared with all 256 levels, twice, in loops that write nothing but
+    their sums. On a TPU that is cheap, and a table is not: it moves 128 numbers for
+    each one that it looks up.
+
+    Args:
+      image: [H, W, 3].
+      levels: int32 [H, W, 3], 0..255, of the image.
+    Returns: [H, W, 3].
+    """
+    is_level = levels[..., None] == jnp.arange(256)  # [H, W, 3, 256]
+    curve, steps = _equalizing_curve(is_level.sum(axis=(0, 1), dtype=jnp.int32))
+    looked_up = jnp.where(is_level, curve, 0).sum(axis=-1)
+    return jnp.where(steps, looked_up, image)
+
+
+def _equalizing_curve(counts: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """New values float32 [3, 256] of all levels; bool [3], whether they are to be used.
+
+    Pillow's curve, in whole numbers: the brightest level's pixels do not count.
+    """
+    above = jnp.cumsum(counts[:, ::-1], axis=1)[:, ::-1]  # at this level or brighter
+    total = above[:, :1]
+    brightest = jnp.where(above == counts, counts, 0).max(axis=1, keepdims=True)
+    step = (total - brightest) // 255
+    divisor = jnp.maximum(step, 1)
+    below = total - above
+    curve = jnp.minimum((below + divisor // 2) // divisor, 255) / 127.5 - 1
+    return curve, step[:, 0] > 0
 
 
 def _levels(image: jax.Array) -> jax.Array:

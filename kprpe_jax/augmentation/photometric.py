@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from kprpe_jax.augmentation import color
+from kprpe_jax.augmentation.rare import apply_where
 
 _LARGEST_CHANGE = 0.9  # of a factor, at full magnitude
 
@@ -38,6 +39,10 @@ OPERATIONS: dict[str, Callable[[jax.Array, jax.Array, jax.Array], jax.Array]] = 
     ),
     "invert": lambda image, strength, sign: color.invert(image),
 }
+
+# Of OPERATIONS, what costs more than all others together: not for images that did not
+# sample it.
+APART = {"equalize": color.equalize}
 
 
 class Photometric(NamedTuple):
@@ -121,11 +126,16 @@ def apply(
       settings: the ones that `sample` had.
     Returns: float32 [H, W, 3].
     """
-    branches = [OPERATIONS[name] for name in ("identity", *settings.ops)]
+    names = ("identity", *settings.ops)
+    branches = [OPERATIONS["identity" if n in APART else n] for n in names]
 
     def step(image, one):
         op, strength, sign = one
-        return jax.lax.switch(op, branches, image, strength, sign), None
+        image = jax.lax.switch(op, branches, image, strength, sign)
+        for index, name in enumerate(names):
+            if name in APART:
+                image = apply_where(op == index, APART[name], image)
+        return image, None
 
     return jax.lax.scan(step, image, sampled)[0]
 

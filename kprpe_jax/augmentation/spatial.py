@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from kprpe_jax.geometry import affine
-from kprpe_jax.geometry.sampling import warp_affine
+from kprpe_jax.geometry.sampling import warp_affine, warp_affine_in_passes
 
 FACE_MIRROR = (1, 0, 2, 4, 3)  # where each of the five points' mirror image stands
 
@@ -47,6 +47,13 @@ class Spatial(NamedTuple):
             )
             > 0
         )
+
+    @property
+    def stays_upright(self) -> bool:
+        """Whether `warp_affine_in_passes` does for every motion that can happen."""
+        turn = self.rotation_degrees if self.rotation_prob > 0 else 0
+        shear = self.shear if self.shear_prob > 0 else 0
+        return turn + np.rad2deg(np.arctan(shear)) <= 35
 
 
 class Motion(NamedTuple):
@@ -122,10 +129,20 @@ def warp(image: jax.Array, motion: Motion, settings: Spatial) -> jax.Array:
     if not settings.resamples:
         return flipped
 
+    def gathered(image: jax.Array, inverse: jax.Array) -> jax.Array:
+        return warp_affine(image, inverse, out_size=image.shape[1:3], outside=-1.0)
+
+    def in_passes(image: jax.Array, inverse: jax.Array) -> jax.Array:
+        return warp_affine_in_passes(image, inverse, outside=-1.0)
+
     def sampled() -> jax.Array:
-        inverse = affine.invert(motion.matrix)
-        size = image.shape[:2]
-        return warp_affine(image[None], inverse[None], out_size=size, outside=-1.0)[0]
+        return jax.lax.platform_dependent(
+            image[None],
+            affine.invert(motion.matrix)[None],
+            # A TPU's gather moves 128 numbers for each pixel's three.
+            tpu=in_passes if settings.stays_upright else gathered,
+            default=gathered,
+        )[0]
 
     return jax.lax.cond(motion.moves, sampled, lambda: flipped)
 

