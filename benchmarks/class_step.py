@@ -22,8 +22,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from benchmarks.class_memory import abstract_arguments, make_step
-from benchmarks.collectives import collective_bytes, least_bytes
 from kprpe_jax.commands.options import words
+from kprpe_jax.compiled.collectives import collective_bytes, least_bytes
 
 IDENTITIES = (10_000, 125_000, 1_000_000)
 RATES = (1.0, 0.6, 0.1)

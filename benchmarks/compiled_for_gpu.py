@@ -18,11 +18,11 @@ import argparse
 import re
 import sys
 from typing import Any
-from unittest import mock
 
-from benchmarks import gpu_cards, hlo_text
 from benchmarks.harness import record, recorded
 from kprpe_jax.commands.options import words
+from kprpe_jax.compiled import gpu_cards, hlo_text
+from kprpe_jax.compiled.chips import GPUS
 
 VARIANTS = {
     "plain": dict(encoding="plain"),
@@ -48,8 +48,9 @@ def compile_mode(
     import jax
 
     from benchmarks import whole_step
+    from kprpe_jax.compiled.step import batch_shapes
     from kprpe_jax.core.mesh import AXES, batch_sharding, make_mesh
-    from kprpe_jax.layers import fused_attention
+    from kprpe_jax.layers.pallas_launch import kernels_for
     from kprpe_jax.tasks import networks, recognition
 
     config = whole_step.make_config(
@@ -59,16 +60,15 @@ def compile_mode(
         **VARIANTS[variant] | {"scan": options.scan},
     )
     mesh = make_mesh(dict.fromkeys(AXES, 1), devices)
-    # The kernel asks for the platform that JAX computes on, here the CPU.
-    with mock.patch.object(fused_attention, "kernel_platform", return_value="gpu"):
-        traced, state = whole_step.trace_step(config, mesh, batch)
+    with kernels_for("gpu"):
+        traced, state, task = whole_step.trace_step(config, mesh, batch)
         if mode == "infer":
             model = networks.make_network(config, mesh)
 
             def infer(params, collections, images, keypoints):
                 return recognition.embed(model, params, collections, images, keypoints)
 
-            rows, place = whole_step.example_batch(config, batch), batch_sharding(mesh)
+            rows, place = batch_shapes(config, task, batch), batch_sharding(mesh)
             images, keypoints = (
                 jax.ShapeDtypeStruct(x.shape, "float32", sharding=place)
                 for x in (rows["image"], rows["keypoints"])
@@ -89,7 +89,7 @@ def examine(traced: Any, compiled: Any) -> dict[str, Any]:
     Returns: MiB by kind; tflop, pallas_tflop (part of it) and gigabytes in all and by
       part; `kernels`, [FLOPs, bytes] of each that matters, as often as it runs.
     """
-    from benchmarks.flops import traced_flops
+    from kprpe_jax.compiled.flops import traced_flops
 
     memory = compiled.memory_analysis()
     sizes = {
@@ -102,7 +102,7 @@ def examine(traced: Any, compiled: Any) -> dict[str, Any]:
     flops = traced_flops(traced.jaxpr)
     in_kernels = flops - traced_flops(traced.jaxpr, pallas=False)
     parts = dict.fromkeys((*PARTS, "other"), 0.0)
-    times, pallas_bytes = dict.fromkeys(gpu_cards.CARDS, 0.0), 0.0
+    times, pallas_bytes = dict.fromkeys(GPUS, 0.0), 0.0
     for one, place, turns in hlo_text.kernels(program):
         moved = turns * hlo_text.instruction_bytes(one, place, program)
         parts[part_of(one)] += moved
@@ -135,13 +135,13 @@ def part_of(one: hlo_text.Instruction) -> str:
 
 def least_time(flops: float, moved: float, card: str) -> float:
     """Seconds that a kernel takes at least on a card."""
-    limits = gpu_cards.CARDS[card]
+    limits = GPUS[card]
     return max(flops / limits.bfloat16, moved / limits.bandwidth)
 
 
 def tables(settings: dict[str, Any]) -> list[str]:
     """What was recorded with these settings, as Markdown."""
-    card = gpu_cards.CARDS[settings["card"]]
+    card = GPUS[settings["card"]]
     results, lines = all_results(settings), []
     for mode, target in TARGETS.items():
         rows = {
@@ -196,7 +196,7 @@ def _order(key: str) -> tuple[Any, ...]:
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument(
-        "--card", choices=list(gpu_cards.CARDS), default="h200", help="to compile for"
+        "--card", choices=list(GPUS), default="h200", help="to compile for"
     )
     parser.add_argument("--preset", type=str, default="base", help="size of the ViT")
     parser.add_argument("--identities", type=int, default=205990, help="class centers")
@@ -227,7 +227,7 @@ def run(options: argparse.Namespace) -> None:
     kept = ("card", "preset", "identities", "dtype", "scan")
     settings = {name: getattr(options, name) for name in kept}
     if not options.tables:
-        devices = gpu_cards.describe_devices(gpu_cards.CARDS[options.card])
+        devices = gpu_cards.describe_devices(GPUS[options.card])
         for mode in options.modes:
             for batch in map(int, options.batches):
                 for variant in options.variants:

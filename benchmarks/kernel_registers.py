@@ -17,8 +17,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 from unittest import mock
 
-from benchmarks import gpu_cards
 from benchmarks.harness import record
+from kprpe_jax.compiled import gpu_cards
+from kprpe_jax.compiled.chips import GPUS
 
 
 def kernel_cases() -> Iterator[tuple[str, Callable[..., Any], tuple[Any, ...]]]:
@@ -131,13 +132,13 @@ def kernel_use(folder: pathlib.Path) -> dict[str, int]:
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument(
-        "--card", choices=list(gpu_cards.CARDS), default="h200", help="to compile for"
+        "--card", choices=list(GPUS), default="h200", help="to compile for"
     )
 
 
 def run(options: argparse.Namespace) -> None:
     """Compile, print and record."""
-    devices = gpu_cards.describe_devices(gpu_cards.CARDS[options.card])
+    devices = gpu_cards.describe_devices(GPUS[options.card])
     results = compile_kernels(devices)
     lines = [
         "| kernel | registers | spilled, bytes | shared, KiB | threads | at once |",

@@ -22,10 +22,11 @@ import subprocess
 import sys
 from typing import Any
 
-from benchmarks import hlo_text
-from benchmarks.collectives import collective_bytes, least_bytes
-from benchmarks.gpu_cards import CARDS, COMPILER_OPTIONS, describe_devices
 from kprpe_jax.commands.options import words
+from kprpe_jax.compiled import hlo_text
+from kprpe_jax.compiled.chips import GPUS
+from kprpe_jax.compiled.collectives import collective_bytes, least_bytes
+from kprpe_jax.compiled.gpu_cards import COMPILER_OPTIONS, describe_devices
 
 # data x fsdp x class
 MESHES = ((8, 1, 1), (1, 1, 8), (2, 2, 2), (8, 1, 8), (2, 4, 8), (32, 1, 8), (8, 4, 8))
@@ -108,14 +109,14 @@ def compile_step(
 ) -> dict[str, Any]:
     """Compile for one mesh, as the flags say; see the module."""
     from benchmarks import whole_step
-    from benchmarks.flops import traced_flops
+    from kprpe_jax.compiled.flops import traced_flops
     from kprpe_jax.core import mesh as mesh_lib
     from kprpe_jax.losses.class_sampling import num_slots
     from kprpe_jax.training.sharding import bytes_per_device, flatten_with_paths
 
     devices, options = None, {}
     if options.card:
-        devices = describe_devices(CARDS[options.card], math.prod(sizes))
+        devices = describe_devices(GPUS[options.card], math.prod(sizes))
         options = COMPILER_OPTIONS
     identities, rate = options.identities, options.sample_rate
     config = whole_step.make_config(
@@ -127,7 +128,7 @@ def compile_step(
     config.mesh = dict(zip(mesh_lib.AXES, sizes, strict=True))
     mesh = mesh_lib.make_mesh(config.mesh, devices)
     batch = options.per_device * mesh.size
-    traced, state = whole_step.trace_step(config, mesh, batch)
+    traced, state, _ = whole_step.trace_step(config, mesh, batch)
     compiled = traced.lower().compile(compiler_options=options)
     program, memory = hlo_text.parse(compiled.as_text()), compiled.memory_analysis()
     backbone = flatten_with_paths(state.params["backbone"])
@@ -199,7 +200,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sample-rate", type=float, default=1.0, help="of PartialFC")
     parser.add_argument(
         "--card",
-        choices=["", *CARDS],
+        choices=["", *GPUS],
         default="",
         help="GPUs to compile for, not CPUs",
     )

@@ -15,6 +15,7 @@ LAYERS = (  # a folder imports from its own line and from those above
     "data weights evaluation",
     "tasks",
     "training",
+    "compiled",
     "report",
     "recognizers",
     "gallery",

@@ -87,6 +87,7 @@ def make_recipe(preset: str, **changes: Mapping[str, Any]) -> Recipe:
     return recipe
 
 
+@jax.named_scope("augmentation")
 def augment(
     rng: jax.Array,
     images: jax.Array,

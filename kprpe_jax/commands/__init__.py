@@ -14,6 +14,7 @@ VERBS = {  # verb -> what it does, for the list of all
     "explain": "Show why photos match, patch by patch.",
     "gallery": "List, show, remove or replace the people of a gallery.",
     "export": "Write a recognizer or a fusion model as a file of its own.",
+    "compile": "Compile a training step for TPUs or GPUs that need not be there.",
     "models": "List the published networks.",
     "convert": "Convert a run of an older version.",
 }

@@ -9,6 +9,7 @@ import os
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import jax
 import numpy as np
 
 from kprpe_jax.data.check import KEYPOINT_RANGE
@@ -124,6 +125,18 @@ class Clips(RandomAccessRows):
             chosen = sample_frames(length, rng=rng, **self._form)
             clips.append(_select(example, chosen))
         return clips
+
+
+def clip_shapes(
+    num_frames: int, size: tuple[int, int]
+) -> dict[str, jax.ShapeDtypeStruct]:
+    """Shapes of a clip of `num_frames` silhouettes of size (H, W)."""
+    return {
+        "silhouettes": jax.ShapeDtypeStruct((num_frames, *size), np.uint8),
+        "keypoints": jax.ShapeDtypeStruct((num_frames, NUM_JOINTS, 2), np.float32),
+        "joint_mask": jax.ShapeDtypeStruct((num_frames, NUM_JOINTS), np.bool_),
+        "label": jax.ShapeDtypeStruct((), np.int32),
+    }
 
 
 class WholeSequences(RandomAccessRows):

@@ -1,7 +1,7 @@
 """The one loop from rows to features: batched, padded, spread over a mesh."""
 
 import collections
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache, partial
 from typing import Any
 
@@ -15,7 +15,13 @@ from kprpe_jax.augmentation.spatial import FACE_MIRROR
 from kprpe_jax.backbones.recognizer import Recognizer
 from kprpe_jax.core.features import Features
 from kprpe_jax.core.input_spec import to_unit_range
-from kprpe_jax.core.mesh import check_batch_size, data_mesh, put_batch, replicated
+from kprpe_jax.core.mesh import (
+    batch_sharding,
+    check_batch_size,
+    data_mesh,
+    put_batch,
+    replicated,
+)
 from kprpe_jax.data.loader import eval_batches
 
 MIRRORS = ("sum", "concatenate", "none")
@@ -81,6 +87,28 @@ def stream_features(
     mesh = data_mesh() if mesh is None else mesh
     run = _embedder(recognizer, mesh, mirror, fields)
     return stream_rows(run, rows, batch_size=batch_size, mesh=mesh)
+
+
+def trace_embedding(
+    recognizer: Recognizer, batch: Mapping[str, jax.ShapeDtypeStruct], *, mesh: Mesh
+) -> jax.stages.Traced:
+    """Trace the embedding of a batch, for devices that need not be there.
+
+    Args:
+      recognizer: of shapes with their shardings.
+      batch: shapes of `image` and, where the network reads them, `keypoints`.
+      mesh: the devices.
+    """
+    rows = {
+        name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=batch_sharding(mesh))
+        for name, x in batch.items()
+        if name in ("image", "keypoints")
+    }
+    number = jax.ShapeDtypeStruct((), np.uint32, sharding=replicated(mesh))
+    return _embed_batch.trace(
+        recognizer, rows, number, number, None,
+        mirror="none", fields=("embeddings",), treatment=None,
+    )  # fmt: skip
 
 
 def _embedder(

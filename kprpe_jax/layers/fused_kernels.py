@@ -12,7 +12,6 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.experimental import pallas as pl
-from jax.experimental.pallas import triton as pltriton
 from jax.typing import DTypeLike
 
 from kprpe_jax.layers.kernel_access import ByBlock, ByIndex
@@ -214,6 +213,8 @@ def _backward(
                 before = jnp.where(b == 0, 0.0, d_shared_ref[y, :, span])
                 d_shared_ref[y, :, span] = before + part
             if on_gpu:  # another thread may read this the next time
+                from jax.experimental.pallas import triton as pltriton
+
                 pltriton.debug_barrier()
             return d_k, d_v, jax.tree.map(jnp.add, d_own, d_table)
 

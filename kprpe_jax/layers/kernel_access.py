@@ -18,7 +18,6 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.experimental import pallas as pl
-from jax.experimental.pallas import triton as pltriton
 
 TableRow = tuple[Any, ...]  # a reference, and where in it the table [P, D] lies
 
@@ -99,12 +98,16 @@ class ByIndex(NamedTuple):
 
     def _load(self, tokens: Any, b: Array, where: tuple, part: tuple) -> Array:
         at, inside = self._at(tokens, b, where, part)
+        from jax.experimental.pallas import triton as pltriton  # for GPUs alone
+
         return pltriton.load(at, mask=inside, other=0.0)
 
     def _store(
         self, tokens: Any, values: Array, b: Array, where: tuple, part: tuple
     ) -> None:
         at, inside = self._at(tokens, b, where, part)
+        from jax.experimental.pallas import triton as pltriton
+
         pltriton.store(at, values.astype(tokens.dtype), mask=inside)
 
     def _at(

@@ -1,19 +1,32 @@
 """How a Pallas kernel starts on a platform, and the sizes that it may have."""
 
+import contextlib
+import contextvars
+from collections.abc import Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.experimental.pallas import tpu as pltpu
-from jax.experimental.pallas import triton as pltriton
 
 PLATFORMS = ("cpu", "gpu", "tpu")
+_described: contextvars.ContextVar[str] = contextvars.ContextVar("_described")
 
 
 def kernel_platform() -> str:
-    """The platform that JAX computes on by default: one of PLATFORMS."""
-    return jax.default_backend()
+    """The platform that JAX computes on by default, or that of `kernels_for`."""
+    return _described.get("") or jax.default_backend()
+
+
+@contextlib.contextmanager
+def kernels_for(platform: str) -> Iterator[None]:
+    """Trace kernels for a platform that need not be there: one of PLATFORMS."""
+    token = _described.set(platform)
+    try:
+        yield
+    finally:
+        _described.reset(token)
 
 
 def launch_options(
@@ -30,6 +43,8 @@ def launch_options(
     Raises: ValueError: another platform.
     """
     if platform == "gpu":
+        from jax.experimental.pallas import triton as pltriton  # GPUs alone need it
+
         # More stages, the default, would need more memory on chip than GPUs have.
         params = pltriton.CompilerParams(num_warps=num_warps, num_stages=1)
         return dict(compiler_params=params)

@@ -74,6 +74,7 @@ def build(config: ConfigDict, mesh: Mesh) -> Task:
         loss=loss,
         open_training=partial(digits.open_training, config),
         check_batch=digits.batch_check(config),
+        row=digits.row(config),
         evaluators=digits.evaluators(predict, config, spec.uses_keypoints),
         places={
             "recognizer": partial(networks.place, params="backbone", others="backbone")

@@ -5,6 +5,7 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from ml_collections import ConfigDict
 
@@ -14,7 +15,7 @@ from kprpe_jax.data.check import check_batch
 from kprpe_jax.data.keypoints import box_keypoints, perturb_keypoints
 from kprpe_jax.data.rows import read_all
 from kprpe_jax.data.store import open_split
-from kprpe_jax.evaluation.evaluators import Evaluator, build_evaluators
+from kprpe_jax.evaluation.evaluators import Evaluator, build_evaluators, entries
 from kprpe_jax.evaluation.evaluators.accuracy import Condition, DigitData, Predict
 from kprpe_jax.tasks.task import TrainingRows
 
@@ -33,6 +34,16 @@ def batch_check(config: ConfigDict) -> Callable[[dict], None]:
         image_shape=tuple(config.data.image_shape),
         num_keypoints=config.data.num_keypoints,
     )
+
+
+def row(config: ConfigDict) -> dict[str, jax.ShapeDtypeStruct]:
+    """Shapes of a row, as the loader gives it."""
+    points = (config.data.num_keypoints, 2)
+    return {
+        "image": jax.ShapeDtypeStruct(tuple(config.data.image_shape), np.uint8),
+        "label": jax.ShapeDtypeStruct((), np.int32),
+        "keypoints": jax.ShapeDtypeStruct(points, np.float32),
+    }
 
 
 def training_inputs(
@@ -91,6 +102,8 @@ def evaluators(
     Those of keypoints are left out for a network that reads none (`uses_keypoints`).
     """
     data = config.data
+    if not entries(config.evals):
+        return {}  # and no test split is needed
     return build_evaluators(
         config.evals,
         "digits",

@@ -46,4 +46,5 @@ def build(config: ConfigDict, mesh: Mesh) -> Task:
         sample_classes=recognition.make_sampler(config, mesh),
         places=recognition.PLACES,
         grid=model.grid,
+        row=faces.row(config),
     )

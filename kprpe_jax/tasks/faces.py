@@ -96,6 +96,17 @@ def batch_check(config: ConfigDict) -> Callable[[dict[str, np.ndarray]], None]:
     )
 
 
+def row(config: ConfigDict) -> dict[str, jax.ShapeDtypeStruct]:
+    """Shapes of a row, as the loader gives it."""
+    data = config.data
+    return {
+        "image": jax.ShapeDtypeStruct(tuple(data.image_shape), np.uint8),
+        "label": jax.ShapeDtypeStruct((), np.int32),
+        "keypoints": jax.ShapeDtypeStruct((data.num_keypoints, 2), np.float32),
+        "has_keypoints": jax.ShapeDtypeStruct((), np.bool_),
+    }
+
+
 def augmentation(
     config: ConfigDict, mesh: Mesh
 ) -> Callable[[dict[str, Array], Array], tuple[Array, Array]]:

@@ -19,7 +19,7 @@ from kprpe_jax.augmentation.sequences import move_sequences
 from kprpe_jax.backbones.swin_gait import NUM_JOINTS, SwinGait
 from kprpe_jax.core.checks import check_field
 from kprpe_jax.data import order
-from kprpe_jax.data.gait import Clips, GaitSplit, check_clips, open_gait
+from kprpe_jax.data.gait import Clips, GaitSplit, check_clips, clip_shapes, open_gait
 from kprpe_jax.evaluation.evaluators import build_evaluators
 from kprpe_jax.evaluation.evaluators.gait_search import EmbedSequences, GaitData
 from kprpe_jax.losses.triplet import batch_all, batch_hard, part_cross_entropy
@@ -68,6 +68,7 @@ def build(config: ConfigDict, mesh: Mesh) -> Task:
             ),
         ),
         import_weights=partial(import_weights, model),
+        row=clip_shapes(config.data.num_frames, model.image_size),
         places={"gait": networks.place},
     )
 

@@ -71,6 +71,7 @@ def build(config: ConfigDict, mesh: Mesh) -> Task:
             faces.open_training, config, needs_keypoints=model.uses_keypoints
         ),
         check_batch=faces.batch_check(config),
+        row=faces.row(config),
         evaluators=_evaluators(forward, config, model.uses_keypoints),
         sharding_rules=recognition.SHARDING_RULES,
         sample_classes=recognition.make_sampler(config, mesh),

@@ -74,6 +74,7 @@ def build(config: ConfigDict, mesh: Mesh) -> Task:
         loss=loss,
         open_training=partial(faces.open_training, config),
         check_batch=faces.batch_check(config),
+        row=faces.row(config),
         evaluators=_evaluators(model, config),
         places={"detector": _place},
     )

@@ -52,6 +52,7 @@ def build(config: ConfigDict, mesh: Mesh) -> Task:
         loss=make_loss(config, mesh, model, training_inputs),
         open_training=partial(digits.open_training, config),
         check_batch=digits.batch_check(config),
+        row=digits.row(config),
         evaluators=digits.evaluators(predict, config, spec.uses_keypoints),
         sharding_rules=SHARDING_RULES,
         sample_classes=make_sampler(config, mesh),
@@ -186,6 +187,7 @@ def make_class_loss(
                 f"got {options.norm_momentum}."
             )
 
+    @jax.named_scope("class_centers")
     def class_loss(embeddings, centers, labels, collections):
         norms, sample = collections.get(NORMS), collections.get(SAMPLED)
         others, quality = {}, None

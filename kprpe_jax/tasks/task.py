@@ -5,6 +5,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import grain
+import jax
 from jax.sharding import Mesh, PartitionSpec
 
 from kprpe_jax.backbones.recognizer import Recognizer
@@ -48,6 +49,8 @@ class Task(NamedTuple):
       places: kind of a network (`published_networks.KINDS`) -> function: its variables
         -> those of the task that they are, for `config.model.weights`.
       grid: (rows, columns) of tokens of the trained network; None = it has none.
+      row: shapes of a row of training, for programs compiled without data; {} = the
+        data have them.
     """
 
     init: Callable[..., Any]
@@ -62,6 +65,7 @@ class Task(NamedTuple):
     recognizer: Callable[[Any], Recognizer] | None = None
     places: Mapping[str, Callable[[Any], dict[str, Any]]] = MappingProxyType({})
     grid: tuple[int, int] | None = None
+    row: Mapping[str, jax.ShapeDtypeStruct] = MappingProxyType({})
 
 
 def run_evaluators(

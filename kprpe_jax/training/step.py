@@ -99,10 +99,11 @@ def make_train_step(
         grad_norm = optax.tree.norm(grads).astype(jnp.float32)
         finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(grad_norm)
         healthy = finite & (state.nonfinite_step < 0)
-        updates, opt_state = optimizer.transformation.update(
-            grads, state.opt_state, state.params
-        )
-        params = optax.apply_updates(state.params, updates)
+        with jax.named_scope("optimizer"):
+            updates, opt_state = optimizer.transformation.update(
+                grads, state.opt_state, state.params
+            )
+            params = optax.apply_updates(state.params, updates)
         kept = jax.tree.map(
             lambda new, old: jnp.where(healthy, new, old),
             (params, collections, opt_state),
@@ -150,8 +151,12 @@ class CompiledStep:
         """Compile for these (abstract) arguments, or give what was compiled before."""
         key = tuple((name, x.shape, x.dtype) for name, x in sorted(batch.items()))
         if key not in self._compiled:
-            self._compiled[key] = self._jitted.lower(state, batch).compile()
+            self._compiled[key] = self.trace(state, batch).lower().compile()
         return self._compiled[key]
+
+    def trace(self, state: Any, batch: Any) -> jax.stages.Traced:
+        """Trace for these (abstract) arguments."""
+        return self._jitted.trace(state, batch)
 
     def __call__(self, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         """Run one step; `state` is donated and must not be used again."""

@@ -6,7 +6,9 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from benchmarks import compiled_for_gpu, gpu_cards, harness, hlo_text
+from benchmarks import compiled_for_gpu, harness
+from kprpe_jax.compiled import gpu_cards, hlo_text
+from kprpe_jax.compiled.chips import GPUS
 
 SETTINGS = {"card": "h200", "preset": "base"}
 
@@ -16,11 +18,11 @@ def test_missing_packages_are_named(monkeypatch):
     with pytest.raises(
         ValueError, match="needs jax-cuda12-plugin, jax-cuda12-pjrt and"
     ):
-        gpu_cards.describe_devices(gpu_cards.CARDS["h100"])
+        gpu_cards.describe_devices(GPUS["h100"])
 
 
 def test_a_card_is_described_by_its_own_numbers():
-    text = gpu_cards.describe(gpu_cards.CARDS["h200"])
+    text = gpu_cards.describe(GPUS["h200"])
     assert 'device_description_str: "NVIDIA H200"' in text
     assert "memory_bandwidth: 4800000000000\n" in text
     assert "device_memory_size: 141000000000\n" in text

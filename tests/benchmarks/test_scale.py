@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import pytest
 from jax.sharding import PartitionSpec
 
-from benchmarks import hlo_text, scale
+from benchmarks import scale
+from kprpe_jax.compiled import hlo_text
 from kprpe_jax.core.mesh import make_mesh
 
 

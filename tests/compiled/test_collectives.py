@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import pytest
 from jax.sharding import PartitionSpec
 
-from benchmarks.collectives import collective_bytes, least_bytes
+from kprpe_jax.compiled.collectives import collective_bytes, least_bytes
 from kprpe_jax.core.mesh import make_mesh
 
 AXES = ("data", "class")

@@ -11,37 +11,18 @@ with JAX the version of jax. No driver, toolkit or GPU is needed.
 import importlib.util
 import os
 import pathlib
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 from jax.experimental import topologies
 
+from kprpe_jax.compiled.chips import Chip
+
 # XLA picks the algorithm of a product by trying it, which it cannot; untried ones may
 # not compile. Products go to cuBLAS then.
 COMPILER_OPTIONS = {"xla_gpu_enable_triton_gemm": False}
-ARCHITECTURE = "sm_90a"  # of all CARDS
+ARCHITECTURE = "sm_90a"  # of all `chips.GPUS`
 
-
-class Card(NamedTuple):
-    """What differs between the cards, as published by NVIDIA.
-
-    Attributes:
-      name: as the driver gives it.
-      memory: bytes.
-      bandwidth: of the memory, bytes a second.
-      bfloat16: peak of dense products, FLOP/s.
-    """
-
-    name: str
-    memory: int
-    bandwidth: float
-    bfloat16: float
-
-
-CARDS = {
-    "h100": Card("NVIDIA H100 80GB HBM3", 80 * 10**9, 3.35e12, 989e12),
-    "h200": Card("NVIDIA H200", 141 * 10**9, 4.8e12, 989e12),
-}
 
 # Both have the chip GH100 with 132 processors. XLA's text format.
 _DESCRIPTION = """
@@ -71,7 +52,7 @@ gpu_device_info {{
 """
 
 
-def describe(card: Card) -> str:
+def describe(card: Chip) -> str:
     """The card as XLA's `target_config`."""
     return _DESCRIPTION.format(**card._asdict())
 
@@ -87,13 +68,14 @@ def find_assembler() -> pathlib.Path | None:
     return next((path for path in paths if path.is_file()), None)
 
 
-def describe_devices(card: Card, count: int = 1) -> list[Any]:
+def describe_devices(card: Chip, count: int = 1) -> list[Any]:
     """Devices to compile for, eight in a machine; ValueError: packages are missing."""
     assembler = find_assembler()
     if assembler is None or importlib.util.find_spec("jax_cuda12_plugin") is None:
         raise ValueError(
-            "Compiling for a GPU that is not there needs jax-cuda12-plugin, "
-            "jax-cuda12-pjrt and nvidia-cuda-nvcc-cu12; see benchmarks/gpu_cards.py."
+            "compiling for a GPU that is not there needs jax-cuda12-plugin, "
+            "jax-cuda12-pjrt and nvidia-cuda-nvcc-cu12, the first two of the version "
+            "of jax; install them into an environment of their own"
         )
     os.environ["PATH"] += os.pathsep + str(assembler.parent)  # where XLA looks for it
     jax.config.update("jax_platforms", "cpu")  # nothing runs

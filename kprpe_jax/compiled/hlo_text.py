@@ -102,6 +102,43 @@ def parse(text: str) -> Program:
     return Program(computations, entry)
 
 
+def source_lines(text: str) -> dict[int, str]:
+    """Number of a `stack_frame_id` -> "FILE:LINE" that asked for the instruction.
+
+    That is the innermost of its frames in this package, with the path in it; else the
+    innermost of all, with the file's name.
+    """
+    tables: dict[str, dict[int, str]] = {}
+    table = None
+    for line in text.splitlines():
+        if line in ("FileNames", "FunctionNames", "FileLocations", "StackFrames"):
+            table = tables.setdefault(line, {})
+        elif table is not None and (found := re.match(r"(\d+) (.*)", line)):
+            table[int(found[1])] = found[2]
+        elif line.strip():
+            table = None
+    frames, lines = tables.get("StackFrames", {}), {}
+    for number in frames:
+        chain, at = [], number
+        while at in frames:
+            place = tables["FileLocations"][_field(frames[at], "file_location_id")]
+            path = tables["FileNames"][_field(place, "file_name_id")].strip('"')
+            chain.append((path, _field(place, "line")))
+            at = _field(frames[at], "parent_frame_id") - 1  # written from 1
+        own = (x for x in chain if "/kprpe_jax/" in x[0])
+        path, line = next(own, chain[0])
+        inside = path.rpartition("/kprpe_jax/")[2]
+        lines[number] = (
+            f"{inside if inside != path else path.rpartition('/')[2]}:{line}"
+        )
+    return lines
+
+
+def _field(text: str, name: str) -> int:
+    found = re.search(rf"\b{name}=(\d+)", text)
+    return int(found[1]) if found else 0
+
+
 def callees(instruction: Instruction) -> list[str]:
     """Computations that it names, conditions of loops apart."""
     names = []

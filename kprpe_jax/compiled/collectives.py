@@ -2,8 +2,11 @@
 
 import math
 import re
+from collections import Counter
+from collections.abc import Iterator
 
-from benchmarks.hlo_text import arrays
+from kprpe_jax.compiled import hlo_text
+from kprpe_jax.compiled.hlo_text import arrays
 
 _COLLECTIVE = re.compile(
     r"= (?P<result>.*?) (?P<kind>all-gather|all-reduce|reduce-scatter|all-to-all|"
@@ -35,6 +38,59 @@ def collective_bytes(hlo: str) -> dict[str, float]:
         factor = {"all-gather": share, "all-reduce": 2 * share, "reduce-scatter": n - 1}
         sent[kind] = sent.get(kind, 0.0) + factor[kind] * size
     return sent
+
+
+def sent_by(program: hlo_text.Program) -> tuple[dict[str, float], dict[str, float]]:
+    """Bytes that a device sends in one run, by collective, loops as often as they run.
+
+    A TPU's program has a collective that runs beside others inside of fusions, once
+    where it starts and again where it ends; it is counted once.
+
+    Returns: of all; of those during which nothing else runs.
+    """
+    sent: Counter[str] = Counter()
+    waiting: Counter[str] = Counter()
+    for computation, times in program.runs():
+        channels: dict[str, tuple[str, float, bool]] = {}
+        for one in computation.values():
+            beside = one.kind.endswith("-start") and '"is_sync":true' not in one.line
+            for inner, fused in _collectives(one, program):
+                channel = re.search(r"channel_id=(\d+)", inner.line)
+                key = f"{inner.kind} {channel[1]}" if channel else inner.name
+                for kind, size in one_collective(inner.line).items():
+                    channels[key] = kind, size, beside or fused
+        for kind, size, beside in channels.values():
+            sent[kind] += times * size
+            if not beside:
+                waiting[kind] += times * size
+    return dict(sent), dict(waiting)
+
+
+def _collectives(
+    one: hlo_text.Instruction, program: hlo_text.Program, fused: bool = False
+) -> Iterator[tuple[hlo_text.Instruction, bool]]:
+    """Collectives of an instruction, and whether they are inside of a fusion."""
+    if _COLLECTIVE.search(one.line):
+        yield one, fused
+    elif one.kind in ("fusion", "async-start"):
+        for name in hlo_text.callees(one):
+            for inner in program.computations.get(name, {}).values():
+                yield from _collectives(inner, program, fused=True)
+
+
+def one_collective(line: str) -> dict[str, float]:
+    """`collective_bytes` of one line, of any collective."""
+    found = _COLLECTIVE.search(line)
+    if found and found["kind"] in ("collective-permute", "all-to-all"):
+        parts = arrays(found["result"])
+        if found["start"]:
+            parts = parts[: len(parts) // 2] or parts
+        size = sum(width * math.prod(shape) for width, shape in parts)
+        if found["kind"] == "all-to-all":
+            n = _group_size(found["rest"])
+            size *= (n - 1) / n
+        return {found["kind"]: size}
+    return collective_bytes(line)
 
 
 def _group_size(text: str) -> int:

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from benchmarks import hlo_text
+from kprpe_jax.compiled import hlo_text
 
 SIZE, TURNS = 4 * 16 * 16, 5  # bytes of a matrix; of the loop
 
