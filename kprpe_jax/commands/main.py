@@ -161,6 +161,7 @@ def run_command(name: str, prog: str, arguments: Sequence[str]) -> None:
     options = make_parser(module, prog).parse_args(rest)
     options.overrides = overrides
     try:
+        _refuse_buckets(rest, overrides)
         _quiet_absl()
         module.run(options)
     except (ValueError, RunError, FloatingPointError) as error:
@@ -172,6 +173,21 @@ def run_command(name: str, prog: str, arguments: Sequence[str]) -> None:
         sys.stderr.close()
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _refuse_buckets(arguments: Sequence[str], overrides: Sequence[str]) -> None:
+    """Raise where a path is on a bucket, which would be made a local folder `gs:`."""
+    given = "path"
+    for argument in (*arguments, *(f"--config.{text}" for text in overrides)):
+        value = argument
+        if argument.startswith("--"):
+            given, _, value = argument.partition("=")
+        found = re.match(r"[\"']?(gs|s3|hdfs|https?|file)://", value)
+        if found:
+            raise ValueError(
+                f"{given} {value}: buckets and addresses are neither read nor written; "
+                "mount the bucket (gcsfuse, mount-s3) and give the mounted path"
+            )
 
 
 class _Lines(logging.Handler):
