@@ -3,6 +3,7 @@
 import argparse
 import ast
 import difflib
+import errno
 import importlib
 import io
 import logging
@@ -12,7 +13,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
 from types import ModuleType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from kprpe_jax.commands import VERBS
 from kprpe_jax.core.compile_cache import use_compile_cache
@@ -143,7 +144,8 @@ def run_command(name: str, prog: str, arguments: Sequence[str]) -> None:
     """Import the module of a command, parse its options and run it.
 
     A ValueError is the user's mistake: its sentence goes to stderr, exit status 2. A
-    `RunError`, or a FloatingPointError of training, is a run that failed: status 1.
+    `RunError`, a FloatingPointError of training, or an OSError, such as a full disk, is
+    a run that failed: status 1.
 
     Args:
       name: of a module with `add_options(parser)`, `run(options)` and its docstring as
@@ -162,7 +164,7 @@ def run_command(name: str, prog: str, arguments: Sequence[str]) -> None:
     options.overrides = overrides
     try:
         _refuse_buckets(rest, overrides)
-        _quiet_absl()
+        _quiet_absl(debug=options.debug)
         module.run(options)
     except (ValueError, RunError, FloatingPointError) as error:
         if options.debug:
@@ -171,6 +173,11 @@ def run_command(name: str, prog: str, arguments: Sequence[str]) -> None:
         sys.exit(2 if isinstance(error, ValueError) else 1)
     except BrokenPipeError:  # `| head` has seen enough
         sys.stderr.close()
+    except OSError as error:
+        if options.debug:
+            raise
+        sys.stderr.write(f"error: {_about_file(error)}\n")
+        sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
 
@@ -190,6 +197,16 @@ def _refuse_buckets(arguments: Sequence[str], overrides: Sequence[str]) -> None:
             )
 
 
+def _about_file(error: OSError) -> str:
+    """What a file or its disk refused, and what helps, in one sentence."""
+    reason = error.strerror or " ".join(str(error).split())
+    if error.filename is not None:
+        reason = f"{error.filename}: {reason}"
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    advice = "free space" if full else "look at the path, its rights and its disk"
+    return f"{reason}; {advice} and run the same command again"
+
+
 class _Lines(logging.Handler):
     """Writes what the library tells as plain lines to stderr."""
 
@@ -198,12 +215,28 @@ class _Lines(logging.Handler):
         sys.stderr.write(self.format(record) + "\n")
 
 
-def _quiet_absl() -> None:
-    """Silence Orbax, tell our own lines; a command has no absl flags for Grain."""
+def _show_unraisable(unraisable: Any) -> None:
+    """Show an error that reaches nobody.
+
+    Not those of TensorStore's threads, whose save on a full disk was given up.
+    """
+    if str(unraisable.exc_value) != "Event loop is closed":
+        sys.__unraisablehook__(unraisable)
+
+
+def _quiet_absl(*, debug: bool) -> None:
+    """Silence Orbax, tell our own lines; a command has no absl flags for Grain.
+
+    What Orbax logs as errors it also raises; with `debug` both are shown.
+    """
     from absl import flags
     from absl import logging as absl_logging
 
-    absl_logging.set_verbosity(absl_logging.ERROR)  # Orbax tells every file it touches
+    # Orbax tells every file it touches.
+    absl_logging.set_verbosity(absl_logging.ERROR if debug else absl_logging.FATAL)
+    if not debug:  # of the tasks in which it writes
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+        sys.unraisablehook = _show_unraisable
     logger = logging.getLogger("kprpe_jax")
     if not any(isinstance(x, _Lines) for x in logger.handlers):
         logger.addHandler(_Lines())

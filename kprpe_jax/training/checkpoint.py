@@ -5,10 +5,12 @@ reads alone; `rest` (optimizer, random key, nonfinite_step); `meta` (JSON: confi
 versions, place in the data, and the shape and dtype of every array).
 """
 
+import contextlib
 import math
 import os
 import pathlib
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -77,19 +79,22 @@ class Checkpoints:
             metric as a finite number.
 
         A step that is there, whose evaluation was made up for, is replaced.
+
+        Raises: OSError: this or an earlier save cannot be written.
         """
-        if step in self.steps:
-            self._manager.delete(step)
         parts = _parts(state)
-        self._manager.save(
-            step,
-            args=ocp.args.Composite(
-                **{name: ocp.args.StandardSave(x) for name, x in parts.items()},
-                meta=ocp.args.JsonSave({**meta, "arrays": fingerprint(state)}),
-            ),
-            metrics=dict(metrics or {}),
-            force=True,  # the loop decides when; Orbax's own interval does not
-        )
+        with self._written():
+            if step in self.steps:
+                self._manager.delete(step)
+            self._manager.save(
+                step,
+                args=ocp.args.Composite(
+                    **{name: ocp.args.StandardSave(x) for name, x in parts.items()},
+                    meta=ocp.args.JsonSave({**meta, "arrays": fingerprint(state)}),
+                ),
+                metrics=dict(metrics or {}),
+                force=True,  # the loop decides when; Orbax's own interval does not
+            )
 
     def meta(self, step: int) -> dict[str, Any]:
         """Read the JSON part of a step."""
@@ -142,14 +147,30 @@ class Checkpoints:
             )
 
     def wait(self) -> None:
-        """Wait until everything saved is on the disk."""
+        """Wait until everything saved is on the disk.
+
+        Raises: OSError: it cannot be written.
+        """
         if self._manager:
-            self._manager.wait_until_finished()
+            with self._written():
+                self._manager.wait_until_finished()
 
     def close(self) -> None:
-        """Wait, then let go of the folder."""
+        """Wait, then let go of the folder; raises as `wait`."""
         if self._manager:
-            self._manager.close()
+            with self._written():
+                self._manager.close()
+
+    @contextlib.contextmanager
+    def _written(self) -> Iterator[None]:
+        """Raise OSError, with the folder, where this or an earlier save has failed."""
+        try:
+            yield
+        except Exception as error:  # whose it is depends on who wrote
+            number = _system_error(error)
+            if number is None:
+                raise
+            raise OSError(number, os.strerror(number), str(self.folder)) from error
 
 
 def choose_step(
@@ -277,6 +298,18 @@ def fingerprint(state: TrainState) -> dict[str, str]:
         path: f"{leaf.dtype}{list(leaf.shape)}"
         for path, leaf in flatten_with_paths(parts).items()
     }
+
+
+def _system_error(error: BaseException) -> int | None:
+    """The system's number for what an error, or one behind it, is about."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno is not None:
+            return error.errno
+        # TensorStore raises ValueError with the number in its text.
+        if found := re.search(r"os_error_code='(\d+)'", str(error)):
+            return int(found[1])
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def _all_see(folder: pathlib.Path) -> bool:

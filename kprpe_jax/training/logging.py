@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from typing import Any, TextIO
 
 import jax
-import tensorboardX
 from jax.sharding import Mesh
 
+from kprpe_jax.training.events import EventFile
 from kprpe_jax.training.sharding import bytes_per_device
 
 _MIB = 2**20
@@ -42,9 +42,7 @@ class RunLog:
             path = pathlib.Path(workdir) / "metrics.jsonl"
             _drop_rows_after(path, start_step)
             self._rows = path.open("a")
-            self._events = tensorboardX.SummaryWriter(
-                str(workdir), purge_step=start_step + 1
-            )
+            self._events = EventFile(workdir, start_step + 1)
 
     def say(self, text: str) -> None:
         """Print a line of its own."""
@@ -87,8 +85,7 @@ class RunLog:
             return
         self._rows.write(json.dumps({"step": step, **metrics}) + "\n")
         self._rows.flush()
-        for name, value in metrics.items():
-            self._events.add_scalar(name, value, step)
+        self._events.write(step, metrics)
 
     def evaluation(self, step: int, metrics: Mapping[str, float]) -> None:
         """Write an evaluation, on a line of its own where there is something in it."""
@@ -101,8 +98,10 @@ class RunLog:
         """Finish the progress line and close the files."""
         if self._is_main:
             self._end_line()
-            self._rows.close()
-            self._events.close()
+            try:
+                self._rows.close()
+            finally:
+                self._events.close()
 
     def _end_line(self) -> None:
         if self._line_open:

@@ -64,6 +64,8 @@ def train(
     Raises:
       ValueError: a fault of config, data, mesh or workdir; nothing was written.
       finite.NonFiniteError: see there; the last good checkpoint stays.
+      OSError: a full disk, or another error of the disk that `workdir` lies on; the
+        checkpoints before stay, and the same call goes on once there is room.
     """
     # ---- check ----------------------------------------------------------------------
     check_config(config)
@@ -99,7 +101,7 @@ def train(
     batches = _open_batches(config, rows, start)
     ids, batch = _next_batch(batches, task, mesh)
     is_main = jax.process_index() == 0
-    with contextlib.ExitStack() as stack:
+    with _disk_of(workdir), contextlib.ExitStack() as stack:
         if is_main:
             stack.enter_context(sole_run(workdir))
             runs.save_config(config, workdir)
@@ -279,6 +281,17 @@ def _next_batch(
     batch = next(batches)
     task.check_batch(batch)
     return batch["id"], mesh_lib.put_batch(batch, mesh)
+
+
+@contextlib.contextmanager
+def _disk_of(workdir: str | os.PathLike) -> Iterator[None]:
+    """Errors of the disk that name no file name the run's folder."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = os.fspath(workdir)
+        raise
 
 
 @contextlib.contextmanager

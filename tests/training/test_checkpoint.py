@@ -191,3 +191,31 @@ def test_restore_for_eval_of_another_network(tmp_path):
     other.model = {"pool": "mean"}
     with pytest.raises(ValueError, match=message):
         restore_for_eval(tmp_path, "last", abstract, other)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(28, "No space left on device"),
+        ValueError("RESOURCE_EXHAUSTED: ... to file 5 [os_error_code='28']"),
+        RuntimeError("a save failed"),
+    ],
+)
+def test_a_save_on_a_full_disk_names_the_folder(tmp_path, monkeypatch, error):
+    """Whoever of Orbax, TensorStore and Python tells it."""
+    error.__context__ = OSError(28, "No space left on device")
+    checkpoints = Checkpoints(tmp_path, toy.make_config().checkpoint)
+
+    def fail():
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints._manager, "wait_until_finished", fail)
+        with pytest.raises(OSError, match="No space left on device") as caught:
+            checkpoints.wait()
+        assert caught.value.filename == str(tmp_path / "checkpoints")
+        error.__context__ = None
+        if isinstance(error, RuntimeError):
+            with pytest.raises(RuntimeError, match="a save failed"):
+                checkpoints.wait()
+    checkpoints.close()
