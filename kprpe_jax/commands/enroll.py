@@ -18,6 +18,7 @@ from typing import Any
 
 from kprpe_jax.commands import options as shared
 from kprpe_jax.commands.galleries import (
+    check_output,
     close_account,
     count,
     load_gallery_networks,
@@ -45,6 +46,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="of people: a column `person`, and others that are kept beside them",
     )
     shared.add_on_error(files)
+    files.add_argument(
+        "--left-out",
+        metavar="FILE.csv",
+        help="where to list what was left out and why, beside stderr",
+    )
     networks = parser.add_argument_group("faces")
     shared.add_model(networks, of_gallery=True)
     shared.add_style_maps(networks)
@@ -72,6 +78,7 @@ def run(options: argparse.Namespace) -> None:
     from kprpe_jax.gallery.networks import load_gallery_fusion
 
     metadata = read_metadata(options.metadata) if options.metadata else {}
+    check_output("--left-out", options.left_out)
     if (options.photos is None) == (options.features is None):
         raise ValueError("give either --photos or --features.")
     if options.features is not None and options.fusion is not None:
@@ -104,6 +111,7 @@ def run(options: argparse.Namespace) -> None:
             *people,
             f"{options.gallery} holds {count(len(gallery), *noun)} of "
             f"{count(len(known), 'person', 'people')}",
+            table=options.left_out,
             **used,
         )
 

@@ -138,6 +138,7 @@ def close_account(
     rows: Iterable[Any],
     *details: str,
     output: str | None = None,
+    table: str | None = None,
     account: Any = None,
     **used: int,
 ) -> None:
@@ -148,6 +149,7 @@ def close_account(
       details: what else the line tells.
       output: file or folder that the command has written; the list goes into it or
         beside it. None: there is none, and the list is on stderr alone.
+      table: file that takes the list in its place.
       account: counts of many rows, which are not told on stderr; None = `make_account`
         counts them.
       used: of `make_account`.
@@ -159,9 +161,10 @@ def close_account(
         rows = list(rows)
         say_left_out(rows)
         account = make_account(rows, **used)
-    if output is not None:
-        listed = f"in {left_out_path(output)}"
-        write_left_out(left_out_path(output), rows)
+    path = table or (output and left_out_path(output))
+    if path is not None:
+        listed = f"in {path}"
+        write_left_out(path, rows)
     parts = [account.describe(), *details]
     if sum(account.left_out.values()):
         parts.append(f"left out: listed {listed}")

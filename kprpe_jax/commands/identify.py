@@ -10,9 +10,11 @@ whole gallery names; the threshold for it is found from the gallery's own people
 """
 
 import argparse
+import contextlib
 import json
 import pathlib
 import sys
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from kprpe_jax.commands import options as shared
@@ -91,28 +93,32 @@ def run(options: argparse.Namespace) -> None:
             wants = any(value is not None for value in asked)
             candidates = min(CANDIDATES, len(gallery)) if wants else 0
         far = FAR if options.far is None else options.far
-        answers, used, left_out, calibration = identify(
-            gallery,
-            given,
-            recognizer,
-            detector,
-            faces=options.faces,
-            probe=options.probe,
-            fusion=fusion,
-            threshold=options.threshold,
-            far=None if far == 1 else far,
-            candidates=candidates,
-            alpha=0.7 if options.alpha is None else options.alpha,
-            matcher=make_matcher(options, gallery.header) if candidates else None,
-            on_error=options.on_error,
-            batch_size=options.batch_size,
-            progress=show_progress,
-        )
-    if options.output is not None:
-        records = [answer.record() for answer in answers]
-        text = json.dumps(records, indent=1, ensure_ascii=False)
-        pathlib.Path(options.output).write_text(text + "\n", encoding="utf-8")
-    sys.stdout.write(_table(answers, options.ranks))
+        matcher = make_matcher(options, gallery.header) if candidates else None
+        with _record_file(options.output) as write:
+
+            def keep(answer: Any) -> Any:
+                write(answer.record())
+                return answer._replace(ranking=answer.ranking[: options.ranks])
+
+            answers, used, left_out, calibration = identify(
+                gallery,
+                given,
+                recognizer,
+                detector,
+                keep=keep,
+                faces=options.faces,
+                probe=options.probe,
+                fusion=fusion,
+                threshold=options.threshold,
+                far=None if far == 1 else far,
+                candidates=candidates,
+                alpha=0.7 if options.alpha is None else options.alpha,
+                matcher=matcher,
+                on_error=options.on_error,
+                batch_size=options.batch_size,
+                progress=show_progress,
+            )
+    sys.stdout.write(_table(answers))
     if calibration is not None:
         _say_threshold(calibration)
     known = sum(answer.person is not None for answer in answers)
@@ -145,7 +151,34 @@ def _say_threshold(calibration: Any) -> None:
     )
 
 
-def _table(answers: list[Any], ranks: int) -> str:
+@contextlib.contextmanager
+def _record_file(path: str | None) -> Iterator[Callable[[Any], None]]:
+    """A function that appends a record to a JSON list, which is there whole or not.
+
+    Args:
+      path: of the file; None = none.
+    """
+    if path is None:
+        yield lambda record: None
+        return
+    partial, before = pathlib.Path(f"{path}.partial"), "["
+    try:
+        with partial.open("w", encoding="utf-8") as file:
+
+            def write(record: Any) -> None:
+                nonlocal before
+                text = json.dumps([record], indent=1, ensure_ascii=False)
+                file.write(before + text[1:-2])  # without its own brackets
+                before = ","
+
+            yield write
+            file.write("[]\n" if before == "[" else "\n]\n")
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _table(answers: list[Any]) -> str:
     """The first people of each ranking, in columns."""
     lines = []
     for answer in answers:
@@ -155,10 +188,9 @@ def _table(answers: list[Any], ranks: int) -> str:
         person = answer.person or f"unknown (cosine below {answer.threshold:.4g})"
         notes = "".join(f" ({note})" for note in answer.notes)
         lines.append(f"{answer.photo}: {person}{notes}")
-        shown = answer.ranking[:ranks]
-        width = max(len(row.person) for row in shown)
+        width = max(len(row.person) for row in answer.ranking)
         lines.append(f"  rank  {'person':<{width}}   score  cosine patches  photo")
-        for rank, row in enumerate(shown, 1):
+        for rank, row in enumerate(answer.ranking, 1):
             patches = row.patch_similarity
             patches = "      -" if patches is None else f"{patches:7.4f}"
             lines.append(

@@ -25,6 +25,8 @@ _BRANDS = (b"heic", b"heix", b"hevc", b"mif1", b"avif")  # behind "ftyp"
 _Key = TypeVar("_Key")
 _THREADS = min(os.cpu_count() or 1, 8)
 _AHEAD = 16  # photos that are decoded before they are asked for
+# Of a photo's file: what 2**27 pixels have unpacked, and some more.
+_MOST_BYTES = 1 << 29
 _MOST_FAILED = 10_000  # frames in a row, of a file that promises far too many
 VIDEOS = (".avi", ".mkv", ".mov", ".mp4", ".webm")
 EMPTY_FOLDER = ("empty folder", "it holds no photo")  # kind and reason
@@ -152,6 +154,11 @@ def is_video(path: pathlib.Path) -> bool:
     return path.suffix.lower() in VIDEOS
 
 
+def too_large(path: pathlib.Path) -> bool:
+    """Whether a photo's file has more bytes than are read; raises OSError."""
+    return path.stat().st_size > _MOST_BYTES and not is_video(path)
+
+
 def visible_names(folder: str | os.PathLike) -> list[str]:
     """Names in a folder, sorted, without hidden ones."""
     return sorted(name for name in os.listdir(folder) if not name.startswith("."))
@@ -215,6 +222,8 @@ def _images(
 
 def _read_photo(path: pathlib.Path) -> np.ndarray | str:
     try:
+        if too_large(path):
+            return f"it has more than {_MOST_BYTES} bytes"
         return decode_rgb(path.read_bytes())
     except ValueError as error:
         return str(error)

@@ -81,6 +81,11 @@ class GalleryDatabase:
         with self._clear_errors():
             return self._database.execute(query, values).fetchall()
 
+    def stream(self, query: str) -> Iterator[tuple]:
+        """The rows of a query, one by one; writers wait until the last."""
+        with self._clear_errors():
+            yield from self._database.execute(query)
+
     def run(self, statement: str, values: Sequence[Any] = ()) -> sqlite3.Cursor:
         """Run a statement; changes belong into a `transaction`."""
         with self._clear_errors():
@@ -90,20 +95,15 @@ class GalleryDatabase:
     def transaction(self) -> Iterator[None]:
         """What is done within is done as a whole, or not at all."""
         with self._clear_errors():
-            if self._new:
-                _make_private(self.path)
-                self._connect(self.path)
-            self._database.execute("BEGIN IMMEDIATE")
+            self._begin()
             try:
                 if self._new:
                     self._make(self.header)
                 yield
+                self._database.execute("COMMIT")
             except BaseException:
-                self._database.execute("ROLLBACK")
-                if self._new:
-                    self._begin_anew()
+                self._undo()
                 raise
-            self._database.execute("COMMIT")
             self._new = False
 
     def write_header(self, header: GalleryHeader) -> None:
@@ -111,11 +111,35 @@ class GalleryDatabase:
         self.run("UPDATE header SET recognizer = ?", (json.dumps(header.record()),))
         self.header = header
 
-    def _begin_anew(self) -> None:
-        """Take the empty file of a first transaction that failed off the disk."""
+    def _begin(self) -> None:
+        """Lock the file for a transaction; make it if the gallery is new."""
+        if not self._new:
+            self._database.execute("BEGIN IMMEDIATE")
+            return
+        while True:
+            made = _make_private(self.path)
+            try:
+                self._connect(self.path)
+                self._database.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError:  # SQLite may notice it, too
+                if made is not None and _identity(self.path) == made:
+                    raise
+            # Another command may have taken the empty file off the disk meanwhile.
+            if made is not None and _identity(self.path) == made:
+                return
+
+    def _undo(self) -> None:
+        """Undo the transaction; take the empty file of a first one off the disk."""
+        if self._database.in_transaction:  # not where SQLite has undone it itself
+            self._database.execute("ROLLBACK")
+        if not self._new:
+            return
+        with contextlib.suppress(sqlite3.Error, OSError):
+            # Locked, so that no other command begins to write what is taken away.
+            self._database.execute("BEGIN IMMEDIATE")
+            if not self.path.stat().st_size:
+                self.path.unlink()
         self._connect(":memory:")
-        if not self.path.stat().st_size:
-            self.path.unlink()
         self._make(self.header)
 
     def _connect(self, place: str | os.PathLike) -> None:
@@ -193,10 +217,11 @@ class GalleryDatabase:
             ) from e
 
 
-def _make_private(path: pathlib.Path) -> None:
+def _make_private(path: pathlib.Path) -> tuple[int, int] | None:
     """Make an empty file that only its owner reads, as it holds biometric data."""
     try:
         os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))
+        return _identity(path)
     except OSError as e:
         raise ValueError(
             f"gallery: {path} cannot be written ({e.strerror}); look at the rights and "
@@ -204,8 +229,25 @@ def _make_private(path: pathlib.Path) -> None:
         ) from e
 
 
+def _identity(path: pathlib.Path) -> tuple[int, int] | None:
+    """Device and number of a file; None where there is none."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_dev, status.st_ino
+
+
 def is_gallery_there(path: str | os.PathLike) -> bool:
     """Whether there is a file that holds something."""
     path = pathlib.Path(path)
+    journal = path.with_name(f"{path.name}-journal")
+    if path.is_file() and journal.exists():
+        # A kill in the first transaction leaves a part of it, which reading undoes.
+        with (
+            contextlib.suppress(sqlite3.Error),
+            contextlib.closing(sqlite3.connect(path)) as database,
+        ):
+            database.execute("SELECT count(*) FROM sqlite_master").fetchall()
     # A kill before the first transaction leaves an empty file.
     return path.exists() and (not path.is_file() or path.stat().st_size > 0)

@@ -9,7 +9,7 @@ from kprpe_jax.backbones.recognizer import Recognizer
 from kprpe_jax.core.features import Features, concatenate
 from kprpe_jax.data.importers.record import RejectedRecord
 from kprpe_jax.data.left_out import faces_left_out, make_account
-from kprpe_jax.data.read_photos import PhotoPath, find_photos
+from kprpe_jax.data.read_photos import PhotoPath, find_photos, too_large
 from kprpe_jax.detection.detector import Detector
 from kprpe_jax.gallery import photos as photo_files
 from kprpe_jax.gallery.gallery import Gallery
@@ -51,6 +51,7 @@ def enroll(
 
     The frames of a video are one photo, `photos.average` of their faces. A killed
     enrollment goes on when it is called again: photos that are there are passed over.
+    Several may enroll the same photos at once.
 
     Args:
       gallery: open, of this recognizer.
@@ -76,21 +77,35 @@ def enroll(
         check_skip(row, on_error)
         left_out.append(row)
 
-    def new_files() -> Iterator[PhotoFile]:
+    def is_new(name: str, digest: str) -> bool:
         nonlocal known
+        same = gallery.photo_with(digest) or taken.get(digest)
+        if same == name:
+            known += 1
+        elif same is not None:
+            reason = f"it is the same file as {same}; enroll it once"
+            skip(RejectedRecord(name, "same file", reason))
+        elif gallery.has_photo(name):
+            skip(RejectedRecord(name, *NAME_IN_USE))
+        else:
+            return True
+        return False
+
+    def new_files() -> Iterator[PhotoFile]:
         for file in progress(list_photos(given)):
             digest = digest_file(file)
-            same = gallery.photo_with(digest) or taken.get(digest)
-            if same == file.name:
-                known += 1
-            elif same is not None:
-                reason = f"it is the same file as {same}; enroll it once"
-                skip(RejectedRecord(file.name, "same file", reason))
-            elif gallery.has_photo(file.name):
-                skip(RejectedRecord(file.name, *NAME_IN_USE))
-            else:
+            if is_new(file.name, digest):
                 taken[digest], digests[file.name] = file.name, digest
                 yield file
+
+    def add(batch: list[GalleryEntry]) -> None:
+        nonlocal added
+        others = gallery.add_new(batch)  # that another command has just added
+        added += len(batch) - len(others)
+        for entry in others:
+            del taken[entry.digest]
+            if is_new(entry.photo, entry.digest):  # and removed again
+                add([entry])
 
     notes: dict[str, str] = {}
     options = dict(faces=faces, batch_size=batch_size, notes=notes)
@@ -102,12 +117,11 @@ def enroll(
             continue
         digest = digests[file.name]
         batch.append(GalleryEntry(file.person, file.name, digest, features, count))
-        added += 1
         if len(batch) == BATCH:
-            gallery.add(batch)
+            add(batch)
             batch = []
     if batch:
-        gallery.add(batch)
+        add(batch)
     return EnrollResult(added, known, left_out, notes)
 
 
@@ -198,8 +212,11 @@ def _embed_files(
 
 def digest_file(file: PhotoFile) -> str:
     """SHA-256 of a file's bytes; of its name where it cannot be read."""
+    of_name = hashlib.sha256(file.name.encode()).hexdigest()
     try:
+        if too_large(file.path):
+            return of_name
         with file.path.open("rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError:
-        return hashlib.sha256(file.name.encode()).hexdigest()
+        return of_name

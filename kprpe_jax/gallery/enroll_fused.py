@@ -217,13 +217,14 @@ def replace_fused(
 def store_entry(gallery: Gallery, entry: GalleryEntry, result: EnrolledPeople) -> None:
     """Add the only entry of a person, or put it in place of theirs, and note it."""
     person, count = entry.person, entry.num_images
-    if gallery.has_person(person):
+    if not gallery.has_person(person) and not gallery.add_new([entry]):
+        result.added[person] = count
+    elif gallery.photo_with(entry.digest) == entry.photo:  # another was faster
+        result.known[person] = count
+    else:
         before = sum(images for _, images, _ in gallery.photos_of(person))
         gallery.replace_photos(person, [entry])
         result.replaced[person] = before, count
-    else:
-        gallery.add([entry])
-        result.added[person] = count
 
 
 def entry_name(person: str) -> str:

@@ -154,6 +154,25 @@ class Gallery:
             for entry in entries:
                 self._add(entry)
 
+    def add_new(self, entries: Sequence[GalleryEntry]) -> list[GalleryEntry]:
+        """Add the photos of which neither the name nor the file is there yet.
+
+        Another command may have added some since it was asked for them.
+
+        Returns: the others, which were there.
+        Raises: ValueError: as `add`, and nothing is added.
+        """
+        for entry in entries:
+            self._check(entry)
+        others = []
+        with self._database.transaction():
+            for entry in entries:
+                if self._has(entry):
+                    others.append(entry)
+                else:
+                    self._add(entry)
+        return others
+
     def people(self) -> dict[str, int]:
         """Names and how many photos each has, by name."""
         query = (
@@ -255,22 +274,26 @@ class Gallery:
             "checksum "
             "FROM photos JOIN people ON people.id = photos.person ORDER BY photos.id"
         )
-        rows = self._database.rows(query)
-        if not rows:
+        ids, people, photos, counts = [], [], [], []
+        known: dict[str, str] = {}  # one text for each person
+        data = bytearray()  # no second copy of all embeddings
+        for row in self._database.stream(query):
+            number, person, photo, count, blob, checksum = row
+            self._check_blob(photo, blob, checksum, 4 * self.header.embed_dim)
+            ids.append(number)
+            people.append(known.setdefault(person, person))
+            photos.append(photo)
+            counts.append(count)
+            data += blob
+        if not ids:
             raise ValueError(f"gallery: {self.path} is empty; enroll people first.")
-        ids, people, photos, counts, blobs, sums = zip(*rows, strict=True)
-        embeddings = np.empty((len(rows), self.header.embed_dim), np.float32)
-        for row, (blob, checksum) in enumerate(zip(blobs, sums, strict=True)):
-            self._check_blob(photos[row], blob, checksum, 4 * self.header.embed_dim)
-            embeddings[row] = np.frombuffer(blob, np.float32)
+        embeddings = np.frombuffer(data, np.float32).reshape(len(ids), -1)
         features = Features(embeddings)
         if self.header.patches != "none":
             stored = (StoredField(self, np.array(ids), photos, i) for i in (0, 1))
             features = Features(embeddings, next(stored), keypoints=next(stored))
         counts = np.array(counts)
-        return GalleryContents(
-            list(people), list(photos), counts, features, self.metadata()
-        )
+        return GalleryContents(people, photos, counts, features, self.metadata())
 
     def read_patches(self, photo_id: int, name: str) -> tuple[np.ndarray, np.ndarray]:
         """Patches float32 [N, C] and keypoints float32 [K, 2] of one photo.
@@ -343,9 +366,13 @@ class Gallery:
                 "was removed; correct the name."
             )
 
+    def _has(self, entry: GalleryEntry) -> bool:
+        """Whether a photo of this name or of this file is there."""
+        return self.has_photo(entry.photo) or self.photo_with(entry.digest) is not None
+
     def _add(self, entry: GalleryEntry) -> None:
         run = self._database.run
-        if self.has_photo(entry.photo) or self.photo_with(entry.digest):
+        if self._has(entry):
             raise ValueError(
                 f"gallery: {self.path} holds a photo named {entry.photo} or the same "
                 "file under another name; remove the person first, or leave it out."

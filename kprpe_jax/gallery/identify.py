@@ -120,6 +120,7 @@ def identify(
     recognizer: Recognizer,
     detector: Detector | None = None,
     *,
+    keep: Callable[[Answer], Answer] = lambda answer: answer,
     faces: str = "center",
     probe: str = "photo",
     fusion: FusionFile | None = None,
@@ -137,6 +138,8 @@ def identify(
     Args:
       gallery: open, of this recognizer.
       photos: as `photos.list_photos` takes them.
+      keep: takes each answer when it is found, and gives what is kept of it: a ranking
+        has up to 1000 people.
       recognizer: the network.
       detector: None = photos are aligned faces already.
       faces: of a photo: `center`, `largest` or `all`.
@@ -209,12 +212,12 @@ def identify(
                 notes=question.notes,
             )
             if question.features is None:
-                answers.append(answer._replace(reason=question.reason))
+                answers.append(keep(answer._replace(reason=question.reason)))
                 continue
             people = rank_people(contents, ranking, row)
             answer = _decide(answer, people)
             metadata = contents.metadata.get(answer.person)
-            answers.append(answer._replace(metadata=metadata))
+            answers.append(keep(answer._replace(metadata=metadata)))
             row += 1
     return IdentifyResult(answers, used, left_out, found)
 

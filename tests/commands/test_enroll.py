@@ -1,5 +1,6 @@
 """The enroll command, with a network of two layers."""
 
+import csv
 import json
 
 import numpy as np
@@ -173,6 +174,53 @@ def test_photos_that_come_twice_can_be_left_out(folder, capsys):
         "left out: dora/2.png: it is the same file as bob/0.png; enroll it once",
     ]
     assert contents(folder) == {**dict.fromkeys(PEOPLE, 2), "dora": 2}
+
+
+def test_what_is_left_out_is_a_table(folder, capsys):
+    """Files that reading would never end, or fill the memory, among them."""
+    ann = folder / "photos" / "ann"
+    (ann / "device.png").symlink_to("/dev/zero")
+    (ann / "link, broken.jpg").symlink_to("nowhere")
+    with (ann / "endless.jpg").open("wb") as file:
+        file.truncate(1 << 40)
+    table = folder / "left_out.csv"
+    enroll(folder, "--on-error=skip", f"--left-out={table}")
+    told = "9 given: 6 added, 0 enrolled before, 3 left out (no photo 1, unreadable 2)"
+    assert told in capsys.readouterr().out
+    with table.open(newline="") as file:
+        assert list(csv.reader(file)) == [
+            ["name", "kind", "reason"],
+            ["ann/device.png", "no photo", "it is a pipe, a socket or a device"],
+            ["ann/endless.jpg", "unreadable", f"it has more than {1 << 29} bytes"],
+            ["ann/link, broken.jpg", "unreadable",
+             "it cannot be read (No such file or directory)"],
+        ]  # fmt: skip
+    given = on_gallery("enroll", folder, f"--photos={ann}", "--on-error=skip")
+    error = fails(capsys, *given, "--left-out=/dev/full", status=1)
+    assert error.splitlines()[-1] == (
+        "error: No space left on device; free space and run the same command again"
+    )
+    given = f"--photos={ann}", "--left-out=no/x"
+    error = fails(capsys, *on_gallery("enroll", folder, *given))
+    assert "--left-out no/x: must name a file in a folder that is there" in error
+
+
+def test_two_writers_of_the_same_photos(folder):
+    """Whoever comes second finds them enrolled, whenever they came."""
+    recognizer, path = tiny_recognizer(), folder / "people.gallery"
+    header = describe_gallery(recognizer)
+
+    def with_another(files):
+        yield from files  # all are asked for; none of them is stored yet
+        with Gallery(path, create=header) as other:
+            assert library.enroll(other, folder / "photos", recognizer).added == 6
+
+    with Gallery(path, create=header) as gallery:
+        result = library.enroll(
+            gallery, folder / "photos", recognizer, progress=with_another
+        )
+    assert (result.added, result.known, result.left_out) == (0, 6, [])
+    assert contents(folder) == dict.fromkeys(PEOPLE, 2)
 
 
 def test_bad_input(folder, capsys):
