@@ -6,13 +6,14 @@
 # make test       the everyday tests
 # make test-slow  several processes, kill and resume, small trainings
 # make fuzz      twenty minutes of damaged files through every reader
+# make chaos     kills, full disks, damaged files: the same end each time (an hour)
 # make lint       style
 # make bench      benchmarks on this machine, in minutes, and ratios to the last time
 PYTHON ?= python3
 VENV ?= .venv
 RUN = $(VENV)/bin/python
 
-.PHONY: demo faces-demo models people test test-slow lint bench
+.PHONY: demo faces-demo models people test test-slow fuzz chaos lint bench
 demo: $(VENV)/.installed
 	$(RUN) -m experiments encodings --config configs/digits.py \
 	    --positions absolute,kprpe_multihead --output reports/digits
@@ -38,6 +39,10 @@ test-slow: $(VENV)/.installed-dev
 # Twenty minutes of files damaged at random, with new seeds, which a failure prints.
 fuzz: $(VENV)/.installed-dev
 	KPRPE_FUZZ_EXAMPLES=5000 $(RUN) -m pytest -n auto tests/fuzz
+
+# Kills at random moments, whose seed is printed first; --seed N repeats them.
+chaos: $(VENV)/.installed-dev
+	$(RUN) -m tests.chaos
 
 lint: $(VENV)/.installed-dev
 	$(RUN) -m ruff check .
