@@ -8,15 +8,22 @@ from jax.typing import ArrayLike
 
 
 def finite(name: str, values: ArrayLike, *, start: int = 0) -> np.ndarray:
-    """Return the values on the host.
+    """Return the values on the host; whole numbers and booleans as float64.
 
     Args:
       name: of the caller, for the message.
       values: [N, ...].
       start: number of the first row, where the values are a part of more.
-    Raises: ValueError: some of them are NaN or infinite.
+    Raises: ValueError: some of them are NaN or infinite, or no real numbers.
     """
     values = np.asarray(values)
+    if values.dtype.kind in "biu":  # of which -x may be another number
+        values = values.astype(np.float64)
+    if values.dtype.kind in "cmMOSU" or not values.ndim:
+        raise ValueError(
+            f"{name}: values must be real numbers, a row or more; got {values.dtype} "
+            f"{list(values.shape)}; convert them."
+        )
     rows = np.isfinite(values).all(axis=tuple(range(1, values.ndim)))
     bad = np.flatnonzero(~rows)
     if bad.size:

@@ -34,11 +34,12 @@ def pair_distance(first: ArrayLike, second: ArrayLike) -> Array:
     Args:
       first, second: [..., P, D], not normalized.
     Returns: float32 [..., P] in [0, 4]; 2 where an embedding is zero, which is
-      like nothing, not even another zero.
+      like nothing, not even another zero; NaN where one is not finite.
     """
     first, second = direction(jnp.asarray(first)), direction(jnp.asarray(second))
     distance = jnp.square(first - second).sum(-1)
-    return jnp.where(first.any(-1) & second.any(-1), distance, 2.0)
+    unlike = ~(first.any(-1) & second.any(-1)) & ~jnp.isnan(distance)
+    return jnp.where(unlike, 2.0, distance)
 
 
 def stream_pair_similarity(

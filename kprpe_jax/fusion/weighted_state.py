@@ -89,6 +89,7 @@ def merge(first: WeightedState, second: WeightedState) -> WeightedState:
 
 
 def finalize(state: WeightedState) -> Array:
-    """Weighted mean, float32 [B, D]; 0 for sets without images."""
+    """Weighted mean, float32 [B, D]; 0 for sets without images, NaN stays NaN."""
     # The image at the peak has weight 1: a mass below is that of no image.
-    return jnp.where(state.mass > 0.5, state.total / jnp.maximum(state.mass, 0.5), 0.0)
+    mean = state.total / jnp.maximum(state.mass, 0.5)
+    return jnp.where(state.mass <= 0.5, 0.0, mean)

@@ -87,7 +87,10 @@ def invert(matrix: jax.Array) -> jax.Array:
       matrix: [..., 2, 3].
     Returns: float32 [..., 2, 3]; zeros, with zero gradient, where the determinant is at
       most 1e-12: a map that shrinks a thousand pixels to a thousandth of one.
+    Raises: ValueError: another shape.
     """
+    if matrix.shape[-2:] != (2, 3):
+        raise ValueError(f"invert: a matrix must be [..., 2, 3]; got {matrix.shape}.")
     (a, b, x), (c, d, y) = (
         (matrix[..., i, 0], matrix[..., i, 1], matrix[..., i, 2]) for i in range(2)
     )

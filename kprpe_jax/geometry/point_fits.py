@@ -24,14 +24,16 @@ def fit_similarity(source: jax.Array, target: jax.Array) -> jax.Array:
       target: [..., K, 2].
     Returns: float32 [..., 2, 3], from source to target, differentiable in both. Source
       points that all coincide give the translation between the means.
-    Raises: ValueError: shapes that differ.
+    Raises: ValueError: shapes that differ, no points.
     """
     return _similarity(jnp, *_checked("fit_similarity", source, target))
 
 
 def similarity_matrix(source: np.ndarray, target: np.ndarray) -> np.ndarray:
     """`fit_similarity` on the host: NumPy arrays, float64 [..., 2, 3]."""
-    return _similarity(np, np.asarray(source, float), np.asarray(target, float))
+    source, target = np.asarray(source, float), np.asarray(target, float)
+    _check_points("similarity_matrix", source, target)
+    return _similarity(np, source, target)
 
 
 def fit_affine(source: jax.Array, target: jax.Array) -> jax.Array:
@@ -42,7 +44,7 @@ def fit_affine(source: jax.Array, target: jax.Array) -> jax.Array:
       target: [..., K, 2].
     Returns: float32 [..., 2, 3], from source to target, differentiable in both. Source
       points on a line leave it undetermined: they give `fit_similarity`.
-    Raises: ValueError: shapes that differ.
+    Raises: ValueError: shapes that differ, no points.
     """
     source, target = _checked("fit_affine", source, target)
     p, q, *means = _centered(source, target)
@@ -66,12 +68,17 @@ def _checked(
     name: str, source: jax.Array, target: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     """Both sets of points as float32."""
-    if source.shape[-2:] != target.shape[-2:] or source.shape[-1] != 2:
+    _check_points(name, source, target)
+    return jnp.asarray(source, jnp.float32), jnp.asarray(target, jnp.float32)
+
+
+def _check_points(name: str, source: Any, target: Any) -> None:
+    shape = source.shape[-2:]
+    if shape != target.shape[-2:] or len(shape) < 2 or shape[1] != 2 or not shape[0]:
         raise ValueError(
             f"{name}: source and target must both be [..., K, 2]; got {source.shape} "
             f"and {target.shape}; give the same points in the same order"
         )
-    return jnp.asarray(source, jnp.float32), jnp.asarray(target, jnp.float32)
 
 
 def _similarity(xp: Any, source: Any, target: Any) -> Any:

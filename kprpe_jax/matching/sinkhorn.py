@@ -88,8 +88,7 @@ def transport(cost: Array, a: Array, b: Array, solver: Solver = Solver()) -> Pla
     Where all weights of a side are zero nothing is moved, and all gradients are zero. A
     single weight of zero moves 1e-10 of the total at most. Values are not checked, the
     function being compiled as a rule: a negative weight counts as zero and stands in
-    `error`; a cost that is NaN makes flow and error of its own pair NaN, but a weight
-    that is NaN moves nothing, as if there were none.
+    `error`; a cost or a weight that is NaN makes flow and error of its own pair NaN.
 
     Source: DeepFace-EMD, Eqs. 3.1-3.4; Cuturi, Sinkhorn distances, 2013.
     Args:
@@ -182,7 +181,8 @@ def _pose(cost: Array, a: Array, b: Array, solver: Solver) -> tuple[Array, ...]:
     Returns: cost, the first potential of its rows and both weights, positive, of total
     1; whether anything moves, and the total that the flow is multiplied by.
     """
-    moves = (a.sum() > 0) & (b.sum() > 0)
+    # A NaN is passed on.
+    moves = ((a.sum() > 0) & (b.sum() > 0)) | jnp.isnan(a.sum() + b.sum())
     mass = jnp.where(moves, jnp.maximum(a.sum(), b.sum()), 1.0)
     # Where nothing moves any problem without trouble is solved instead.
     a = jnp.where(moves, a / mass, 1 / len(a))
