@@ -183,8 +183,8 @@ def invert_warp(
       displacements: [..., M, 2], of the control points.
       points: [..., K, 2].
       iterations: 10 reach float32 precision for warps that do not fold.
-    Returns: float32 [..., K, 2], always finite for finite input; where the warp folds,
-      one of the points that lie there, or where the search ended.
+    Returns: float32 [..., K, 2], always finite for input of up to 1e6; where the warp
+      folds, one of the points that lie there, or where the search ended.
     Raises: ValueError: displacements of another number of points.
     """
     _check_displacements("invert_warp", len(spline.control), displacements)

@@ -54,7 +54,8 @@ def keypoint_bias(
     Raises: ValueError: sizes that do not fit each other; as `compute_buckets`.
     """
     buckets = compute_buckets(grid, method, ratio)
-    if kernel.shape[1:] != bias.shape or bias.shape[-1] != num_buckets(buckets):
+    fits = kernel.shape[1:] == bias.shape and len(kernel) and not len(kernel) % 2
+    if not fits or bias.shape[-1] != num_buckets(buckets):
         raise ValueError(
             "keypoint_bias: kernel must be [2K, ..., H, num_buckets] and bias [..., H, "
             f"num_buckets], with {num_buckets(buckets)} buckets here; got "
@@ -75,7 +76,9 @@ def grid_table(kernel: Array, bias: Array, centers: np.ndarray) -> Array:
       centers: float32 [N, 2], (x, y) of patch centers in 0..1.
     Returns: float32 [..., N, num_buckets].
     """
-    by_axis = kernel.reshape(-1, 2, *kernel.shape[1:]).sum(0)  # M repeats per keypoint
+    by_axis = kernel.reshape(len(kernel) // 2, 2, *kernel.shape[1:]).sum(
+        0
+    )  # M repeats per keypoint
     table = jnp.einsum("np,p...k->...nk", centers, by_axis, precision=_EXACT)
     return table + bias[..., None, :]
 
@@ -91,7 +94,7 @@ def keypoint_table(kernel: Array, keypoints: Array) -> Array:
     Raises: ValueError: another number of keypoints than the kernel is for.
     """
     _check_keypoints("keypoint_table", kernel, keypoints)
-    flat = keypoints.astype(jnp.float32).reshape(keypoints.shape[0], -1)
+    flat = keypoints.astype(jnp.float32).reshape(len(keypoints), len(kernel))
     return jnp.einsum("bp,p...hk->...bhk", flat, kernel, precision=_EXACT)
 
 

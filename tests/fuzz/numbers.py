@@ -1,9 +1,11 @@
 """Numeric entry points, each with small arrays that it takes."""
 
+import functools
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -37,6 +39,12 @@ class Entry(NamedTuple):
     largest: float = 1e15
     compiled: bool = True
 
+    def __call__(self, *arrays: Any) -> Any:
+        """Call it, once compiled for each form of arrays."""
+        return _compiled(self.call)(*arrays) if self.compiled else self.call(*arrays)
+
+
+_compiled = functools.cache(jax.jit)
 
 SAME = np.array([1, 0, 1, 0, 0, 1], bool)
 FOLDED = np.tile(SAME, 2)
@@ -48,7 +56,7 @@ MARGINS = {
 }
 TARGET = jnp.eye(2, 3, dtype=bool)
 MASK = jnp.array([[True, True, False], [True, False, False]])
-BUCKETS = num_buckets(compute_buckets((2, 2), "product", 1.9))
+BUCKETS = num_buckets(compute_buckets((8, 8), "product", 1.9))
 
 
 def _logits(kind: str, cosine: Any) -> Any:
@@ -107,7 +115,7 @@ def _transport(solver: Solver, cost: Any, a: Any, b: Any) -> Any:
 
 
 def _bias(kernel: Any, bias: Any, keypoints: Any) -> Any:
-    return keypoint_bias(kernel, bias, keypoints, (2, 2))
+    return keypoint_bias(kernel, bias, keypoints, (8, 8))
 
 
 ENTRIES = [
@@ -146,7 +154,7 @@ ENTRIES = [
     ),
     Entry(
         "invert_warp", ((2, 4, 2), (2, 3, 2)),
-        partial(thin_plate_spline.invert_warp, SPLINE),
+        partial(thin_plate_spline.invert_warp, SPLINE), 1e6,
     ),
     Entry(
         "make_spline", ((4, 2),), lambda x: thin_plate_spline.make_spline(x).operator,

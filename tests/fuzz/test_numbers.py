@@ -74,7 +74,7 @@ def call(entry, values):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            found = entry.call(*values)
+            found = entry(*values)
         except (ValueError, TypeError) as error:
             refusal = error
     if refusal is not None:
