@@ -10,7 +10,13 @@ Synthetic faces with 84 landmarks of 200 people, turned, scaled and shifted at r
 `kprpe_jax.alignment.aligned_backbone`, or one of VARIANTS. A network of the
 paper's size: take `kprpe_jax.backbones.iresnet.PRESETS["ir34"]`, widths (64, 128, 256,
 512) and SGD as in Sec. 5.1. ORL is imported as `configs/orl.py` says, but aligned with
-`--size=32,32` and as `--name orl_aligned_32`.
+`--size=32,32` and as `--name orl_aligned_32`. FRAMES are 100 people of LFW's full
+frames, two photos each:
+
+    kprpe-jax align --photos FRAMES --output frames --size 32x32 --points 68
+    kprpe-jax import folder --source frames/aligned --name frames_68 \\
+        --landmarks frames/aligned_landmarks.csv
+    kprpe-jax train --config balanced_alignment:frames --workdir runs/frames
 """
 
 from ml_collections import ConfigDict
@@ -28,8 +34,8 @@ from kprpe_jax.configs.base import (
 from kprpe_jax.data.synthetic.landmarks import KEYPOINTS
 
 # With a spline: "kprpe" in front of a keypoint transformer; "small" and "small_kprpe"
-# in CPU minutes, as is "orl", on photos.
-VARIANTS = ("kprpe", "small", "small_kprpe", "orl")
+# in CPU minutes, as are "orl" and "frames", on photos.
+VARIANTS = ("kprpe", "small", "small_kprpe", "orl", "frames")
 
 
 def get_config(method: str = "tps") -> ConfigDict:
@@ -112,10 +118,12 @@ def get_config(method: str = "tps") -> ConfigDict:
         config.backbone = "vit"
         config.model = lfw.get_config().model
         config.alignment.after = "input"
-    if variant in ("small", "small_kprpe", "orl"):
+    if variant in ("small", "small_kprpe", "orl", "frames"):
         _shrink(config)
     if variant == "orl":
         _read_orl(config)
+    if variant == "frames":
+        _read_frames(config)
     return config
 
 
@@ -153,3 +161,18 @@ def _read_orl(config: ConfigDict) -> None:
     config.alignment.points = (0, 1, 2, 3, 4)
     change_evaluators(config, **orl.HELD_OUT)
     config.checkpoint.every_steps = 500
+
+
+def _read_frames(config: ConfigDict) -> None:
+    """80 people of LFW's frames, with 68 points of FaceMesh in iBUG's order."""
+    del config.data.builder
+    config.steps = 300
+    config.data.dir = "data"
+    config.data.name = "frames_68"
+    config.data.num_keypoints = 68
+    config.data.num_classes = 80
+    config.data.train_identities = (0, 80)
+    # Outer corners of the eyes, tip of the nose, corners of the mouth.
+    config.alignment.points = (36, 45, 30, 48, 54)
+    change_evaluators(config, split="train", identities=(80, 100), pairs=40)
+    config.checkpoint.every_steps = 300

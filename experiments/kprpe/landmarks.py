@@ -124,6 +124,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     """Measure, print and write report.json and errors.png."""
     labels = read_landmarks(options.points, units="pixel", array=options.array)
+    if labels.is_dense:
+        raise ValueError(
+            f"--points {options.points}: must hold five points of each photo; got "
+            f"{labels.points.shape[1]}; name another array with --array."
+        )
     detector = load_detector(options.detector, min_score=0.02, max_faces=8)
     detector = detector._replace(canvases=(options.side,), enlarge=True)
     errors = measure(detector, read_photos(pathlib.Path(options.photos)), labels)

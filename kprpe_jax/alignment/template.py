@@ -16,10 +16,11 @@ def frontal_template(landmarks: np.ndarray, points: tuple[int, ...]) -> np.ndarr
       known to be within 15 degrees. Here those are, whose nose lies midway between the
       eyes, to a tenth of their distance.
     Args:
-      landmarks: [N, S, 2], of aligned faces, as fractions of the image.
+      landmarks: [N, S, 2], of aligned faces, as fractions of the image; NaN = missing.
       points: which of them are the left eye, the right eye and the nose, first.
-    Returns: float32 [S, 2]; the mean of all faces where none is frontal.
-    Raises: ValueError: another shape, or no face.
+    Returns: float32 [S, 2]; of a landmark that no frontal face shows, and where none
+      is frontal, the mean over all faces.
+    Raises: ValueError: another shape, no face, a landmark that no face shows.
     """
     faces = np.asarray(landmarks, np.float64)
     if faces.ndim != 3 or faces.shape[-1] != 2 or not len(faces):
@@ -31,8 +32,17 @@ def frontal_template(landmarks: np.ndarray, points: tuple[int, ...]) -> np.ndarr
     across = right - left
     length = np.maximum(np.square(across).sum(-1), 1e-12)
     shift = ((nose - (left + right) / 2) * across).sum(-1) / length
-    frontal = np.abs(shift) < _FRONTAL
-    return faces[frontal if frontal.any() else slice(None)].mean(0).astype(np.float32)
+    known = ~np.isnan(faces).any(-1)
+    if not known.any(0).all():
+        raise ValueError(
+            "frontal_template: every landmark must be known in some face; got none of "
+            f"landmark {int(np.argmin(known.any(0)))}; leave it out of the table"
+        )
+    frontal = np.abs(shift) < _FRONTAL  # not where NaN
+    chosen = known & frontal[:, None]
+    chosen = np.where(chosen.any(0), chosen, known)[..., None]
+    total = np.where(chosen, faces, 0).sum(0)
+    return (total / chosen.sum(0)).astype(np.float32)
 
 
 def read_template(path: str | os.PathLike, count: int) -> np.ndarray:

@@ -4,10 +4,11 @@
         --detector retinaface_mnet025:retinaface_mnet025.npz
 
 Writes into a new folder: aligned/, the faces, that of a.jpg as a.jpg.png;
-landmarks.csv, five keypoints of each in fractions of its photo, and
-aligned_landmarks.csv, in fractions of the aligned face (`import --landmarks` reads
-both); left_out.csv, what gave no face, and why; contact sheets. The frames of a video
-are photos, VIDEO/000000 and so on.
+landmarks.csv, five keypoints of each in fractions of its photo, or with --points
+others, and where the detector sees it the head's pose in degrees;
+aligned_landmarks.csv, the points in fractions of the aligned face (`import --landmarks`
+reads both); left_out.csv, what gave no face, and why; contact sheets. The frames of a
+video are photos, VIDEO/000000 and so on.
 """
 
 import argparse
@@ -35,6 +36,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         default=(112, 112),
         help="height and width of the aligned faces (112x112)",
     )
+    faces.add_argument(
+        "--points",
+        metavar="WHICH",
+        default="5",
+        help="of the tables: 5 keypoints; with BlazeFace also 68 (iBUG's order), mesh "
+        "(468), or numbers of the mesh's points, 33,263,1,... (5)",
+    )
     shared.add_batch_size(faces, 8)
 
 
@@ -44,16 +52,19 @@ def run(options: argparse.Namespace) -> None:
 
     from kprpe_jax.core.input_spec import InputSpec
     from kprpe_jax.data.read_photos import find_photos, read_photos
+    from kprpe_jax.detection.face_mesh import choose_points
     from kprpe_jax.detection.photo_faces import PhotoFaces, read_faces
     from kprpe_jax.recognizers import load_detector
     from kprpe_jax.report.aligned_folder import write_aligned_folder
     from kprpe_jax.weights.installed import DEFAULT_DETECTOR
 
+    points = choose_points(options.points)
     given = find_photos(options.photos)
     detector = load_detector(
         options.detector or DEFAULT_DETECTOR,
         min_score=options.min_score,
         max_side=options.max_side,
+        mesh_points=points,
     )
     faces = read_faces(
         read_photos(given),
@@ -76,6 +87,7 @@ def run(options: argparse.Namespace) -> None:
         pathlib.Path(options.output),
         number_faces=options.faces == "all",
         on_error=options.on_error,
+        num_landmarks=len(points),
     )
     close_account(
         [*result.left_out, *given.passed_over()],

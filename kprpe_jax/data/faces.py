@@ -3,7 +3,7 @@
 import contextlib
 import copy
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -11,6 +11,8 @@ from kprpe_jax.data.aligned_faces import cut_face
 from kprpe_jax.data.importers.decode import decode_rgb
 from kprpe_jax.data.rows import ChosenRows, read_field, rows_of_identities
 from kprpe_jax.data.store import open_split
+
+LANDMARKS, LANDMARK_MASK = "landmarks", "landmark_mask"  # fields of imported tables
 
 
 def open_faces(
@@ -32,7 +34,7 @@ def open_faces(
       identities: (first, last): only rows whose label lies in first .. last - 1, and
         counted from 0 then; None = all rows. Every row is read once for it.
       points: field of the rows that is read as their keypoints: "landmarks" gives the
-        84 of synthetic faces instead of five.
+        84 of synthetic faces, or those of an imported table, instead of five.
       needs_keypoints: of `FaceRows`.
     Raises: ValueError: as `open_split`; a data set without encoded faces, without such
       points, or of which no image decodes; no such person.
@@ -77,15 +79,17 @@ def _first_size(source: Sequence, name: str) -> tuple[int, int]:
 class FaceRows(ChosenRows):
     """Decoded rows with random access, for `loader.train_batches` and `eval_batches`.
 
-    A row is image uint8 [H, W, 3], label int32, keypoints float32 [5, 2] (zeros where
-    unknown), has_keypoints bool and id int32, its number in the source.
+    A row is image uint8 [H, W, 3], label int32, keypoints float32 [K, 2] (zeros where
+    unknown), has_keypoints bool, whether there are any, and id int32, its number in the
+    source; of landmarks that may be missing one by one also keypoint_mask bool [K].
 
     Args:
       source: rows of an imported data set (`store.open_split`).
       image_size: (H, W) of the rows.
       rows, first_label: of `ChosenRows`.
       points: field of the source that becomes the keypoints, [K, 2].
-      needs_keypoints: reading a row whose keypoints are not known raises ValueError.
+      needs_keypoints: reading a row whose keypoints are not all known raises
+        ValueError.
       share: cut the faces out of photos of any size, which all must have keypoints: as
         the detection (0), aligned (1) or in between (`aligned_faces.cut_face`). None:
         the images must have the size already.
@@ -105,6 +109,8 @@ class FaceRows(ChosenRows):
         super().__init__(source, rows=rows, first_label=first_label)
         self._shape = (*image_size, 3)
         self._points = points
+        masked = points == LANDMARKS and LANDMARK_MASK in source[0]
+        self._mask = LANDMARK_MASK if masked else None
         self._needs_keypoints = needs_keypoints
         self._share = share
 
@@ -119,8 +125,15 @@ class FaceRows(ChosenRows):
         return [key.decode(errors="surrogateescape") for key in self.field("key")]
 
     def has_keypoints(self) -> np.ndarray:
-        """Whether the keypoints of a row are known, bool [N]; images stay encoded."""
-        return self.field("has_keypoints")
+        """Whether all keypoints of a row are known, bool [N]; images stay encoded."""
+        mask = self.keypoint_mask()
+        return self.field("has_keypoints") if mask is None else mask.all(1)
+
+    def keypoint_mask(self) -> np.ndarray | None:
+        """Which keypoints of a row are known, bool [N, K]; None = all or none."""
+        if self._mask is None or not len(self._source):
+            return None
+        return self.field(self._mask)
 
     def readable(self) -> np.ndarray:
         """Whether a row can be read, bool [N]; decodes every image."""
@@ -138,9 +151,9 @@ class FaceRows(ChosenRows):
           does not have.
         """
         key = row["key"].item().decode(errors="replace")
-        if (self._needs_keypoints or self._share is not None) and not row[
-            "has_keypoints"
-        ]:
+        mask = None if self._mask is None else row[self._mask]
+        known = row["has_keypoints"] if mask is None else mask.all()
+        if (self._needs_keypoints or self._share is not None) and not known:
             raise ValueError(
                 "every image must have keypoints where a network reads them "
                 f"or images are aligned by them; got none in row {number} (key {key!r})"
@@ -159,9 +172,23 @@ class FaceRows(ChosenRows):
             "image": image,
             "label": self._counted(row["label"]),
             "keypoints": keypoints,
-            "has_keypoints": row["has_keypoints"],
+            "has_keypoints": known if mask is None else mask.any(),
             "id": np.int32(number),
+            **({} if mask is None else {"keypoint_mask": mask}),
         }
+
+
+def landmarks_of(row: Mapping[str, np.ndarray], points: str) -> np.ndarray:
+    """The keypoints of a row of a source, [K, 2], NaN where they are not known.
+
+    Args:
+      row: of an imported data set, as it is stored.
+      points: the field, as `open_faces` takes it.
+    """
+    known = row["has_keypoints"]
+    if points == LANDMARKS:
+        known = row.get(LANDMARK_MASK, known)
+    return np.where(np.asarray(known)[..., None], row[points], np.float32(np.nan))
 
 
 def check_keypoints(name: str, known: np.ndarray) -> None:

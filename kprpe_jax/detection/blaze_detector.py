@@ -29,6 +29,7 @@ from kprpe_jax.detection.face_mesh import (
     MeshOutput,
     crop_matrix,
     five_points,
+    head_pose,
 )
 from kprpe_jax.detection.nms import merge_overlaps
 from kprpe_jax.geometry import affine
@@ -106,9 +107,11 @@ def blazeface_detector(
         points = seen.points[..., :2] / side
         points = jnp.concatenate([five_points(points), points[..., chosen, :]], -2)
         mask &= jax.nn.sigmoid(seen.logits) > min_score
-        masked = (boxes, points, scores)
-        fields = (jnp.where(_over(mask, x), x, 0).astype(jnp.float32) for x in masked)
-        return Detections(*fields, mask)
+        masked = (boxes, points, scores, head_pose(seen.points))
+        *fields, poses = (
+            jnp.where(_over(mask, x), x, 0).astype(jnp.float32) for x in masked
+        )
+        return Detections(*fields, mask, poses)
 
     @jax.jit
     def look_again(variables: tuple[Any, Any], images: Array) -> Detections:

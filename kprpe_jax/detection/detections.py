@@ -26,12 +26,15 @@ class Detections(NamedTuple):
       keypoints: float32 [B, N, K, 2], (x, y) as fractions of the image.
       scores: float32 [B, N], in 0..1.
       mask: bool [B, N].
+      poses: float32 [B, N, 3], yaw, pitch and roll in degrees, as `face_mesh.head_pose`
+        gives them; None = the detector sees none.
     """
 
     boxes: jax.Array
     keypoints: jax.Array
     scores: jax.Array
     mask: jax.Array
+    poses: jax.Array | None = None
 
 
 def decode_detections(

@@ -25,6 +25,20 @@ FIVE_POINTS = (
     (61,),
     (291,),
 )
+# The mesh's points for the 68 of iBUG 300-W, in its order: jaw, brows, nose, eyes,
+# lips.
+# Chosen by where they lie on the face; approximate, most of all along the jaw, whose
+# labels follow the outline that the image shows and not a place on the head.
+# fmt: off
+IBUG_POINTS = (
+    162, 234, 93, 58, 172, 136, 149, 148, 152, 377, 378, 365, 397, 288, 323, 454, 389,
+    71, 63, 105, 66, 107, 336, 296, 334, 293, 301,
+    168, 197, 5, 4, 75, 97, 2, 326, 305,
+    33, 160, 158, 133, 153, 144, 362, 385, 387, 263, 373, 380,
+    61, 39, 37, 0, 267, 269, 291, 405, 314, 17, 84, 181,
+    78, 82, 13, 312, 308, 317, 14, 87,
+)
+# fmt: on
 _ROI = 1.5  # side of the crop over the longer side of the detector's box
 # Points of the mesh that span the head's axes: cheeks, top and chin.
 _LEFT, _RIGHT, _TOP, _CHIN = 234, 454, 10, 152
@@ -112,6 +126,31 @@ def crop_matrix(boxes: Array, eyes: Array, size: tuple[int, int]) -> Array:
     middle = linear @ jnp.array([size[1] / 2, size[0] / 2])
     offset = (low + high) / 2 - middle
     return jnp.concatenate([linear, offset[..., None]], -1).astype(jnp.float32)
+
+
+def choose_points(text: str) -> tuple[int, ...]:
+    """Points of the mesh by a name or by their numbers.
+
+    Args:
+      text: "5" = none beside the five keypoints; "68" = IBUG_POINTS; "mesh" = all; or
+        three or more numbers, "33,263,1".
+    Raises: ValueError: none of these.
+    """
+    named = {"5": (), "68": IBUG_POINTS, "mesh": tuple(range(MESH_POINTS))}
+    if text in named:
+        return named[text]
+    numbers = text.split(",")
+    if not all(number.isdecimal() for number in numbers) or len(numbers) < 3:
+        raise ValueError(
+            "--points must be 5, 68, mesh, or three or more numbers of FaceMesh's "
+            f"points, such as 33,263,1; got {text}."
+        )
+    chosen = tuple(map(int, numbers))
+    if max(chosen) >= MESH_POINTS or len({*chosen}) < len(chosen):
+        raise ValueError(
+            f"--points are different numbers from 0 to {MESH_POINTS - 1}; got {text}."
+        )
+    return chosen
 
 
 def five_points(mesh: Array) -> Array:

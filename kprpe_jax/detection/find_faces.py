@@ -139,6 +139,7 @@ def _question(
             boxes=found.boxes[index],
             keypoints=found.keypoints[index],
             scores=found.scores[index],
+            poses=None if found.poses is None else found.poses[index],
             reasons=why,
             notes=_notes(found, count, detector.max_faces) if index else [],
         )

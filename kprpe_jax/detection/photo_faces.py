@@ -31,10 +31,12 @@ class PhotoFaces(NamedTuple):
       faces: F aligned faces, the one at the photo's center first, or the
         largest.
       boxes: float32 [F, 4], (left, top, right, bottom) as fractions of the photo.
-      keypoints: float32 [F, 5, 2], (x, y) as fractions of the photo.
+      keypoints: float32 [F, K, 2], (x, y) as fractions of the photo, the five first.
       scores: float32 [F], the detector's, in 0..1.
       reasons: why the photo, or a face that was chosen, gives no aligned face.
       notes: that the photo was turned, that others are about as large.
+      poses: float32 [F, 3], yaw, pitch and roll in degrees (`face_mesh.head_pose`), of
+        the photo as it was turned; None where the detector sees none.
     """
 
     name: str
@@ -45,6 +47,7 @@ class PhotoFaces(NamedTuple):
     scores: np.ndarray
     reasons: list[str]
     notes: Sequence[str] = ()
+    poses: np.ndarray | None = None
 
 
 def read_faces(
@@ -140,6 +143,7 @@ def _align(chunk: list[PhotoDetections], spec: InputSpec) -> Iterator[PhotoFaces
             found.scores[index],
             why,
             notes,
+            None if found.poses is None else found.poses[index],
         )
 
 

@@ -31,6 +31,7 @@ class PhotoDetections(NamedTuple):
         F = 0 where there is no face.
       keypoints: float32 [F, K, 2], (x, y) as fractions of the photo.
       scores: float32 [F], in 0..1.
+      poses: float32 [F, 3], of the photo as it is here, or None; see `Detections`.
       turns: quarter turns, of `np.rot90`, after which the photo is as here.
       reasons: why faces that were asked for are not here.
       notes: what else is worth telling.
@@ -41,6 +42,7 @@ class PhotoDetections(NamedTuple):
     boxes: np.ndarray
     keypoints: np.ndarray
     scores: np.ndarray
+    poses: np.ndarray | None = None
     turns: int = 0
     reasons: Sequence[str] = ()
     notes: Sequence[str] = ()
@@ -148,10 +150,13 @@ def _finish(
     """Wait for what `_start` began."""
     detections = jax.device_get(detections)
     results = []
-    for (_, name, photo), (corner, size), *fields, mask in zip(
-        rows, frames, *(x[: len(rows)] for x in detections), strict=True
+    for number, ((_, name, photo), (corner, size)) in enumerate(
+        zip(rows, frames, strict=False)
     ):
-        boxes, keypoints, scores = (x[mask] for x in fields)
+        found = jax.tree.map(lambda x, row=number: x[row], detections)
+        boxes, keypoints, scores, _, poses = jax.tree.map(
+            lambda x, mask=found.mask: x[mask], found
+        )
         boxes = ((boxes.reshape(-1, 2, 2) * side - corner) / size).reshape(-1, 4)
         keypoints = (keypoints * side - corner) / size
         index = _order(boxes * np.tile(photo.shape[1::-1], 2), scores, photo, order)
@@ -162,6 +167,7 @@ def _finish(
                 boxes[index].astype(np.float32),
                 keypoints[index].astype(np.float32),
                 scores[index],
+                None if poses is None else poses[index],
             )
         )
     return results

@@ -44,8 +44,9 @@ def alignment_loss(
         fractions of it.
       landmarks: [B, S, 2], where the landmarks are.
       weights: [S], alpha, in (0, 1).
-      known: bool [B], whether the landmarks of an image are known; what the others hold
-        does not matter, and without any the distances are 0. None = all.
+      known: bool [B], whether the landmarks of an image are known, or [B, S], which of
+        them are; what the others hold does not matter. A landmark's distance is the
+        mean over the images where it is known, 0 without any. None = all.
     Raises: ValueError: shapes that differ.
     """
     if warped.shape != landmarks.shape or weights.shape != warped.shape[1:2]:
@@ -56,13 +57,20 @@ def alignment_loss(
         )
     if known is None:
         known = jnp.ones(len(landmarks), bool)
+    if known.ndim == 1:
+        known = known[:, None]
+    if known.shape[0] != len(landmarks) or known.shape[1] not in (1, len(weights)):
+        raise ValueError(
+            "alignment_loss: known must be [B] or [B, S] as the landmarks are; got "
+            f"{known.shape} for {landmarks.shape}; say of each which are known"
+        )
     # Selected before the difference: a warp that is not finite has no gradient then.
     both = jnp.stack([warped, landmarks]).astype(jnp.float32)
-    warped, landmarks = jnp.where(known[:, None, None], both, 0.0)
+    warped, landmarks = jnp.where(known[..., None], both, 0.0)
     squares = jnp.square((warped - landmarks) * PIXELS).sum(-1)
     met = squares <= 0  # a point that is met exactly has no direction to move to
     distances = jnp.where(met, 0.0, jnp.sqrt(jnp.where(met, 1.0, squares)))
-    per_landmark = distances.sum(0) / jnp.maximum(known.sum(), 1)
+    per_landmark = distances.sum(0) / jnp.maximum(known.sum(0), 1)
     landmark_loss = (weights * per_landmark).mean()
     regularization = jnp.square(1 - weights).sum()
     return AlignmentLoss(

@@ -11,12 +11,13 @@ from PIL import Image
 
 from kprpe_jax.core.input_spec import to_bytes
 from kprpe_jax.data.importers.record import RejectedRecord
+from kprpe_jax.data.landmark_layouts import NUM_KEYPOINTS
 from kprpe_jax.data.left_out import faces_left_out
 from kprpe_jax.detection.photo_faces import PhotoFaces
 from kprpe_jax.report.contact_sheet import plot_contact_sheet
 
 _SHEET = (12, 10)  # rows and columns of a contact sheet
-_HEADER = ["name", *(f"{axis}{i}" for i in range(5) for axis in "xy"), "score"]
+_POSE = ("yaw", "pitch", "roll")  # degrees, columns of landmarks.csv
 
 
 class AlignedFolder(NamedTuple):
@@ -39,13 +40,14 @@ def write_aligned_folder(
     *,
     number_faces: bool = False,
     on_error: str = "skip",
+    num_landmarks: int = 0,
 ) -> AlignedFolder:
     """Write aligned faces, their landmarks and what has no face into a new folder.
 
     The folder holds `aligned/`, the faces, that of a.jpg as a.jpg.png; `landmarks.csv`,
-    five keypoints of each in fractions of its photo, and `aligned_landmarks.csv`, in
-    fractions of the aligned face, as `import --landmarks` reads them;
-    contact sheets. It is written beside its
+    five keypoints of each in fractions of its photo, and the head's pose if the
+    detector sees it; `aligned_landmarks.csv`, in fractions of the aligned face, as
+    `import --landmarks` reads them; contact sheets. It is written beside its
     place and moved there at the end.
 
     Args:
@@ -54,6 +56,7 @@ def write_aligned_folder(
       number_faces: for several of a photo: faces are named a.jpg_0.png, a.jpg_1.png
         ..., and a.jpg_0, a.jpg_1 ... in `landmarks.csv`.
       on_error: at a photo or face that cannot be aligned "fail", or "skip" and list it.
+      num_landmarks: so many of the keypoints, the last, take the place of the five.
     Raises: ValueError: the folder exists; no photos; a photo without a face, if they
       are to fail.
     """
@@ -65,7 +68,7 @@ def write_aligned_folder(
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
-        result = _write(photos, partial, number_faces, on_error)
+        result = _write(photos, partial, number_faces, on_error, num_landmarks)
         partial.rename(output)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
@@ -78,8 +81,10 @@ def _write(
     folder: pathlib.Path,
     number_faces: bool,
     on_error: str,
+    num_landmarks: int,
 ) -> AlignedFolder:
-    rows: list[tuple] = []  # name, keypoints, face, keypoints in it, score
+    # Photo, its name and points, those of the face, score, pose of each face.
+    rows: list[_FaceRow] = []
     left_out: list[RejectedRecord] = []
     total = used = 0
     for photo in photos:
@@ -90,20 +95,40 @@ def _write(
             )
         used += bool(photo.faces)
         left_out += faces_left_out(photo, photo.name)
-        rows += _write_faces(photo, folder / "aligned", number_faces)
+        rows += _write_faces(photo, folder / "aligned", number_faces, num_landmarks)
     if not total:
         raise ValueError("there must be photos to align; got none.")
-    rows.sort(key=lambda row: row[2])
-    for file, column in (("landmarks.csv", 0), ("aligned_landmarks.csv", 2)):
-        table = [[r[column], *r[column + 1].ravel().round(6), r[4]] for r in rows]
-        _write_csv(folder / file, _HEADER, table)
-    _draw_sheets(folder, [(row[2], row[3]) for row in rows])
+    rows.sort(key=lambda row: row.face)
+    count = num_landmarks or NUM_KEYPOINTS
+    header = ["name", *(f"{axis}{i}" for i in range(count) for axis in "xy"), "score"]
+    photo_header = header + list(_POSE if any(r.pose for r in rows) else ())
+    table = [[r.photo, *_cells(r.points), r.score, *r.pose] for r in rows]
+    _write_csv(folder / "landmarks.csv", photo_header, table)
+    table = [[r.face, *_cells(r.face_points), r.score] for r in rows]
+    _write_csv(folder / "aligned_landmarks.csv", header, table)
+    _draw_sheets(folder, [(row.face, row.face_points) for row in rows])
     return AlignedFolder(used, len(rows), left_out)
 
 
+class _FaceRow(NamedTuple):
+    """A face of the tables: in the photo and in the aligned image; pose or ()."""
+
+    photo: str
+    points: np.ndarray
+    face: str
+    face_points: np.ndarray
+    score: float
+    pose: tuple[float, ...]
+
+
+def _cells(points: np.ndarray) -> np.ndarray:
+    return points.ravel().round(6)
+
+
 def _write_faces(
-    photo: PhotoFaces, folder: pathlib.Path, number_faces: bool
-) -> Iterator[tuple]:
+    photo: PhotoFaces, folder: pathlib.Path, number_faces: bool, num_landmarks: int
+) -> Iterator[_FaceRow]:
+    chosen = slice(-num_landmarks, None) if num_landmarks else slice(NUM_KEYPOINTS)
     for i, face in enumerate(photo.faces):
         # The photo's ending is kept: there may be a.jpg and a.png.
         face_name = f"{photo.name}_{i}" if number_faces else photo.name
@@ -111,7 +136,15 @@ def _write_faces(
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(to_bytes(face.image)).save(path)
-        yield face_name, photo.keypoints[i], name, face.keypoints, photo.scores[i]
+        pose = () if photo.poses is None else tuple(photo.poses[i].round(2).tolist())
+        yield _FaceRow(
+            face_name,
+            photo.keypoints[i][chosen],
+            name,
+            face.keypoints[chosen],
+            photo.scores[i],
+            pose,
+        )
 
 
 def _write_csv(path: pathlib.Path, header: list[str], rows: Iterable) -> None:
@@ -131,10 +164,10 @@ def _draw_sheets(folder: pathlib.Path, faces: list[tuple[str, np.ndarray]]) -> N
         points = [p for _, p in shown]
         empty = -len(shown) % _SHEET[1]
         images += [np.full_like(images[0], 255)] * empty
-        points += [np.full((5, 2), np.nan)] * empty
+        points += [np.full_like(points[0], np.nan)] * empty
         grid = (-1, _SHEET[1])
         plot_contact_sheet(
             np.stack(images).reshape(*grid, *images[0].shape),
             folder / f"contact_sheet_{number:03d}.png",
-            points=np.stack(points).reshape(*grid, 5, 2),
+            points=np.stack(points).reshape(*grid, *points[0].shape),
         )

@@ -16,15 +16,24 @@ from kprpe_jax.augmentation.spatial import FACE_MIRROR
 from kprpe_jax.core.input_spec import to_unit_range
 from kprpe_jax.data import order
 from kprpe_jax.data.check import check_batch
-from kprpe_jax.data.faces import FaceRows, open_faces
+from kprpe_jax.data.faces import FaceRows, landmarks_of, open_faces
+from kprpe_jax.data.landmark_layouts import mirror_order
+from kprpe_jax.data.store import open_split
 from kprpe_jax.data.synthetic.landmarks import MIRROR
+from kprpe_jax.detection.mesh_mirror import MESH_MIRROR
 from kprpe_jax.evaluation.altered import wear_mask
 from kprpe_jax.evaluation.evaluators import Evaluator, build_evaluators
 from kprpe_jax.evaluation.evaluators.faces import FaceData
 from kprpe_jax.tasks.task import TrainingRows
 
 # Number of keypoints -> the points of a mirrored face, for those that are known.
-MIRRORS = {5: FACE_MIRROR, len(MIRROR): tuple(MIRROR.tolist())}
+MIRRORS = {
+    5: FACE_MIRROR,
+    68: tuple(MIRROR[:68].tolist()),  # iBUG's
+    len(MIRROR): tuple(MIRROR.tolist()),
+    len(MESH_MIRROR): MESH_MIRROR,
+}
+_MIRROR_ROWS = 2048  # whose landmarks show which mirror which
 
 
 def open_training(
@@ -115,23 +124,20 @@ def augmentation(
     Reads augmentation: preset, changes of its parts (`make_recipe`), and where it is
     there mask_prob, the share of faces that wear a surgical mask (DeepFace-EMD's
     fine-tuning); data.num_keypoints, where the data have others than the five of a
-    face.
+    face. The mirror images of landmarks whose layout is not in MIRRORS are seen in the
+    training images (`mirror_order`).
 
     Returns: (batch, rng) -> images float32 [B, H, W, 3] in [-1, 1], keypoints float32
-      [B, K, 2].
+      [B, K, 2], NaN where the batch's keypoint_mask has none.
     Raises: ValueError: as `make_recipe`; flips of points whose mirror images are not
       known; masks on faces of other than five points.
     """
     mask_prob = config.augmentation.get("mask_prob", 0.0)
     count = config.data.get("num_keypoints", len(FACE_MIRROR))
     recipe = read_recipe(config)
-    if count not in MIRRORS and recipe.spatial.flip_prob > 0:
-        raise ValueError(
-            f"config.augmentation: the mirror images of {count} landmarks are not known"
-            f" (of {sorted(MIRRORS)} they are), so nothing can be flipped; set "
-            "changes.spatial.flip_prob to 0"
-        )
     mirror = MIRRORS.get(count, tuple(range(count)))
+    if count not in MIRRORS and recipe.spatial.flip_prob > 0:
+        mirror = _seen_mirror(config)
     if not 0 <= mask_prob <= 1 or (mask_prob and count != len(FACE_MIRROR)):
         raise ValueError(
             "config.augmentation.mask_prob must lie in 0..1, and be 0 where faces have "
@@ -140,12 +146,34 @@ def augmentation(
 
     def augmented(batch: dict[str, Array], rng: Array) -> tuple[Array, Array]:
         arrays = batch["image"], batch["keypoints"]
+        if "keypoint_mask" in batch:  # so the mask goes along with the points
+            known = batch["keypoint_mask"][..., None]
+            arrays = arrays[0], jnp.where(known, arrays[1], jnp.nan)
         if mask_prob:
             rng, mask_rng = jax.random.split(rng)
             arrays = _wear_masks(mask_rng, batch, mask_prob), arrays[1]
         return augment_sharded(rng, *arrays, recipe, mesh=mesh, mirror=mirror)
 
     return augmented
+
+
+def _seen_mirror(config: ConfigDict) -> tuple[int, ...]:
+    """Which landmarks of the training images mirror each other."""
+    data = config.data
+    source = open_split(data.dir, data.name, data.train_split)
+    step = -(-len(source) // _MIRROR_ROWS)
+    rows = source.__getitems__(range(0, len(source), step))
+    shapes = [landmarks_of(row, data.points) for row in rows]
+    shapes = np.stack([shape for shape in shapes if np.isfinite(shape).any()] or shapes)
+    order = mirror_order(shapes) if shapes.shape[1] == data.num_keypoints else None
+    if order is None:
+        raise ValueError(
+            f"config.augmentation: the mirror images of {data.num_keypoints} landmarks "
+            f"are not known (of {sorted(MIRRORS)} they are, and of others where those "
+            "of the training images lie alike on both sides), so nothing can be "
+            "flipped; set changes.spatial.flip_prob to 0"
+        )
+    return order
 
 
 def _wear_masks(rng: Array, batch: dict[str, Array], share: float) -> Array:

@@ -18,6 +18,7 @@ from kprpe_jax.alignment import warps
 from kprpe_jax.alignment.aligned_backbone import AlignedBackbone
 from kprpe_jax.alignment.template import frontal_template, read_template
 from kprpe_jax.core.input_spec import InputSpec
+from kprpe_jax.data.faces import landmarks_of
 from kprpe_jax.data.store import open_split
 from kprpe_jax.evaluation.evaluators import Evaluator, build_evaluators
 from kprpe_jax.evaluation.evaluators.aligned_recognition import AlignedData, Forward
@@ -113,7 +114,7 @@ def make_network(
 def make_template(config: ConfigDict) -> np.ndarray:
     """The template that learning starts from, float32 [S, 2], fractions of the image.
 
-    Images without landmarks do not enter the mean.
+    Landmarks that are missing do not enter the mean.
 
     Raises: ValueError: as `read_template`; data without such points; no landmarks where
       the warp or the loss needs a template.
@@ -125,13 +126,15 @@ def make_template(config: ConfigDict) -> np.ndarray:
     rows = open_split(data.dir, data.name, data.train_split)
     first, last = data.train_identities or (0, np.iinfo(np.int32).max)
     shapes = [
-        row[data.points]
+        landmarks_of(row, data.points)
         for start in range(0, len(rows), 4096)
         for row in rows.__getitems__(range(start, min(start + 4096, len(rows))))
-        if first <= row["label"] < last and row["has_keypoints"]
+        if first <= row["label"] < last
     ]
-    if shapes:
-        return frontal_template(np.stack(shapes), tuple(options.points))
+    shapes = np.stack(shapes) if shapes else np.empty((0, data.num_keypoints, 2))
+    shapes = shapes[np.isfinite(shapes).any((1, 2))]
+    if len(shapes):
+        return frontal_template(shapes, tuple(options.points))
     if options.strength or options.method in LANDMARK_METHODS:
         raise ValueError(
             f"config.alignment.template: no training image of {data.name} has "
@@ -180,7 +183,7 @@ def _make_loss(
 ) -> Callable[..., Any]:
     """Build the `Task.loss`: L_fr + lambda L_align, Eq. 5.
 
-    Images without landmarks, which are stored as zeros, do not enter L_align.
+    Landmarks that are missing, which are stored as zeros, do not enter L_align.
     """
     class_loss = recognition.make_class_loss(config, mesh)
     augmented = faces.augmentation(config, mesh)
@@ -188,6 +191,10 @@ def _make_loss(
     def loss(params, collections, batch, rng, *, train):
         augment_rng, dropout_rng = jax.random.split(rng)
         images, landmarks = augmented(batch, augment_rng)
+        known = batch["has_keypoints"][:, None]
+        if "keypoint_mask" in batch:
+            known = jnp.isfinite(landmarks).all(-1)
+            landmarks = jnp.where(known[..., None], landmarks, 0.0)
         own = recognition.backbone_collections(collections)
         result, own = model.apply(
             {"params": params["backbone"], **own},
@@ -206,7 +213,7 @@ def _make_loss(
             (result.warp.to_input(points) + 1) / 2,
             landmarks,
             landmark_weights(params, len(template)),
-            batch["has_keypoints"],
+            known,
         )
         metrics |= {
             "recognition_loss": recognition_loss,

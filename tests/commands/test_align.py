@@ -97,8 +97,9 @@ def test_nothing_is_left_of_a_run_that_failed(source, output, tmp_path, rng):
 def command(monkeypatch, capsys):
     """Run the command with the stand-in; give its exit status and what it said."""
 
-    def load(spec, *, min_score, max_side):
+    def load(spec, *, min_score, max_side, mesh_points):
         assert (spec, min_score, max_side) == ("NAME:FILE", 0.25, 512)
+        assert not mesh_points  # five keypoints
         return stand_in()
 
     monkeypatch.setattr("kprpe_jax.recognizers.load_detector", load)

@@ -91,3 +91,28 @@ def test_a_batch_without_any_landmarks_is_finite():
 def test_other_landmarks_are_refused():
     with pytest.raises(ValueError, match=r"got \(1, 3, 2\), \(1, 4, 2\) and \(3,\)"):
         alignment_loss(jnp.zeros((1, 3, 2)), jnp.zeros((1, 4, 2)), jnp.ones(3))
+
+
+def test_landmarks_that_are_not_known_do_not_matter(rng):
+    warped, landmarks = rng.random((2, 3, 4, 2)).astype(np.float32)
+    weights = rng.random(4).astype(np.float32)
+    known = np.array([[1, 1, 0, 1], [1, 0, 0, 1], [1, 1, 0, 0]], bool)
+    distance = np.linalg.norm(warped - landmarks, axis=-1) * PIXELS
+    columns = zip(distance.T, known.T, strict=True)
+    mean = [d[k].mean() if k.any() else 0 for d, k in columns]
+    got = alignment_loss(warped, landmarks, weights, known)
+    np.testing.assert_allclose(got.landmarks, np.mean(weights * mean), rtol=1e-5)
+    np.testing.assert_allclose(got.distance, np.mean(mean), rtol=1e-5)
+    broken = np.where(known[..., None], landmarks, np.nan)
+    slope = jax.grad(lambda x, y: alignment_loss(x, y, weights, known).total)
+    np.testing.assert_array_equal(slope(warped, landmarks), slope(warped, broken))
+    # All of an image or none: as one value an image.
+    rows = np.array([True, False, True])
+    for value, want in zip(
+        alignment_loss(warped, landmarks, weights, np.tile(rows[:, None], (1, 4))),
+        alignment_loss(warped, landmarks, weights, rows),
+        strict=True,
+    ):
+        np.testing.assert_allclose(value, want, rtol=1e-6)
+    with pytest.raises(ValueError, match=r"known must be \[B\] or \[B, S\].*\(3, 2\)"):
+        alignment_loss(warped, landmarks, weights, known[:, :2])

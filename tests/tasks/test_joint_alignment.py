@@ -15,7 +15,7 @@ from kprpe_jax.configs import balanced_alignment
 from kprpe_jax.configs.base import change_evaluators
 from kprpe_jax.data.importers.dataset import write_dataset
 from kprpe_jax.data.importers.image_folder import open_image_folder
-from kprpe_jax.data.importers.landmarks import read_landmarks
+from kprpe_jax.data.importers.landmarks import Landmarks, read_landmarks
 from kprpe_jax.evaluation.misaligned import misalign
 from kprpe_jax.losses.alignment import alignment_loss
 from kprpe_jax.losses.class_sampling import SAMPLED
@@ -297,6 +297,51 @@ def test_images_without_landmarks_teach_recognition_alone(partly):
     assert all(np.isfinite(g).all() for g in jax.tree.leaves(grads))
     assert np.abs(grads["backbone"]["backbone"]["stem_conv"]["kernel"]).max() > 0
     assert (np.asarray(grads["alignment"]["template_keypoints"]) == 0).all()
+
+
+@pytest.mark.slow
+def test_single_landmarks_may_be_missing(tmp_path, rng):
+    (tmp_path / "images").mkdir()
+    synthetic_people.write_images(tmp_path / "images")
+    source = open_image_folder(tmp_path / "images")
+    names = [record.key for record in source.read(0)]
+    points = rng.uniform(0.2, 0.8, (len(names), 7, 2)).astype(np.float32)
+    points[rng.random(points.shape[:2]) < 0.3] = np.nan
+    table = Landmarks({name: i for i, name in enumerate(names)}, points, "fraction")
+    where = dict(name="seven", data_dir=tmp_path / "data", origin={})
+    write_dataset(source, landmarks=table, on_error="skip", **where)
+    config = make_config(
+        "affine",
+        **{"data.dir": str(tmp_path / "data"), "data.name": "seven"},
+        **{"data.points": "landmarks", "data.num_keypoints": 7},
+    )
+    task = tasks.build(config, tiny.one_device())
+    template = np.float32(task.origin["template"])
+    assert template.shape == (7, 2)
+    assert 0.2 < template.min() < template.max() < 0.8
+    variables = jax.jit(task.init)(jax.random.key(0))
+    params = variables.pop("params")
+    batch = tiny.batch_of(task.open_training(0)[0], range(16))
+    mask = batch["keypoint_mask"]
+    assert 0.5 < mask.mean() < 0.9
+
+    @jax.jit
+    def loss(params, batch):
+        rng = jax.random.key(1)
+        value, (_, metrics) = task.loss(params, variables, batch, rng, train=True)
+        return value, metrics
+
+    (value, metrics), grads = jax.value_and_grad(loss, has_aux=True)(params, batch)
+    want = alignment_loss(
+        jnp.broadcast_to(template, (16, 7, 2)),
+        batch["keypoints"],
+        joint_alignment.landmark_weights(params, 7),
+        mask,
+    )
+    np.testing.assert_allclose(metrics["alignment_loss"], want.total, rtol=1e-4)
+    assert all(np.isfinite(g).all() for g in jax.tree.leaves(grads))
+    moved = np.where(mask[..., None], batch["keypoints"], 7)
+    np.testing.assert_array_equal(loss(params, {**batch, "keypoints": moved})[0], value)
 
 
 def test_who_needs_landmarks(partly):

@@ -12,6 +12,7 @@ from kprpe_jax.data.check import KEYPOINT_RANGE
 from kprpe_jax.data.importers.decode import decode_rgb
 from kprpe_jax.data.importers.landmarks import Landmarks
 from kprpe_jax.data.importers.record import NO_IDENTITY, Record, RejectedRecord
+from kprpe_jax.data.landmark_layouts import five_keypoints
 
 _CHUNK = 32  # entries per task: handing over one costs as much as a small image
 
@@ -26,6 +27,8 @@ class Checked(NamedTuple):
       keypoints: float32 [5, 2] in 0..1; None = unknown.
       keypoints_from: where known, one of KEYPOINTS_FROM.
       size: height and width after decoding, pixels.
+      landmarks: float32 [K, 2] of a table of other points than the five, NaN where
+        one is missing; None = unknown.
     """
 
     record: Record | None
@@ -33,6 +36,7 @@ class Checked(NamedTuple):
     keypoints: np.ndarray | None = None
     keypoints_from: str = ""
     size: tuple[int, int] = (0, 0)
+    landmarks: np.ndarray | None = None
 
 
 def check_all(
@@ -78,31 +82,42 @@ def check(entry: Record | RejectedRecord, landmarks: Landmarks | None) -> Checke
     except ValueError as e:
         reason = str(e).removesuffix("; replace it")
         return Checked(None, RejectedRecord(key, "broken image", reason))
-    points, origin = None, "table"
+    points, origin, dense, bad = None, "table", None, None
     if landmarks is not None:
         points = landmarks.find(key, height, width)
+        if points is None:
+            bad = RejectedRecord(
+                key, "missing landmarks", "the landmark table has no row for it"
+            )
+        if landmarks.is_dense:
+            bad = bad or _fault(key, points, origin, some=True)
+            dense = points if bad is None else None
+            points = None if dense is None else five_keypoints(dense)
     known = points is not None and not np.isnan(points).all()
     if not known and entry.keypoints is not None:
         points, origin = entry.keypoints, entry.keypoints_from
-    low, high = KEYPOINT_RANGE
-    bad = None
-    if points is None and landmarks is not None:
-        bad = RejectedRecord(
-            key, "missing landmarks", "the landmark table has no row for it"
-        )
-    elif points is not None and np.isnan(points).all():
+        bad = bad if landmarks is not None and landmarks.is_dense else None
+    if points is not None and (fault := _fault(key, points, origin)):
+        bad, points = bad or fault, None
+    origin = "" if points is None else origin
+    return Checked(entry, bad, points, origin, (height, width), dense)
+
+
+def _fault(
+    key: str, points: np.ndarray, origin: str, *, some: bool = False
+) -> RejectedRecord | None:
+    """What is wrong with the points of an image; `some` may be missing (NaN)."""
+    missing = np.isnan(points).any(-1)
+    if np.isnan(points).all():
         reason = (
             "the detector finds no face in it"
             if origin == "detector"
             else "its points are placeholders: NaN, 0 or -1"
         )
-        bad, points = RejectedRecord(key, "missing landmarks", reason), None
-    elif (
-        points is not None and not ((points >= low) & (points <= high)).all()
-    ):  # NaN is wrong, too
-        bad = RejectedRecord(
-            key, "wrong landmarks", f"must be fractions in [{low:g}, {high:g}]"
-        )
-        points = None
-    origin = "" if points is None else origin
-    return Checked(entry, bad, points, origin, (height, width))
+        return RejectedRecord(key, "missing landmarks", reason)
+    low, high = KEYPOINT_RANGE
+    fitting = ((points >= low) & (points <= high)).all(-1)  # not where NaN
+    if (fitting | (missing & some)).all():
+        return None
+    reason = f"must be fractions in [{low:g}, {high:g}]"
+    return RejectedRecord(key, "wrong landmarks", reason)

@@ -25,6 +25,7 @@ from kprpe_jax.data.importers.check import Checked, check_all
 from kprpe_jax.data.importers.landmarks import Landmarks
 from kprpe_jax.data.importers.record import NO_IDENTITY, RecordSource
 from kprpe_jax.data.importers.report import Shard, make_report
+from kprpe_jax.data.landmark_layouts import NUM_KEYPOINTS
 from kprpe_jax.data.pair_sets import find_pairs
 from kprpe_jax.data.store import TABLES
 
@@ -32,7 +33,7 @@ VERSION = "1.0.0"
 ON_ERROR = ("fail", "skip")
 
 
-def face_features(extra: Mapping[str, Any]) -> dict[str, Any]:
+def face_features(extra: Mapping[str, Any], num_landmarks: int = 0) -> dict[str, Any]:
     """Declare the rows of an imported data set.
 
     image: the encoded bytes as they were, for `decode.decode_rgb`; declared as TFDS's
@@ -44,17 +45,31 @@ def face_features(extra: Mapping[str, Any]) -> dict[str, Any]:
     key: the source's id.
     keypoints: float32 [5, 2], fractions of width and height, zeros where unknown.
     has_keypoints: bool.
+    landmarks: only with a table of other points than these five: float32 [K, 2],
+      fractions, zeros where unknown.
+    landmark_mask: beside them, bool [K], which are known.
 
     Args:
       extra: the source's own fields: `int` (as int64), `str` or a TFDS feature.
+      num_landmarks: K; 0 = no such table.
     """
+    if num_landmarks:
+        dense = {
+            "landmarks": tfds.features.Tensor(
+                shape=(num_landmarks, 2), dtype=np.float32
+            ),
+            "landmark_mask": tfds.features.Tensor(
+                shape=(num_landmarks,), dtype=np.bool_
+            ),
+        }
+        extra = {**extra, **dense}
     kinds = {int: np.int64, str: tfds.features.Text()}
     return {
         "image": tfds.features.Text(),
         "label": np.int32,
         "identity": tfds.features.Text(),
         "key": tfds.features.Text(),
-        "keypoints": tfds.features.Tensor(shape=(5, 2), dtype=np.float32),
+        "keypoints": tfds.features.Tensor(shape=(NUM_KEYPOINTS, 2), dtype=np.float32),
         "has_keypoints": np.bool_,
         **{name: kinds.get(kind, kind) for name, kind in extra.items()},
     }
@@ -80,7 +95,9 @@ def write_dataset(
       data_dir: the folder that holds all data sets; made if absent.
       origin: what distinguishes this import from others: kind, paths, options.
       split: the one split that all rows go to.
-      landmarks: table of the keypoints; None = the source's own, or none.
+      landmarks: table of the keypoints; None = the source's own, or none. One of other
+        points is stored beside them as `landmarks`, in place of the source's, and gives
+        the keypoints where its layout tells them (`five_keypoints`).
       on_error: "fail" at the first bad entry, or "skip" them. A record without row in
         the landmark table is kept without keypoints, and reported, where others are
         skipped. So is one in which a detector found no face.
@@ -128,7 +145,7 @@ def write_dataset(
                 "import: the source must have at least one good image; got "
                 f"{sorted(faults) or 'no entry'}; check its path and kind"
             )
-        if landmarks and not any(s.keypoints_from.get("table") for s in shards):
+        if landmarks and not any(shard.from_table for shard in shards):
             first = next(iter(source.read(0)))
             raise ValueError(
                 "import: the landmark table must know points of images of the source; "
@@ -136,7 +153,7 @@ def write_dataset(
                 f"{first.key!r}; give the table of these images"
             )
         report = make_report(shards, origin, len(landmarks.rows) if landmarks else 0)
-        _write_metadata(source, template, shards, report)
+        _write_metadata(source, landmarks, template, shards, report)
         if "pair_keys" in source.tables:
             _check_pairs(os.fspath(template.data_dir), name, split, source.tables)
         os.rename(template.data_dir, final)
@@ -156,7 +173,8 @@ def _write_shards(
     """Write the shards that are not there yet and add them to the list."""
     done = sum(shard.entries for shard in shards)
     labels = {n: i for i, n in enumerate(n for s in shards for n in s.names)}
-    serialize = _serializer(source.extra)
+    serialize = _serializer(_features(source, landmarks))
+    num_landmarks = _num_landmarks(landmarks)
     entries = tqdm.tqdm(
         source.read(done),
         total=source.count,
@@ -169,7 +187,13 @@ def _write_shards(
             path = template.sharded_filepath(shard_index=len(shards), num_shards=None)
             rest = itertools.chain([first], checked)
             shard = _write_shard(
-                os.fspath(path), rest, serialize, labels, shard_rows, on_error
+                os.fspath(path),
+                rest,
+                serialize,
+                labels,
+                shard_rows,
+                on_error,
+                num_landmarks,
             )
             progress.add_shard(work, len(shards), shard)
             shards.append(shard)
@@ -182,6 +206,7 @@ def _write_shard(
     labels: dict[str, int],
     shard_rows: int,
     on_error: str,
+    num_landmarks: int = 0,
 ) -> Shard:
     """Write the next rows to a file; add identities that are new to `labels`.
 
@@ -192,7 +217,7 @@ def _write_shard(
     # One row per group, as TFDS writes: rows are read one by one, in any order.
     writer = array_record_module.ArrayRecordWriter(path, "group_size:1")
     try:
-        for record, bad, keypoints, keypoints_from, size in checked:
+        for record, bad, keypoints, keypoints_from, size, landmarks in checked:
             shard.entries += 1
             if bad is not None:
                 if on_error == "fail":
@@ -215,10 +240,18 @@ def _write_shard(
                 "label": label,
                 "identity": "" if label == NO_IDENTITY else _bytes(record.identity),
                 "key": _bytes(record.key),
-                "keypoints": keypoints if known else np.zeros((5, 2), np.float32),
+                "keypoints": keypoints if known else _unknown(NUM_KEYPOINTS),
                 "has_keypoints": known,
                 **record.extra,
             }
+            if num_landmarks:
+                if landmarks is None:
+                    landmarks = _unknown(num_landmarks) * np.nan
+                mask = ~np.isnan(landmarks).any(1)
+                row["landmarks"] = np.where(mask[:, None], landmarks, np.float32(0))
+                row["landmark_mask"] = mask
+                shard.rows_with_landmarks += bool(mask.any())
+                shard.rows_with_all_landmarks += bool(mask.all())
             writer.write(serialize(row))
             found.add(label)
             shard.rows += 1
@@ -242,8 +275,26 @@ def _write_shard(
     return shard
 
 
+def _num_landmarks(landmarks: Landmarks | None) -> int:
+    """K of a table of other points than the five; 0 = there is none."""
+    return landmarks.points.shape[1] if landmarks and landmarks.is_dense else 0
+
+
+def _features(
+    source: RecordSource, landmarks: Landmarks | None
+) -> tfds.features.FeaturesDict:
+    """The fields of the rows."""
+    fields = face_features(source.extra, _num_landmarks(landmarks))
+    return tfds.features.FeaturesDict(fields)
+
+
+def _unknown(count: int) -> np.ndarray:
+    return np.zeros((count, 2), np.float32)
+
+
 def _write_metadata(
     source: RecordSource,
+    landmarks: Landmarks | None,
     template: tfds.core.ShardedFileTemplate,
     shards: list[Shard],
     report: dict[str, Any],
@@ -256,7 +307,7 @@ def _write_metadata(
     )
     tfds.folder_dataset.write_metadata(
         data_dir=template.data_dir,
-        features=tfds.features.FeaturesDict(face_features(source.extra)),
+        features=_features(source, landmarks),
         split_infos=[info],
         version=VERSION,
         filename_template=template,
@@ -278,8 +329,9 @@ def _check_pairs(
     find_pairs(keys, tables["pair_keys"].astype(str), f"--pairs: {name}")
 
 
-def _serializer(extra: Mapping[str, Any]) -> Callable[[dict[str, Any]], bytes]:
-    declared = tfds.features.FeaturesDict(face_features(extra))
+def _serializer(
+    declared: tfds.features.FeaturesDict,
+) -> Callable[[dict[str, Any]], bytes]:
     proto = example_serializer.ExampleSerializer(declared.get_serialized_info())
 
     def serialize(row: dict[str, Any]) -> bytes:

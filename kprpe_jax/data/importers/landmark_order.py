@@ -31,13 +31,14 @@ _AMBIGUOUS = {("y before x", "the subject's left first")}
 
 
 def header_order(names: Sequence[str]) -> list[int] | None:
-    """Columns of the ten coordinates in our order, from the names of the columns.
+    """Columns of the coordinates in our order, from the names of the columns.
 
     Args:
-      names: without that of the image, such as "lefteye_x" or "x1"; names of scores
-        are passed over.
-    Returns: ten places; None where the names do not say it.
-    Raises: ValueError: a coordinate named twice, or some of the ten that are missing.
+      names: without that of the image, such as "lefteye_x" or "x1"; other names, as
+        those of scores, are passed over.
+    Returns: 2 K places; K = 5 where points have names, any number from 3 where they
+      have numbers. None where the names do not say it.
+    Raises: ValueError: a coordinate named twice, or some that are missing.
     """
     found = [(place, _coordinate(name)) for place, name in enumerate(names)]
     places = {what: place for place, what in found if what is not None}
@@ -47,11 +48,17 @@ def header_order(names: Sequence[str]) -> list[int] | None:
     numbers = sorted({point for point, _ in places if isinstance(point, int)})
     points = numbers or POINTS
     wanted = [(point, axis) for point in points for axis in _X_Y]
-    if named != 10 or len(points) != 5 or {*wanted} != {*places}:
+    if named != len(wanted) or len(points) < 3 or {*wanted} != {*places}:
         raise ValueError(
-            "must name x and y of five points once each; got " + ",".join(names)[:200]
+            "must name x and y of five points once each, or of any three or more that "
+            "are numbered; got " + ",".join(names)[:200]
         )
     return [places[what] for what in wanted]
+
+
+def names_coordinate(name: str) -> bool:
+    """Whether the name of a column is that of a point's x or y."""
+    return _coordinate(name) is not None
 
 
 def _coordinate(name: str) -> tuple[int | str, str] | None:

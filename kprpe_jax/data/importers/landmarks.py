@@ -1,4 +1,4 @@
-"""Tables of five facial points by image name: CSV, text lists, .npz."""
+"""Tables of facial points by image name, five or any number: CSV, text lists, .npz."""
 
 import csv
 import dataclasses
@@ -10,9 +10,15 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 
 from kprpe_jax.core.npz import read_npz
-from kprpe_jax.data.importers.landmark_order import POINTS, header_order, seen_order
+from kprpe_jax.data.importers.landmark_order import (
+    POINTS,
+    header_order,
+    names_coordinate,
+    seen_order,
+)
 from kprpe_jax.data.importers.tables import is_number
 from kprpe_jax.data.keys import plain_key, top_folder
+from kprpe_jax.data.landmark_layouts import NUM_KEYPOINTS, five_keypoints
 
 UNITS = ("fraction", "pixel")
 # Numbers after the name: x, y of each point; the same and one score of the face;
@@ -26,8 +32,9 @@ class Landmarks:
 
     Attributes:
       rows: image name -> row of `points`.
-      points: float32 [N, 5, 2], (x, y): left eye, right eye, nose, left and right
-        mouth corner (left = image left); all NaN where the row is a placeholder.
+      points: float32 [N, K, 2], (x, y). Five are left eye, right eye, nose, left and
+        right mouth corner (left = image left), all NaN where the row is a placeholder;
+        of another number single points are NaN where they are missing.
       units: "fraction" of width and height, or "pixel" with pixel centers at integers.
     """
 
@@ -59,10 +66,15 @@ class Landmarks:
             )
         return row
 
+    @property
+    def is_dense(self) -> bool:
+        """Whether the points are others than the five keypoints."""
+        return self.points.shape[1] != NUM_KEYPOINTS
+
     def knows(self, name: str) -> bool:
-        """Whether the points of an image are known: a row, and no placeholder."""
+        """Whether the five keypoints of an image are known, or follow from its row."""
         row = self.row(name)
-        return row is not None and not np.isnan(self.points[row]).any()
+        return row is not None and five_keypoints(self.points[row]) is not None
 
     def faces(self, name: str) -> list[str]:
         """Names of the faces of an image that has several: name_0, name_1 ...
@@ -103,7 +115,7 @@ class Landmarks:
           name: of the image.
           height: of the decoded image, pixels.
           width: likewise.
-        Returns: float32 [5, 2] in 0..1 of width and height, pixel center i at
+        Returns: float32 [K, 2] in 0..1 of width and height, pixel center i at
           (i + 0.5) / size, NaN where unknown; None where the table lacks the image.
         """
         row = self.row(name)
@@ -123,13 +135,15 @@ def read_landmarks(
     Text: a line per image with its name and 10, 11 or 15 numbers (x, y per point; the
     same and one score; x, y, score per point; scores are ignored), separated by comma,
     semicolon, tab or spaces; the first line may be a header. A header that names the
-    ten coordinates (lefteye_x, x1, ...) is obeyed, in any order; the number of images
-    may stand in a line above it, as in CelebA's lists. An .npz archive: `names` [N] and
-    an array [N, 5, 2].
+    ten coordinates (lefteye_x, x1, ...) is obeyed, in any order, and its other columns
+    are passed over; one of numbered points (x0, y0, x1, ...) may name any number from
+    three. The number of images may stand in a line above it, as in CelebA's lists. An
+    .npz archive: `names` [N] and an array [N, K, 2].
 
-    A point that is NaN, empty, (0, 0) or (-1, -1) is a placeholder, and the points of
-    its row are unknown. Where the points of most rows are not ordered as a face's, and
-    in another order those of all rows are, the table is refused.
+    A point that is NaN, empty, (0, 0) or (-1, -1) is a placeholder. Of five, the points
+    of its row are unknown then; of another number, that point is missing. Where five
+    points of most rows are not ordered as a face's, and in another order those of all
+    rows are, the table is refused.
 
     Args:
       path: the file.
@@ -161,15 +175,18 @@ def read_landmarks(
             f"names in {path} must be unique; got {twice!r} more than "
             "once; remove all rows of it but one"
         )
-    placeholder = np.isin(points, (0, -1)).all(2)  # [N, 5]
-    unknown = (placeholder | np.isnan(points).any(2)).any(1)
-    points = np.where(unknown[:, None, None], np.nan, points)
+    placeholder = np.isin(points, (0, -1)).all(2)  # [N, K]
+    unknown = placeholder | np.isnan(points).any(2)
+    if points.shape[1] == NUM_KEYPOINTS:
+        unknown |= unknown.any(1, keepdims=True)
+    points = np.where(unknown[..., None], np.float32(np.nan), points)
     if np.isnan(points).all():
         raise ValueError(
             f"{path} must have a row whose points are known; got NaN, "
             "0 or -1 in all; check the file"
         )
-    _check_order(path, points)
+    if points.shape[1] == NUM_KEYPOINTS:
+        _check_order(path, points)
     _check_units(path, points, units)
     return Landmarks(rows, points, units)
 
@@ -187,7 +204,8 @@ def _check_order(path: str, points: np.ndarray) -> None:
 
 def _check_units(path: str, points: np.ndarray, units: str) -> None:
     # The median: single rows may hold a failed detection.
-    size = float(np.nanmedian(np.abs(points).max(axis=(1, 2))))
+    known = points[~np.isnan(points).all((1, 2))]
+    size = float(np.median(np.nanmax(np.abs(known), axis=(1, 2))))
     other = UNITS[1 - UNITS.index(units)]
     if (size > 2) != (units == "pixel"):
         raise ValueError(
@@ -206,10 +224,11 @@ def _read_npz(path: str, array: str) -> tuple[list[str], np.ndarray]:
             f"{path} must hold the arrays 'names' and {array!r}; got "
             f"{str(e.args[0]).splitlines()[0]}; name another with --landmark-array"
         ) from e
-    if points.shape != (len(names), 5, 2):
+    if points.ndim != 3 or points.shape[::2] != (len(names), 2) or len(points[0]) < 3:
         raise ValueError(
-            f"{array!r} in {path} must be [{len(names)}, 5, 2]; got "
-            f"{list(points.shape)}; name another with --landmark-array"
+            f"{array!r} in {path} must hold five points, or another "
+            f"number from three, as [{len(names)}, 5, 2]; got {list(points.shape)}; "
+            "name another with --landmark-array"
         )
     text = names.astype(str) if names.dtype.kind != "S" else np.char.decode(names)
     return text.tolist(), points.astype(np.float32)
@@ -229,7 +248,7 @@ def _read_text(path: str) -> tuple[list[str], np.ndarray]:
                 raise _malformed(path, number, str(e)) from e
             # CelebA's has no name for the column of names. "Left" is the image's left
             # there, as here: its x is the smaller one of the eyes.
-            fields = fields if len(fields) > _COLUMNS[0] else ["", *fields]
+            fields = ["", *fields] if names_coordinate(fields[0]) else fields
             try:
                 order = header_order(fields[1:])
             except ValueError as contradiction:
@@ -239,7 +258,8 @@ def _read_text(path: str) -> tuple[list[str], np.ndarray]:
             header = len(fields) - 1
             continue
         columns = columns or len(row)
-        if len(row) != columns or columns not in _COLUMNS:
+        known = columns in _COLUMNS or order is not None
+        if len(row) != columns or not known:
             raise _malformed(path, number, f"{len(row)} numbers")
         if order is not None and columns != header:
             raise _malformed(path, number, f"{columns} under {header} column names")
@@ -252,7 +272,7 @@ def _read_text(path: str) -> tuple[list[str], np.ndarray]:
         )
     table = np.array(values).reshape(len(names), columns or 10)
     if order is not None:
-        return names, table[:, order].reshape(-1, 5, 2)
+        return names, table[:, order].reshape(len(names), -1, 2)
     if columns == 15:
         return names, table.reshape(-1, 5, 3)[..., :2]
     return names, table[:, :10].reshape(-1, 5, 2)
@@ -291,6 +311,6 @@ def _split(lines: Iterable[str], separator: str | None) -> Iterator[list[str]]:
 def _malformed(path: str, number: int, got: str) -> ValueError:
     return ValueError(
         f"line {number} of {path} must be a name and {_COLUMNS[0]}, "
-        f"{_COLUMNS[1]} or {_COLUMNS[2]} numbers, as many as the lines before; got "
-        f"{got}; repair the line"
+        f"{_COLUMNS[1]} or {_COLUMNS[2]} numbers, as many as the lines before, or what "
+        f"a first line such as name,x0,y0,x1,y1,x2,y2 names; got {got}; repair the line"
     )

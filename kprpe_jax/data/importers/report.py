@@ -20,6 +20,8 @@ class Shard:
       labels: those in it.
       bad: key, kind and reason of every bad entry.
       keypoints_from: origin of the keypoints (record.KEYPOINTS_FROM) -> rows.
+      rows_with_landmarks: with some of a table of other points than the five keypoints.
+      rows_with_all_landmarks: with all of them.
       no_identity: rows without.
       heights: smallest and largest, pixels.
       widths: likewise.
@@ -32,9 +34,16 @@ class Shard:
     labels: list[int] = dataclasses.field(default_factory=list)
     bad: list[RejectedRecord] = dataclasses.field(default_factory=list)
     keypoints_from: dict[str, int] = dataclasses.field(default_factory=dict)
+    rows_with_landmarks: int = 0
+    rows_with_all_landmarks: int = 0
     no_identity: int = 0
     heights: list[int] = dataclasses.field(default_factory=list)
     widths: list[int] = dataclasses.field(default_factory=list)
+
+    @property
+    def from_table(self) -> int:
+        """Rows whose points the landmark table knows."""
+        return self.rows_with_landmarks or self.keypoints_from.get("table", 0)
 
 
 def make_report(
@@ -69,7 +78,13 @@ def make_report(
         "rows_without_identity": sum(shard.no_identity for shard in shards),
         "rows_without_keypoints": rows - sum(known.values()),
         "keypoints_from": {origin: n for origin, n in known.items() if n},
-        "unused_landmark_rows": max(0, landmark_rows - known["table"]),
+        "rows_with_landmarks": sum(shard.rows_with_landmarks for shard in shards),
+        "rows_with_all_landmarks": sum(
+            shard.rows_with_all_landmarks for shard in shards
+        ),
+        "unused_landmark_rows": max(
+            0, landmark_rows - sum(shard.from_table for shard in shards)
+        ),
         "height": _range([shard.heights for shard in shards]),
         "width": _range([shard.widths for shard in shards]),
         "bad": {

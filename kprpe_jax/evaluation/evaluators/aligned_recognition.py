@@ -70,7 +70,7 @@ def build(
     Returns: function (state, mesh) -> `accuracy` of 10-fold verification; `rank_1`,
       the first image of each person being the gallery and all others probes; `anme`;
       `anme_before`, of the images as they come; `count` of images. The `anme`s are of
-      images with landmarks; without any there are none.
+      images with all landmarks; without any there are none.
     Raises: ValueError: a severity out of its range; as `FaceData.open_pairs`.
     """
     check_severities([severity])

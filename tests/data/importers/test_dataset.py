@@ -143,6 +143,45 @@ def test_landmarks_known_missing_and_wrong(tmp_path, rng):
     assert counts == {"missing landmarks": 1, "wrong landmarks": 2}
 
 
+def test_a_table_of_other_points_is_stored_beside_the_keypoints(tmp_path, rng):
+    points = rng.uniform(0.2, 0.8, (4, 68, 2)).astype(np.float32)
+    points[1, 0] = np.nan  # of the jaw
+    points[2, 40] = np.nan  # of an eye
+    points[3] = np.nan
+    landmarks = Landmarks({f"{i}.jpg": i for i in range(4)}, points, "fraction")
+    report = write(ENTRIES[:5], tmp_path, landmarks=landmarks, on_error="skip")
+    got = list(store.open_split(tmp_path, "faces", "train"))
+    for row, want in zip(got[:4], points, strict=True):
+        mask = ~np.isnan(want[:, 0])
+        np.testing.assert_array_equal(row["landmark_mask"], mask)
+        np.testing.assert_array_equal(row["landmarks"], np.nan_to_num(want))
+    assert not got[4]["landmark_mask"].any()
+    known = [bool(row["has_keypoints"]) for row in got]
+    assert known == [True, True, False, False, False]
+    np.testing.assert_array_equal(got[1]["keypoints"][2], points[1, 30])
+    assert report["bad"]["missing landmarks"]["count"] == 2
+    assert report["rows_with_landmarks"] == 3
+    assert report["rows_with_all_landmarks"] == 1
+    assert report["unused_landmark_rows"] == 1
+    assert report["keypoints_from"] == {"table": 2}
+
+
+def test_a_layout_without_keypoints_keeps_the_sources(tmp_path, rng):
+    points = rng.uniform(0.2, 0.8, (2, 17, 2)).astype(np.float32)
+    points[1, 4] = 2.5
+    own = rng.random((5, 2)).astype(np.float32)
+    entries = [entry._replace(keypoints=own) for entry in ENTRIES[:2]]
+    landmarks = Landmarks({"0.jpg": 0, "1.jpg": 1}, points, "fraction")
+    with pytest.raises(ValueError, match="'1.jpg' with wrong landmarks"):
+        write(entries, tmp_path, landmarks=landmarks)
+    report = write(entries, tmp_path, landmarks=landmarks, on_error="skip")
+    got = list(store.open_split(tmp_path, "faces", "train"))
+    assert [row["landmark_mask"].sum() for row in got] == [17, 0]
+    for row in got:
+        np.testing.assert_array_equal(row["keypoints"], own)
+    assert report["keypoints_from"] == {"source": 2}
+
+
 def test_pixel_landmarks_are_of_the_image_as_it_is_shown(tmp_path):
     from PIL import Image
 

@@ -36,6 +36,36 @@ def test_text_tables(tmp_path, points, separator, scores, header):
     assert landmarks.find("4.jpg", 10, 20) is None
 
 
+@pytest.mark.parametrize("count", [3, 17, 29, 68])
+def test_tables_of_any_number_of_points(tmp_path, rng, count):
+    points = rng.uniform(0.1, 0.9, (4, count, 2)).astype(np.float32)
+    np.savez(tmp_path / "t.npz", names=[f"{i}.jpg" for i in range(4)], points=points)
+    names = ",".join(f"x{i},y{i}" for i in range(count))
+    header = f"name,{names},score,yaw,pitch,roll"
+    rows = table(points).splitlines()
+    text = "\n".join([header, *(f"{row},0.9,-12.5,3,1e2" for row in rows)])
+    (tmp_path / "t.csv").write_text(text + "\n")
+    for name in ("t.npz", "t.csv"):
+        landmarks = read_landmarks(tmp_path / name, units="fraction")
+        assert landmarks.is_dense
+        np.testing.assert_allclose(landmarks.find("2.jpg", 9, 9), points[2], atol=1e-6)
+        assert landmarks.knows("2.jpg") == (count == 68)
+
+
+def test_single_points_of_many_may_be_missing(tmp_path, rng):
+    points = rng.uniform(0.1, 0.9, (4, 17, 2)).astype(np.float32)
+    points[0, 3] = points[1] = -1
+    points[2, 5, 1] = np.nan
+    np.savez(tmp_path / "t.npz", names=[f"{i}.jpg" for i in range(4)], points=points)
+    landmarks = read_landmarks(tmp_path / "t.npz", units="fraction")
+    missing = np.isnan([landmarks.find(f"{i}.jpg", 9, 9) for i in range(4)])
+    assert (missing[..., 0] == missing[..., 1]).all()
+    assert missing[..., 0].sum(1).tolist() == [1, 17, 1, 0]
+    np.savez(tmp_path / "t.npz", names=["a"], points=points[1:2])
+    with pytest.raises(ValueError, match="must have a row whose points are known"):
+        read_landmarks(tmp_path / "t.npz", units="fraction")
+
+
 def test_names_that_are_quoted_and_bytes_that_are_no_text(tmp_path, points):
     names = ['"Doe, Jane/1.jpg"', '"a ""b"".jpg"', '"two\nlines.jpg"', "\udcff.jpg"]
     lines = table(points).splitlines()
@@ -96,6 +126,8 @@ def test_units_taken_for_one_another(tmp_path, points):
         (lambda t: t.replace("\n2.jpg,0", "\n2.jpg,x0"), r"line 3 of .*could not conv"),
         (lambda t: t.replace("\n2.jpg,", "\n2.jpg,0.5,"), "line 3 of .*got 11 numbers"),
         (lambda t: "a.jpg,1,2,3\n" + t, "line 1 of .*10, 11 or 15.*got 3 numbers"),
+        (lambda t: "n,x0,y0,x1,y1,x2,y2\n" + t, "line 2 of .*got 10 under 6 column n"),
+        (lambda t: "n,x0,y0,x1,y1\n" + t, "header of .* must name x and y of five"),
         (lambda t: "", "must have a row per image; got none"),
         (lambda t: "name,x,y\n", "must have a row per image; got none"),
     ],
@@ -114,6 +146,18 @@ def test_archives_that_do_not_fit(tmp_path, points):
     np.testing.assert_array_equal(landmarks.find("é", 1, 1), points[3])
     with pytest.raises(ValueError, match=r"\[4, 5, 2\]; got \[3, 5, 2\]; name another"):
         read_landmarks(path, units="fraction", array="wide")
+    np.savez(path, names=np.array(["a"]), points=points[:1, :2])
+    with pytest.raises(ValueError, match=r"another number from three, as \[1, 5"):
+        read_landmarks(path, units="fraction")
+    np.savez(path, names=np.array(["a"]), points=points[0])
+    with pytest.raises(ValueError, match=r"as \[1, 5, 2\]; got \[5, 2\]; name an"):
+        read_landmarks(path, units="fraction")
+    np.savez(path, names=np.array(["a"]), points=points[:1, :2])
+    with pytest.raises(ValueError, match=r"another number from three, as \[1, 5"):
+        read_landmarks(path, units="fraction")
+    np.savez(path, names=np.array(["a"]), points=points[0])
+    with pytest.raises(ValueError, match=r"must be \[1, 5, 2\], .*; got \[5, 2\]"):
+        read_landmarks(path, units="fraction")
     with pytest.raises(ValueError, match="arrays 'names' and 'p'.*--landmark-array"):
         read_landmarks(path, units="fraction", array="p")
     path.write_bytes(b"PK rubbish")

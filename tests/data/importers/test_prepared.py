@@ -86,6 +86,22 @@ def test_a_table_goes_before_what_is_stored(data_dir):
     assert report["bad"]["missing landmarks"]["count"] == 2
 
 
+def test_a_table_of_other_points_takes_the_place_of_an_older_one(data_dir, rng):
+    for name, count in (("dense", 17), ("denser", 68)):
+        points = rng.uniform(0.2, 0.8, (1, count, 2)).astype(np.float32)
+        table = Landmarks({"1.jpg": 0}, points, "fraction")
+        options = dict(origin={}, landmarks=table, on_error="skip")
+        source = open_prepared(data_dir / ("old" if count == 17 else "dense"))
+        write_dataset(source, name=name, data_dir=data_dir, **options)
+        row = store.open_split(data_dir, name, "train")[1]
+        np.testing.assert_array_equal(row["landmarks"], points[0])
+        assert row["landmark_mask"].all()
+    source = open_prepared(data_dir / "denser")  # without a table they stay
+    write_dataset(source, name="again", data_dir=data_dir, origin={})
+    row = store.open_split(data_dir, "again", "train")[1]
+    np.testing.assert_array_equal(row["landmarks"], points[0])
+
+
 def test_what_is_not_there_or_no_faces(digits_dir, tmp_path):
     with pytest.raises(ValueError, match="one split .* got none; write .*digits:test"):
         open_prepared(digits_dir / "digits")
