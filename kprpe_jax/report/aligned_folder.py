@@ -136,7 +136,8 @@ def _write_faces(
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(to_bytes(face.image)).save(path)
-        pose = () if photo.poses is None else tuple(photo.poses[i].round(2).tolist())
+        pose = () if photo.poses is None else photo.poses[i]
+        pose = tuple(round(float(degrees), 2) for degrees in pose)
         yield _FaceRow(
             face_name,
             photo.keypoints[i][chosen],
