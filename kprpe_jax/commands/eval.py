@@ -39,7 +39,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Run the eval command."""
-    from kprpe_jax.core.mesh import initialize_distributed
+    from kprpe_jax.core.processes import initialize_distributed
     from kprpe_jax.training.runs import parse_run
 
     run_spec = parse_run(options.model)

@@ -7,8 +7,8 @@
 A config is a name (digits, lfw, synthetic_faces, ...) or a path, with :ARG where it
 takes an argument. Its fields are overridden by --config.section.field=value;
 --config.model.weights=SPEC starts from weights: NAME:FILE, a file that `export` wrote,
-or a run. Several processes find each other by themselves under SLURM and on TPU slices,
-else by --coordinator, --num-processes and --process-id.
+or a run. Several processes find each other by themselves on Cloud TPUs, GKE, SLURM and
+Open MPI, else by --coordinator, --num-processes and --process-id.
 """
 
 import argparse
@@ -36,12 +36,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Run the train command."""
-    from kprpe_jax.core.mesh import initialize_distributed
+    from kprpe_jax.core.processes import initialize_distributed
     from kprpe_jax.training import loop
     from kprpe_jax.training.config import load_config
 
     config = load_config(options.config, options.overrides)
-    initialize_distributed(
+    found_by = initialize_distributed(
         options.coordinator, options.num_processes, options.process_id
     )
-    loop.train(config, options.workdir, extend=options.extend)
+    loop.train(config, options.workdir, extend=options.extend, found_by=found_by)

@@ -1,64 +1,15 @@
-"""Devices: several processes, the mesh, and batches on it."""
+"""Devices: the mesh, and batches on it."""
 
 import math
-import os
 from collections.abc import Mapping, Sequence
 
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 AXES = ("data", "fsdp", "class")
 BATCH_SPEC = PartitionSpec(AXES)  # every device takes its share of the rows
-
-
-def initialize_distributed(
-    coordinator: str | None = None,
-    num_processes: int | None = None,
-    process_id: int | None = None,
-) -> bool:
-    """Join the other processes of this run, if there are any.
-
-    Explicit arguments win; otherwise the environment is asked for a SLURM step of
-    several tasks, a TPU slice of several hosts, or JAX_COORDINATOR_ADDRESS. Call it
-    before anything touches a device.
-
-    Args:
-      coordinator: "host:port" of process 0, or "auto" to let JAX find all three.
-      num_processes: how many processes take part, >= 1.
-      process_id: this one's number, 0 <= process_id < num_processes.
-    Returns: whether `jax.distributed` was initialized.
-    Raises: ValueError: some but not all of the three, or a number out of range.
-    """
-    if coordinator == "auto":
-        jax.distributed.initialize()
-        return True
-    given = (coordinator, num_processes, process_id)
-    if any(value is not None for value in given):
-        if any(value is None for value in given):
-            raise ValueError(
-                "initialize_distributed: coordinator, num_processes and process_id "
-                f"belong together; got {given}"
-            )
-        if not 0 <= process_id < num_processes:
-            raise ValueError(
-                "initialize_distributed: process_id must lie in [0, num_processes); "
-                f"got {process_id} of {num_processes}"
-            )
-        jax.distributed.initialize(coordinator, num_processes, process_id)
-        return True
-    if _environment_has_several_processes(os.environ):
-        jax.distributed.initialize()
-        return True
-    return False
-
-
-def _environment_has_several_processes(environ: Mapping[str, str]) -> bool:
-    # A shell inside a SLURM allocation has SLURM_NTASKS but no SLURM_STEP_ID: there
-    # is one process then, and waiting for the others would hang.
-    slurm_tasks = int(environ.get("SLURM_STEP_NUM_TASKS", "1"))
-    tpu_hosts = environ.get("TPU_WORKER_HOSTNAMES", "").split(",")
-    return slurm_tasks > 1 or len(tpu_hosts) > 1 or "JAX_COORDINATOR_ADDRESS" in environ
 
 
 def data_mesh() -> Mesh:
@@ -74,7 +25,8 @@ def make_mesh(
     Args:
       sizes: the size of each axis, >= 1; one of them may be -1, "the rest".
       devices: the devices to use; all of every process by default.
-    Raises: ValueError: the sizes do not multiply to the number of devices.
+    Raises: ValueError: the sizes do not multiply to the number of devices; of several
+      TPU slices, an axis `data` that is no multiple of them, for it alone spans them.
     """
     devices = jax.devices() if devices is None else devices
     shape = [sizes[axis] for axis in AXES]
@@ -90,8 +42,29 @@ def make_mesh(
             f"make the product of the sizes {len(devices)}, or set one of them to -1"
         )
     shape = [len(devices) // known if n == -1 else n for n in shape]
-    return jax.make_mesh(
-        tuple(shape), AXES, axis_types=(AxisType.Auto,) * 3, devices=devices
+    slices = len({getattr(device, "slice_index", 0) for device in devices})
+    auto = (AxisType.Auto,) * 3
+    if slices > 1:
+        return Mesh(_arrange_slices(devices, shape, slices), AXES, axis_types=auto)
+    return jax.make_mesh(tuple(shape), AXES, axis_types=auto, devices=devices)
+
+
+def _arrange_slices(
+    devices: Sequence[jax.Device], shape: Sequence[int], slices: int
+) -> np.ndarray:
+    """Devices [data, fsdp, class], of which `data` alone leaves a slice.
+
+    Between slices there is the data-center network, a hundred times slower than the
+    links inside: gradients are summed over it once a step, and nothing else.
+    """
+    data, fsdp, classes = shape
+    if data % slices:
+        raise ValueError(
+            f"config.mesh: {slices} slices need an axis data that is a multiple, "
+            f"since fsdp and class stay inside a slice; got data={data}"
+        )
+    return mesh_utils.create_hybrid_device_mesh(
+        (data // slices, fsdp, classes), (slices, 1, 1), devices=devices
     )
 
 

@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 from kprpe_jax import registry, tasks
 from kprpe_jax.core import mesh as mesh_lib
+from kprpe_jax.core.processes import describe_processes
 from kprpe_jax.data import loader
 from kprpe_jax.data.prepare import prepare
 from kprpe_jax.tasks.task import Task, TrainingRows, run_evaluators
@@ -40,6 +41,7 @@ def train(
     *,
     task: Task | None = None,
     extend: bool = False,
+    found_by: str | None = None,
 ) -> dict[str, float]:
     """Train to the end, from the last checkpoint in `workdir` if there is one.
 
@@ -58,6 +60,8 @@ def train(
       extend: the config may have more steps than the run in `workdir`, finished or not,
         which goes on under the schedule of the new number: a cosine that had come to
         its end begins again where the longer one is at that step.
+      found_by: of `initialize_distributed`, for the first line of the log; None = the
+        line is left out.
     Returns: the last evaluation, the last training metrics, and `step`: less than
       config.steps if SIGTERM stopped the run.
 
@@ -119,6 +123,9 @@ def train(
         )
         stored = checkpoints.meta(start) if start else {}
         owed = stored.get("evaluation_owed", False)  # it failed, and ended the run
+        if found_by is not None:
+            for line in describe_processes(found_by, os.environ):
+                log.say(line)
         if start >= config.steps and not owed:
             log.say(f"all {start} steps were done before")
             return {**stored["results"], "step": start}

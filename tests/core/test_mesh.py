@@ -1,4 +1,5 @@
-import jax
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -43,36 +44,24 @@ def test_batch_that_does_not_divide():
         mesh_lib.check_batch_size(24, 2, mesh)
 
 
-@pytest.mark.parametrize(
-    ("environ", "several"),
-    [
-        ({}, False),
-        ({"SLURM_NTASKS": "4"}, False),  # a shell in an allocation, no step
-        ({"SLURM_STEP_NUM_TASKS": "4"}, True),
-        ({"SLURM_STEP_NUM_TASKS": "1"}, False),
-        ({"TPU_WORKER_HOSTNAMES": "localhost"}, False),
-        ({"TPU_WORKER_HOSTNAMES": "a,b"}, True),
-        ({"JAX_COORDINATOR_ADDRESS": "a:1"}, True),
-    ],
-)
-def test_environment_says_several_processes(monkeypatch, environ, several):
-    for name in ("SLURM_STEP_NUM_TASKS", "TPU_WORKER_HOSTNAMES"):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in environ.items():
-        monkeypatch.setenv(name, value)
-    calls = []
-    monkeypatch.setattr(jax.distributed, "initialize", lambda *a: calls.append(a))
-    assert mesh_lib.initialize_distributed() == several
-    assert calls == ([()] if several else [])
+@dataclasses.dataclass(frozen=True)
+class Chip:
+    """What a mesh asks of a device."""
+
+    id: int
+    slice_index: int
+    process_index: int
+    platform: str = "cpu"
+    device_kind: str = "cpu"
 
 
-def test_explicit_processes(monkeypatch):
-    calls = []
-    monkeypatch.setattr(jax.distributed, "initialize", lambda *a: calls.append(a))
-    assert mesh_lib.initialize_distributed("h:1", 2, 1)
-    assert mesh_lib.initialize_distributed("auto")
-    assert calls == [("h:1", 2, 1), ()]
-    with pytest.raises(ValueError, match="belong together; got"):
-        mesh_lib.initialize_distributed("h:1", 2)
-    with pytest.raises(ValueError, match=r"process_id must lie in .* got 2 of 2"):
-        mesh_lib.initialize_distributed("h:1", 2, 2)
+def test_data_alone_spans_slices():
+    devices = [Chip(i, i // 8, i // 4) for i in range(16)]
+    shape = {"data": -1, "fsdp": 2, "class": 2}
+    mesh = mesh_lib.make_mesh(shape, devices)
+    assert dict(mesh.shape) == {"data": 4, "fsdp": 2, "class": 2}
+    slices = np.vectorize(lambda device: device.slice_index)(mesh.devices)
+    assert slices[:, 0, 0].tolist() == [0, 0, 1, 1]
+    assert (slices == slices[:, :1, :1]).all()
+    with pytest.raises(ValueError, match="2 slices need an axis data .* got data=1"):
+        mesh_lib.make_mesh({"data": 1, "fsdp": 8, "class": 2}, devices)
