@@ -79,7 +79,11 @@ def _evaluate_file(options) -> dict[str, float]:
     from kprpe_jax import registry
     from kprpe_jax.recognizers import load_recognizer
     from kprpe_jax.training.config import load_config
-    from kprpe_jax.training.evaluate import evaluate, evaluate_recognizer
+    from kprpe_jax.training.evaluate import (
+        evaluate,
+        evaluate_recognizer,
+        with_published,
+    )
 
     name, colon, file = options.model.partition(":")
     if not (colon or pathlib.Path(options.model).is_file()):
@@ -97,6 +101,7 @@ def _evaluate_file(options) -> dict[str, float]:
     if published is None or published.kind == "recognizer":
         recognizer = load_recognizer(options.model)
         return evaluate_recognizer(config, recognizer, evaluators=options.evaluators)
+    config = with_published(config, name)
     return evaluate(config, "", weights=file, evaluators=options.evaluators)
 
 

@@ -75,9 +75,17 @@ def open_data(
     on_disk = open_rows is None
     open_rows = partial(_open_rows, config) if on_disk else open_rows
     backbone, origin = None, {}
-    source, labels = open_rows(data.name, data.train_split, data.train_identities)
+
+    training = data.name, data.train_split, data.train_identities
+    opened = None  # images are opened to be trained on alone, not to evaluate
+
+    def open_training(seed: int) -> TrainingRows:
+        source, labels = opened or open_rows(*training)
+        return TrainingRows(PairRows(source), paired(labels, seed=seed))
+
     if data.input == "patches":
-        _check_count(config, data.name, source[0]["patches"].shape)
+        opened = open_rows(*training)
+        _check_count(config, data.name, opened[0][0]["patches"].shape)
         read = _stored
         if on_disk:
             origin = networks.features_origin(config, data.name)
@@ -89,9 +97,7 @@ def open_data(
         if not config.train_backbone:
             origin = about(backbone)
     return PairData(
-        open_training=lambda seed: TrainingRows(
-            PairRows(source), paired(labels, seed=seed)
-        ),
+        open_training=open_training,
         check_batch=partial(_check_batch, config),
         read=read,
         backbone=backbone,

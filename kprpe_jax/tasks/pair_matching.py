@@ -131,7 +131,8 @@ def make_model(options: ConfigDict) -> OneImage | SameOrNot | TwoLinear:
 
     Args:
       options: variant, of VARIANTS; window_size, window_stride, window_padding (pixels
-        of learned patches; window_size 0: patches are given); output_dim, head_norm and
+        of learned patches; window_size 0: patches are given) and, where they are there,
+        window_scale and window_shift of pixels in [-1, 1]; output_dim, head_norm and
         shared_head of `TwoLinear`; the fields of `PairEncoder`.
     Raises: ValueError: unknown variant.
     """
@@ -142,7 +143,8 @@ def make_model(options: ConfigDict) -> OneImage | SameOrNot | TwoLinear:
     head = {k: fields.pop(k) for k in ("output_dim", "head_norm", "shared_head")}
     variant = fields.pop("variant")
     check_field("config.model.variant", variant, VARIANTS)
-    windows = PatchWindows(size, stride, padding) if size else None
+    pixels = fields.pop("window_scale", 1.0), fields.pop("window_shift", 0.0)
+    windows = PatchWindows(size, stride, padding, *pixels) if size else None
     encoder = PairEncoder(
         **{**fields, "dtype": jnp.dtype(fields["dtype"])}, windows=windows
     )
@@ -151,6 +153,22 @@ def make_model(options: ConfigDict) -> OneImage | SameOrNot | TwoLinear:
     return (
         SameOrNot(encoder) if variant == "same_or_not" else TwoLinear(encoder, **head)
     )
+
+
+def model_section(model: OneImage | SameOrNot | TwoLinear) -> dict[str, Any]:
+    """Fields of a config's section `model` that make this transformer."""
+    encoder, variants = model.encoder, {OneImage: "one_image", SameOrNot: "same_or_not"}
+    windows = encoder.windows or PatchWindows(0, 0)
+    fields = {"variant": variants.get(type(model), "two_linear")}
+    for name in ("size", "stride", "padding", "scale", "shift"):
+        fields[f"window_{name}"] = getattr(windows, name)
+    for name in ("depth", "num_heads", "mlp_dim", "width", "num_patches", "head_dim"):
+        fields[name] = getattr(encoder, name)
+    fields |= {"attention": encoder.attention, "logit_scale": encoder.logit_scale}
+    if isinstance(model, TwoLinear):
+        for name in ("output_dim", "head_norm", "shared_head"):
+            fields[name] = getattr(model, name)
+    return fields
 
 
 def make_loss(

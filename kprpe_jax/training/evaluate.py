@@ -8,12 +8,13 @@ import jax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from kprpe_jax import tasks
+from kprpe_jax import registry, tasks
 from kprpe_jax.backbones.recognizer import Recognizer
+from kprpe_jax.backbones.swin_gait import SwinGait
 from kprpe_jax.core import mesh as mesh_lib
 from kprpe_jax.core.mesh import replicated
 from kprpe_jax.evaluation.evaluators import check_names
-from kprpe_jax.tasks import faces
+from kprpe_jax.tasks import faces, pair_matching
 from kprpe_jax.tasks.task import Task, evaluate_all, run_evaluators
 from kprpe_jax.training.checkpoint import restore_for_eval
 from kprpe_jax.training.loop import prepare_data
@@ -88,6 +89,38 @@ def with_network(config: ConfigDict, run: ConfigDict) -> ConfigDict:
         elif section in joined:
             del joined[section]
     return joined
+
+
+def with_published(config: ConfigDict, network: str) -> ConfigDict:
+    """A config whose network is a published one of its task.
+
+    Args:
+      config: whose data and evaluators are wanted.
+      network: of `registry.NETWORKS`: a pair matcher or a gait network; others change
+        nothing.
+    Raises: ValueError: a config of another task.
+    """
+    published = registry.NETWORKS[network]
+    task = {"pair matcher": "pair_matching", "gait": "gait"}.get(published.kind)
+    if task is None:
+        return config
+    if config.task != task:
+        raise ValueError(
+            f"--config must be of the task {task}, which {network} is for; got one of "
+            f"{config.task}"
+        )
+    config, module = ConfigDict(config.to_dict()), published.make()
+    if task == "gait":
+        config.model.update({k: getattr(module, k) for k in config.model if k in _GAIT})
+        config.data.num_classes = module.num_classes
+    else:
+        config.model.update(pair_matching.model_section(module))
+        config.data.image_shape = (*published.input_spec.image_size, 3)
+        config.train_backbone = not config.model.window_size  # it is in the file
+    return config
+
+
+_GAIT = frozenset(SwinGait.__dataclass_fields__) - {"dtype", "position_options"}
 
 
 def _prepare(config: ConfigDict) -> Mesh:
