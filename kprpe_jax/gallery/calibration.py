@@ -51,8 +51,10 @@ def calibrate(
     With 500 people or more it is the quantile of their scores against the others. With
     fewer it is the larger one of two extrapolations: of a Gumbel distribution of these
     best scores, and of Student's distribution of all impostor scores, which serves few
-    people. Below 20 people the published calibration of the network is taken, if there
-    is one that names no more strangers.
+    people. Both are of angles between embeddings: a network whose embeddings all lie in
+    a narrow cone (dlib's have cosines of 0.8 to 1) has skewed cosines, which end at 1,
+    but not skewed angles. Below 20 people the published calibration of the network is
+    taken, if there is one that names no more strangers.
 
     Source: ours; measured by `python -m benchmarks strangers` (docs/open_set.md).
     Args:
@@ -79,8 +81,9 @@ def calibrate(
     if len(people) >= _COUNTED:
         threshold = np.sort(best)[-(int(far * len(best)) + 1)]
     else:
-        few = _student_threshold(found, far, size, len(people))
-        threshold = max(few, _gumbel_threshold(best, far, len(people)))
+        few = _student_angle(found, far, size, len(people))
+        angle = min(few, _gumbel_angle(_angles(best), far, len(people)))
+        threshold = np.cos(angle) if angle > 0 else 1.0
     # Above: what reaches it is not below it.
     threshold = float(np.nextafter(np.float32(threshold), np.float32(2)))
     named = float((own >= threshold).mean()) if len(own) else None
@@ -94,7 +97,7 @@ class _Scores(NamedTuple):
     """Cosines of some entries with all.
 
     Attributes:
-      mean, std: of those with other people's entries, `count` in number.
+      mean, std: of the angles with other people's entries, in radians.
       count: of them.
       best: [P], the largest with another person's entry.
       own: the largest with another entry of the same person, where there is one.
@@ -121,8 +124,8 @@ def _search(embeddings: np.ndarray, labels: np.ndarray) -> _Scores:
             same = order[slice(*bounds[labels[row] : labels[row] + 2])]
             if len(same) > 1:
                 own.append(line[same[same != row]].max())
-            line[same] = 0
-            sums += len(line) - len(same), line.sum(dtype=float), line @ line
+            angles = np.delete(_angles(line), same)
+            sums += len(angles), angles.sum(dtype=float), angles @ angles
             line[same] = -np.inf
             best.append(line.max())
     count, total, squares = sums
@@ -131,21 +134,25 @@ def _search(embeddings: np.ndarray, labels: np.ndarray) -> _Scores:
     return _Scores(mean, std, int(count), np.array(best), np.array(own))
 
 
-def _gumbel_threshold(best: np.ndarray, far: float, people: int) -> float:
-    """Quantile of a Gumbel distribution with the moments of the best scores."""
+def _angles(cosines: np.ndarray) -> np.ndarray:
+    return np.arccos(np.clip(cosines, -1, 1))
+
+
+def _gumbel_angle(best: np.ndarray, far: float, people: int) -> float:
+    """Quantile of a Gumbel distribution with the moments of the smallest angles."""
     scale = best.std(ddof=1) * np.sqrt(6) / np.pi
     at = -np.log(-np.log1p(-far))
     # The share named is exp(-at) on average only if the error of the quantile, whose
     # variance is scale^2 (1.1 + 0.5 at + 0.6 at^2) / people, is paid for.
     at += (1.1 + 0.5 * at + 0.6 * at**2) / (2 * people)
-    return float(best.mean() + scale * (at - _EULER))
+    return float(best.mean() - scale * (at - _EULER))
 
 
-def _student_threshold(scores: _Scores, far: float, size: int, people: int) -> float:
-    """Quantile of the largest of `size` impostor scores; people are independent."""
+def _student_angle(scores: _Scores, far: float, size: int, people: int) -> float:
+    """Quantile of the smallest of `size` impostor angles; people are independent."""
     share = -np.expm1(np.log1p(-far) / size)
     width = scores.std * np.sqrt(1 + 1 / scores.count)
-    return float(scores.mean + stats.t.isf(share, people - 1) * width)
+    return float(scores.mean - stats.t.isf(share, people - 1) * width)
 
 
 def _count(people: int) -> str:
