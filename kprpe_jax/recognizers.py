@@ -25,6 +25,7 @@ from kprpe_jax.detection.differentiable_aligner import DifferentiableAligner
 from kprpe_jax.detection.face_mesh import FaceMesh
 from kprpe_jax.fusion.files import FusionFile, check_fusion, make_fusion
 from kprpe_jax.matching.matchers import PairMatcher
+from kprpe_jax.packed_networks import PACKED, packed_file
 from kprpe_jax.tasks import (
     image_sets,
     joint_alignment,
@@ -59,7 +60,8 @@ def load_recognizer(
 
     Args:
       spec: NAME:FILE, a published network (`registry.NETWORKS`) with its weights; NAME
-        alone, one whose weights are installed (`weights.installed`); a .safetensors
+        alone, one that comes with the package (`packed_networks`) or whose weights are
+        installed (`weights.installed`); a .safetensors
         file that `export` wrote; or FOLDER[@CHECKPOINT], a run of `train.py` with
         "best" (the default; the last where the run has no best_metric), "last" or a
         step. All that a run needs is read from its folder.
@@ -79,6 +81,9 @@ def _read_spec(spec: str, style_maps: tuple[str, ...], option: str) -> Recognize
     run = parse_run(spec)
     if run is not None:
         return read_run(run, option).replace(style_maps=tuple(style_maps))
+    if spec in PACKED:
+        recognizer = read_recognizer(packed_file(spec))
+        return recognizer.replace(style_maps=tuple(style_maps or recognizer.style_maps))
     if spec.endswith(".safetensors") and ":" not in spec:
         recognizer = read_recognizer(spec)
         return recognizer.replace(style_maps=tuple(style_maps or recognizer.style_maps))
@@ -319,10 +324,15 @@ def absolute_spec(spec: str) -> str:
     run = parse_run(spec)
     if run is not None:
         return str(run._replace(workdir=run.workdir.absolute()))
-    if spec in INSTALLED:
+    if is_name_alone(spec):
         return spec
     name, colon, path = spec.rpartition(":")
     return f"{name}{colon}{os.path.abspath(path)}"
+
+
+def is_name_alone(spec: str) -> bool:
+    """Whether a SPEC is a name that needs no file: its weights lie in a package."""
+    return spec in INSTALLED or spec in PACKED
 
 
 def _split_spec(option: str, spec: str) -> tuple[str, str]:
@@ -335,7 +345,7 @@ def _split_spec(option: str, spec: str) -> tuple[str, str]:
         raise ValueError(
             f"{option} {spec}: must be NAME:FILE, a published network with its "
             f"weights,{exported} or the folder of a run, FOLDER[@CHECKPOINT], or "
-            f"{' or '.join(INSTALLED)} alone; got none of these."
+            f"{' or '.join((*INSTALLED, *PACKED))} alone; got none of these."
         )
     return name, path
 

@@ -143,7 +143,7 @@ def test_drawn_sets_of_one_folder_are_the_same():
         if data.dir == "data":
             assert given | data.builder.to_dict() == given, spec
         drawn.setdefault((data.dir, data.name), {})[spec] = given | {**data.builder}
-    assert len(drawn) == 6
+    assert len(drawn) == 7
     for by_spec in drawn.values():
         first = next(iter(by_spec.values()))
         assert all(builder == first for builder in by_spec.values()), by_spec

@@ -8,7 +8,7 @@ import pytest
 
 PACKAGE = pathlib.Path(__file__).parents[1] / "kprpe_jax"
 LAYERS = (  # a folder imports from its own line and from those above
-    "core published_networks model_cards registry",
+    "core published_networks model_cards packed_networks registry",
     "geometry position layers",
     "backbones alignment detection fusion matching",
     "losses augmentation",

@@ -13,6 +13,7 @@ import argparse
 import sys
 
 from kprpe_jax.model_cards import UNKNOWN, card
+from kprpe_jax.packed_networks import PACKED, packed_file
 from kprpe_jax.published_networks import FUSIONS_OF
 from kprpe_jax.registry import NETWORKS, network
 
@@ -25,7 +26,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     """Run the models command."""
     if options.name:
-        rows = _card_rows(options.name)
+        packed = options.name in PACKED
+        rows = _packed_rows(options.name) if packed else _card_rows(options.name)
         width = max(map(len, rows))
         for name, value in rows.items():
             sys.stdout.write(f"{name:<{width}}  {value}\n")
@@ -38,6 +40,30 @@ def run(options: argparse.Namespace) -> None:
             f"{found.parameters:7.2f} M  {spec.describe() if spec else '-'}; "
             f"{found.license}; {found.source}\n"
         )
+    for name in PACKED:
+        sys.stdout.write(f"{name:<{width}}  recognizer  in the package\n")
+
+
+def _packed_rows(name: str) -> dict[str, str]:
+    """The rows of the card of a network that comes with the package."""
+    import jax
+
+    from kprpe_jax.weights.recognizer_file import read_recognizer
+
+    recognizer, known = read_recognizer(packed_file(name)), PACKED[name]
+    size = sum(leaf.size for leaf in jax.tree.leaves(recognizer.variables))
+    return {
+        "name": name,
+        "kind": "recognizer",
+        "parameters": f"{size / 1e6:.2f} M",
+        "paper": known.paper,
+        "files": known.files,
+        "training data": known.training_data,
+        "license": recognizer.license,
+        "input": recognizer.input_spec.describe(),
+        "embedding": f"{recognizer.module.output_dim} numbers",
+        "measured here": known.measured,
+    }
 
 
 def _card_rows(name: str) -> dict[str, str]:

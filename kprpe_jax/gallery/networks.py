@@ -16,7 +16,6 @@ from kprpe_jax.recognizers import NO_DETECTOR
 from kprpe_jax.weights.installed import (
     DEFAULT_RECOGNIZER,
     HOW,
-    INSTALLED,
     default_networks,
     installed_file,
 )
@@ -217,7 +216,7 @@ def _load_remembered(
 
 def _is_there(spec: str) -> bool:
     """Whether a SPEC is on the disk; what is not installed says so itself."""
-    if spec in INSTALLED:
+    if recognizers.is_name_alone(spec):
         return True
     path = spec.rpartition(":")[2]
     paths = path, path.rpartition("@")[0]
