@@ -230,7 +230,8 @@ def load_start(spec: str, config: ConfigDict, task: Task) -> StartWeights:
 
     Args:
       spec: `config.model.weights`: NAME:FILE, a published network of a kind that the
-        task has a place for; a .safetensors file that `export` wrote; or a run,
+        task has a place for; a .safetensors file that `export` wrote, or the name of
+        one that comes with the package (`packed_networks`); or a run,
         FOLDER[@CHECKPOINT], of the same task, of which everything is read, or of one
         that holds a recognizer.
       config: of the run that starts.
@@ -243,7 +244,8 @@ def load_start(spec: str, config: ConfigDict, task: Task) -> StartWeights:
     if run is not None and read_config(run.workdir).task == config.task:
         return _read_state(run, config, task)
     option = "config.model.weights"
-    if run is None and (":" in spec or not spec.endswith(".safetensors")):
+    exported = spec in PACKED or (spec.endswith(".safetensors") and ":" not in spec)
+    if run is None and not exported:
         name, path = _split_spec(option, spec)
         kind = registry.network(name).kind if name in registry.NETWORKS else None
         if kind and kind != "recognizer":
