@@ -1,5 +1,6 @@
 """The data of pair matching: patch maps, or images and what makes patches of them."""
 
+import os
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -77,14 +78,16 @@ def open_data(
     backbone, origin = None, {}
 
     training = data.name, data.train_split, data.train_identities
-    opened = None  # images are opened to be trained on alone, not to evaluate
+    opened = None  # to evaluate published weights, no images to train on need be there
+    there = on_disk and os.path.isdir(os.path.join(data.dir, data.name))
+    if there or not on_disk or data.input == "patches":
+        opened = open_rows(*training)
 
     def open_training(seed: int) -> TrainingRows:
         source, labels = opened or open_rows(*training)
         return TrainingRows(PairRows(source), paired(labels, seed=seed))
 
     if data.input == "patches":
-        opened = open_rows(*training)
         _check_count(config, data.name, opened[0][0]["patches"].shape)
         read = _stored
         if on_disk:

@@ -291,7 +291,7 @@ def test_the_cnn_below(trained, monkeypatch):
 )
 def test_faults_of_the_cnn_are_described(changes, match):
     with pytest.raises(ValueError, match=match):
-        tasks.build(images_config(**changes), one_device()).open_training(0)
+        tasks.build(images_config(**changes), one_device())
 
 
 @pytest.mark.slow
