@@ -8,6 +8,7 @@ from kprpe_jax.backbones.recognizer import Recognizer
 from kprpe_jax.core.features import take
 from kprpe_jax.registry import NETWORKS, network
 from kprpe_jax.tasks.networks import example_inputs
+from tests.first_of_kind import first_of_kind
 from tests.siblings import SIBLINGS, features, sibling
 
 
@@ -78,7 +79,7 @@ def test_unknown_style_maps_are_named(rng):
 
 
 @pytest.mark.parametrize(
-    "name", [name for name, x in NETWORKS.items() if x.kind == "recognizer"]
+    "name", first_of_kind(n for n, x in NETWORKS.items() if x.kind == "recognizer")
 )
 def test_full_size_networks_by_shape(name):
     published = network(name)

@@ -47,7 +47,13 @@ def read(workdir, name, **more):
     return override_config(runs.read_config(workdir), changes)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(n, marks=[pytest.mark.slow] * (n in ("v1_gait", "v1_landmarks")))
+        for n in NAMES
+    ],
+)
 def test_a_converted_run_has_the_arrays_of_its_checkpoint(name, tmp_path):
     workdir = unpack(name, tmp_path)
     with pytest.raises(ValueError, match="is a run of version 1; .* convert it once"):

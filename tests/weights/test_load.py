@@ -10,9 +10,10 @@ from kprpe_jax import registry
 from kprpe_jax.weights import check_weights, export_weights, import_weights
 from kprpe_jax.weights.load import LAYOUTS, _layout
 from kprpe_jax.weights.rules import _source_shape
+from tests.first_of_kind import first_of_kind
 
 
-@pytest.mark.parametrize("name", registry.NETWORKS)
+@pytest.mark.parametrize("name", first_of_kind(registry.NETWORKS))
 def test_parameters_are_those_registered(name):
     published = registry.NETWORKS[name]
     _, layout = _layout(published.make(), {})
