@@ -71,6 +71,7 @@ def make_base(task: str, *, steps: int) -> ConfigDict:
 
     config.log = ConfigDict()
     config.log.every_steps = 50
+    config.log.watchdog_minutes = 0.0  # without a step: stacks, then exit 1; 0 = never
     return config
 
 

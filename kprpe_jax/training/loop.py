@@ -29,6 +29,7 @@ from kprpe_jax.training.sole_run import sole_run
 from kprpe_jax.training.start import put_start, read_start, save_start
 from kprpe_jax.training.state import TrainState, abstract_state, new_state
 from kprpe_jax.training.step import CompiledStep, make_train_step
+from kprpe_jax.training.watchdog import Watchdog
 
 
 class UnknownMetricError(ValueError):
@@ -113,6 +114,8 @@ def train(
             if weights:
                 save_start(workdir, weights)
         stop_asked = stack.enter_context(_preemption())
+        watchdog = Watchdog(config.log.get("watchdog_minutes", 0.0))
+        stack.callback(watchdog.pause)
         checkpoints = stack.enter_context(
             contextlib.closing(Checkpoints(workdir, config.checkpoint))
         )
@@ -184,6 +187,7 @@ def train(
         for step in range(start + 1, config.steps + 1):
             unchecked_ids[step] = ids
             state, metrics = train_step(state, batch)  # returns before it is done
+            watchdog.step()
             unlogged.append(metrics)
             last = step == config.steps
             if not last:  # read and put the next batch while the devices work
@@ -204,6 +208,8 @@ def train(
                 unlogged.clear()
                 trained["compilations"] = train_step.compilations
                 log.progress(step, trained, batch_size=batch_size)
+            if evaluate_now or save_now:
+                watchdog.pause()
             if evaluate_now:
                 try:
                     evaluated = _evaluate(task, state, mesh, config)

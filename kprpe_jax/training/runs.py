@@ -60,6 +60,7 @@ DEFAULTS = {
     "model.weights": "",
     "model.freeze": (),
     "optimizer.learning_rate_factors": (),
+    "log.watchdog_minutes": 0.0,
 }
 _ABSENT = "absent"
 _ORIGIN = "origin.json"

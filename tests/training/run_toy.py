@@ -8,7 +8,9 @@ from kprpe_jax.commands.main import main
 from kprpe_jax.training import loop
 from tests.training import toy
 
+ROWS = ("bad_row", "hang_row")
+
 if __name__ == "__main__":
-    bad_row = int(os.environ.get("TOY_BAD_ROW", "-1"))
-    loop.train = functools.partial(loop.train, task=toy.make_task(bad_row=bad_row))
+    rows = {x: int(os.environ.get(f"TOY_{x.upper()}", "-1")) for x in ROWS}
+    loop.train = functools.partial(loop.train, task=toy.make_task(**rows))
     main(["train", *sys.argv[1:]])

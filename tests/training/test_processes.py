@@ -1,5 +1,6 @@
 """Whole runs as processes: exit codes, kill and resume, several processes."""
 
+import contextlib
 import signal
 
 import jax
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 
 from kprpe_jax.core import mesh as mesh_lib
+from kprpe_jax.training.checkpoint import Checkpoints
 from tests.training.processes import (
     finish,
     last_state,
@@ -119,3 +121,25 @@ def test_two_processes_stop_together_on_sigterm(tmp_path):
     wait_for_step(tmp_path, step + 5, process)
     process.send_signal(signal.SIGTERM)
     assert finish(process)[0] == 0
+
+
+@pytest.mark.slow
+def test_a_run_whose_steps_stop_ends_and_continues(tmp_path):
+    """A row that does not come in the third epoch, then it does."""
+    options = ["--config.steps=40", "--config.checkpoint.every_steps=5"]
+    process = start(
+        tmp_path / "run",
+        *options,
+        "--config.log.watchdog_minutes=0.05",
+        TOY_HANG_ROW="7",
+    )
+    code, _, error = finish(process)
+    assert code == 1
+    assert "Timeout (0:00:03)!" in error
+    assert "in train" in error  # the stack of the loop
+    with contextlib.closing(Checkpoints(tmp_path / "run")) as checkpoints:
+        saved = list(checkpoints.steps)
+    code, out, error = finish(start(tmp_path / "run", *options))
+    assert code == 0, error
+    assert f"continues after step {saved[-1]}" in out
+    assert "log.watchdog_minutes: 0.05 -> 0.0" in out

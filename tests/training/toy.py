@@ -1,5 +1,7 @@
 """A small task on random rows that learns in milliseconds, for tests of the loop."""
 
+import time
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -21,13 +23,19 @@ CLASSES = 4
 class Source:
     """Rows that depend on their number alone; `bad_row` has a NaN among its points."""
 
-    def __init__(self, size: int = 96, bad_row: int | None = None):
-        self.size, self.bad_row = size, bad_row
+    def __init__(
+        self, size: int = 96, bad_row: int | None = None, hang_row: int | None = None
+    ):
+        self.size, self.bad_row, self.hang_row = size, bad_row, hang_row
+        self.visits = 0  # of `hang_row`, which never comes the third time
 
     def __len__(self):
         return self.size
 
     def __getitem__(self, row):
+        self.visits += row == self.hang_row
+        while row == self.hang_row and self.visits > 2:
+            time.sleep(1)
         rng = np.random.default_rng(row)
         label = row % CLASSES
         image = rng.integers(0, 100, (4, 4, 1)).astype(np.uint8)
@@ -62,7 +70,11 @@ class Net(nn.Module):
 
 
 def make_task(
-    *, batch_norm: bool = True, sharding_rules=None, bad_row: int | None = None
+    *,
+    batch_norm: bool = True,
+    sharding_rules=None,
+    bad_row: int | None = None,
+    hang_row: int | None = None,
 ) -> Task:
     """Build the toy; without batch norm and dropout a loss is a mean over rows."""
     net = Net(batch_norm)
@@ -103,7 +115,7 @@ def make_task(
 
     if sharding_rules is None:
         sharding_rules = (("head/kernel", P(None, "class")),)
-    source = Source(bad_row=bad_row)
+    source = Source(bad_row=bad_row, hang_row=hang_row)
     return Task(
         init=init,
         loss=loss,
