@@ -25,25 +25,15 @@ from typing import Any
 from kprpe_jax.commands.options import words
 from kprpe_jax.compiled import hlo_text
 from kprpe_jax.compiled.chips import GPUS
-from kprpe_jax.compiled.collectives import collective_bytes, least_bytes
+from kprpe_jax.compiled.collectives import collective_bytes, least_bytes, sent_by
 from kprpe_jax.compiled.gpu_cards import COMPILER_OPTIONS, describe_devices
 
 # data x fsdp x class
 MESHES = ((8, 1, 1), (1, 1, 8), (2, 2, 2), (8, 1, 8), (2, 4, 8), (32, 1, 8), (8, 4, 8))
 
 
-def traffic(program: hlo_text.Program) -> dict[str, float]:
-    """`collective_bytes` of a whole program, where loops run as often as they do."""
-    total: dict[str, float] = {}
-    for computation, times in program.runs():
-        lines = "\n".join(one.line for one in computation.values())
-        for kind, sent in collective_bytes(lines).items():
-            total[kind] = total.get(kind, 0.0) + times * sent
-    return total
-
-
 def in_flight(program: hlo_text.Program) -> dict[str, float]:
-    """The part of `traffic` that is sent while kernels run, by kind.
+    """The part of `sent_by` that is sent while kernels run, by kind.
 
     As the program orders it: whether it takes longer than they do is not known.
     """
@@ -114,10 +104,10 @@ def compile_step(
     from kprpe_jax.losses.class_sampling import num_slots
     from kprpe_jax.training.sharding import bytes_per_device, flatten_with_paths
 
-    devices, options = None, {}
+    devices, compiler_options = None, {}
     if options.card:
         devices = describe_devices(GPUS[options.card], math.prod(sizes))
-        options = COMPILER_OPTIONS
+        compiler_options = COMPILER_OPTIONS
     identities, rate = options.identities, options.sample_rate
     config = whole_step.make_config(
         preset=options.preset,
@@ -129,7 +119,7 @@ def compile_step(
     mesh = mesh_lib.make_mesh(config.mesh, devices)
     batch = options.per_device * mesh.size
     traced, state, _ = whole_step.trace_step(config, mesh, batch)
-    compiled = traced.lower().compile(compiler_options=options)
+    compiled = traced.lower().compile(compiler_options=compiler_options)
     program, memory = hlo_text.parse(compiled.as_text()), compiled.memory_analysis()
     backbone = flatten_with_paths(state.params["backbone"])
     count = sum(math.prod(leaf.shape) for leaf in backbone.values())
@@ -137,7 +127,7 @@ def compile_step(
     if rate < 1:
         slots = num_slots(slots, rate, batch)
     bytes_by_name = {
-        "sent_mib": traffic(program),
+        "sent_mib": sent_by(program)[0],
         "in_flight_mib": in_flight(program),
         "least_mib": least(count, batch, dim, slots, sizes),
     }

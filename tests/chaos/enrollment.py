@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from typing import Any
 
 import jax
@@ -23,9 +24,11 @@ from kprpe_jax.weights.recognizer_file import save_recognizer
 from tests.chaos import small_disk
 from tests.chaos.bad_photos import BAD, SIDE, good_photo, write_bad
 from tests.chaos.training import cached
+from tests.training import processes
 
 _PER_PERSON = 5
 _COPIES = 20  # of the bad photos: the same file as a good one
+finish = partial(processes.finish, timeout=600)
 
 
 class Crowd:
@@ -116,17 +119,6 @@ def tiny_recognizer() -> Recognizer:
     images = np.zeros((1, SIDE, SIDE, 3), np.float32)
     variables = jax.jit(module.init)(jax.random.key(0), images)
     return Recognizer(variables, module, InputSpec((SIDE, SIDE)), "tiny", "for tests")
-
-
-def finish(process: subprocess.Popen) -> tuple[int, str, str]:
-    """Wait; the exit code, stdout and stderr."""
-    process.wait(timeout=600)
-    texts = []
-    for file in process.files:
-        file.seek(0)
-        texts.append(file.read())
-        file.close()
-    return process.returncode, *texts
 
 
 def enroll_often(

@@ -40,3 +40,9 @@ def make(path, names=("ann", "bob", "cleo"), *, patches="float32", photos=2):
     with Gallery(path, create=header) as gallery:
         gallery.add(entries(names, photos=photos))
     return entries(names, photos=photos)
+
+
+def names_in(path):
+    """The names of a gallery's photos."""
+    with Gallery(path) as gallery:
+        return gallery.read().photos

@@ -7,7 +7,7 @@ import pytest
 
 from kprpe_jax.gallery.database import GalleryDatabase, is_gallery_there
 from kprpe_jax.gallery.gallery import Gallery
-from tests.gallery.made import HEADER, entries, make
+from tests.gallery.made import HEADER, entries, make, names_in
 
 PEOPLE = [f"person {number}" for number in range(40)]
 
@@ -15,11 +15,6 @@ PEOPLE = [f"person {number}" for number in range(40)]
 @pytest.fixture
 def path(tmp_path):
     return tmp_path / "people.gallery"
-
-
-def names_in(path):
-    with Gallery(path) as gallery:
-        return gallery.read().photos
 
 
 @pytest.fixture

@@ -15,17 +15,12 @@ import pytest
 
 from kprpe_jax.gallery.gallery import Gallery
 from kprpe_jax.gallery.header import NetworkSource
-from tests.gallery.made import HEADER, entries, make
+from tests.gallery.made import HEADER, entries, make, names_in
 
 
 @pytest.fixture
 def path(tmp_path):
     return tmp_path / "people.gallery"
-
-
-def names_in(path):
-    with Gallery(path) as gallery:
-        return gallery.read().photos
 
 
 @pytest.mark.parametrize(

@@ -53,9 +53,9 @@ def start_two(workdir, *arguments, **environ):
     ]
 
 
-def finish(process):
+def finish(process, timeout=240):
     """Wait; give the exit code, stdout and stderr."""
-    process.wait(timeout=240)
+    process.wait(timeout=timeout)
     texts = []
     for file in process.files:
         file.seek(0)

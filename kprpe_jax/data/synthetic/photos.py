@@ -94,7 +94,7 @@ def write_photos(
     try:
         known = np.repeat(np.arange(num_identities), images_per_identity)
         numbers = np.tile(np.arange(images_per_identity), num_identities)
-        portraits = draw_portraits(seed, known, numbers, **options)
+        portraits = render_portraits(seed, known, numbers, **options)
         for person, number, photo in zip(known, numbers, portraits, strict=True):
             path = partial / ENROLLED / person_name(person) / f"{number}.jpg"
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -104,7 +104,7 @@ def write_photos(
         groups = np.split(order, range(faces_per_photo, everybody, faces_per_photo))
         rows = []
         for number, group in enumerate(groups):
-            image, boxes = draw_group(seed, group, images_per_identity, **options)
+            image, boxes = render_group(seed, group, images_per_identity, **options)
             name = f"{number}.jpg"
             _save(partial / QUESTIONS / name, image)
             for person, box in zip(group, boxes, strict=True):
@@ -119,7 +119,7 @@ def write_photos(
     return len(known), len(groups)
 
 
-def draw_portraits(
+def render_portraits(
     seed: int,
     people: np.ndarray,
     numbers: np.ndarray,
@@ -128,7 +128,7 @@ def draw_portraits(
     size: int = 224,
     like: Shot | None = None,
 ) -> list[PersonPhoto]:
-    """Draw people one by one.
+    """Render people one by one.
 
     Args:
       seed: of all people and images.
@@ -137,7 +137,7 @@ def draw_portraits(
       like: nuisances [1] whose light, background and camera all get; None = each has
         its own.
     """
-    drawn = []
+    portraits = []
     for start in range(0, len(people), _CHUNK):
         ids, index = (
             np.resize(x[start : start + _CHUNK], _CHUNK).astype(np.int32)
@@ -150,11 +150,11 @@ def draw_portraits(
         faces = jax.device_get(_renderer(size)(np.uint32(seed), ids, shot))
         points = faces.landmarks * size
         boxes = np.concatenate([points.min(1), points.max(1)], -1)
-        drawn += map(PersonPhoto, faces.images, boxes)
-    return drawn[: len(people)]
+        portraits += map(PersonPhoto, faces.images, boxes)
+    return portraits[: len(people)]
 
 
-def draw_group(
+def render_group(
     seed: int,
     people: Sequence[int],
     number: int,
@@ -162,7 +162,7 @@ def draw_group(
     difficulty: float = 0.5,
     size: int = 224,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Draw people side by side in one photo.
+    """Render people side by side in one photo.
 
     Args:
       seed: of all people and images.
@@ -175,14 +175,14 @@ def draw_group(
     numbers = np.full_like(ids, number)
     shared = _shots(seed, ids[:1], numbers[:1], difficulty)
     options = dict(difficulty=difficulty, size=size, like=shared)
-    drawn = draw_portraits(seed, ids, numbers, **options)
+    portraits = render_portraits(seed, ids, numbers, **options)
     margin = round((1 - _WIDTH) / 2 * size)
     width = size - 2 * margin
     parts, boxes = [], []
-    for place, portrait in enumerate(drawn):
+    for place, portrait in enumerate(portraits):
         # The first and the last keep their outer margin.
         left = 0 if place == 0 else margin
-        right = size if place == len(drawn) - 1 else size - margin
+        right = size if place == len(portraits) - 1 else size - margin
         parts.append(portrait.image[:, left:right])
         boxes.append(portrait.box + np.array([place * width, 0] * 2, np.float32))
     return np.concatenate(parts, 1), np.stack(boxes)

@@ -49,11 +49,11 @@ def test_everybody_is_in_the_files(folder):
 @pytest.mark.slow
 def test_a_row_of_people_has_no_seams_and_each_is_where_the_box_says():
     options = dict(difficulty=0.0, size=SIZE)
-    image, boxes = photos.draw_group(3, [2, 0, 1], 0, **options)
+    image, boxes = photos.render_group(3, [2, 0, 1], 0, **options)
     assert (np.diff(boxes[:, 0]) > boxes[:-1, 2] - boxes[:-1, 0]).all()
     top = image[2].astype(int)  # above the heads: the background alone
     assert np.abs(np.diff(top, axis=0)).max() <= 2
-    alone = photos.draw_portraits(3, np.array([0]), np.array([0]), **options)[0]
+    alone = photos.render_portraits(3, np.array([0]), np.array([0]), **options)[0]
     shift = round(float(boxes[1, 0] - alone.box[0]))
     left, right = round(float(alone.box[0])), round(float(alone.box[2]))
     np.testing.assert_array_equal(
