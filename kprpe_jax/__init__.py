@@ -40,6 +40,7 @@ _NAMES = {  # name -> module of this package
     "make_margin": "losses.margin",
     "make_spline": "geometry.thin_plate_spline",
     "margin_softmax": "losses.class_centers",
+    "render_faces": "data.synthetic.faces",
     "tar_at_far": "evaluation.roc",
     "transport": "matching.sinkhorn",
     "two_stage": "matching.two_stage",

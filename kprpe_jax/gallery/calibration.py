@@ -61,7 +61,7 @@ def calibrate(
       contents: of the gallery.
       far: share of strangers named, in (0, 1).
       published: the recognizer's, of `measured_threshold`.
-    Raises: ValueError: far out of its range.
+    Raises: ValueError: far out of its range; embeddings that are not finite or zero.
     """
     if not 0 < far < 1:
         raise ValueError(f"--far must lie between 0 and 1; got {far}.")
@@ -112,7 +112,18 @@ class _Scores(NamedTuple):
 
 def _search(embeddings: np.ndarray, labels: np.ndarray) -> _Scores:
     """Search some entries among all, few at a time: a gallery may be large."""
+    if embeddings.ndim != 2 or len(embeddings) != len(labels):
+        raise ValueError(
+            f"gallery: there must be an embedding for each of the {len(labels)} "
+            f"entries; got an array of {embeddings.shape}."
+        )
     norms = np.linalg.norm(embeddings, axis=1)
+    bad = np.flatnonzero(~((norms > 0) & (norms < np.inf)))
+    if len(bad):
+        raise ValueError(
+            f"gallery: the embedding of each entry must be finite and not zero; got "
+            f"{len(bad)} others, the first in row {bad[0]}."
+        )
     order = np.argsort(labels, kind="stable")
     bounds = np.searchsorted(labels[order], np.arange(labels.max() + 2))
     probes = np.unique(np.linspace(0, len(norms) - 1, _PROBES).astype(int))

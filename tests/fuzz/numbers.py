@@ -9,10 +9,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from kprpe_jax.core.features import Features
 from kprpe_jax.core.unit import direction, soft_unit, unit
 from kprpe_jax.evaluation import identification, roc, scores, verification
 from kprpe_jax.fusion import state as cluster_state
 from kprpe_jax.fusion import weighted_state
+from kprpe_jax.gallery.calibration import calibrate
+from kprpe_jax.gallery.header import GalleryContents
 from kprpe_jax.geometry import affine, point_fits, thin_plate_spline
 from kprpe_jax.losses import adaface, margin
 from kprpe_jax.matching.earth_movers import patch_similarity
@@ -91,6 +94,13 @@ def _open_set(similarity: Any) -> Any:
     return found.tpir, found.fpir, found.threshold, ranks
 
 
+def _calibration(embeddings: Any) -> Any:
+    names = list("aabcd")
+    images = np.ones(5, np.int64)
+    found = calibrate(GalleryContents(names, names, images, Features(embeddings), {}))
+    return 2.0 if found.threshold is None else found.threshold
+
+
 def _stream(assignment: Any, features: Any, styles: Any) -> Any:
     empty = cluster_state.init_state(2, num_clusters=2, embed_dim=4, style_dim=2)
     state = cluster_state.update(empty, assignment, features, styles)
@@ -141,6 +151,7 @@ ENTRIES = [
         lambda x: np.clip(identification.alarm_threshold(x, 0.3), -4e38, 4e38), 3e38,
         compiled=False,
     ),
+    Entry("calibration", ((5, 4),), _calibration, compiled=False),
     Entry(
         "similarity_matrix", ((2, 5, 2), (2, 5, 2)), point_fits.similarity_matrix, 3e38,
         compiled=False,
