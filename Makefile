@@ -9,11 +9,14 @@
 # make chaos     kills, full disks, damaged files: the same end each time (an hour)
 # make lint       style
 # make bench      benchmarks on this machine, in minutes, and ratios to the last time
+# make compiled   programs for TPUs, compiled again, and ratios to benchmarks/compiled
 PYTHON ?= python3
 VENV ?= .venv
 RUN = $(VENV)/bin/python
+AOT ?= .venv-aot
 
-.PHONY: demo faces-demo models people test test-slow fuzz chaos lint bench
+.PHONY: demo faces-demo models people test test-slow fuzz chaos lint bench \
+    compiled
 demo: $(VENV)/.installed
 	$(RUN) -m experiments encodings --config configs/digits.py \
 	    --positions absolute,kprpe_multihead --output reports/digits
@@ -50,6 +53,15 @@ lint: $(VENV)/.installed-dev
 
 bench: $(VENV)/.installed
 	$(RUN) -m benchmarks suite
+
+# An environment of its own: JAX looks for a TPU wherever the compiler is installed.
+compiled: $(AOT)/.installed
+	$(AOT)/bin/python -m benchmarks compiled_programs
+
+$(AOT)/.installed: requirements.txt pyproject.toml
+	$(PYTHON) -m venv $(AOT)
+	$(AOT)/bin/python -m pip install --quiet --editable '.[aot]'
+	touch $@
 
 $(VENV)/.installed: requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

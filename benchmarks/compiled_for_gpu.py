@@ -50,7 +50,7 @@ def compile_mode(
     from benchmarks import whole_step
     from kprpe_jax.compiled.step import batch_shapes
     from kprpe_jax.core.mesh import AXES, batch_sharding, make_mesh
-    from kprpe_jax.layers.pallas_launch import kernels_for
+    from kprpe_jax.layers.platforms import kernels_for
     from kprpe_jax.tasks import networks, recognition
 
     config = whole_step.make_config(

@@ -21,7 +21,16 @@ from typing import Any
 import jax
 
 RESULTS = pathlib.Path(__file__).parent / "results"
-PACKAGES = ("jax", "jaxlib", "flax", "numpy", "optax", "ott-jax", "jax-cuda12-pjrt")
+PACKAGES = (
+    "jax",
+    "jaxlib",
+    "flax",
+    "numpy",
+    "optax",
+    "ott-jax",
+    "jax-cuda12-pjrt",
+    "libtpu",
+)
 
 
 def time_variants(

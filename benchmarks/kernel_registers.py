@@ -15,7 +15,6 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from typing import Any
-from unittest import mock
 
 from benchmarks.harness import record
 from kprpe_jax.compiled import gpu_cards
@@ -35,7 +34,7 @@ def kernel_cases() -> Iterator[tuple[str, Callable[..., Any], tuple[Any, ...]]]:
     grid, buckets = (14, 14), compute_buckets((14, 14))
 
     def attention(qkv, tables):
-        out = fused_attention(qkv, tables, buckets, platform="gpu")
+        out = fused_attention(qkv, tables, buckets)
         return out.astype(jnp.float32).sum()
 
     shape = jax.ShapeDtypeStruct
@@ -67,11 +66,11 @@ def compile_kernels(devices: list[Any]) -> dict[str, Any]:
     import jax
     from jax.sharding import SingleDeviceSharding
 
-    from kprpe_jax.matching import sinkhorn_kernel
+    from kprpe_jax.layers.platforms import kernels_for
 
     place = SingleDeviceSharding(devices[0])
     results = {}
-    with mock.patch.object(sinkhorn_kernel, "kernel_platform", return_value="gpu"):
+    with kernels_for("gpu"):
         for name, function, shapes in kernel_cases():
             shapes = jax.tree.map(
                 lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=place), shapes

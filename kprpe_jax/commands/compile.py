@@ -41,6 +41,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         default=1,
         help="of TPUs, each of this topology (1)",
     )
+    parser.add_argument(
+        "--step-only", action="store_true", help="leave the evaluation out"
+    )
     shared.add_output(parser, "JSON file of the same figures, and more")
 
 
@@ -55,7 +58,7 @@ def run(options: argparse.Namespace) -> None:
     from kprpe_jax.compiled.report import compile_traced
     from kprpe_jax.compiled.step import trace_evaluation, trace_step
     from kprpe_jax.core.mesh import make_mesh
-    from kprpe_jax.layers.pallas_launch import kernels_for
+    from kprpe_jax.layers.platforms import kernels_for
     from kprpe_jax.training.config import check_config, load_config
     from kprpe_jax.training.sharding import bytes_per_device
 
@@ -64,7 +67,9 @@ def run(options: argparse.Namespace) -> None:
     mesh = make_mesh(config.mesh, topology.devices)
     with kernels_for(topology.platform):
         step = trace_step(config, mesh)
-        evaluation = trace_evaluation(config, step, mesh)
+        evaluation = None
+        if not options.step_only:
+            evaluation = trace_evaluation(config, step, mesh)
         about = {
             "topology": options.topology,
             "slices": options.slices,
@@ -105,6 +110,9 @@ def _show(title: str, facts: Mapping[str, Any], memory: int) -> None:
                 f"  {kind:<16} {sent / 1e6:,.1f} MB sent, {waits / 1e6:,.1f} MB of it "
                 "while nothing else runs"
             ]
+        for far in facts["between_slices"]:
+            size, kind = far["bytes"] / 1e6, far["collective"]
+            lines += [f"  between slices   {size:,.3f} MB  {kind}, {far['source']}"]
         for part, cycles in facts["cycles"].items():
             blank = facts["without_estimate"].get(part, 0)
             more = f" and {blank} kernels without an estimate" if blank else ""

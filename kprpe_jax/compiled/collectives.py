@@ -78,6 +78,30 @@ def _collectives(
                 yield from _collectives(inner, program, fused=True)
 
 
+def sent_to_slices(
+    program: hlo_text.Program,
+) -> Iterator[tuple[str, hlo_text.Instruction, float]]:
+    """What a device hands to the network between TPU slices in one run.
+
+    Chips of a slice add up first; then each hands over its share, in a transfer of its
+    own, which runs beside what follows.
+
+    Yields: kind of collective; the instruction whose result it is, the nearest that
+      knows where it comes from; bytes, loops as often as they run.
+    """
+    for computation, times in program.runs():
+        for one in computation.values():
+            found = re.search(r'_xla_megascale_transfer_type="(\w+)"', one.line)
+            if one.kind != "send" or found is None:
+                continue
+            width, shape = arrays(one.type)[0]
+            source = one
+            while "metadata=" not in source.line and source.operands:
+                source = computation[source.operands[0]]
+            kind = found[1].lower().replace("_", "-")
+            yield kind, source, times * width * math.prod(shape)
+
+
 def one_collective(line: str) -> dict[str, float]:
     """`collective_bytes` of one line, of any collective."""
     found = _COLLECTIVE.search(line)

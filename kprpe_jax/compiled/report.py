@@ -10,7 +10,7 @@ from typing import Any
 import jax
 
 from kprpe_jax.compiled import hlo_text
-from kprpe_jax.compiled.collectives import sent_by
+from kprpe_jax.compiled.collectives import sent_by, sent_to_slices
 from kprpe_jax.compiled.flops import traced_flops
 from kprpe_jax.compiled.topology import Topology
 
@@ -42,6 +42,7 @@ def compile_traced(
       bytes_accessed, read and written by all kernels, loop bodies as often as they run;
       compiler_bytes_accessed, the compiler's own count, loop bodies once; sent_bytes
       {collective: bytes}; waiting_bytes, the part of it that nothing overlaps;
+      between_slices, what chips hand to the network between slices, by line of code;
       largest_buffers; cycles {part: the compiler's estimate}, and without_estimate
       {part: instructions that have none}.
     """
@@ -79,6 +80,7 @@ def compile_traced(
         "compiler_bytes_accessed": cost.get("bytes accessed"),
         "sent_bytes": sent,
         "waiting_bytes": waiting,
+        "between_slices": list(_between_slices(program, sources)),
         "largest_buffers": list(_largest(program, sources)),
         "cycles": cycles,
         "without_estimate": blank,
@@ -124,6 +126,17 @@ def _cycles(program: hlo_text.Program) -> tuple[dict[str, float], dict[str, int]
     return dict(cycles.most_common()), dict(blank.most_common())
 
 
+def _between_slices(
+    program: hlo_text.Program, sources: Mapping[int, str]
+) -> Iterator[dict[str, Any]]:
+    """What slices exchange, the largest first, of the same line of code together."""
+    total: Counter[tuple[str, str]] = Counter()
+    for kind, one, size in sent_to_slices(program):
+        total[kind, _source(one, sources) or _operation(one)] += size
+    for (kind, source), size in total.most_common():
+        yield {"collective": kind, "bytes": size, "source": source}
+
+
 _COSTLY = ("fusion", "custom-call", "scatter", "gather", "sort", "convolution")
 
 
@@ -134,14 +147,24 @@ def _largest(
     seen: dict[tuple[int, str], hlo_text.Instruction] = {}
     for one, _, _ in hlo_text.kernels(program):
         for width, shape in hlo_text.arrays(one.type):
-            frame = re.search(r"stack_frame_id=(\d+)", one.line)
-            source = sources.get(int(frame[1]), "") if frame else ""
+            source = _source(one, sources)
             seen.setdefault((width * math.prod(shape), source), one)
     for (size, source), one in sorted(seen.items(), key=lambda x: -x[0][0])[:LARGEST]:
-        name = re.search(r'op_name="([^"]*)"', one.line)
         yield {
             "bytes": size,
             "source": source,
-            "operation": name[1] if name else one.kind,
+            "operation": _operation(one),
             "type": one.type[:100],
         }
+
+
+def _source(one: hlo_text.Instruction, sources: Mapping[int, str]) -> str:
+    """The line of code that asked for it; "" = unknown."""
+    frame = re.search(r"stack_frame_id=(\d+)", one.line)
+    return sources.get(int(frame[1]), "") if frame else ""
+
+
+def _operation(one: hlo_text.Instruction) -> str:
+    """Its place in the traced program, or what it is."""
+    name = re.search(r'op_name="([^"]*)"', one.line)
+    return name[1] if name else one.kind

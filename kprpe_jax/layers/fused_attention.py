@@ -21,13 +21,15 @@ from kprpe_jax.layers.fused_kernels import (
     attend_backward,
     images_per_program,
 )
-from kprpe_jax.layers.pallas_launch import kernel_platform, pad_ends, power_of_two
+from kprpe_jax.layers.pallas_launch import pad_ends, power_of_two
+from kprpe_jax.layers.platforms import kernel_platform
 from kprpe_jax.position.buckets import Buckets
 from kprpe_jax.position.encoding import BiasTables, of_images
 from kprpe_jax.position.lookup import BucketSet
 
 MOST_TOKENS = 256  # their rows of logits must fit on chip
 _MOST_KEYS = 512  # with those that pad the grid
+_FEWEST_KEYS = 128  # fewer tokens are padded to as many
 _LEAST = 16  # side of the smallest product that Triton has
 
 
@@ -144,6 +146,19 @@ def check_fused(
     return buckets[0]
 
 
+def suits_tpu(
+    tables: BiasTables, buckets: BucketSet, num_tokens: int, shares: int = 1
+) -> bool:
+    """Whether a TPU gains by the kernel; arguments as `check_fused`."""
+    if num_tokens < _FEWEST_KEYS:
+        return False
+    try:
+        check_fused(tables, buckets, num_tokens, shares)
+    except ValueError:
+        return False
+    return True
+
+
 def _attend_images(
     operands: Operands, *, grid: tuple[int, int], scale: float, platform: str
 ) -> Array:
@@ -191,9 +206,9 @@ def _grid(part: Buckets) -> tuple[int, int]:
 
 
 def _padded_grid(grid: tuple[int, int]) -> tuple[int, int]:
-    """Rows of keys and the pitch P of a row, powers of two; at least 128 keys."""
+    """Rows of keys and the pitch P of a row, powers of two; at least _FEWEST_KEYS."""
     pitch = power_of_two(grid[1], _LEAST)
-    return power_of_two(grid[0], -(-128 // pitch)), pitch
+    return power_of_two(grid[0], -(-_FEWEST_KEYS // pitch)), pitch
 
 
 def _pad_grid(tokens: Array, grid: tuple[int, int]) -> Array:

@@ -1,32 +1,12 @@
 """How a Pallas kernel starts on a platform, and the sizes that it may have."""
 
-import contextlib
-import contextvars
-from collections.abc import Iterator
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.experimental.pallas import tpu as pltpu
 
-PLATFORMS = ("cpu", "gpu", "tpu")
-_described: contextvars.ContextVar[str] = contextvars.ContextVar("_described")
-
-
-def kernel_platform() -> str:
-    """The platform that JAX computes on by default, or that of `kernels_for`."""
-    return _described.get("") or jax.default_backend()
-
-
-@contextlib.contextmanager
-def kernels_for(platform: str) -> Iterator[None]:
-    """Trace kernels for a platform that need not be there: one of PLATFORMS."""
-    token = _described.set(platform)
-    try:
-        yield
-    finally:
-        _described.reset(token)
+from kprpe_jax.layers.platforms import PLATFORMS
 
 
 def launch_options(

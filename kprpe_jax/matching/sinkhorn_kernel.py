@@ -12,12 +12,8 @@ import jax.numpy as jnp
 from jax import Array
 from jax.experimental import pallas as pl
 
-from kprpe_jax.layers.pallas_launch import (
-    kernel_platform,
-    launch_options,
-    pad_ends,
-    power_of_two,
-)
+from kprpe_jax.layers.pallas_launch import launch_options, pad_ends, power_of_two
+from kprpe_jax.layers.platforms import kernel_platform
 from kprpe_jax.matching.sinkhorn import LEAST_SUM
 
 MOST_PATCHES = 128  # a side: a matrix of 64 KiB, which the registers of a GPU hold

@@ -45,7 +45,7 @@ NETWORK = (
 # Values of these that compute the same, but for rounding; None: any, as the checkpoint
 # holds the weights, wherever they came from or began.
 SAME_NETWORK = {
-    "model.attention": ("xla", "pallas"),
+    "model.attention": ("auto", "xla", "pallas"),
     "model.dtype": ("float32", "bfloat16"),
     "model.remat": (False, True),
     "model.position_options.factorized": (False, True),
@@ -63,6 +63,8 @@ DEFAULTS = {
     "log.watchdog_minutes": 0.0,
 }
 _ABSENT = "absent"
+# What was the default before "auto", which is the same program on CPUs and GPUs.
+_SAME_PROGRAM = ("model.attention", "auto", "xla")
 _ORIGIN = "origin.json"
 
 
@@ -210,7 +212,8 @@ def check_workdir(
                 f"of {new!r} steps, or take another --workdir"
             )
         longer = field == "steps" and extend and new > old
-        if not (longer or _is_in(field, MAY_CHANGE)):
+        same = (field, *sorted([str(old), str(new)])) == _SAME_PROGRAM
+        if not (longer or same or _is_in(field, MAY_CHANGE)):
             raise ValueError(
                 f"workdir: {workdir} holds a run whose {field} is {old!r} while this "
                 f"config has {new!r}; take another --workdir (of a study: "

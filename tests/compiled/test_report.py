@@ -9,7 +9,7 @@ import pytest
 from kprpe_jax.commands.main import main
 from kprpe_jax.compiled import hlo_text, report
 from kprpe_jax.compiled.chips import Chip
-from kprpe_jax.compiled.collectives import sent_by
+from kprpe_jax.compiled.collectives import sent_by, sent_to_slices
 from kprpe_jax.compiled.step import trace_evaluation, trace_step
 from kprpe_jax.compiled.topology import Topology
 from kprpe_jax.core.mesh import make_mesh
@@ -89,6 +89,28 @@ def test_a_collective_that_starts_and_ends_in_fusions_is_counted_once():
     # Half of 32 bytes; all of them there and back; all of them to the neighbor.
     assert sent == {"all-gather": 16, "all-reduce": 32, "collective-permute": 32}
     assert waiting == {"all-reduce": 32, "collective-permute": 32}
+
+
+SLICES = """HloModule m, is_scheduled=true
+
+ENTRY %main (x: f32[512]) -> f32[512] {
+  %x = f32[512]{0} parameter(0)
+  %r = f32[512]{0} all-reduce(%x), replica_groups={{0,1},{2,3}}, metadata={op_name="g"}
+  %b = f32[4,128]{1,0} bitcast(%r)
+  %t = token[] after-all()
+  %s = (f32[4,128]{1,0}, u32[], token[]) send(%b, %t), is_host_transfer=true, FAR
+  %o = (f32[4,128]{1,0}, u32[], token[]) send(%b, %t), is_host_transfer=true
+}
+""".replace("FAR", 'frontend_attributes={_xla_megascale_transfer_type="ALL_REDUCE"}')
+
+
+def test_what_slices_exchange():
+    program = hlo_text.parse(SLICES)
+    ((kind, source, size),) = sent_to_slices(program)
+    assert (kind, source.name, size) == ("all-reduce", "r", 2048)
+    assert list(report._between_slices(program, {})) == [
+        {"collective": "all-reduce", "bytes": 2048, "source": "g"}
+    ]
 
 
 def test_the_line_that_asked_for_an_instruction():

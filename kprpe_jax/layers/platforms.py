@@ -1,0 +1,25 @@
+"""The platform that kernels are traced for."""
+
+import contextlib
+import contextvars
+from collections.abc import Iterator
+
+import jax
+
+PLATFORMS = ("cpu", "gpu", "tpu")
+_described: contextvars.ContextVar[str] = contextvars.ContextVar("_described")
+
+
+def kernel_platform() -> str:
+    """The platform that JAX computes on by default, or that of `kernels_for`."""
+    return _described.get("") or jax.default_backend()
+
+
+@contextlib.contextmanager
+def kernels_for(platform: str) -> Iterator[None]:
+    """Trace kernels for a platform that need not be there: one of PLATFORMS."""
+    token = _described.set(platform)
+    try:
+        yield
+    finally:
+        _described.reset(token)
