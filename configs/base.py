@@ -115,7 +115,7 @@ def vit_fields(position: str) -> ConfigDict:
 def margin_loss_fields() -> ConfigDict:
     """Fields of the margin softmax, see `kprpe_jax.losses`."""
     loss = ConfigDict()
-    loss.margin_kind = "cosface"  # or arcface, adaface, cosine
+    loss.margin_kind = "cosface"  # or arcface, adaface, curricularface, cosine
     loss.margin = 0.35
     loss.scale = 30.0
     loss.margin_gradient = "exact"

@@ -1,25 +1,29 @@
-"""Synthetic walkers: a small SwinGait-2D, minutes on one CPU core, no download.
+"""Synthetic walkers: small networks of gait, minutes on one CPU core, no download.
 
     python train.py --config configs/gait.py --workdir runs/gait
     python train.py --config configs/gait.py:table --workdir runs/gait_table
+    python train.py --config configs/gait.py:gaitset --workdir runs/gait_gaitset
+    python train.py --config configs/gait.py:gaitbase --workdir runs/gait_gaitbase
     python eval.py --model runs/gait
 
-The first start renders the data set into data/synthetic_walkers. Results, and how the
-two compare: docs/gait.md.
+All networks train by one recipe here, that of the small SwinGait. The first start
+renders the data set into data/synthetic_walkers. Results, and how the networks compare:
+docs/gait.md.
 """
 
 from ml_collections import ConfigDict
 
-from kprpe_jax.backbones.swin_gait import PRESETS
+from kprpe_jax.backbones import gaitbase, gaitset, swin_gait
 from kprpe_jax.configs import gait3d
 from kprpe_jax.configs.base import set_evaluators
 
 NUM_TRAINED = 100
+PRESETS = {"gaitset": gaitset.PRESETS, "gaitbase": gaitbase.PRESETS}
 
 
-def get_config(position: str = "kprpe") -> ConfigDict:
-    """Configure a run with position `table` (Swin's own) or `kprpe`."""
-    config = gait3d.get_config(position)
+def get_config(network: str = "kprpe") -> ConfigDict:
+    """Configure a run of one of `gait3d.NETWORKS`."""
+    config = gait3d.get_config(network)
     config.steps = 300
 
     config.data.name = "synthetic_walkers"
@@ -42,13 +46,19 @@ def get_config(position: str = "kprpe") -> ConfigDict:
     config.augmentation.flip_prob = 0.5
     config.augmentation.rotation_prob = 0.0
 
-    config.model.update(PRESETS["tiny"])
-    config.model.width = 24
+    config.model.update(PRESETS.get(network, swin_gait.PRESETS)["tiny"])
     config.model.image_size = (32, 22)
-    config.model.drop_path_rate = 0.0
+    if network in swin_gait.POSITIONS:
+        config.model.width = 24
+        config.model.drop_path_rate = 0.0
     config.model.dtype = "float32"
 
+    config.optimizer.name = "adamw"
+    config.optimizer.schedule = "sgdr"
+    config.optimizer.boundaries = ()
+    config.optimizer.weight_decay = 2e-2
     config.optimizer.learning_rate = 2e-3
+    config.optimizer.end_learning_rate = 1e-6
     config.optimizer.warmup = 30.0
     config.optimizer.clip_norm = 1.0
     # Position parameters learn faster: a short run would starve them (decision 003).

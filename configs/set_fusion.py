@@ -20,8 +20,8 @@ from kprpe_jax.fusion.weighted import METHODS
 
 
 def get_config(method: str = "cluster_aggregate") -> ConfigDict:
-    """Configure a run of CAFace, or of one of `kprpe_jax.fusion.weighted.METHODS`."""
-    check_argument(method, ("cluster_aggregate", *METHODS))
+    """Configure a run of CAFace, ProxyFusion, or one of `fusion.weighted.METHODS`."""
+    check_argument(method, ("cluster_aggregate", "proxy_fusion", *METHODS))
     config = make_base("set_fusion", steps=400)
 
     config.data.features = "lfw_train"

@@ -10,7 +10,7 @@ from kprpe_jax.configs import set_fusion
 
 
 def get_config(method: str = "cluster_aggregate") -> ConfigDict:
-    """Configure a run of CAFace, or of one of `kprpe_jax.fusion.weighted.METHODS`."""
+    """Configure a run of CAFace, ProxyFusion, or one of `fusion.weighted.METHODS`."""
     config = set_fusion.get_config(method)
     config.data.features = "sequences_train"
     config.evals.probes.features = "sequences_probes"

@@ -16,7 +16,7 @@ EPOCH = 813_482 // 512  # steps: every image is the first of a set once
 
 
 def get_config(method: str = "cluster_aggregate") -> ConfigDict:
-    """Configure a run of CAFace, or of one of `kprpe_jax.fusion.weighted.METHODS`."""
+    """Configure a run of CAFace, ProxyFusion, or one of `fusion.weighted.METHODS`."""
     config = set_fusion.get_config(method)
     config.steps = 10 * EPOCH
     config.data.features = "webface4m_features"

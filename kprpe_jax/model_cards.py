@@ -187,6 +187,16 @@ CARDS: dict[str, ModelCard] = {
     "facevit_h2l_depth1_head4_out1024": _face_vit("99.28", "73.00", "5.11"),
     "facevit_v_p8s8_depth20": _face_vit("97.77", "57.62", "5.10"),
     "facevit_v_p12s8_depth20": _face_vit("", "", ""),
+    "gaitset_gait3d": ModelCard(
+        "GaitSet (Chao et al., AAAI 2019)",
+        training_data="Gait3D",
+        published="Gait3D rank-1 36.7 % (KP-RPE, Table 5)",
+    ),
+    "gaitbase_da_gait3d": ModelCard(
+        "GaitBase (Fan et al., CVPR 2023)",
+        "of the folder Gait3D/Baseline/GaitBase_DA of opengait/OpenGait", "Gait3D",
+        "Gait3D rank-1 64.6 % (KP-RPE, Table 5)",
+    ),
     "swingait2d_B1442_C2_gait3d": ModelCard(
         "SwinGait (Fan et al., 2023)", "none: only 3D files are published", "Gait3D",
         "Gait3D rank-1 67.1 % (KP-RPE, Table 5)",

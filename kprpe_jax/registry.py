@@ -28,6 +28,13 @@ MARGINS = {  # config.loss.margin_kind -> `losses.margin.MarginRule`
     "cosface": "kprpe_jax.losses.margin:COSFACE",
     "arcface": "kprpe_jax.losses.margin:ARCFACE",
     "adaface": "kprpe_jax.losses.margin:ADAFACE",
+    "curricularface": "kprpe_jax.losses.curricularface:CURRICULARFACE",
+}
+
+GAIT_NETWORKS = {  # config.backbone of the task gait -> class
+    "swin_gait": "kprpe_jax.backbones.swin_gait:SwinGait",
+    "gaitset": "kprpe_jax.backbones.gaitset:GaitSet",
+    "gaitbase": "kprpe_jax.backbones.gaitbase:GaitBase",
 }
 
 POSITIONS = {  # config.model.position of a ViT -> `position.encoding.Encoding`
@@ -46,6 +53,8 @@ FUSIONS = {  # config.fusion.method -> class with init_state, update, merge, fin
     "pfe": "kprpe_jax.fusion.weighted:WeightedFusion",
     "cfan": "kprpe_jax.fusion.weighted:WeightedFusion",
     "rsa": "kprpe_jax.fusion.weighted:WeightedFusion",
+    "inlier_average": "kprpe_jax.fusion.weighted:WeightedFusion",
+    "proxy_fusion": "kprpe_jax.fusion.proxy_fusion:ProxyFusion",
     "detection_score": "kprpe_jax.fusion.scored:ScoredFusion",
     "norm_detection_score": "kprpe_jax.fusion.scored:ScoredFusion",
     "landmark_score": "kprpe_jax.fusion.scored:ScoredFusion",

@@ -12,7 +12,13 @@ from jax.typing import DTypeLike
 from kprpe_jax.core.checks import check_option
 from kprpe_jax.geometry.sampling import resize_bilinear
 from kprpe_jax.layers.gait_stem import GaitStem
-from kprpe_jax.layers.parts import PartHeads, horizontal_pyramid, set_pooling
+from kprpe_jax.layers.parts import (
+    GaitOutput,
+    PartHeads,
+    check_silhouettes,
+    horizontal_pyramid,
+    set_pooling,
+)
 from kprpe_jax.layers.window_attention import WindowBlock
 from kprpe_jax.layers.windows import Windows, plan_windows, token_places
 from kprpe_jax.position.window_bias import WindowKeypointBias, fill_missing
@@ -29,18 +35,6 @@ PRESETS: dict[str, dict[str, Any]] = {
     # 64 x 44 silhouettes; sizes of the official configuration for Gait3D.
     "gait3d": dict(drop_path_rate=0.1),
 }  # fmt: skip
-
-
-class GaitOutput(NamedTuple):
-    """Of a batch of sequences.
-
-    Attributes:
-      embeddings: float32 [B, P, D], not normalized; what sequences are compared by.
-      logits: float32 [B, P, num_classes], cosines to class weights.
-    """
-
-    embeddings: Array
-    logits: Array
 
 
 class FrameMaps(NamedTuple):
@@ -144,7 +138,11 @@ class SwinGait(nn.Module):
             )
         norm = dict(epsilon=1e-5, dtype=self.dtype)
         self.stem = GaitStem(
-            self.channels, self.stem_depths, self.spans_time, self.dtype
+            self.channels,
+            self.stem_depths,
+            strides=(1, 2),
+            temporal=self.spans_time,
+            dtype=self.dtype,
         )
         self.patch_embed = nn.Conv(self.width, (2, 2), strides=2, dtype=self.dtype)
         self.patch_norm = nn.LayerNorm(**norm)
@@ -210,14 +208,13 @@ class SwinGait(nn.Module):
                 "SwinGait: a window that spans time takes whole sequences; got a mask; "
                 "give sequences of one length together, or use a window of two axes."
             )
-        if mask is None:
-            mask = jnp.ones(silhouettes.shape[:2], bool)
+        mask = check_silhouettes("SwinGait", silhouettes, mask, self.image_size)
         maps = self.frame_maps(
             silhouettes, keypoints, mask=mask, joint_mask=joint_mask, train=train
         )
         pooled = set_pooling(maps.tokens.astype(jnp.float32), mask)
         parts = horizontal_pyramid(pooled, self.bins)
-        return GaitOutput(*self.heads(parts, train=train))
+        return self.heads(parts, train=train)
 
     def frame_maps(
         self,
@@ -233,7 +230,8 @@ class SwinGait(nn.Module):
         Args: as `__call__`; mask: bool [B, T], all True for the 3D network.
         Raises: ValueError: no frame, sizes, mask or keypoints that do not fit.
         """
-        self._check_inputs(silhouettes, keypoints, mask)
+        check_silhouettes("SwinGait", silhouettes, mask, self.image_size)
+        self._check_keypoints(silhouettes.shape, keypoints)
         batch, frames = mask.shape
         x = self.stem(silhouettes, mask, train=train)
         resized = resize_bilinear(x, self.map_size, align_corners=True)
@@ -267,22 +265,7 @@ class SwinGait(nn.Module):
             for stage, bias in enumerate(self.keypoint_bias)
         ]
 
-    def _check_inputs(
-        self, silhouettes: Array, keypoints: Array | None, mask: Array
-    ) -> None:
-        shape = silhouettes.shape
-        height, width = self.image_size
-        if len(shape) != 4 or shape[2:] != (height, width) or not shape[1]:
-            raise ValueError(
-                f"SwinGait: silhouettes must be [B, T, {height}, {width}] with T at "
-                f"least 1; got {shape}; resize all frames to one size and leave out "
-                "sequences without frames."
-            )
-        if mask.shape != shape[:2]:
-            raise ValueError(
-                f"SwinGait: mask must be {shape[:2]}, one value per frame; got "
-                f"{mask.shape}."
-            )
+    def _check_keypoints(self, shape: tuple[int, ...], keypoints: Array | None) -> None:
         got = None if keypoints is None else keypoints.shape
         if self.uses_keypoints and (got is None or got[:2] != shape[:2]):
             raise ValueError(

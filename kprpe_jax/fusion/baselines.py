@@ -1,9 +1,9 @@
 """Baselines of set fusion: embeddings [B, N, D] and a mask to one embedding per set.
 
 Each is a weighted sum over the images whose weights do not depend on the other images'
-content, except `ResidualSelfAttention`. Padding has weight 0 whatever it holds. A set
-without images, or with weights that are all 0, becomes the zero vector. `weighted` has
-the same methods for streams.
+content, except `inlier_average` and `ResidualSelfAttention`. Padding has weight 0
+whatever it holds. A set without images, or with weights that are all 0, becomes the
+zero vector. `weighted` has the same methods for streams.
 
 PFE follows its released code; C-FAN and RSA follow their abstracts and the description
 in Cluster and Aggregate. Our choices are marked.
@@ -20,6 +20,8 @@ from kprpe_jax.fusion.landmark_score import score_weighted
 from kprpe_jax.layers.batch_norm import BatchNorm
 
 SMALLEST_VARIANCE = 1e-6
+OUTLIER_SPREADS = 3.0
+SMALLEST_SPREAD = 0.01
 
 
 def average(embeddings: Array, mask: Array) -> Array:
@@ -33,6 +35,39 @@ def average(embeddings: Array, mask: Array) -> Array:
     Returns: float32 [B, D].
     """
     return _mean(unit(_valid("average", embeddings, mask)), mask)
+
+
+def inlier_average(embeddings: Array, mask: Array) -> Array:
+    """Mean of the unit embeddings without outliers.
+
+    Source: our reading of "outliers dropped before averaging", as `inliers`.
+
+    Args and Returns: as `average`.
+    """
+    units = unit(_valid("inlier_average", embeddings, mask))
+    return _mean(units, inliers(units, mask))
+
+
+def inliers(units: Array, mask: Array) -> Array:
+    """The images of each set that are no outliers.
+
+    Ours: an outlier's cosine to the mean of the set lies more than OUTLIER_SPREADS
+    spreads below the median of these cosines; the spread is 1.4826 times their median
+    absolute deviation (Hampel's identifier), and at least SMALLEST_SPREAD. So at least
+    half of a set stays, one image or two always, and no gradient flows.
+
+    Args:
+      units: float32 [B, N, D], unit vectors, 0 for padding.
+      mask: bool [B, N].
+    Returns: bool [B, N], False for padding.
+    """
+    units = jax.lax.stop_gradient(units)
+    cosines = jnp.einsum("bnd,bd->bn", units, unit(units.sum(1)))
+    known = jnp.where(mask, cosines, jnp.nan)
+    median = jnp.nanmedian(known, axis=1, keepdims=True)
+    spread = 1.4826 * jnp.nanmedian(jnp.abs(known - median), axis=1, keepdims=True)
+    lowest = median - OUTLIER_SPREADS * jnp.maximum(spread, SMALLEST_SPREAD)
+    return mask & (cosines >= lowest)
 
 
 def norm_weighted(embeddings: Array, mask: Array) -> Array:

@@ -10,11 +10,13 @@ from kprpe_jax.fusion.baselines import (
     QualityHead,
     ResidualSelfAttention,
     UncertaintyHead,
+    inliers,
 )
 from kprpe_jax.fusion.cluster_aggregate import Fused, ImageSets
 from kprpe_jax.fusion.weighted_state import WeightedState
 
-METHODS = ("average", "norm_weighted", "pfe", "cfan", "rsa")
+METHODS = ("average", "norm_weighted", "inlier_average", "pfe", "cfan", "rsa")
+_DROPPED = -1e9  # log weight of an outlier: 0 beside any other
 
 
 class WeightedFusion(nn.Module):
@@ -24,8 +26,9 @@ class WeightedFusion(nn.Module):
     weights from the style statistics of an image rather than from its whole last
     feature map, as their sources do, and `rsa` attends over embeddings rather than over
     the places of feature maps: so all train from the same precomputed features, with
-    `fusion.baselines` for the full form. Only `rsa` lets the images of a batch see each
-    other; of a stream it takes the mean over all batches.
+    `fusion.baselines` for the full form. `inlier_average` and `rsa` let the images of a
+    batch see each other: of a stream, outliers are those of their batch, and `rsa`
+    takes the mean over all batches.
 
     Attributes:
       embed_dim: D.
@@ -92,6 +95,10 @@ class WeightedFusion(nn.Module):
             return embeddings, equal
         if self.method == "average":
             return unit(embeddings), equal
+        if self.method == "inlier_average":
+            units = unit(embeddings)
+            kept = inliers(units, mask)[..., None]
+            return units, jnp.where(kept, 0.0, _DROPPED)
         if self.method == "rsa":
             refined = self.head.refine(unit(embeddings)[:, :, None, None], mask)
             return refined[:, :, 0, 0], equal

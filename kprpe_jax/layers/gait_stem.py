@@ -9,24 +9,28 @@ from kprpe_jax.layers.batch_norm import BatchNorm
 
 
 class GaitStem(nn.Module):
-    """A convolution and two stages of residual blocks; the second halves the map.
+    """A convolution and stages of residual blocks.
 
-    Source: Fan et al., Exploring deep models for practical gait recognition, 2023.
+    Source: Fan et al., Exploring deep models for practical gait recognition, 2023; with
+    four stages that of OpenGait's GaitBase.
 
     Attributes:
-      channels, depths: of the two stages.
+      channels, depths, strides: of the stages; a stride is of a stage's first block.
       temporal: blocks of the second stage span three frames.
+      max_pool: whether a 3 x 3 pooling with stride 2 stands before the stages.
       dtype: compute type; statistics are float32.
     """
 
-    channels: tuple[int, int]
-    depths: tuple[int, int]
-    temporal: bool
-    dtype: DTypeLike
+    channels: tuple[int, ...]
+    depths: tuple[int, ...]
+    strides: tuple[int, ...]
+    temporal: bool = False
+    max_pool: bool = False
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, silhouettes: Array, mask: Array, *, train: bool) -> Array:
-        """[B, T, H, W] -> [B T, ceil(H / 2), ceil(W / 2), C]; mask: bool [B, T].
+        """[B, T, H, W] -> [B T, h, w, C]; mask: bool [B, T].
 
         Frames that the mask leaves out become empty and enter no statistics.
         """
@@ -34,11 +38,13 @@ class GaitStem(nn.Module):
         x = x.reshape(-1, *x.shape[2:], 1)
         x = _conv(self.channels[0], 3, 1, self.dtype, "conv")(x)
         x = nn.relu(_norm("norm", x, mask, train))
+        if self.max_pool:
+            x = nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
         for stage, width in enumerate(self.channels):
             for index in range(self.depths[stage]):
                 block = ResidualBlock(
                     width,
-                    stride=2 if stage and not index else 1,
+                    stride=1 if index else self.strides[stage],
                     temporal=self.temporal and stage == 1,
                     dtype=self.dtype,
                     name=f"blocks_{stage}_{index}",

@@ -17,6 +17,7 @@ from jax.sharding import Mesh, PartitionSpec
 from kprpe_jax.core.constraints import auto_axes
 from kprpe_jax.core.mesh import BATCH_SPEC
 from kprpe_jax.core.unit import unit
+from kprpe_jax.losses.curricularface import move_target_mean
 from kprpe_jax.losses.margin import Margin, clip_cosine, margin_logits
 
 CENTER_MULTIPLE = 256
@@ -29,10 +30,13 @@ class MarginSoftmax(NamedTuple):
       loss: float32 scalar, 0 where no sample is labeled.
       accuracy: float32 scalar, share whose true class has a larger cosine than any
         other of the classes that are given; a tie is a miss.
+      target_mean: t of CurricularFace after this batch, float32 scalar; None for other
+        margins.
     """
 
     loss: Array
     accuracy: Array
+    target_mean: Array | None = None
 
 
 def padded_classes(num_classes: int, shards: int = 1) -> int:
@@ -59,6 +63,7 @@ def margin_softmax(
     num_classes: int,
     mesh: Mesh,
     quality: Array | None = None,
+    target_mean: Array | None = None,
     classes: Array | None = None,
     probability_floor: float = 0.0,
 ) -> MarginSoftmax:
@@ -80,6 +85,8 @@ def margin_softmax(
       num_classes: C.
       mesh: with axes data, fsdp and class.
       quality: float32 [B] in [-1, 1], from `image_quality`; for AdaFace only.
+      target_mean: t before this batch, float32 scalar, for CurricularFace only; the
+        labeled samples of the global batch move it.
       classes: int32 [R], sharded alike: whose center a row is, -1 = none; among
         them every labeled class of the batch (`class_sampling.sample_classes`). None:
         row n is class n.
@@ -90,7 +97,7 @@ def margin_softmax(
     Raises: ValueError: shapes that do not belong together, a batch that the devices do
       not divide; the class axis does not divide the rows of `centers`, or these are
       fewer than the classes without a sample, or another number than a sample's; the
-      quality is missing or of no use.
+      quality, or t, is missing or of no use.
     """
     if (
         embeddings.shape != (*labels.shape, centers.shape[-1])
@@ -123,8 +130,17 @@ def margin_softmax(
             f"none; got {'none' if quality is None else quality.shape}; see "
             "`image_quality`."
         )
+    curricular = margin.other_cosine is not None
+    if curricular != (target_mean is not None):
+        raise ValueError(
+            "margin_softmax: CurricularFace needs the running mean of the target "
+            "cosines and other margins none; got "
+            f"{'none' if target_mean is None else 'one'}; see `initial_target_mean`."
+        )
     if quality is None:
         quality = jnp.zeros(labels.shape, jnp.float32)
+    if target_mean is None:
+        target_mean = jnp.float32(0.0)
     sharded = jax.shard_map(
         partial(
             _margin_softmax,
@@ -139,10 +155,12 @@ def margin_softmax(
             BATCH_SPEC,
             BATCH_SPEC,
             PartitionSpec("class"),
+            PartitionSpec(),
         ),
-        out_specs=MarginSoftmax(*[PartitionSpec()] * 2),
+        out_specs=MarginSoftmax(*[PartitionSpec()] * 3),
     )
-    return sharded(embeddings, centers, labels, quality, classes)
+    result = sharded(embeddings, centers, labels, quality, classes, target_mean)
+    return result if curricular else result._replace(target_mean=None)
 
 
 def _margin_softmax(
@@ -151,6 +169,7 @@ def _margin_softmax(
     labels: Array,
     quality: Array,
     classes: Array,
+    target_mean: Array,
     *,
     margin: Margin,
     num_classes: int,
@@ -169,22 +188,8 @@ def _margin_softmax(
     )
     cosine = clip_cosine(cosine)  # [b, classes here]
     is_target = exists & (classes == labels[:, None])
-
-    logits = margin_logits(cosine, is_target, margin, quality[:, None])
-    logits = jnp.where(exists, logits, -jnp.inf)
-    peak = jax.lax.pmax(jax.lax.stop_gradient(logits).max(-1), "class")
-    total = jax.lax.psum(jnp.exp(logits - peak[:, None]).sum(-1), "class")
-    target = jax.lax.psum(jnp.where(is_target, logits, 0).sum(-1), "class")
-    loss = jnp.log(total) + peak - target
-
     plain = jax.lax.stop_gradient(cosine)
-    others = jnp.where(exists & ~is_target, plain, -2)
-    best = jax.lax.pmax(others.max(-1), "class")
     own = jax.lax.psum(jnp.where(is_target, plain, 0).sum(-1), "class")
-    if probability_floor > 0:
-        most = -math.log(probability_floor)
-        shown = jnp.where(valid, jnp.minimum(loss, most), most)
-        loss = loss + jax.lax.stop_gradient(shown - loss)
 
     # Within a class group every device now holds the same rows: all of the sums below
     # are equal over `class`, and pmean tells the compiler so.
@@ -192,9 +197,35 @@ def _margin_softmax(
         local = jnp.where(which, x, 0.0).sum()
         return jax.lax.pmean(jax.lax.psum(local, ("data", "fsdp")), "class")
 
+    if margin.other_cosine is not None:
+        count = total_over_batch(jnp.ones_like(own), valid)
+        target_mean = move_target_mean(target_mean, total_over_batch(own, valid), count)
+
+    logits = margin_logits(
+        cosine,
+        is_target,
+        margin,
+        quality[:, None],
+        target=own[:, None],
+        target_mean=target_mean,
+    )
+    logits = jnp.where(exists, logits, -jnp.inf)
+    peak = jax.lax.pmax(jax.lax.stop_gradient(logits).max(-1), "class")
+    total = jax.lax.psum(jnp.exp(logits - peak[:, None]).sum(-1), "class")
+    target = jax.lax.psum(jnp.where(is_target, logits, 0).sum(-1), "class")
+    loss = jnp.log(total) + peak - target
+
+    others = jnp.where(exists & ~is_target, plain, -2)
+    best = jax.lax.pmax(others.max(-1), "class")
+    if probability_floor > 0:
+        most = -math.log(probability_floor)
+        shown = jnp.where(valid, jnp.minimum(loss, most), most)
+        loss = loss + jax.lax.stop_gradient(shown - loss)
+
     count = jnp.maximum(total_over_batch(jnp.ones_like(loss), counted), 1.0)
     right = (own > best).astype(jnp.float32)
     return MarginSoftmax(
         loss=total_over_batch(loss, counted) / count,
         accuracy=total_over_batch(right, valid) / count,
+        target_mean=target_mean,
     )

@@ -1,7 +1,8 @@
 """Margins on the cosine between an embedding and its class center.
 
 A margin makes the target class harder to reach in training. `target_cosine` maps the
-cosine of the true class; the others stay. All in float32, finite at cosine +1 and -1.
+cosine of the true class; the others stay, but for `other_cosine`. All in float32,
+finite at cosine +1 and -1.
 """
 
 import math
@@ -28,11 +29,15 @@ class MarginRule(NamedTuple):
         the cosine's shape; `margin` and `angle` are those of `make_margin`.
       is_angle: whether the margin is added to the angle, so that it is at most pi.
       uses_quality: as `Margin`.
+      other_cosine: (cosines of all classes [B, C], those of the true ones [B, 1],
+        margin, running mean of the latter) -> cosines of the other classes [B, C];
+        None = they stay.
     """
 
     target_cosine: Callable[[Array, ArrayLike, float, str], Array]
     is_angle: bool = False
     uses_quality: bool = False
+    other_cosine: Callable[[Array, ArrayLike, float, ArrayLike], Array] | None = None
 
 
 class Margin(NamedTuple):
@@ -47,12 +52,16 @@ class Margin(NamedTuple):
         taken for average ones.
       drop_above: cosines of other classes above this one are set to 0 (they are taken
         for mislabeled); None = all stay.
+      other_cosine: (cosines [B, C], those of the true classes [B, 1], running mean of
+        the latter) -> cosines of the other classes [B, C]; None = they stay
+        (CurricularFace has it).
     """
 
     target_cosine: Callable[..., Array]
     scale: float
     uses_quality: bool = False
     drop_above: float | None = None
+    other_cosine: Callable[[Array, ArrayLike, ArrayLike], Array] | None = None
 
 
 def make_margin(
@@ -68,12 +77,14 @@ def make_margin(
 
     Source: `cosface` cos(theta) - m (CosFace); `arcface` cos(theta + m) (ArcFace);
     `adaface` cos(theta - m q) - (m + m q) with the image's quality q in [-1, 1]
-    (AdaFace); `cosine` has none. The losses of KP-RPE, Supp. 2.1.
+    (AdaFace); `curricularface` as `arcface`, and the cosines of hard negatives times
+    t + cos (`losses.curricularface`); `cosine` has none. The losses of KP-RPE, Supp.
+    2.1, and CurricularFace.
 
     Args:
       kind: one of `registry.MARGINS`.
-      margin: m >= 0; in radians, at most pi, where it is added to the angle (`arcface`
-        and `adaface`), ignored by `cosine`.
+      margin: m >= 0; in radians, at most pi, where it is added to the angle
+        (`arcface`, `adaface`, `curricularface`), ignored by `cosine`.
       scale: s > 0.
       gradient: `exact`, or `identity`: the backward pass ignores the margin, as in the
         official code.
@@ -99,7 +110,15 @@ def make_margin(
 
     options = scale, gradient, angle, drop_above
     result = _with_options("make_margin", exact, *options)
-    return result._replace(uses_quality=rule.uses_quality)
+    result = result._replace(uses_quality=rule.uses_quality)
+    if rule.other_cosine is None:
+        return result
+
+    def other_cosine(cosine: Array, target: ArrayLike, target_mean: ArrayLike) -> Array:
+        changed = rule.other_cosine(cosine, target, margin, target_mean)
+        return _with_gradient(changed, cosine, gradient)
+
+    return result._replace(other_cosine=other_cosine)
 
 
 def combined_margin(
@@ -161,16 +180,26 @@ def _with_options(
         raise ValueError(f"{name}: scale must be positive and finite; got {scale}.")
 
     def target_cosine(cosine: Array, quality: ArrayLike = 0.0) -> Array:
-        shifted = exact(cosine, quality)
-        if gradient == "exact":
-            return shifted
-        return cosine + jax.lax.stop_gradient(shifted - cosine)
+        return _with_gradient(exact(cosine, quality), cosine, gradient)
 
     return Margin(target_cosine, scale, drop_above=drop_above)
 
 
+def _with_gradient(changed: Array, cosine: Array, gradient: str) -> Array:
+    """The changed cosine with its own gradient, or with that of the cosine."""
+    if gradient == "exact":
+        return changed
+    return cosine + jax.lax.stop_gradient(changed - cosine)
+
+
 def margin_logits(
-    cosine: Array, is_target: Array, margin: Margin, quality: ArrayLike = 0.0
+    cosine: Array,
+    is_target: Array,
+    margin: Margin,
+    quality: ArrayLike = 0.0,
+    *,
+    target: ArrayLike | None = None,
+    target_mean: ArrayLike = 0.0,
 ) -> Array:
     """Logits of a softmax over classes.
 
@@ -179,13 +208,20 @@ def margin_logits(
       is_target: bool [B, C], True = the true class; a row may have none.
       margin: from `make_margin`.
       quality: float32 [B, 1] in [-1, 1], for AdaFace.
+      target: float32 [B, 1], cosines of the true classes, for CurricularFace; None =
+        they are among these.
+      target_mean: t of CurricularFace, float32 scalar.
     Returns: float32 [B, C].
     """
     others = cosine
     if margin.drop_above is not None:
         others = jnp.where(cosine > margin.drop_above, 0.0, cosine)
-    target = margin.target_cosine(cosine, quality)
-    return margin.scale * jnp.where(is_target, target, others)
+    if margin.other_cosine is not None:
+        if target is None:
+            target = jnp.where(is_target, cosine, 0.0).sum(-1, keepdims=True)
+        others = margin.other_cosine(others, target, target_mean)
+    shifted = margin.target_cosine(cosine, quality)
+    return margin.scale * jnp.where(is_target, shifted, others)
 
 
 def add_angle(cosine: Array, added: ArrayLike, *, angle: str = "clipped") -> Array:

@@ -1,4 +1,4 @@
-"""Gait recognition: SwinGait-2D, with and without KP-RPE, by triplets and classes.
+"""Gait recognition by triplets and classes: SwinGait-2D and two baselines.
 
 Source: KP-RPE, Sec. 5; Fan et al., Exploring deep models for practical gait
 recognition, 2023.
@@ -8,15 +8,17 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from kprpe_jax import registry
 from kprpe_jax.augmentation.recipe import make_recipe
 from kprpe_jax.augmentation.sequences import move_sequences
-from kprpe_jax.backbones.swin_gait import NUM_JOINTS, SwinGait
+from kprpe_jax.backbones.swin_gait import NUM_JOINTS
 from kprpe_jax.core.checks import check_field
 from kprpe_jax.data import order
 from kprpe_jax.data.gait import Clips, GaitSplit, check_clips, clip_shapes, open_gait
@@ -33,12 +35,13 @@ TRIPLETS = {"batch_all": batch_all, "batch_hard": batch_hard}
 def build(config: ConfigDict, mesh: Mesh) -> Task:
     """Build the task; see `Task`.
 
-    Reads model (fields of SwinGait but num_classes), data (num_classes,
+    Reads backbone (of `registry.GAIT_NETWORKS`; a config without it is of `swin_gait`),
+    model (fields of its class but num_classes), data (num_classes,
     sequences_per_identity, num_frames, skip_frames), augmentation (fields of
     `Spatial`), loss, evals.
 
-    Raises: ValueError: a network that spans time; an unknown triplet loss; a batch that
-      is no whole number of people; no such data set, or one of another size.
+    Raises: ValueError: as `make_model`; an unknown triplet loss; a batch that is no
+      whole number of people; no such data set, or one of another size.
     """
     model = make_model(config)
     _check(config)
@@ -73,22 +76,37 @@ def build(config: ConfigDict, mesh: Mesh) -> Task:
     )
 
 
-def make_model(config: ConfigDict) -> SwinGait:
-    """The network of a config's section `model`.
+def make_model(config: ConfigDict) -> nn.Module:
+    """The network that a config names, of its section `model`.
 
-    Raises: ValueError: a window that spans time.
+    Raises: ValueError: an unknown network, fields of another one (`network_fields`), or
+      a window that spans time.
     """
-    fields = networks.model_fields(config.model)
-    if len(fields["window"]) != 2:
+    name = config.backbone if "backbone" in config else "swin_gait"
+    check_field("config.backbone", name, registry.GAIT_NETWORKS)
+    network = registry.resolve(registry.GAIT_NETWORKS[name])
+    classes = {"num_classes": config.data.num_classes}
+    given = {k: x for k, x in classes.items() if k in network.__dataclass_fields__}
+    model = network(**networks.network_fields(network, config.model, **given))
+    if model.spans_time:
         raise ValueError(
             "config.model.window must be (rows, columns) of tokens: the task trains "
-            f"the 2-D network; got {fields['window']}"
+            f"the 2-D network; got {model.window}"
         )
-    fields["dtype"] = jnp.dtype(fields["dtype"])
-    return SwinGait(num_classes=config.data.num_classes, **fields)
+    return model
 
 
-def make_embed(model: SwinGait) -> EmbedSequences:
+def model_section(model: nn.Module) -> dict[str, Any]:
+    """Fields of a config's section `model` that make this network, but for its dtype.
+
+    The keypoint encoding's options are left out: published networks have none.
+    """
+    others = ("num_classes", "dtype", "position_options", "parent", "name")
+    names = [name for name in model.__dataclass_fields__ if name not in others]
+    return {name: getattr(model, name) for name in names}
+
+
+def make_embed(model: nn.Module) -> EmbedSequences:
     """The network as evaluators read it."""
 
     def embed(params: Any, collections: Any, sequences: dict[str, Array]) -> Array:
@@ -131,8 +149,8 @@ def _open_training(config: ConfigDict, seed: int) -> TrainingRows:
     return TrainingRows(clips, order.numbered(rows, num_rows=len(clips)))
 
 
-def _make_loss(config: ConfigDict, model: SwinGait) -> Callable[..., Any]:
-    """Triplets of embeddings and cross entropy of class cosines, per part."""
+def _make_loss(config: ConfigDict, model: nn.Module) -> Callable[..., Any]:
+    """Triplets of embeddings, and cross entropy of class cosines if any, per part."""
     options = config.loss
     triplet_loss = TRIPLETS.get(options.triplet)
     spatial = make_recipe("none", spatial=config.augmentation.to_dict()).spatial
@@ -157,14 +175,16 @@ def _make_loss(config: ConfigDict, model: SwinGait) -> Callable[..., Any]:
         )
         labels = batch["label"]
         triplet = triplet_loss(output.embeddings, labels, margin=options.margin)
-        entropy = part_cross_entropy(output.logits, labels, scale=options.scale)
-        right = output.logits.argmax(-1) == labels[:, None]
-        metrics = {
-            "triplet": triplet.loss,
-            "active_triplets": triplet.active,
-            "cross_entropy": entropy,
-            "accuracy": right.mean(dtype=jnp.float32),
-        }
-        return options.triplet_weight * triplet.loss + entropy, (collections, metrics)
+        total = options.triplet_weight * triplet.loss
+        metrics = {"triplet": triplet.loss, "active_triplets": triplet.active}
+        if output.logits is not None:
+            entropy = part_cross_entropy(output.logits, labels, scale=options.scale)
+            right = output.logits.argmax(-1) == labels[:, None]
+            total += entropy
+            metrics |= {
+                "cross_entropy": entropy,
+                "accuracy": right.mean(dtype=jnp.float32),
+            }
+        return total, (collections, metrics)
 
     return loss

@@ -200,18 +200,21 @@ def init(model: nn.Module, examples: Sequence[jax.Array], rng: jax.Array) -> dic
     return model.init(rngs, *examples, train=True)
 
 
-def network_fields(network: type[nn.Module], model: ConfigDict) -> dict[str, Any]:
+def network_fields(
+    network: type[nn.Module], model: ConfigDict, **others: Any
+) -> dict[str, Any]:
     """The fields of a network from the config's section `model`.
 
     Args:
       network: class of a backbone; its fields and those of the section are the same,
         but for fields with a default value.
       model: the section.
+      others: fields that other sections say.
     Returns: the fields; lists, as JSON gives them back, have become tuples.
     Raises: ValueError: a field that the network lacks, or that the section lacks; a
       type that nothing is computed in; a size below 1.
     """
-    given: dict[str, Any] = model_fields(model)
+    given: dict[str, Any] = {**model_fields(model), **others}
     own = {f.name: f for f in dataclasses.fields(network)}
     needed = {name for name, f in own.items() if f.default is dataclasses.MISSING}
     other, missing = sorted(given.keys() - own), sorted(needed - given.keys())

@@ -19,6 +19,7 @@ from kprpe_jax.core.unit import unit
 from kprpe_jax.losses.adaface import image_quality, initial_statistics
 from kprpe_jax.losses.class_centers import margin_softmax, padded_classes
 from kprpe_jax.losses.class_sampling import SAMPLED, ClassSample, sample_classes
+from kprpe_jax.losses.curricularface import initial_target_mean
 from kprpe_jax.losses.margin import Margin, make_margin
 from kprpe_jax.tasks import digits, networks
 from kprpe_jax.tasks.task import Task
@@ -26,6 +27,7 @@ from kprpe_jax.tasks.task import Task
 SHARDING_RULES = ((r"class_centers", PartitionSpec("class")),)
 PLACES = {"recognizer": partial(networks.place, params="backbone")}
 NORMS = "embedding_norms"  # the collection of AdaFace's running statistics
+TARGETS = "target_cosines"  # that of CurricularFace's t
 
 
 def build(config: ConfigDict, mesh: Mesh) -> Task:
@@ -101,7 +103,7 @@ def init(
     model_inputs: tuple[Array, ...],
     rng: Array,
 ) -> dict[str, Any]:
-    """Variables of the backbone with the class centers, and AdaFace's statistics.
+    """Variables of the backbone with the class centers, and statistics of the margin.
 
     Args:
       config: reads data.num_classes, model.output_dim, loss.margin_kind, mesh.class.
@@ -116,8 +118,11 @@ def init(
     shape = num_centers(config, mesh), config.model.output_dim
     centers = 0.01 * jax.random.normal(centers_rng, shape)
     params = {"backbone": variables["params"], "class_centers": centers}
-    if _margin(config.loss).uses_quality:
+    margin = _margin(config.loss)
+    if margin.uses_quality:
         variables = {**variables, NORMS: initial_statistics()}
+    if margin.other_cosine is not None:
+        variables = {**variables, TARGETS: {"mean": initial_target_mean()}}
     return {**variables, "params": params}
 
 
@@ -167,8 +172,9 @@ def make_class_loss(
       config: reads data.num_classes and loss: margin_kind, margin, scale,
         margin_gradient, and for AdaFace concentration (h) and norm_momentum (t_alpha).
       mesh: holds the class centers.
-    Returns: (embeddings, class centers, labels, collections) -> the loss; AdaFace's
-      statistics and the sample among the collections, the former renewed; metrics.
+    Returns: (embeddings, class centers, labels, collections) -> the loss; statistics
+      of AdaFace or CurricularFace and the sample among the collections, the former
+      renewed; metrics.
     Raises: ValueError: as `make_margin`; numbers of AdaFace out of their range.
     """
     num_classes, options = config.data.num_classes, config.loss
@@ -190,6 +196,7 @@ def make_class_loss(
     @jax.named_scope("class_centers")
     def class_loss(embeddings, centers, labels, collections):
         norms, sample = collections.get(NORMS), collections.get(SAMPLED)
+        targets = collections.get(TARGETS)
         others, quality = {}, None
         if norms is not None:
             quality, norms = image_quality(
@@ -207,8 +214,11 @@ def make_class_loss(
             num_classes=num_classes,
             mesh=mesh,
             quality=quality,
+            target_mean=None if targets is None else targets["mean"],
             classes=None if sample is None else sample.classes,
         )
+        if targets is not None:
+            others[TARGETS] = {"mean": result.target_mean}
         metrics = {"accuracy": result.accuracy}
         if sample is not None:
             metrics["sampling_overflow"] = sample.overflow.astype(jnp.float32)
@@ -229,7 +239,8 @@ def _margin(options: ConfigDict) -> Margin:
 
 def backbone_collections(collections: dict[str, Any]) -> dict[str, Any]:
     """The collections of the backbone, without those of `make_class_loss`."""
-    return {name: c for name, c in collections.items() if name not in (NORMS, SAMPLED)}
+    own = NORMS, TARGETS, SAMPLED
+    return {name: c for name, c in collections.items() if name not in own}
 
 
 def embed(

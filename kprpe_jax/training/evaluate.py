@@ -10,11 +10,11 @@ from ml_collections import ConfigDict
 
 from kprpe_jax import registry, tasks
 from kprpe_jax.backbones.recognizer import Recognizer
-from kprpe_jax.backbones.swin_gait import SwinGait
 from kprpe_jax.core import mesh as mesh_lib
 from kprpe_jax.core.mesh import replicated
 from kprpe_jax.evaluation.evaluators import check_names
-from kprpe_jax.tasks import faces, pair_matching
+from kprpe_jax.tasks import faces, gait, pair_matching
+from kprpe_jax.tasks.networks import START_FIELDS
 from kprpe_jax.tasks.task import Task, evaluate_all, run_evaluators
 from kprpe_jax.training.checkpoint import restore_for_eval
 from kprpe_jax.training.loop import prepare_data
@@ -111,16 +111,19 @@ def with_published(config: ConfigDict, network: str) -> ConfigDict:
         )
     config, module = ConfigDict(config.to_dict()), published.make()
     if task == "gait":
-        config.model.update({k: getattr(module, k) for k in config.model if k in _GAIT})
-        config.data.num_classes = module.num_classes
+        kept = [k for k in config.model if k in ("dtype", *START_FIELDS)]
+        section = gait.model_section(module) | {k: config.model[k] for k in kept}
+        config.backbone = next(
+            n for n, path in registry.GAIT_NETWORKS.items() if path == published.build
+        )
+        config.model = ConfigDict(section)
+        if hasattr(module, "num_classes"):
+            config.data.num_classes = module.num_classes
     else:
         config.model.update(pair_matching.model_section(module))
         config.data.image_shape = (*published.input_spec.image_size, 3)
         config.train_backbone = not config.model.window_size  # it is in the file
     return config
-
-
-_GAIT = frozenset(SwinGait.__dataclass_fields__) - {"dtype", "position_options"}
 
 
 def _prepare(config: ConfigDict) -> Mesh:

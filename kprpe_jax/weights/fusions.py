@@ -11,6 +11,7 @@ MEANS = {  # fusion without weights -> key of `registry.FUSIONS`
     "landmark_score": "landmark_score",
     "detection_score": "detection_score",
     "norm_detection_score": "norm_detection_score",
+    "inlier_average": "inlier_average",
 }
 
 

@@ -222,6 +222,14 @@ SIGNATURES: dict[str, tuple[int, str]] = {
         226,
         "f57dcb 026870 026c42 03c947 046fe7 053b19 062fd2 063459",
     ),
+    "gaitset_gait3d": (
+        11,
+        "305a70 37342f 3edf76 431bf1 4d2948 4d3daf 595634 80de1b",
+    ),
+    "gaitbase_da_gait3d": (
+        66,
+        "023483 04659d 0718e3 0bc487 140b8f 17813b 1d9244 234f6e",
+    ),
     "swingait2d_B1442_C2_gait3d": (
         153,
         "018100 0262d8 0360ca 049c4e 05a070 0d4798 0e806d 10f9b1",

@@ -13,6 +13,8 @@ from kprpe_jax.fusion.baselines import (
     UncertaintyHead,
     average,
     cfan,
+    inlier_average,
+    inliers,
     landmark_score_weighted,
     norm_weighted,
     pfe,
@@ -23,6 +25,7 @@ B, N, D = 3, 6, 5
 METHODS = {
     "average": average,
     "norm_weighted": norm_weighted,
+    "inlier_average": inlier_average,
     "landmark_score": landmark_score_weighted,
     "pfe": pfe,
     "cfan": cfan,
@@ -37,9 +40,19 @@ def unit(x):
     return x / np.linalg.norm(x)
 
 
+def without_outliers(images):
+    """Hampel's identifier on the cosines to the mean."""
+    units = [unit(f) for (f,) in images]
+    cosines = np.array([unit(mean(units)) @ f for f in units])
+    away = np.median(cosines) - cosines
+    spread = max(1.4826 * np.median(np.abs(away)), 0.01)
+    return mean([f for f, a in zip(units, away, strict=True) if a <= 3 * spread])
+
+
 ORACLES = {  # images of one set, as (embedding, evidence...), to its embedding
     "average": lambda images: mean([unit(f) for (f,) in images]),
     "norm_weighted": lambda images: mean([f for (f,) in images]),
+    "inlier_average": without_outliers,
     "landmark_score": lambda images: mean([d * s * unit(f) for f, d, s in images]),
     "pfe": lambda images: (
         sum(unit(f) / np.exp(v) for f, v in images)
@@ -61,6 +74,7 @@ def sets(rng):
     evidence = {
         "average": (),
         "norm_weighted": (),
+        "inlier_average": (),
         "landmark_score": tuple(scores),
         "pfe": (channels,),
         "cfan": (channels,),
@@ -109,6 +123,28 @@ def test_degenerate_sets_are_finite(sets, method):
     if method == "landmark_score":
         zeros = jax.tree.map(np.zeros_like, evidence[method])
         assert (np.asarray(METHODS[method](embeddings, mask, *zeros)) == 0).all()
+
+
+def test_outliers_are_dropped(rng):
+    """One image of another person among many; never one of two, nor what is alike."""
+    person = rng.normal(size=32)
+    embeddings = np.float32(person + 0.4 * rng.normal(size=(1, 9, 32)))
+    embeddings[0, 4] = 50 * rng.normal(size=32)
+    mask = np.ones((1, 9), bool)
+    kept = inliers(unit_rows(embeddings), mask)
+    assert np.flatnonzero(~np.asarray(kept[0])).tolist() == [4]
+    rest = np.delete(embeddings, 4, axis=1)
+    got, want = inlier_average(embeddings, mask), average(rest, mask[:, 1:])
+    np.testing.assert_allclose(got, want, atol=1e-6)
+    two = np.arange(9) < 2
+    assert np.asarray(inliers(unit_rows(embeddings[:, 3:]), two[None, 3:])).sum() == 0
+    assert (np.asarray(inliers(unit_rows(embeddings), two[None])) == two).all()
+    same = np.repeat(embeddings[:, :1], 9, axis=1)
+    assert np.asarray(inliers(unit_rows(same), mask)).all()
+
+
+def unit_rows(x):
+    return x / np.linalg.norm(x, axis=-1, keepdims=True)
 
 
 @pytest.mark.parametrize("method", ["pfe", "cfan"])

@@ -31,7 +31,7 @@ def oracle(values, logs):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_streams_give_what_all_images_give(rng, method):
-    """In any batches and order, whatever the padding holds; `rsa` in one batch."""
+    """In any batches and order, whatever the padding holds; the others in one batch."""
     model = WeightedFusion(D, method)
     variables, sets = draw_variables(model, rng), draw_sets(rng, N)
     update = quick_jit(
@@ -45,7 +45,7 @@ def test_streams_give_what_all_images_give(rng, method):
     values, logs = model.apply(variables, sets, method="weigh")
     want = [oracle(v, w) for v, w in zip(values, logs, strict=True)]
     np.testing.assert_allclose(fused(update(empty, sets)), want, rtol=1e-4, atol=1e-5)
-    if method == "rsa":
+    if method in ("rsa", "inlier_average"):
         return
     assert np.ptp(logs) > 0.1 or method in ("average", "norm_weighted")
     parts = np.split(rng.permutation(N), [2, 5])

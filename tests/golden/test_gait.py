@@ -1,13 +1,15 @@
-"""SwinGait and gait metrics against stored outputs of official code, in float32."""
+"""SwinGait, its baselines and gait metrics against stored outputs, in float32."""
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from kprpe_jax.backbones.gaitbase import GaitBase
+from kprpe_jax.backbones.gaitset import GaitSet
 from kprpe_jax.backbones.swin_gait import SwinGait
 from kprpe_jax.evaluation.gait import gait_metrics, part_distances
 from kprpe_jax.layers.parts import horizontal_pyramid, set_pooling
-from kprpe_jax.weights import import_weights
+from kprpe_jax.weights import export_weights, import_weights
 from tests.golden.golden import assert_close, case_params, load_case
 from tests.quick import quick_jit
 
@@ -119,3 +121,47 @@ def test_metrics(case, metric):
     assert_close(100 * np.array(got[:5]), stored[f"{prefix}_summary"], 1e-5, "summary")
     assert got.dropped == probe.sum() - len(stored[f"{prefix}_AP"])
     assert got.rank_10 == pytest.approx(stored[f"{prefix}_cmc"][9], abs=1e-5)
+
+
+@pytest.mark.parametrize("case", [*case_params("gaitset_"), *case_params("gaitbase_")])
+def test_baselines(case):
+    """GaitSet and GaitBase."""
+    loaded = load_case(case)
+    silhouettes = loaded.arrays["in"]["silhouettes"]
+    model = baseline_of(loaded, silhouettes.shape[2:])
+    variables = import_weights(model, loaded.arrays["param"])
+    output = quick_jit(model.apply)(variables, silhouettes)
+    stored = loaded.arrays["out"]
+    for name, want in stored.items():
+        got = getattr(output, name).swapaxes(1, 2)
+        assert_close(got, want, BOUND, name)
+    assert (output.logits is None) == ("logits" not in stored)
+    exported = export_weights(model, variables)
+    for name, want in exported.items():
+        np.testing.assert_array_equal(loaded.arrays["param"][name], want)
+
+
+def baseline_of(case, image_size):
+    """Our network for the arguments of a case."""
+    options, heads = case.options, case.options["SeparateFCs"]
+    fields = dict(
+        image_size=tuple(image_size),
+        bins=tuple(options["bin_num"]),
+        part_dim=heads["out_channels"],
+    )
+    if case.official_class == "GaitSet":
+        silhouette, *channels = options["in_channels"]
+        assert (silhouette, channels[-1]) == (1, heads["in_channels"])
+        assert heads["parts_num"] == 2 * sum(fields["bins"])
+        return GaitSet(channels=tuple(channels), **fields)
+    backbone, necks = options["backbone_cfg"], options["SeparateBNNecks"]
+    assert (backbone["type"], backbone["block"]) == ("ResNet9", "BasicBlock")
+    assert backbone.get("in_channel", 1) == 1
+    return GaitBase(
+        necks["class_num"],
+        channels=tuple(backbone["channels"]),
+        depths=tuple(backbone["layers"]),
+        strides=tuple(backbone["strides"]),
+        max_pool=backbone["maxpool"],
+        **fields,
+    )

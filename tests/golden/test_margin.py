@@ -16,8 +16,10 @@ from kprpe_jax.core.unit import unit
 from kprpe_jax.losses.adaface import NormStatistics, image_quality
 from kprpe_jax.losses.class_centers import margin_softmax
 from kprpe_jax.losses.class_sampling import Shuffle, num_slots, sample_rows
+from kprpe_jax.losses.curricularface import move_target_mean
 from kprpe_jax.losses.margin import clip_cosine, make_margin, margin_logits
 from tests.golden.golden import assert_close, case_params, load_case
+from tests.meshes import mesh_of
 from tests.quick import quick_jit
 
 pytestmark = pytest.mark.golden
@@ -187,3 +189,48 @@ def test_sampled_rows(case):
             @ unit(jnp.asarray(loaded.arrays["param"]["weight"][index])).T
         )
         assert_close(cosine, want[f"cos_step{n}"], BOUND, "cosines")
+
+
+@pytest.mark.parametrize("case", case_params("curricularface"))
+def test_curricularface(case):
+    """Logits, gradients and t of two calls; the loss and t of the sharded softmax."""
+    loaded = load_case(case)
+    given, want = loaded.arrays["in"], loaded.arrays["out"]
+    options, kernel = loaded.options, loaded.arrays["param"]["kernel"]
+    scale, labels = options["s"], given["labels"]
+    # As official beyond pi; the gradient is exact there, too.
+    margin = make_margin(
+        "curricularface", margin=options["m"], scale=scale, angle="linear"
+    )
+    classes = kernel.shape[1]
+    is_target = np.arange(classes) == labels[:, None]
+    softmax = partial(
+        margin_softmax, margin=margin, num_classes=classes, mesh=mesh_of(1, 1, 1)
+    )
+
+    def total(features, kernel, t):
+        cosine = clip_cosine(unit(features) @ unit(kernel.T).T)
+        own = jnp.where(is_target, cosine, 0).sum()
+        after = move_target_mean(t, own, len(labels))
+        logits = margin_logits(cosine, is_target, margin, target_mean=after)
+        loss = softmax(features, kernel.T, labels, target_mean=t)
+        return (logits * given["cotangent"]).sum(), (logits, scale * cosine, loss)
+
+    step = quick_jit(jax.grad(total, (0, 1), has_aux=True))
+    t = loaded.arrays["param"]["t"][0]
+    for call in ("", "second::"):
+        gradients, (logits, origin, loss) = step(given["features"], kernel, t)
+        assert_close(logits, want[f"{call}logits"], BOUND, f"{call}logits")
+        after, stored = loss.target_mean, want[f"{call}after::t"]
+        np.testing.assert_allclose(after, stored[0], rtol=BOUND)
+        logs = np.float64(want[f"{call}logits"])
+        peak = logs.max(1, keepdims=True)
+        sums = np.log(np.exp(logs - peak).sum(1)) + peak[:, 0]
+        wanted = (sums - logs[is_target]).mean()
+        np.testing.assert_allclose(loss.loss, wanted, rtol=BOUND)
+        if not call:
+            assert_close(origin, want["origin_logits"], BOUND, "cosines")
+            stored = loaded.arrays["grad"]
+            assert_close(gradients[0], stored["in::features"], BOUND, "features")
+            assert_close(gradients[1], stored["kernel"], BOUND, "kernel")
+        t = after

@@ -70,14 +70,24 @@ def evaluators():
     }
 
 
-def overrides(**extra) -> dict:
-    return {**SMALL, "data.dir": _data().name, **extra}
+BASELINES = {
+    "gaitset": {"model.channels": (2, 3, 4), "model.bins": (2, 1)},
+    "gaitbase": {"model.channels": (2, 3, 4, 5), "model.bins": (2,)},
+}
 
 
-def make_config(position: str = "kprpe", **extra) -> ConfigDict:
-    config = gait_config.get_config(position)
+def overrides(network: str = "kprpe", **extra) -> dict:
+    own = SMALL | {"data.dir": _data().name}
+    if network in BASELINES:
+        shared = ("model.image_size", "model.part_dim")
+        own = {k: x for k, x in own.items() if k in shared or "model." not in k}
+    return own | BASELINES.get(network, {}) | extra
+
+
+def make_config(network: str = "kprpe", **extra) -> ConfigDict:
+    config = gait_config.get_config(network)
     set_evaluators(config, evaluators())
-    config.update_from_flattened_dict(overrides(**extra))
+    config.update_from_flattened_dict(overrides(network, **extra))
     return config.lock()
 
 
@@ -135,12 +145,31 @@ def test_the_loss_is_triplets_and_classes_and_falls(built):
     assert 0 <= evaluated["minp"] <= evaluated["map"] <= 1
 
 
+@pytest.mark.parametrize("network", BASELINES)
+def test_baselines_learn_from_triplets_and_gaitbase_from_classes(network):
+    task = tasks.build(make_config(network), tiny.one_device())
+    variables = jax.eval_shape(task.init, jax.random.key(0))
+    params = variables.pop("params")
+    rows = task.open_training(0)
+    batch = next(train_batches(rows.source, rows.order, batch_size=4, num_threads=1))
+    task.check_batch(batch)
+    loss = functools.partial(task.loss, train=True)
+    _, (collections, metrics) = jax.eval_shape(
+        loss, params, variables, batch, jax.random.key(1)
+    )
+    assert jax.tree.structure(collections) == jax.tree.structure(variables)
+    assert ("cross_entropy" in metrics) == (network == "gaitbase")
+    assert ("classes" in params["heads"]) == (network == "gaitbase")
+
+
 def test_faults_of_the_config_are_one_sentence():
     cases = [
         ({"loss.triplet": "hard"}, "must be one of batch_all, batch_hard; got 'hard'"),
         ({"data.batch_size": 5}, "multiple of .*sequences_per_identity.* got 5 and 2"),
         ({"data.sequences_per_identity": 1}, "at least 2; got 4 and 1"),
         ({"model.window": (2, 2, 3)}, "2-D network; got"),
+        ({"backbone": "resnet"}, "one of swin_gait, gaitset, gaitbase; got 'resnet'"),
+        ({"backbone": "gaitset"}, "fields of GaitSet; got others: depths, .* without"),
         ({"model.image_size": (32, 22)}, "must be 32 x 22 pixels; got 16 x 11"),
         ({"evals.aligned.split": "probes"}, "got 'probes'"),
         ({"evals.aligned.lengths": (4, 2)}, "must be positive and rise"),

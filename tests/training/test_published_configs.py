@@ -21,10 +21,15 @@ def test_of_pair_matchers(name):
     assert config.train_backbone == (wanted.encoder.windows is None)
 
 
-def test_of_gait():
-    name = "swingait2d_B1442_C2_gait3d"
-    config = with_published(load_config("gait3d"), name)
+GAIT = [n for n, x in registry.NETWORKS.items() if x.kind == "gait" and "3d_B" not in n]
+
+
+@pytest.mark.parametrize("config", ["gait3d", "gait3d:gaitset"])
+@pytest.mark.parametrize("name", GAIT)
+def test_of_gait(name, config):
+    config = with_published(load_config(config), name)
     made, wanted = gait.make_model(config), registry.NETWORKS[name].make()
+    assert type(made) is type(wanted)
     for field in dataclasses.fields(wanted):
         if field.name not in ("dtype", "position_options", "parent", "name"):
             assert getattr(made, field.name) == getattr(wanted, field.name), field.name
