@@ -12,6 +12,7 @@ from kprpe_jax.backbones.network import Network
 from kprpe_jax.backbones.recognizer import Recognizer
 from kprpe_jax.core.fingerprint import fingerprint_arrays
 from kprpe_jax.core.input_spec import InputSpec
+from kprpe_jax.core.paths import absolute, in_bucket, is_bucket, local_file
 from kprpe_jax.detection.blaze_detector import blazeface_detector
 from kprpe_jax.detection.blazeface import BlazeFaceFull, BlazeFaceShort
 from kprpe_jax.detection.detector import (
@@ -84,7 +85,7 @@ def _read_spec(spec: str, style_maps: tuple[str, ...], option: str) -> Recognize
     if spec in PACKED:
         recognizer = read_recognizer(packed_file(spec))
         return recognizer.replace(style_maps=tuple(style_maps or recognizer.style_maps))
-    if spec.endswith(".safetensors") and ":" not in spec:
+    if _is_exported(spec):
         recognizer = read_recognizer(spec)
         return recognizer.replace(style_maps=tuple(style_maps or recognizer.style_maps))
     return published_recognizer(*_split_spec(option, spec), style_maps=style_maps)
@@ -122,7 +123,7 @@ def load_detector(
     options = dict(min_score=min_score, name=name, license=published.license)
     if isinstance(module, BlazeFaceShort | BlazeFaceFull):
         mesh = FaceMesh()
-        file = os.path.join(os.path.dirname(path), MESH_FILE)
+        file = local_file(os.path.join(os.path.dirname(path), MESH_FILE))
         if not os.path.isfile(file):
             raise ValueError(
                 f"--detector {spec}: FaceMesh must lie beside it, as {MESH_FILE}; got "
@@ -244,7 +245,7 @@ def load_start(spec: str, config: ConfigDict, task: Task) -> StartWeights:
     if run is not None and read_config(run.workdir).task == config.task:
         return _read_state(run, config, task)
     option = "config.model.weights"
-    exported = spec in PACKED or (spec.endswith(".safetensors") and ":" not in spec)
+    exported = spec in PACKED or _is_exported(spec)
     if run is None and not exported:
         name, path = _split_spec(option, spec)
         kind = registry.network(name).kind if name in registry.NETWORKS else None
@@ -325,8 +326,8 @@ def absolute_spec(spec: str) -> str:
         return spec
     run = parse_run(spec)
     if run is not None:
-        return str(run._replace(workdir=run.workdir.absolute()))
-    if is_name_alone(spec):
+        return str(run._replace(workdir=absolute(run.workdir)))
+    if is_name_alone(spec) or in_bucket(spec):
         return spec
     name, colon, path = spec.rpartition(":")
     return f"{name}{colon}{os.path.abspath(path)}"
@@ -337,12 +338,17 @@ def is_name_alone(spec: str) -> bool:
     return spec in INSTALLED or spec in PACKED
 
 
+def _is_exported(spec: str) -> bool:
+    """Whether a SPEC is a .safetensors file alone, without the name of a network."""
+    return spec.endswith(".safetensors") and (":" not in spec or is_bucket(spec))
+
+
 def _split_spec(option: str, spec: str) -> tuple[str, str]:
     """NAME:FILE, or the name of a network whose weights are installed."""
     if spec in INSTALLED:
         return spec, require_installed(spec, option)
     name, colon, path = spec.partition(":")
-    if not colon:
+    if not colon or is_bucket(spec):
         exported = "" if option == "--detector" else " a file that `export` wrote,"
         raise ValueError(
             f"{option} {spec}: must be NAME:FILE, a published network with its "

@@ -12,12 +12,19 @@ weights. An evaluator is added by its type and fields:
 
 import argparse
 import json
-import pathlib
 import sys
 
 from kprpe_jax.commands import options as shared
+from kprpe_jax.core.paths import (
+    AnyPath,
+    as_path,
+    folder_is_there,
+    local_file,
+    write_text,
+)
 
 TAKES_CONFIG = True
+TAKES_BUCKETS = ("--output",)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -43,8 +50,8 @@ def run(options: argparse.Namespace) -> None:
     from kprpe_jax.training.runs import parse_run
 
     run_spec = parse_run(options.model)
-    output = options.output and pathlib.Path(options.output)
-    if output and not output.parent.is_dir():
+    output = options.output and as_path(options.output)
+    if output and not folder_is_there(output):
         raise ValueError(f"--output {output} lies in no folder; make it first")
     if run_spec and not output:
         output = run_spec.workdir / "eval.json"
@@ -86,7 +93,7 @@ def _evaluate_file(options) -> dict[str, float]:
     )
 
     name, colon, file = options.model.partition(":")
-    if not (colon or pathlib.Path(options.model).is_file()):
+    if not (colon or as_path(options.model).is_file()):
         raise ValueError(
             f"--model {options.model}: must be the folder of a run, "
             "FOLDER[@CHECKPOINT], or NAME:FILE; got neither; correct the path"
@@ -102,10 +109,10 @@ def _evaluate_file(options) -> dict[str, float]:
         recognizer = load_recognizer(options.model)
         return evaluate_recognizer(config, recognizer, evaluators=options.evaluators)
     config = with_published(config, name)
-    return evaluate(config, "", weights=file, evaluators=options.evaluators)
+    return evaluate(config, "", weights=local_file(file), evaluators=options.evaluators)
 
 
-def write_results(results: dict[str, float], output: pathlib.Path | None) -> None:
+def write_results(results: dict[str, float], output: AnyPath | None) -> None:
     """Print a table and write it as JSON, by process 0 of several."""
     import jax
 
@@ -115,5 +122,5 @@ def write_results(results: dict[str, float], output: pathlib.Path | None) -> Non
     for name, value in results.items():
         sys.stdout.write(f"{name:<{width}}  {value:.6g}\n")
     if output:
-        output.write_text(json.dumps(results, indent=2) + "\n")
+        write_text(output, json.dumps(results, indent=2) + "\n")
         sys.stdout.write(f"written to {output}\n")

@@ -16,6 +16,8 @@ import sys
 
 from kprpe_jax.commands import options as shared
 
+TAKES_BUCKETS = ("--output",)
+
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
@@ -39,6 +41,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Run the export command."""
+    from kprpe_jax.core.paths import is_bucket
     from kprpe_jax.core.safetensors_file import check_safetensors_path
     from kprpe_jax.fusion.files import save_model
     from kprpe_jax.recognizers import load_fusion, load_recognizer
@@ -56,7 +59,8 @@ def run(options: argparse.Namespace) -> None:
     recognizer = None
     if options.model:
         recognizer = load_recognizer(options.model, style_maps=options.style_maps)
-    output.parent.mkdir(parents=True, exist_ok=True)
+    if not is_bucket(output):
+        output.parent.mkdir(parents=True, exist_ok=True)
     if options.format == "pytorch":
         count = save_pytorch(output, recognizer)
         sys.stdout.write(

@@ -2,6 +2,7 @@
 
 import argparse
 import ast
+import contextlib
 import difflib
 import errno
 import importlib
@@ -16,7 +17,9 @@ from types import ModuleType
 from typing import Any, NoReturn
 
 from kprpe_jax.commands import VERBS
+from kprpe_jax.commands.buckets import check_buckets
 from kprpe_jax.core.compile_cache import use_compile_cache
+from kprpe_jax.core.paths import bucket_errors, in_users_terms, is_bucket
 
 
 class RunError(Exception):
@@ -150,7 +153,8 @@ def run_command(name: str, prog: str, arguments: Sequence[str]) -> None:
     Args:
       name: of a module with `add_options(parser)`, `run(options)` and its docstring as
         help; where it has TAKES_CONFIG, `options.overrides` are the
-        `--config.field=value`.
+        `--config.field=value`; TAKES_BUCKETS names options that take paths in buckets,
+        as those do that take a SPEC.
       prog: how the command is called, for messages.
       arguments: its options.
     """
@@ -163,13 +167,16 @@ def run_command(name: str, prog: str, arguments: Sequence[str]) -> None:
     options = make_parser(module, prog).parse_args(rest)
     options.overrides = overrides
     try:
-        _refuse_buckets(rest, overrides)
         _quiet_absl(debug=options.debug)
-        module.run(options)
+        taken = getattr(module, "TAKES_BUCKETS", ())
+        with contextlib.ExitStack() as stack:
+            for path in check_buckets(rest, overrides, taken):
+                stack.enter_context(bucket_errors(path))
+            module.run(options)
     except (ValueError, RunError, FloatingPointError) as error:
         if options.debug:
             raise
-        sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
+        sys.stderr.write(f"error: {in_users_terms(' '.join(str(error).split()))}\n")
         sys.exit(2 if isinstance(error, ValueError) else 1)
     except BrokenPipeError:  # `| head` has seen enough
         sys.stderr.close()
@@ -182,26 +189,16 @@ def run_command(name: str, prog: str, arguments: Sequence[str]) -> None:
         sys.exit(130)
 
 
-def _refuse_buckets(arguments: Sequence[str], overrides: Sequence[str]) -> None:
-    """Raise where a path is on a bucket, which would be made a local folder `gs:`."""
-    given = "path"
-    for argument in (*arguments, *(f"--config.{text}" for text in overrides)):
-        value = argument
-        if argument.startswith("--"):
-            given, _, value = argument.partition("=")
-        found = re.match(r"[\"']?(gs|s3|hdfs|https?|file)://", value)
-        if found:
-            raise ValueError(
-                f"{given} {value}: buckets and addresses are neither read nor written; "
-                "mount the bucket (gcsfuse, mount-s3) and give the mounted path"
-            )
-
-
 def _about_file(error: OSError) -> str:
     """What a file or its disk refused, and what helps, in one sentence."""
     reason = error.strerror or " ".join(str(error).split())
     if error.filename is not None:
         reason = f"{error.filename}: {reason}"
+    if error.filename is not None and is_bucket(str(error.filename)):
+        return (
+            f"{reason}; look at the bucket, your rights and the network, and run the "
+            "same command again"
+        )
     full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
     advice = "free space" if full else "look at the path, its rights and its disk"
     return f"{reason}; {advice} and run the same command again"

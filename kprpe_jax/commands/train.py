@@ -16,6 +16,7 @@ import argparse
 from kprpe_jax.commands import options as shared
 
 TAKES_CONFIG = True
+TAKES_BUCKETS = ("--workdir",)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -24,7 +25,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--config", metavar="CONFIG", required=True, help="NAME[:ARG] or PATH[:ARG]"
     )
     parser.add_argument(
-        "--workdir", metavar="DIR", required=True, help="folder of the run"
+        "--workdir",
+        metavar="DIR",
+        required=True,
+        help="folder of the run, also gs://BUCKET/DIR or s3://BUCKET/DIR",
     )
     parser.add_argument(
         "--extend",

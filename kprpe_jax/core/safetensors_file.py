@@ -1,23 +1,24 @@
 """Write .safetensors files in one move."""
 
 import os
-import pathlib
 from collections.abc import Mapping
 
 import numpy as np
 from safetensors.numpy import save
 
+from kprpe_jax.core.paths import AnyPath, as_path, write_bytes
 
-def check_safetensors_path(path: str | os.PathLike) -> pathlib.Path:
+
+def check_safetensors_path(path: str | os.PathLike) -> AnyPath:
     """Raise ValueError unless a path ends with .safetensors."""
-    path = pathlib.Path(path)
+    path = as_path(path)
     if path.suffix != ".safetensors":
         raise ValueError(f"--output {path}: must end with .safetensors.")
     return path
 
 
 def write_safetensors(
-    path: pathlib.Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]
+    path: AnyPath, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]
 ) -> None:
     """Write arrays and texts to a file that is there whole or not at all.
 
@@ -27,6 +28,4 @@ def write_safetensors(
       metadata: texts by name.
     """
     ordered = {name: np.array(x, order="C") for name, x in arrays.items()}
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(save(ordered, dict(metadata)))
-    partial.replace(path)
+    write_bytes(path, save(ordered, dict(metadata)))

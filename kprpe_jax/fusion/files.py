@@ -22,6 +22,7 @@ from kprpe_jax import registry
 from kprpe_jax.backbones.recognizer import Recognizer
 from kprpe_jax.core.features import Features
 from kprpe_jax.core.npz import read_npz
+from kprpe_jax.core.paths import as_path, local_file
 from kprpe_jax.core.safetensors_file import write_safetensors
 from kprpe_jax.fusion.cluster_aggregate import ImageSets
 
@@ -61,7 +62,7 @@ def save_model(
       model, variables, backbone: of `FusionFile`.
     Returns: what `load_model` will give.
     """
-    path = pathlib.Path(path)
+    path = as_path(path)
     arrays = _flatten(variables)
     metadata = {"model": _describe(model), "backbone": backbone}
     # A model without weights, such as the average, needs something in its file.
@@ -94,6 +95,7 @@ def load_model(path: str | os.PathLike) -> FusionFile:
 
     Raises: ValueError: no such file; a file of something else.
     """
+    path = local_file(path)
     try:
         with safe_open(path, framework="np") as file:
             metadata = file.metadata() or {}

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from kprpe_jax import recognizers
 from kprpe_jax.backbones.recognizer import Recognizer
+from kprpe_jax.core.paths import in_bucket
 from kprpe_jax.detection.detector import Detector
 from kprpe_jax.fusion.files import FusionFile
 from kprpe_jax.gallery.database import is_gallery_there
@@ -215,8 +216,8 @@ def _load_remembered(
 
 
 def _is_there(spec: str) -> bool:
-    """Whether a SPEC is on the disk; what is not installed says so itself."""
-    if recognizers.is_name_alone(spec):
+    """Whether a SPEC is on the disk; packages and buckets say so themselves."""
+    if recognizers.is_name_alone(spec) or in_bucket(spec):
         return True
     path = spec.rpartition(":")[2]
     paths = path, path.rpartition("@")[0]

@@ -8,7 +8,6 @@ versions, place in the data, and the shape and dtype of every array).
 import contextlib
 import math
 import os
-import pathlib
 import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -21,7 +20,9 @@ from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 from orbax.checkpoint import checkpoint_managers as policies
 
+from kprpe_jax.core.paths import AnyPath, absolute, bucket_errors, is_bucket
 from kprpe_jax.training.runs import network_changes
+from kprpe_jax.training.s3_arrays import teach_orbax
 from kprpe_jax.training.sharding import flatten_with_paths
 from kprpe_jax.training.state import TrainState
 
@@ -40,10 +41,18 @@ class Checkpoints:
 
     def __init__(self, workdir: str | os.PathLike, config: ConfigDict | None = None):
         """Open the folder; without `config` (section `checkpoint`) only to read."""
-        self.folder = pathlib.Path(workdir).absolute() / _FOLDER
+        self.folder = absolute(workdir) / _FOLDER
         self._manager = None
-        if config or _all_see(self.folder):
-            self._manager = ocp.CheckpointManager(self.folder, options=_options(config))
+        options = _options(config)
+        if is_bucket(self.folder):
+            teach_orbax()
+            # Where nothing is renamed, a last file says that all others are there.
+            options.atomicity_options = ocp.options.AtomicityOptions(
+                mode=ocp.options.AtomicityMode.COMMIT_FILE
+            )
+        with bucket_errors(workdir):
+            if config or _all_see(self.folder):
+                self._manager = ocp.CheckpointManager(self.folder, options=options)
 
     @property
     def steps(self) -> list[int]:
@@ -164,6 +173,10 @@ class Checkpoints:
     @contextlib.contextmanager
     def _written(self) -> Iterator[None]:
         """Raise OSError, with the folder, where this or an earlier save has failed."""
+        if is_bucket(self.folder):
+            with bucket_errors(self.folder):
+                yield
+            return
         try:
             yield
         except Exception as error:  # whose it is depends on who wrote
@@ -312,7 +325,7 @@ def _system_error(error: BaseException) -> int | None:
     return None
 
 
-def _all_see(folder: pathlib.Path) -> bool:
+def _all_see(folder: AnyPath) -> bool:
     """Ask process 0 for all: another one may look when process 0 has made the folder.
 
     Orbax opens a folder together, so the processes must agree that there is one.

@@ -27,8 +27,12 @@ class EventFile:
         for name, value in metrics.items():
             self._add(Event(step=step, summary=scalar(name, value)))
         if time.monotonic() - self._flushed > _FLUSH:
-            self._writer.flush()
-            self._flushed = time.monotonic()
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what is waiting; raises OSError."""
+        self._writer.flush()
+        self._flushed = time.monotonic()
 
     def close(self) -> None:
         """Write what is waiting, and close the file; raises OSError."""

@@ -12,6 +12,7 @@ import jax
 from jax.sharding import Mesh
 
 from kprpe_jax.training.events import EventFile
+from kprpe_jax.training.mirror import Mirror
 from kprpe_jax.training.sharding import bytes_per_device
 
 _MIB = 2**20
@@ -39,10 +40,11 @@ class RunLog:
         self._line_open = False
         self._mark_step, self._mark_time = start_step, time.monotonic()
         if is_main:
-            path = pathlib.Path(workdir) / "metrics.jsonl"
+            self._mirror = Mirror(workdir, "metrics.jsonl")
+            path = self._mirror.folder / "metrics.jsonl"
             _drop_rows_after(path, start_step)
             self._rows = path.open("a")
-            self._events = EventFile(workdir, start_step + 1)
+            self._events = EventFile(self._mirror.folder, start_step + 1)
 
     def say(self, text: str) -> None:
         """Print a line of its own."""
@@ -86,6 +88,14 @@ class RunLog:
         self._rows.write(json.dumps({"step": step, **metrics}) + "\n")
         self._rows.flush()
         self._events.write(step, metrics)
+        if self._mirror.is_due:
+            self.flush()
+
+    def flush(self) -> None:
+        """Have a run's bucket hold what was written: before a checkpoint, at least."""
+        if self._is_main:
+            self._events.flush()
+            self._mirror.copy()
 
     def evaluation(self, step: int, metrics: Mapping[str, float]) -> None:
         """Write an evaluation, on a line of its own where there is something in it."""
@@ -101,7 +111,10 @@ class RunLog:
             try:
                 self._rows.close()
             finally:
-                self._events.close()
+                try:
+                    self._events.close()
+                finally:
+                    self._mirror.close()
 
     def _end_line(self) -> None:
         if self._line_open:

@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 from kprpe_jax import registry, tasks
 from kprpe_jax.core import mesh as mesh_lib
+from kprpe_jax.core.paths import bucket_errors
 from kprpe_jax.core.processes import describe_processes
 from kprpe_jax.data import loader
 from kprpe_jax.data.prepare import prepare
@@ -108,7 +109,7 @@ def train(
     is_main = jax.process_index() == 0
     with _disk_of(workdir), contextlib.ExitStack() as stack:
         if is_main:
-            stack.enter_context(sole_run(workdir))
+            check_sole = stack.enter_context(sole_run(workdir))
             runs.save_config(config, workdir)
             save_origin(workdir, task.origin)
             if weights:
@@ -154,6 +155,9 @@ def train(
         def save(step, metrics=None, **more):
             data_state, results = {"next_batch": step}, {**trained, **evaluated}
             facts = {**meta, "data": data_state, "results": results, **more}
+            if is_main:
+                check_sole()
+            log.flush()
             checkpoints.save(state, step=step, meta=facts, metrics=metrics)
 
         if owed:
@@ -298,9 +302,10 @@ def _next_batch(
 
 @contextlib.contextmanager
 def _disk_of(workdir: str | os.PathLike) -> Iterator[None]:
-    """Errors of the disk that name no file name the run's folder."""
+    """Errors of the disk or bucket that name no file name the run's folder."""
     try:
-        yield
+        with bucket_errors(workdir):
+            yield
     except OSError as error:
         if error.filename is None:
             error.filename = os.fspath(workdir)

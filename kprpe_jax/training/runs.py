@@ -3,7 +3,6 @@
 import importlib.metadata
 import json
 import os
-import pathlib
 import platform
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -13,6 +12,7 @@ from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
 import kprpe_jax
+from kprpe_jax.core.paths import AnyPath, as_path, is_bucket, write_text
 
 VERSION = 2  # of what a run's folder holds; docs/versions.md
 # Between two starts of one run these may change: they say where and how fast the run
@@ -72,11 +72,11 @@ class RunSpec(NamedTuple):
     """A run's folder and one of its checkpoints, written FOLDER or FOLDER@CHECKPOINT.
 
     Attributes:
-      workdir: the folder.
+      workdir: the folder, of `paths.as_path`.
       checkpoint: "best", "last" or a step.
     """
 
-    workdir: pathlib.Path
+    workdir: AnyPath
     checkpoint: str
 
     def __str__(self) -> str:
@@ -87,15 +87,15 @@ class RunSpec(NamedTuple):
 def parse_run(spec: str) -> RunSpec | None:
     """Read FOLDER[@CHECKPOINT]; None where FOLDER is not the folder of a run."""
     for text, checkpoint in ((spec, "best"), spec.rpartition("@")[::2]):
-        if text and (pathlib.Path(text) / "config.json").is_file():
-            return RunSpec(pathlib.Path(text), checkpoint or "best")
+        if text and (as_path(text) / "config.json").is_file():
+            return RunSpec(as_path(text), checkpoint or "best")
     return None
 
 
 def save_origin(workdir: str | os.PathLike, origin: Mapping[str, Any]) -> None:
     """Write the facts about a run's data (`Task.origin`) beside its config."""
     if origin:
-        write_json(pathlib.Path(workdir) / _ORIGIN, dict(origin))
+        write_json(as_path(workdir) / _ORIGIN, dict(origin))
 
 
 def read_origin(workdir: str | os.PathLike) -> dict[str, Any]:
@@ -104,11 +104,11 @@ def read_origin(workdir: str | os.PathLike) -> dict[str, Any]:
     Raises: ValueError: a damaged file.
     """
     return read_facts(
-        pathlib.Path(workdir) / _ORIGIN, "data", "delete it and continue the run once"
+        as_path(workdir) / _ORIGIN, "data", "delete it and continue the run once"
     )
 
 
-def read_facts(path: pathlib.Path, about: str, advice: str) -> dict[str, Any]:
+def read_facts(path: AnyPath, about: str, advice: str) -> dict[str, Any]:
     """Read facts that a run keeps beside its config; {} where there are none.
 
     Args:
@@ -144,7 +144,7 @@ def read_config(workdir: str | os.PathLike) -> ConfigDict:
 
     Raises: ValueError: no run's folder, a damaged config, or one of another version.
     """
-    path = pathlib.Path(workdir) / "config.json"
+    path = as_path(workdir) / "config.json"
     if not path.is_file():
         raise ValueError(
             f"{workdir} must be the folder of a run, with its config.json; got another "
@@ -185,8 +185,9 @@ def check_workdir(
     Raises: ValueError: the folder is a file, or holds a run of another config (the
       first differing field is named with both values).
     """
-    workdir = pathlib.Path(workdir)
-    if workdir.exists() and not workdir.is_dir():
+    workdir = as_path(workdir)
+    # A bucket has no folders, and a file's name may be the beginning of others'.
+    if not is_bucket(workdir) and workdir.exists() and not workdir.is_dir():
         raise ValueError(f"workdir: {workdir} is a file; name a folder")
     path = workdir / "config.json"
     if not path.exists():
@@ -246,8 +247,9 @@ def network_changes(stored: Mapping[str, Any], config: ConfigDict) -> list[str]:
 
 def save_config(config: ConfigDict, workdir: str | os.PathLike) -> None:
     """Write config.json and versions.json into `workdir`, each in one move."""
-    workdir = pathlib.Path(workdir)
-    workdir.mkdir(parents=True, exist_ok=True)
+    workdir = as_path(workdir)
+    if not is_bucket(workdir):
+        workdir.mkdir(parents=True, exist_ok=True)
     write_json(workdir / "config.json", {**_to_json(config), "version": VERSION})
     write_json(workdir / "versions.json", versions())
 
@@ -282,7 +284,7 @@ def renamed_fusion(pooling: str) -> str:
     return "average" if pooling == "equal" else pooling
 
 
-def _read_run_json(path: pathlib.Path) -> dict[str, Any]:
+def _read_run_json(path: AnyPath) -> dict[str, Any]:
     """A run's config.json; evaluators have `fusion` where older ones had `pooling`."""
     stored = _read_json(path)
     for entry in stored.get("evals", {}).values():
@@ -291,7 +293,7 @@ def _read_run_json(path: pathlib.Path) -> dict[str, Any]:
     return stored
 
 
-def _read_json(path: pathlib.Path) -> dict[str, Any]:
+def _read_json(path: AnyPath) -> dict[str, Any]:
     try:
         return json.loads(path.read_text())
     except json.JSONDecodeError as error:
@@ -301,11 +303,9 @@ def _read_json(path: pathlib.Path) -> dict[str, Any]:
         ) from None
 
 
-def write_json(path: pathlib.Path, tree: dict[str, Any]) -> None:
+def write_json(path: AnyPath, tree: dict[str, Any]) -> None:
     """Write a JSON file in one move."""
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(tree, indent=2, sort_keys=True) + "\n")
-    partial.replace(path)
+    write_text(path, json.dumps(tree, indent=2, sort_keys=True) + "\n")
 
 
 def _tuples(value: Any) -> Any:

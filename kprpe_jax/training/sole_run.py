@@ -5,19 +5,29 @@ import errno
 import fcntl
 import os
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+
+from kprpe_jax.core.paths import is_bucket
+from kprpe_jax.training.bucket_owner import own_bucket_folder
 
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
 @contextlib.contextmanager
-def sole_run(workdir: str | os.PathLike) -> Iterator[None]:
+def sole_run(workdir: str | os.PathLike) -> Iterator[Callable[[], None]]:
     """Hold a folder's `lock` file, which the system frees however the process ends.
 
     Makes the folder if it is missing. On a file system without locks nothing is held.
+    In a bucket `own_bucket_folder` stands in.
 
+    Yields: a function to call before a save; it raises ValueError where the folder has
+      another owner by now, which only in a bucket can happen.
     Raises: ValueError: another process holds it.
     """
+    if is_bucket(workdir):
+        with own_bucket_folder(workdir) as check:
+            yield check
+        return
     folder = pathlib.Path(workdir)
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / "lock", "w") as file:
@@ -31,4 +41,4 @@ def sole_run(workdir: str | os.PathLike) -> Iterator[None]:
         except OSError as e:
             if e.errno not in _NO_LOCKS:
                 raise
-        yield
+        yield lambda: None

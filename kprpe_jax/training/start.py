@@ -5,7 +5,6 @@ its own checkpoint does not read the weights again.
 """
 
 import os
-import pathlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -14,6 +13,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from kprpe_jax import registry
+from kprpe_jax.core.paths import as_path
 from kprpe_jax.tasks.task import Task
 from kprpe_jax.training.merge import CLASSES, Merged, merge
 from kprpe_jax.training.runs import read_facts, write_json
@@ -116,7 +116,7 @@ def put_start(state: TrainState, merged: Merged) -> TrainState:
 
 def save_start(workdir: str | os.PathLike, start: Start) -> None:
     """Write what the run starts from beside its config."""
-    write_json(pathlib.Path(workdir) / _FILE, start.origin)
+    write_json(as_path(workdir) / _FILE, start.origin)
 
 
 def read_start_origin(workdir: str | os.PathLike) -> dict[str, Any]:
@@ -124,7 +124,7 @@ def read_start_origin(workdir: str | os.PathLike) -> dict[str, Any]:
 
     Raises: ValueError: a damaged file.
     """
-    path = pathlib.Path(workdir) / _FILE
+    path = as_path(workdir) / _FILE
     return read_facts(path, "weights", "take another --workdir")
 
 

@@ -2,6 +2,7 @@
 
 from kprpe_jax import registry
 from kprpe_jax.backbones.recognizer import Recognizer
+from kprpe_jax.core.paths import is_bucket
 from kprpe_jax.fusion.files import FusionFile, check_fusion, load_model, make_fusion
 from kprpe_jax.weights.published import read_published
 
@@ -47,7 +48,7 @@ def read_fusion(spec: str, recognizer: Recognizer | None = None) -> FusionFile:
         width = recognizer.shapes().embeddings.shape[-1]
         return make_mean(spec, width, recognizer.image_size)
     name, colon, path = spec.partition(":")
-    if colon:
+    if colon and not is_bucket(spec):
         _, model, variables = read_published(name, path, "fusion")
         file = make_fusion(model, variables, backbone="")
     elif spec.endswith(".safetensors"):

@@ -7,6 +7,7 @@ import flax.linen as nn
 
 from kprpe_jax import registry
 from kprpe_jax.backbones.recognizer import Recognizer
+from kprpe_jax.core.paths import local_file
 from kprpe_jax.weights import import_weights
 from kprpe_jax.weights.model_folder import find_weights
 from kprpe_jax.weights.recognizer_file import is_recognizer_file, read_recognizer
@@ -20,13 +21,14 @@ def read_published(
 
     Args:
       name: key of `registry.NETWORKS`.
-      path: of its weights, or a folder of `model_folder`.
+      path: of its weights, also in a bucket, or a local folder of `model_folder`.
       kind: one of `published_networks.KINDS`.
     Returns: its entry, the network and its variables.
     Raises: ValueError: an unknown name, or of another kind; no such file, or one of
       other weights.
     """
     published = registry.network(name, kind)
+    path = local_file(path)
     if not os.path.exists(path):
         raise ValueError(f"there is no file {path} for {name}; check the path.")
     if os.path.isdir(path):
@@ -51,6 +53,7 @@ def published_recognizer(
       style_maps: of `Recognizer`.
     Raises: ValueError: as `read_published`; a file of another architecture.
     """
+    path = local_file(path)
     if is_recognizer_file(path):
         recognizer = read_recognizer(path)
         registry.find(name, {**registry.NETWORKS, **registry.BACKBONES}, "backbone")

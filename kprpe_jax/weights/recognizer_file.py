@@ -17,6 +17,7 @@ from kprpe_jax import registry
 from kprpe_jax.backbones.description import build, class_path, describe
 from kprpe_jax.backbones.recognizer import Recognizer
 from kprpe_jax.core.input_spec import InputSpec
+from kprpe_jax.core.paths import local_file
 from kprpe_jax.core.safetensors_file import check_safetensors_path, write_safetensors
 
 KIND = "kprpe_jax recognizer"
@@ -62,6 +63,7 @@ def read_recognizer(path: str | os.PathLike) -> Recognizer:
 
     Raises: ValueError: another file, or one that was changed or damaged.
     """
+    path = local_file(path)
     if not is_recognizer_file(path):
         raise ValueError(
             f"{path} must be a recognizer written by `kprpe-jax export`; got another "
