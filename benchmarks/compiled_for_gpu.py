@@ -22,7 +22,7 @@ from typing import Any
 from benchmarks.harness import record, recorded
 from kprpe_jax.commands.options import words
 from kprpe_jax.compiled import gpu_cards, hlo_text
-from kprpe_jax.compiled.chips import GPUS
+from kprpe_jax.core.chips import GPUS
 
 VARIANTS = {
     "plain": dict(encoding="plain"),
@@ -89,7 +89,7 @@ def examine(traced: Any, compiled: Any) -> dict[str, Any]:
     Returns: MiB by kind; tflop, pallas_tflop (part of it) and gigabytes in all and by
       part; `kernels`, [FLOPs, bytes] of each that matters, as often as it runs.
     """
-    from kprpe_jax.compiled.flops import traced_flops
+    from kprpe_jax.core.flops import traced_flops
 
     memory = compiled.memory_analysis()
     sizes = {

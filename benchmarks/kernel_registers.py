@@ -18,7 +18,7 @@ from typing import Any
 
 from benchmarks.harness import record
 from kprpe_jax.compiled import gpu_cards
-from kprpe_jax.compiled.chips import GPUS
+from kprpe_jax.core.chips import GPUS
 
 
 def kernel_cases() -> Iterator[tuple[str, Callable[..., Any], tuple[Any, ...]]]:

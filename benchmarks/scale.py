@@ -24,9 +24,9 @@ from typing import Any
 
 from kprpe_jax.commands.options import words
 from kprpe_jax.compiled import hlo_text
-from kprpe_jax.compiled.chips import GPUS
 from kprpe_jax.compiled.collectives import collective_bytes, least_bytes, sent_by
 from kprpe_jax.compiled.gpu_cards import COMPILER_OPTIONS, describe_devices
+from kprpe_jax.core.chips import GPUS
 
 # data x fsdp x class
 MESHES = ((8, 1, 1), (1, 1, 8), (2, 2, 2), (8, 1, 8), (2, 4, 8), (32, 1, 8), (8, 4, 8))
@@ -99,8 +99,8 @@ def compile_step(
 ) -> dict[str, Any]:
     """Compile for one mesh, as the flags say; see the module."""
     from benchmarks import whole_step
-    from kprpe_jax.compiled.flops import traced_flops
     from kprpe_jax.core import mesh as mesh_lib
+    from kprpe_jax.core.flops import traced_flops
     from kprpe_jax.losses.class_sampling import num_slots
     from kprpe_jax.training.sharding import bytes_per_device, flatten_with_paths
 

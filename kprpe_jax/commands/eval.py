@@ -8,6 +8,12 @@ for its network. --config names other evaluators and data, and is needed for pub
 weights. An evaluator is added by its type and fields:
 
     --config.evals.lfw.type=official_pairs --config.evals.lfw.dataset=lfw
+
+With --follow it evaluates each new checkpoint of a run that trains elsewhere until the
+run ends, writes to its metrics.jsonl and, where the run has evals.every_steps 0, keeps
+the best, RUN@best:
+
+    kprpe-jax eval --model runs/lfw --follow
 """
 
 import argparse
@@ -19,6 +25,7 @@ from kprpe_jax.core.paths import (
     AnyPath,
     as_path,
     folder_is_there,
+    is_bucket,
     local_file,
     write_text,
 )
@@ -40,6 +47,18 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         default=(),
         help="some of the config's (default: all)",
     )
+    parser.add_argument(
+        "--follow",
+        action="store_true",
+        help="evaluate each new checkpoint of a run, until it ends",
+    )
+    parser.add_argument(
+        "--patience",
+        metavar="MINUTES",
+        type=float,
+        default=60.0,
+        help="with --follow: end after so long without anything new (60)",
+    )
     shared.add_output(parser, "JSON file (default: eval.json in the run's folder)")
     shared.add_processes(parser)
 
@@ -50,6 +69,8 @@ def run(options: argparse.Namespace) -> None:
     from kprpe_jax.training.runs import parse_run
 
     run_spec = parse_run(options.model)
+    if options.follow:
+        return _follow(options, run_spec)
     output = options.output and as_path(options.output)
     if output and not folder_is_there(output):
         raise ValueError(f"--output {output} lies in no folder; make it first")
@@ -62,19 +83,60 @@ def run(options: argparse.Namespace) -> None:
     write_results(results, output)
 
 
-def _evaluate_run(options, spec) -> dict[str, float]:
-    """Evaluate a checkpoint of a run."""
+def _follow(options, spec) -> None:
+    """Evaluate the checkpoints of a run that trains elsewhere."""
+    from kprpe_jax.commands.main import RunError
+    from kprpe_jax.core.processes import initialize_distributed
+    from kprpe_jax.training.follow import NothingNewError, follow
+
+    if spec is None or options.model.endswith("@" + spec.checkpoint):
+        raise ValueError(
+            f"--model {options.model}: with --follow it must be the folder of a run "
+            "that has begun, with its config.json; got something else"
+        )
+    if is_bucket(spec.workdir):
+        raise ValueError(
+            f"--model {options.model}: --follow needs files that grow and links; mount "
+            "the bucket (gcsfuse, mount-s3) and give the mounted path"
+        )
+    if options.output:
+        raise ValueError(
+            f"--output {options.output}: --follow writes to the run's metrics.jsonl; "
+            "leave it out"
+        )
+    initialize_distributed(
+        options.coordinator, options.num_processes, options.process_id
+    )
+    try:
+        follow(
+            _read_config(options, spec),
+            spec.workdir,
+            evaluators=options.evaluators,
+            patience=60 * options.patience,
+        )
+    except NothingNewError as error:
+        raise RunError(str(error)) from None
+
+
+def _read_config(options, spec):
+    """The config of a run, with the evaluators and data that were asked for."""
     from kprpe_jax.training import config as config_lib
-    from kprpe_jax.training.evaluate import evaluate, with_network
+    from kprpe_jax.training.evaluate import with_network
     from kprpe_jax.training.runs import read_config
 
     config = read_config(spec.workdir)
     if options.config:
         other = config_lib.load_config(options.config)
         config = with_network(other, config)
-    config = config_lib.override_config(config, options.overrides)
+    return config_lib.override_config(config, options.overrides)
+
+
+def _evaluate_run(options, spec) -> dict[str, float]:
+    """Evaluate a checkpoint of a run."""
+    from kprpe_jax.training.evaluate import evaluate
+
     return evaluate(
-        config,
+        _read_config(options, spec),
         spec.workdir,
         checkpoint=spec.checkpoint,
         evaluators=options.evaluators,

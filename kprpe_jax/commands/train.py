@@ -35,6 +35,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="train the run in DIR on to more --config.steps, under their schedule",
     )
+    parser.add_argument(
+        "--profile-server",
+        metavar="PORT",
+        type=shared.positive,
+        help="let xprof and TensorBoard capture traces of this process from PORT",
+    )
     shared.add_processes(parser)
 
 
@@ -43,9 +49,12 @@ def run(options: argparse.Namespace) -> None:
     from kprpe_jax.core.processes import initialize_distributed
     from kprpe_jax.training import loop
     from kprpe_jax.training.config import load_config
+    from kprpe_jax.training.profiling import serve_profiles
 
     config = load_config(options.config, options.overrides)
     found_by = initialize_distributed(
         options.coordinator, options.num_processes, options.process_id
     )
+    if options.profile_server:
+        serve_profiles(options.profile_server)
     loop.train(config, options.workdir, extend=options.extend, found_by=found_by)

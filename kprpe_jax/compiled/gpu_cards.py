@@ -16,7 +16,7 @@ from typing import Any
 import jax
 from jax.experimental import topologies
 
-from kprpe_jax.compiled.chips import Chip
+from kprpe_jax.core.chips import Chip
 
 # XLA picks the algorithm of a product by trying it, which it cannot; untried ones may
 # not compile. Products go to cuBLAS then.

@@ -11,8 +11,8 @@ import jax
 
 from kprpe_jax.compiled import hlo_text
 from kprpe_jax.compiled.collectives import sent_by, sent_to_slices
-from kprpe_jax.compiled.flops import traced_flops
 from kprpe_jax.compiled.topology import Topology
+from kprpe_jax.core.flops import traced_flops
 
 # What an instruction is part of, by the first that its place in the program matches.
 PARTS = {

@@ -10,7 +10,7 @@ import jax
 from jax.experimental import topologies
 
 from kprpe_jax.compiled import gpu_cards
-from kprpe_jax.compiled.chips import GPUS, TPUS, Chip
+from kprpe_jax.core.chips import GPUS, TPUS, Chip
 
 # libtpu asks for a machine's metadata unless it is told where it is. The lock keeps two
 # programs from one TPU; here there is none.

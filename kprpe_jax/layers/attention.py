@@ -11,7 +11,7 @@ from jax.sharding import NamedSharding
 from jax.typing import DTypeLike
 
 from kprpe_jax.core.constraints import num_shares
-from kprpe_jax.layers.platforms import kernel_platform
+from kprpe_jax.layers.platforms import NO_KERNELS, kernel_platform
 from kprpe_jax.position.encoding import BiasTables, position_bias
 from kprpe_jax.position.lookup import BucketSet, lookup_rows, sum_rows
 
@@ -90,8 +90,9 @@ def _attend_by(
         q = q * q.shape[-1] ** -0.5
         return attend(q, k, v, tables, buckets, key_mask).swapaxes(1, 2)
 
-    on_tpu = implementation == "auto" and kernel_platform() == "tpu"
-    if implementation != "pallas" and not on_tpu:
+    platform = kernel_platform()
+    on_tpu = implementation == "auto" and platform == "tpu"
+    if platform == NO_KERNELS or (implementation != "pallas" and not on_tpu):
         return by_xla(qkv, tables, key_mask)
     # Pallas takes a quarter of a second to import.
     from kprpe_jax.layers.fused_attention import fused_attention, suits_tpu

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import jax
 
 PLATFORMS = ("cpu", "gpu", "tpu")
+NO_KERNELS = "none"  # of `kernels_for`: attention as XLA computes it
 _described: contextvars.ContextVar[str] = contextvars.ContextVar("_described")
 
 
@@ -17,7 +18,7 @@ def kernel_platform() -> str:
 
 @contextlib.contextmanager
 def kernels_for(platform: str) -> Iterator[None]:
-    """Trace kernels for a platform that need not be there: one of PLATFORMS."""
+    """Trace kernels for a platform that need not be there: of PLATFORMS, NO_KERNELS."""
     token = _described.set(platform)
     try:
         yield

@@ -73,6 +73,7 @@ def _lookup_gather(table: Array, buckets: BucketSet) -> Array:
     return read
 
 
+@jax.named_scope("lookup")
 def _lookup_product(table: Array, buckets: BucketSet) -> Array:
     return jnp.einsum("...k,kij->...ij", table, membership(buckets), precision=_EXACT)
 
@@ -89,6 +90,7 @@ def sum_pairs(values: Array, buckets: BucketSet) -> Array:
     return jnp.concatenate([_sum_pairs(values, part) for part in buckets], -1)
 
 
+@jax.named_scope("lookup")
 def _sum_pairs(values: Array, part: Buckets) -> Array:
     einsum = partial(jnp.einsum, precision=_EXACT)
     if part.axes is None:
@@ -128,7 +130,9 @@ def sum_rows(values: Array, buckets: BucketSet) -> Array:
       buckets: from `compute_buckets`, static under `jax.jit`.
     Returns: float32 [..., N, num_buckets].
     """
-    return jnp.einsum("...ij,kij->...ik", values, membership(buckets), precision=_EXACT)
+    with jax.named_scope("lookup"):
+        found = membership(buckets)
+        return jnp.einsum("...ij,kij->...ik", values, found, precision=_EXACT)
 
 
 def _transposed(function, transpose) -> None:

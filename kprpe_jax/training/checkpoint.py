@@ -20,13 +20,15 @@ from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 from orbax.checkpoint import checkpoint_managers as policies
 
-from kprpe_jax.core.paths import AnyPath, absolute, bucket_errors, is_bucket
+from kprpe_jax.core.paths import AnyPath, absolute, as_path, bucket_errors, is_bucket
 from kprpe_jax.training.runs import network_changes
 from kprpe_jax.training.s3_arrays import teach_orbax
 from kprpe_jax.training.sharding import flatten_with_paths
 from kprpe_jax.training.state import TrainState
 
-_FOLDER = "checkpoints"
+FOLDER = "checkpoints"
+BEST = "best"  # folder of the best checkpoint, where it is evaluated beside training
+METRICS = "metrics/metrics"  # file of a checkpoint: its evaluation, JSON
 _MODEL = ("step", "params", "collections")
 _REST = ("opt_state", "rng", "nonfinite_step")
 
@@ -39,11 +41,20 @@ class Checkpoints:
     metric.
     """
 
-    def __init__(self, workdir: str | os.PathLike, config: ConfigDict | None = None):
-        """Open the folder; without `config` (section `checkpoint`) only to read."""
-        self.folder = absolute(workdir) / _FOLDER
+    def __init__(
+        self,
+        workdir: str | os.PathLike,
+        config: ConfigDict | None = None,
+        *,
+        evaluated: bool = True,
+    ):
+        """Open the folder; without `config` (section `checkpoint`) only to read.
+
+        `evaluated`: training evaluates, so that one of its checkpoints is the best.
+        """
+        self.folder = absolute(workdir) / FOLDER
         self._manager = None
-        options = _options(config)
+        options = _options(config, evaluated)
         if is_bucket(self.folder):
             teach_orbax()
             # Where nothing is renamed, a last file says that all others are there.
@@ -186,6 +197,16 @@ class Checkpoints:
             raise OSError(number, os.strerror(number), str(self.folder)) from error
 
 
+def _open(
+    workdir: str | os.PathLike, checkpoint: int | str, config: ConfigDict
+) -> Checkpoints:
+    """Open what holds a checkpoint of a run: its best may lie in a folder apart."""
+    apart = as_path(workdir) / BEST
+    if checkpoint == "best" and config.checkpoint.best_metric and apart.is_dir():
+        return Checkpoints(apart)
+    return Checkpoints(workdir)
+
+
 def choose_step(
     checkpoints: Checkpoints, checkpoint: int | str, config: ConfigDict
 ) -> int:
@@ -238,7 +259,7 @@ def restore_arrays(
     Returns: the step; the trees `params` and `collections` of what was wanted.
     Raises: ValueError: as `choose_step`.
     """
-    checkpoints = Checkpoints(workdir)
+    checkpoints = _open(workdir, checkpoint, config)
     try:
         step = choose_step(checkpoints, checkpoint, config)
         folder = checkpoints.folder / str(step) / "model"
@@ -284,7 +305,7 @@ def restore_for_eval(
     Raises: ValueError: no checkpoint, not this one, none with the metric, or one of
       another model (the first fields or arrays that differ are named).
     """
-    checkpoints = Checkpoints(workdir)
+    checkpoints = _open(workdir, checkpoint, config)
     try:
         step = choose_step(checkpoints, checkpoint, config)
         changes = network_changes(checkpoints.meta(step)["config"], config)
@@ -344,7 +365,9 @@ def _parts(state: TrainState) -> dict[str, dict[str, Any]]:
     }
 
 
-def _options(config: ConfigDict | None) -> ocp.CheckpointManagerOptions:
+def _options(
+    config: ConfigDict | None, evaluated: bool
+) -> ocp.CheckpointManagerOptions:
     if config is None:
         return ocp.CheckpointManagerOptions(create=False)
     kept = [policies.LatestN(config.keep_last)]
@@ -356,8 +379,9 @@ def _options(config: ConfigDict | None) -> ocp.CheckpointManagerOptions:
             value = metrics.get(config.best_metric, worst)
             return value if math.isfinite(value) else worst
 
-        reverse = config.best_mode == "min"
-        kept.append(policies.BestN(get_metric_fn=rank, reverse=reverse, n=1))
+        if evaluated:
+            reverse = config.best_mode == "min"
+            kept.append(policies.BestN(get_metric_fn=rank, reverse=reverse, n=1))
     return ocp.CheckpointManagerOptions(
         preservation_policy=policies.AnyPreservationPolicy(kept),
         # Without best_fn Orbax keeps metrics in memory only, and the first save after

@@ -62,9 +62,10 @@ POSITIVE = (
     "checkpoint.every_steps",
     "checkpoint.keep_last",
     "log.every_steps",
-    "evals.every_steps",
     "evals.batch_size",
+    "profile.start",
 )
+NOT_NEGATIVE = ("evals.every_steps", "profile.steps")
 
 
 def load_config(spec: str, overrides: Sequence[str] = ()) -> ConfigDict:
@@ -154,8 +155,11 @@ def check_config(config: ConfigDict) -> None:
             kind = type(default).__name__
             raise ValueError(f"config: {field} must be of type {kind}; got {value!r}")
     for field in POSITIVE:
-        if flat[field] < 1:
+        if flat.get(field, 1) < 1:
             raise ValueError(f"config: {field} must be at least 1; got {flat[field]}")
+    for field in NOT_NEGATIVE:
+        if flat.get(field, 0) < 0:
+            raise ValueError(f"config: {field} must be at least 0; got {flat[field]}")
     if flat["checkpoint.best_mode"] not in ("max", "min"):
         raise ValueError(
             "config: checkpoint.best_mode must be max or min; "

@@ -43,9 +43,9 @@ def evaluate(
     Raises: ValueError: unknown evaluator, or none at all; no such checkpoint, or
       another network's; weights of another network, or of a task that reads none.
     """
-    mesh = _prepare(config)
+    mesh = prepare(config)
     task = tasks.build(config, mesh)
-    names = _choose(evaluators, task.evaluators)
+    names = choose_evaluators(evaluators, task.evaluators)
     if weights is not None:
         return run_evaluators(task, names, _published(task, weights, mesh), mesh)
     state = restore_for_eval(workdir, checkpoint, abstract_state(task, mesh), config)
@@ -64,9 +64,9 @@ def evaluate_recognizer(
     Returns: {"evaluator/metric": value}.
     Raises: ValueError: as `evaluate`; images of another size than the recognizer's.
     """
-    mesh = _prepare(config)
+    mesh = prepare(config)
     built = faces.evaluators(config, needs_keypoints=recognizer.uses_keypoints)
-    names = _choose(evaluators, built)
+    names = choose_evaluators(evaluators, built)
     return evaluate_all({name: built[name] for name in names}, recognizer, mesh)
 
 
@@ -126,7 +126,8 @@ def with_published(config: ConfigDict, network: str) -> ConfigDict:
     return config
 
 
-def _prepare(config: ConfigDict) -> Mesh:
+def prepare(config: ConfigDict) -> Mesh:
+    """Prepare the data that a config names; give the mesh, on which a batch fits."""
     prepare_data(config)
     mesh = mesh_lib.make_mesh(config.mesh)
     mesh_lib.check_batch_size(
@@ -135,8 +136,8 @@ def _prepare(config: ConfigDict) -> Mesh:
     return mesh
 
 
-def _choose(names: Sequence[str], known: Iterable[str]) -> Sequence[str]:
-    """The asked evaluators, or all."""
+def choose_evaluators(names: Sequence[str], known: Iterable[str]) -> Sequence[str]:
+    """The asked evaluators, or all; ValueError: an unknown one, or none at all."""
     known = list(known)
     check_names(names, known)
     if not known:

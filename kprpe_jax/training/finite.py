@@ -5,6 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jax.experimental import multihost_utils
 
 from kprpe_jax.training.checkpoint import Checkpoints
@@ -17,19 +18,21 @@ class NonFiniteError(FloatingPointError):
 
 def check_finite(
     state: TrainState, ids: dict[int, np.ndarray], checkpoints: Checkpoints
-) -> None:
+) -> float:
     """Wait for the devices and look at the updates since the last check.
 
     Args:
       state: after the last of them.
       ids: step -> ids of its rows in this process, of these steps.
       checkpoints: of the run; the error names the last one.
+    Returns: the norm of all parameters.
     Raises: NonFiniteError: an update was not finite, or made from what was not.
     """
     step = int(state.nonfinite_step)
     if step < 0:
-        if _all_finite(state.params):
-            return
+        finite, norm = jax.device_get(_look_at(state.params))
+        if finite:
+            return float(norm)
         raise NonFiniteError(
             f"train: the parameters are not finite after step {max(ids)}, while loss "
             "and gradient are; lower the learning rate (last good checkpoint: "
@@ -46,9 +49,12 @@ def check_finite(
 
 
 @jax.jit
-def _all_finite(params: Any) -> jax.Array:
+def _look_at(params: Any) -> tuple[jax.Array, jax.Array]:
+    """Whether all parameters are finite, and their norm."""
     # Apart from the step, which would have to keep another copy of all updates for it.
-    return jnp.all(jnp.array([jnp.isfinite(x).all() for x in jax.tree.leaves(params)]))
+    leaves = jax.tree.leaves(params)
+    finite = jnp.all(jnp.array([jnp.isfinite(x).all() for x in leaves]))
+    return finite, optax.tree.norm(params).astype(jnp.float32)
 
 
 def _last_good(checkpoints: Checkpoints) -> str:

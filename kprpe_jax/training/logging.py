@@ -1,10 +1,7 @@
 """What the user sees of a run: a progress line, metrics.jsonl, TensorBoard events."""
 
-import json
 import os
-import pathlib
 import sys
-import time
 from collections.abc import Mapping
 from typing import Any, TextIO
 
@@ -13,13 +10,19 @@ from jax.sharding import Mesh
 
 from kprpe_jax.training.events import EventFile
 from kprpe_jax.training.mirror import Mirror
+from kprpe_jax.training.rows import drop_rows_after, open_rows, write_row
 from kprpe_jax.training.sharding import bytes_per_device
+from kprpe_jax.training.timing import STEP_SECONDS, UTILIZATION, clock, last_times
 
 _MIB = 2**20
 
 
 class RunLog:
-    """The log of one run; every process but the first has one that does nothing."""
+    """The log of one run; every process but the first has one that only warns.
+
+    Attributes:
+      times_before: the last metrics of the time of the starts before; {} = none.
+    """
 
     def __init__(
         self,
@@ -38,12 +41,12 @@ class RunLog:
         self._stream = stream or sys.stdout
         self._is_main = is_main
         self._line_open = False
-        self._mark_step, self._mark_time = start_step, time.monotonic()
+        self.times_before: dict[str, float] = {}
         if is_main:
             self._mirror = Mirror(workdir, "metrics.jsonl")
             path = self._mirror.folder / "metrics.jsonl"
-            _drop_rows_after(path, start_step)
-            self._rows = path.open("a")
+            self.times_before = last_times(drop_rows_after(path, start_step))
+            self._rows = open_rows(path)
             self._events = EventFile(self._mirror.folder, start_step + 1)
 
     def say(self, text: str) -> None:
@@ -53,27 +56,26 @@ class RunLog:
             self._stream.write(text + "\n")
             self._stream.flush()
 
-    def restart_clock(self, step: int) -> None:
-        """Leave the time since the last progress out of the next images/s."""
-        self._mark_step, self._mark_time = step, time.monotonic()
+    def warn(self, text: str) -> None:
+        """Print a line of its own; of another process to stderr, with its number."""
+        self.say(text)
+        if not self._is_main:
+            sys.stderr.write(f"process {jax.process_index()}: {text}\n")
 
     def progress(
-        self, step: int, metrics: Mapping[str, float], *, batch_size: int
+        self, step: int, metrics: Mapping[str, float], speed: Mapping[str, float]
     ) -> None:
-        """Write training metrics, with the speed since the last call."""
-        now = time.monotonic()
-        step_seconds = (now - self._mark_time) / max(step - self._mark_step, 1)
-        self.restart_clock(step)
-        speed = batch_size / max(step_seconds, 1e-9)
-        self.write(step, {**metrics, "images_per_second": speed})
+        """Write training metrics, and the speed (`Timer.interval`)."""
+        self.write(step, {**metrics, **speed})
         if not self._is_main:
             return
-        left = int(step_seconds * (self._steps - step))
+        left = clock(speed[STEP_SECONDS] * (self._steps - step))
         line = (
             f"step {step}/{self._steps}  loss {metrics['loss']:.4f}  "
-            f"{speed:.0f} images/s  ETA {left // 3600}:{left // 60 % 60:02}:"
-            f"{left % 60:02}"
+            f"{speed['images_per_second']:.0f} images/s  ETA {left}"
         )
+        if UTILIZATION in speed:
+            line += f"  FLOP utilization {speed[UTILIZATION]:.1%}"
         if self._stream.isatty():
             self._stream.write(f"\r\033[K{line}")  # back to the margin, clear the line
             self._line_open = True
@@ -85,8 +87,7 @@ class RunLog:
         """Write metrics as one JSON line and as TensorBoard scalars."""
         if not self._is_main:
             return
-        self._rows.write(json.dumps({"step": step, **metrics}) + "\n")
-        self._rows.flush()
+        write_row(self._rows, step, metrics)
         self._events.write(step, metrics)
         if self._mirror.is_due:
             self.flush()
@@ -160,19 +161,3 @@ def describe_run(
 
 def _trained(state: Any) -> tuple:
     return state.params, state.opt_state
-
-
-def _drop_rows_after(path: pathlib.Path, step: int) -> None:
-    if not path.exists():
-        return
-    kept = []
-    for line in path.read_text().splitlines():
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError:
-            continue  # the row that was being written when the run was killed
-        if row["step"] <= step:
-            kept.append(line + "\n")
-    partial = path.with_suffix(".partial")
-    partial.write_text("".join(kept))
-    partial.replace(path)

@@ -4,6 +4,7 @@ import contextlib
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 
 import jax
@@ -25,11 +26,14 @@ from kprpe_jax.training.config import check_config
 from kprpe_jax.training.finite import check_finite
 from kprpe_jax.training.logging import RunLog, describe_run
 from kprpe_jax.training.optimizer import make_optimizer
+from kprpe_jax.training.profiling import Profile
 from kprpe_jax.training.runs import check_origin, save_origin
 from kprpe_jax.training.sole_run import sole_run
 from kprpe_jax.training.start import put_start, read_start, save_start
 from kprpe_jax.training.state import TrainState, abstract_state, new_state
 from kprpe_jax.training.step import CompiledStep, make_train_step
+from kprpe_jax.training.timing import Timer
+from kprpe_jax.training.utilization import least_step_seconds, memory_in_use
 from kprpe_jax.training.watchdog import Watchdog
 
 
@@ -74,6 +78,7 @@ def train(
         checkpoints before stay, and the same call goes on once there is room.
     """
     # ---- check ----------------------------------------------------------------------
+    began = time.monotonic()
     check_config(config)
     changes = runs.check_workdir(config, workdir, extend=extend)
     mesh = mesh_lib.make_mesh(config.mesh)
@@ -115,10 +120,13 @@ def train(
             if weights:
                 save_start(workdir, weights)
         stop_asked = stack.enter_context(_preemption())
+        evaluates = config.evals.every_steps > 0  # else another process does
         watchdog = Watchdog(config.log.get("watchdog_minutes", 0.0))
         stack.callback(watchdog.pause)
         checkpoints = stack.enter_context(
-            contextlib.closing(Checkpoints(workdir, config.checkpoint))
+            contextlib.closing(
+                Checkpoints(workdir, config.checkpoint, evaluated=evaluates)
+            )
         )
         log = stack.enter_context(
             contextlib.closing(
@@ -126,6 +134,14 @@ def train(
             )
         )
         stored = checkpoints.meta(start) if start else {}
+        timer = Timer(
+            batch_size=batch_size,
+            devices=mesh.size,
+            before=log.times_before,
+            training_before=stored.get("training_seconds", 0.0),
+            began=began,
+        )
+        stack.callback(timer.close)
         owed = stored.get("evaluation_owed", False)  # it failed, and ended the run
         if found_by is not None:
             for line in describe_processes(found_by, os.environ):
@@ -155,68 +171,89 @@ def train(
         def save(step, metrics=None, **more):
             data_state, results = {"next_batch": step}, {**trained, **evaluated}
             facts = {**meta, "data": data_state, "results": results, **more}
+            facts["training_seconds"] = timer.training_seconds
             if is_main:
                 check_sole()
-            log.flush()
-            checkpoints.save(state, step=step, meta=facts, metrics=metrics)
+            with timer.spending("saving"):
+                log.flush()
+                checkpoints.save(state, step=step, meta=facts, metrics=metrics)
+
+        def evaluate():
+            with timer.spending("evaluating"):
+                return _evaluate(task, state, mesh, config)
 
         if owed:
             trained = stored["results"]
-            evaluated = _evaluate(task, state, mesh, config)
+            evaluated = evaluate()
             log.evaluation(start, evaluated)
             save(start, evaluated)
             if start == config.steps:
                 return {**trained, **evaluated, "step": start}
 
         # ---- compile the step; say what will run ------------------------------------
-        train_step = CompiledStep(
-            make_train_step(
-                freeze_loss(task.loss, freeze),
-                optimizer,
-                mesh=mesh,
-                accumulate_steps=config.optimizer.accumulate_steps,
-                sample_classes=task.sample_classes,
-            ),
-            shardings,
-            mesh,
+        pure_step = make_train_step(
+            freeze_loss(task.loss, freeze),
+            optimizer,
+            mesh=mesh,
+            accumulate_steps=config.optimizer.accumulate_steps,
+            sample_classes=task.sample_classes,
         )
+        train_step = CompiledStep(pure_step, shardings, mesh)
         compiled = train_step.compile(abstract, batch)
         for line in describe_run(abstract, compiled, mesh):
+            log.say(line)
+        least, told = least_step_seconds(pure_step, (abstract, batch), mesh)
+        timer.least_step_seconds = least
+        profile = Profile(
+            config.get("profile", {}), workdir, done=start, last=config.steps
+        )
+        stack.callback(profile.close)
+        for line in filter(None, (told, profile.line)):
             log.say(line)
 
         # ---- steps ------------------------------------------------------------------
         unchecked_ids: dict[int, np.ndarray] = {}  # of the steps since the last check
         unlogged: list[dict[str, jax.Array]] = []
-        log.restart_clock(start)
+        timer.restart()
         for step in range(start + 1, config.steps + 1):
             unchecked_ids[step] = ids
-            state, metrics = train_step(state, batch)  # returns before it is done
+            profile.before(step)
+            with jax.profiler.StepTraceAnnotation("train", step_num=step):
+                state, metrics = train_step(state, batch)  # before it is done
+            timer.dispatched(metrics["loss"])
             watchdog.step()
             unlogged.append(metrics)
             last = step == config.steps
             if not last:  # read and put the next batch while the devices work
-                ids, batch = _next_batch(batches, task, mesh)
+                with timer.reading():
+                    ids, batch = _next_batch(batches, task, mesh)
+            if line := profile.after(step, metrics):
+                log.say(line)
             stop = stop_asked(step)
 
             log_now = last or step % config.log.every_steps == 0
-            evaluate_now = last or step % config.evals.every_steps == 0
+            evaluate_now = evaluates and (last or step % config.evals.every_steps == 0)
             save_now = last or stop or step % config.checkpoint.every_steps == 0
             # "best" is the state that was evaluated, not a near one.
             save_now |= evaluate_now and bool(config.checkpoint.best_metric)
             if not (log_now or evaluate_now or save_now):
                 continue
-            check_finite(state, unchecked_ids, checkpoints)
+            param_norm = check_finite(state, unchecked_ids, checkpoints)
             unchecked_ids.clear()
+            timer.settle()
             if log_now:
                 trained = _mean(unlogged)
                 unlogged.clear()
+                trained["param_norm"] = param_norm
                 trained["compilations"] = train_step.compilations
-                log.progress(step, trained, batch_size=batch_size)
+                log.progress(step, trained, {**timer.interval(), **memory_in_use()})
+                if warning := timer.warning():
+                    log.warn(warning)
             if evaluate_now or save_now:
                 watchdog.pause()
             if evaluate_now:
                 try:
-                    evaluated = _evaluate(task, state, mesh, config)
+                    evaluated = evaluate()
                 except Exception as error:  # the steps are worth keeping
                     # A save waits for all processes, which may not have failed.
                     everywhere = isinstance(error, UnknownMetricError)
@@ -229,12 +266,13 @@ def train(
                 log.evaluation(step, evaluated)
             if save_now:
                 save(step, evaluated if evaluate_now else None)
-            if evaluate_now or save_now:
-                log.restart_clock(step)
             if stop:
                 checkpoints.wait()
                 log.say(f"SIGTERM: stops after step {step}, saved in {workdir}")
                 break
+        with timer.spending("saving"):
+            checkpoints.wait()
+        log.say(timer.summary())
     return {**trained, **evaluated, "step": step}
 
 

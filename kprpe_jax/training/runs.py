@@ -25,6 +25,7 @@ MAY_CHANGE = (
     "data.num_workers",
     "log",
     "mesh",
+    "profile",
 )
 
 # What a run's network computes, beyond the shapes of its arrays: an evaluation must say
@@ -61,6 +62,8 @@ DEFAULTS = {
     "model.freeze": (),
     "optimizer.learning_rate_factors": (),
     "log.watchdog_minutes": 0.0,
+    "profile.start": 10,
+    "profile.steps": 0,
 }
 _ABSENT = "absent"
 # What was the default before "auto", which is the same program on CPUs and GPUs.

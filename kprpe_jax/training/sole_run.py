@@ -1,7 +1,6 @@
 """One training at a time in a folder: two would overwrite each other's checkpoints."""
 
 import contextlib
-import errno
 import fcntl
 import os
 import pathlib
@@ -9,8 +8,7 @@ from collections.abc import Callable, Iterator
 
 from kprpe_jax.core.paths import is_bucket
 from kprpe_jax.training.bucket_owner import own_bucket_folder
-
-_NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
+from kprpe_jax.training.rows import NO_LOCKS
 
 
 @contextlib.contextmanager
@@ -30,15 +28,37 @@ def sole_run(workdir: str | os.PathLike) -> Iterator[Callable[[], None]]:
         return
     folder = pathlib.Path(workdir)
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / "lock", "w") as file:
+    refusal = (
+        f"train: {folder} must be of this run alone; got a folder in which another "
+        "training runs; wait for it, or give another workdir."
+    )
+    with _hold(folder / "lock", refusal):
+        yield lambda: None
+
+
+@contextlib.contextmanager
+def sole_follower(workdir: str | os.PathLike) -> Iterator[None]:
+    """Hold a run's `follow.lock` file, as `sole_run`.
+
+    Raises: ValueError: another process holds it.
+    """
+    folder = pathlib.Path(workdir)
+    refusal = (
+        f"eval --follow: {folder} must have one follower; got a run that another "
+        "process follows; leave it to that one, or stop it."
+    )
+    with _hold(folder / "follow.lock", refusal):
+        yield
+
+
+@contextlib.contextmanager
+def _hold(path: pathlib.Path, refusal: str) -> Iterator[None]:
+    with path.open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ValueError(
-                f"train: {folder} must be of this run alone; got a folder in which "
-                "another training runs; wait for it, or give another workdir."
-            ) from None
+            raise ValueError(refusal) from None
         except OSError as e:
-            if e.errno not in _NO_LOCKS:
+            if e.errno not in NO_LOCKS:
                 raise
         yield lambda: None

@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks import compiled_for_gpu, harness
 from kprpe_jax.compiled import gpu_cards, hlo_text
-from kprpe_jax.compiled.chips import GPUS
+from kprpe_jax.core.chips import GPUS
 
 SETTINGS = {"card": "h200", "preset": "base"}
 

@@ -1,6 +1,5 @@
 """Damage a data file while it is trained on: the row is named; mended, it goes on."""
 
-import json
 import os
 import pathlib
 import random
@@ -18,6 +17,7 @@ from kprpe_jax.training.runs import read_config
 from kprpe_jax.training.sharding import flatten_with_paths
 from tests.chaos.training import cached
 from tests.tasks import tiny
+from tests.training.processes import metrics
 
 _STEPS = 40  # of 64 of the 1,437 digits: each is read at least once
 _NAMED = r"(\S+) is corrupt at row (\d+) of the split|(\S+) is truncated or corrupt"
@@ -111,8 +111,4 @@ def _end(workdir: pathlib.Path) -> tuple[dict[str, bytes], list[dict]]:
     step, params, collections = restore_arrays(workdir, "last", config, lambda _: True)
     arrays = flatten_with_paths({"params": params, "collections": collections})
     bits = {path: np.asarray(x).tobytes() for path, x in arrays.items()}
-    lines = (workdir / "metrics.jsonl").read_text().splitlines()
-    rows = [json.loads(line) for line in lines]
-    return {"step": str(step).encode(), **bits}, [
-        {k: v for k, v in row.items() if k != "images_per_second"} for row in rows
-    ]
+    return {"step": str(step).encode(), **bits}, metrics(workdir)

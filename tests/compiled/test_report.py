@@ -8,15 +8,15 @@ import pytest
 
 from kprpe_jax.commands.main import main
 from kprpe_jax.compiled import hlo_text, report
-from kprpe_jax.compiled.chips import Chip
 from kprpe_jax.compiled.collectives import sent_by, sent_to_slices
 from kprpe_jax.compiled.step import trace_evaluation, trace_step
 from kprpe_jax.compiled.topology import Topology
+from kprpe_jax.core.chips import Chip
 from kprpe_jax.core.mesh import make_mesh
 from kprpe_jax.training.config import load_config
 from kprpe_jax.training.sharding import bytes_per_device
 
-CHIP = Chip("CPU", 2**34, 1e10, 1e11)
+CHIP = Chip("CPU", 2**34, 1e10, 1e11, "made up")
 SMALL = ("model.depth=1", "data.batch_size=16", "data.dir='no'", "evals.batch_size=8")
 
 

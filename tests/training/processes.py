@@ -23,14 +23,20 @@ COMMAND = [sys.executable, "-m", "tests.training.run_toy"]
 
 
 def start(workdir, *arguments, devices=2, **environ):
-    """Start train.py on the toy; its output goes to files, which never fill up."""
+    """Start train.py on the toy."""
+    arguments = [f"--config={toy.__file__}", f"--workdir={workdir}", *arguments]
+    return start_command(*arguments, devices=devices, **environ)
+
+
+def start_command(*arguments, devices=2, **environ):
+    """Start a command on the toy; its output goes to files, which never fill up."""
     environ = {
         **{k: v for k, v in os.environ.items() if k != "XLA_FLAGS"},
         "JAX_PLATFORMS": "cpu",
         "JAX_NUM_CPU_DEVICES": str(devices),
         **environ,
     }
-    command = [*COMMAND, f"--config={toy.__file__}", f"--workdir={workdir}", *arguments]
+    command = [*COMMAND, *arguments]
     out, err = tempfile.TemporaryFile("w+"), tempfile.TemporaryFile("w+")
     process = subprocess.Popen(command, cwd=ROOT, env=environ, stdout=out, stderr=err)
     process.files = out, err
@@ -39,18 +45,16 @@ def start(workdir, *arguments, devices=2, **environ):
 
 def start_two(workdir, *arguments, **environ):
     """Start a training of two processes."""
-    address = free_address()
     return [
-        start(
-            workdir,
-            *arguments,
-            f"--coordinator={address}",
-            "--num-processes=2",
-            f"--process-id={i}",
-            **environ,
-        )
-        for i in range(2)
+        start(workdir, *arguments, *of_two, **environ) for of_two in two_processes()
     ]
+
+
+def two_processes():
+    """The options of two processes that find each other."""
+    address = free_address()
+    shared = [f"--coordinator={address}", "--num-processes=2"]
+    return [[*shared, f"--process-id={i}"] for i in range(2)]
 
 
 def finish(process, timeout=240):
@@ -96,10 +100,11 @@ def all_states(workdir, *, last=None):
 
 
 def metrics(workdir):
-    """The rows of metrics.jsonl, without the speed."""
+    """The rows of metrics.jsonl, without times and memory."""
     lines = (workdir / "metrics.jsonl").read_text().splitlines()
     rows = [json.loads(line) for line in lines]
-    return [{k: v for k, v in r.items() if k != "images_per_second"} for r in rows]
+    other = ("images_per_second", "timing/", "memory/")
+    return [{k: v for k, v in r.items() if not k.startswith(other)} for r in rows]
 
 
 def losses(workdir):

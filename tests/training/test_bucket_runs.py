@@ -6,10 +6,12 @@ import time
 import jax
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
 from kprpe_jax.core.paths import as_path
 from kprpe_jax.training import bucket_owner, loop
 from kprpe_jax.training.checkpoint import Checkpoints
+from kprpe_jax.training.profiling import Profile
 from kprpe_jax.training.sole_run import sole_run
 from tests.bucket_servers import BUCKET, environ, serve, variables
 from tests.training import toy
@@ -162,3 +164,13 @@ def test_what_no_save_has_finished_is_no_checkpoint(store):
     as_path(f"{run}/checkpoints/10/commit_success.txt").unlink()
     assert Checkpoints(run).steps == [5]
     assert loop.train(config, run, task=toy.make_task())["step"] == 10
+
+
+def test_a_trace_goes_to_the_bucket(store):
+    run = f"{store}/traced"
+    profile = Profile(ConfigDict({"start": 1, "steps": 1}), run, done=0, last=9)
+    profile.before(1)
+    assert f"steps 1 to 1 are in {run}/plugins/profile" in profile.after(1, ())
+    (folder,) = (as_path(run) / "plugins/profile").iterdir()
+    (trace,) = (path for path in folder.iterdir() if path.name.endswith(".xplane.pb"))
+    assert jax.profiler.ProfileData.from_serialized_xspace(trace.read_bytes()).planes

@@ -1,12 +1,18 @@
 """FLOPs of the matrix products that a function asks for, whatever is made of it."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 from jax.extend import core
 
 
-def traced_flops(jaxpr: core.Jaxpr | core.ClosedJaxpr, *, pallas: bool = True) -> float:
+def traced_flops(
+    jaxpr: core.Jaxpr | core.ClosedJaxpr,
+    *,
+    pallas: bool = True,
+    counts: Callable[[str], bool] = lambda scope: True,
+) -> float:
     """FLOPs of one run, two for a multiplication and an addition.
 
     Products and convolutions count, elementwise work does not. Loops count as often as
@@ -15,12 +21,32 @@ def traced_flops(jaxpr: core.Jaxpr | core.ClosedJaxpr, *, pallas: bool = True) -
     Args:
       jaxpr: `jax.jit(f).trace(...).jaxpr`; of an array that several devices share, all.
       pallas: count what kernels multiply, too.
+      counts: scope of an equation (`jax.named_scope`, transformations) -> whether it
+        counts, with all that is in it.
     """
     jaxpr = getattr(jaxpr, "jaxpr", jaxpr)
-    return sum(_flops(equation, pallas) for equation in jaxpr.eqns)
+    return sum(
+        _flops(equation, pallas, counts)
+        for equation in jaxpr.eqns
+        if counts(str(equation.source_info.name_stack))
+    )
 
 
-def _flops(equation: Any, pallas: bool) -> float:
+def model_flops(jaxpr: core.Jaxpr | core.ClosedJaxpr) -> float:
+    """FLOPs of a training step's network, loss and gradients, as `traced_flops`.
+
+    Augmentation does not count, nor what rematerialization computes a second time, nor
+    tables that are read by products (`position.lookup`).
+    """
+
+    def is_model(scope: str) -> bool:
+        again = "rematted_computation" in scope and "transpose" not in scope
+        return not (again or "augmentation" in scope or "lookup" in scope)
+
+    return traced_flops(jaxpr, counts=is_model)
+
+
+def _flops(equation: Any, pallas: bool, counts: Callable[[str], bool]) -> float:
     name, options = equation.primitive.name, equation.params
     shapes = [getattr(v.aval, "shape", ()) for v in equation.invars]
     out = equation.outvars[0].aval.shape if equation.outvars else ()
@@ -38,7 +64,7 @@ def _flops(equation: Any, pallas: bool) -> float:
         "pallas_call": lambda: math.prod(options["grid_mapping"].grid),
     }.get(name, lambda: 1)()
     inner = [
-        traced_flops(part, pallas=pallas)
+        traced_flops(part, pallas=pallas, counts=counts)
         for value in options.values()
         for part in (value if isinstance(value, tuple | list) else (value,))
         if hasattr(part, "eqns") or hasattr(part, "jaxpr")

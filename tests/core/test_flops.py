@@ -7,7 +7,7 @@ import pytest
 from jax.experimental import pallas as pl
 from jax.sharding import PartitionSpec
 
-from kprpe_jax.compiled.flops import traced_flops
+from kprpe_jax.core.flops import traced_flops
 from kprpe_jax.core.mesh import make_mesh
 
 PRODUCT = 2 * 3 * 4 * 5
