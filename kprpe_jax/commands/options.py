@@ -148,7 +148,8 @@ def add_fusion(
         "--fusion",
         metavar="SPEC",
         required=required,
-        help=f"{text}: average; norm; landmark_score; NAME:FILE, a published model; a "
+        help=f"{text}: average; inlier_average; norm; landmark_score; NAME:FILE, a "
+        "published model; a "
         "file that `export` wrote; or a run of set_fusion, FOLDER[@best|@last|@STEP]",
     )
 

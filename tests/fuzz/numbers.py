@@ -55,7 +55,7 @@ GRID = SAME.reshape(2, 3)
 SPLINE = thin_plate_spline.make_spline(thin_plate_spline.control_grid(2, 2))
 MARGINS = {
     kind: margin.make_margin(kind, margin=0.4)
-    for kind in ("arcface", "cosface", "adaface")
+    for kind in ("arcface", "cosface", "adaface", "curricularface")
 }
 TARGET = jnp.eye(2, 3, dtype=bool)
 MASK = jnp.array([[True, True, False], [True, False, False]])

@@ -77,7 +77,7 @@ def test_trains_evaluates_and_learns(tmp_path):
     "changes",
     [
         {"loss.margin_kind": "adaface", "loss.margin": 0.4},
-        {"loss.margin_kind": "arcface", "loss.sample_rate": 0.5},
+        {"loss.margin_kind": "curricularface", "loss.sample_rate": 0.5},
         {"augmentation.preset": "kprpe"},
     ],
     ids=str,
@@ -109,6 +109,9 @@ def test_losses_and_augmentation_have_finite_gradients(changes):
         old, moved = variables[recognition.NORMS], new[recognition.NORMS]
         assert moved.mean != old.mean
         assert moved.std != old.std
+    if "curricularface" in changes.values():
+        old, moved = variables[recognition.TARGETS], new[recognition.TARGETS]
+        assert moved["mean"] != old["mean"]
 
 
 def test_an_iresnet_reads_no_keypoints():

@@ -16,6 +16,7 @@ from kprpe_jax.losses.margin import make_margin
 from kprpe_jax.tasks.recognition import SHARDING_RULES
 from kprpe_jax.tasks.task import Task
 from kprpe_jax.training import loop
+from kprpe_jax.training.checkpoint import restore_arrays
 from kprpe_jax.training.sharding import flatten_with_paths
 from tests.meshes import mesh_of
 from tests.tasks import synthetic_people
@@ -155,7 +156,8 @@ def test_centers_are_updated_in_place():
 
 @pytest.mark.slow
 def test_a_run_goes_on_where_it_was_stopped(tmp_path):
-    config = synthetic_people.make_config(**{"loss.sample_rate": 0.5, "steps": 4})
+    changes = {"loss.sample_rate": 0.5, "loss.margin_kind": "curricularface"}
+    config = synthetic_people.make_config(**changes, steps=4)
     straight = loop.train(config, tmp_path / "straight")
     assert straight["compilations"] == 1
     mesh = mesh_lib.make_mesh(config.mesh)
@@ -171,4 +173,10 @@ def test_a_run_goes_on_where_it_was_stopped(tmp_path):
     assert len(calls) < 4
     resumed = loop.train(config, stopped)
     assert resumed["loss"] == straight["loss"]
+    means = [
+        restore_arrays(folder, "last", config, lambda path: "target_cosines" in path)[2]
+        for folder in (tmp_path / "straight", stopped)
+    ]
+    one, other = (x["target_cosines"]["mean"] for x in means)
+    assert one == other != 0
     assert "sampling_overflow" in resumed
