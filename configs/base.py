@@ -107,7 +107,7 @@ def vit_fields(position: str) -> ConfigDict:
     model.mask_ratio = 0.0
     model.scan = False  # four layers compile faster unrolled
     model.remat = False
-    model.attention = "auto"  # or "xla", "pallas": docs/decisions/006
+    model.attention = "xla"  # or "pallas": docs/performance.md
     model.dtype = "float32"
     return model
 

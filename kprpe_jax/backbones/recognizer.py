@@ -63,8 +63,6 @@ class Recognizer:
         host.
         """
         module = json.dumps(describe(self.module), sort_keys=True)
-        # The former default of how attention is computed, not of what.
-        module = module.replace('"attention": "auto"', '"attention": "xla"')
         about = module, tuple(self.input_spec), self.style_maps
         return fingerprint_arrays(about, self.variables)
 

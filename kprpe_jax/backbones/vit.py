@@ -80,8 +80,7 @@ class ViT(Network):
         layer axis), else unrolled (`blocks_0`, `blocks_1`, ...).
       remat: recompute each block in the backward pass instead of keeping it.
       attention: one of `attention.IMPLEMENTATIONS`, of the same parameters; `pallas` is
-        `fused_attention`, for KP-RPE and RPE with buckets of the method `product`;
-        `auto` takes it on TPUs where there is one, and `xla` elsewhere.
+        `fused_attention`, for KP-RPE and RPE with buckets of the method `product`.
       dtype: compute type. Parameters, norm statistics, logits and output are float32.
       sharding: how tokens lie on the devices between blocks; None leaves it to XLA,
         which may gather activations rather than weights where weights are split.
@@ -103,7 +102,7 @@ class ViT(Network):
     mask_ratio: float = 0.0
     scan: bool = True
     remat: bool = False
-    attention: str = "auto"
+    attention: str = "xla"
     dtype: DTypeLike = jnp.float32
     sharding: NamedSharding | None = None
 

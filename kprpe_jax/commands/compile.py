@@ -6,8 +6,8 @@
 
 Says what a chip would hold, compute, move and send in a step, and whether it fits, from
 the program that the real compiler makes; nothing runs. TPUs need the extra [aot], GPUs
-(h200:8) NVIDIA's plugins. No data set need exist, but where a task learns its shapes
-from one (set_fusion, pair_matching).
+(h200:8) NVIDIA's plugins. No data set need exist, but where a task learns something
+from one (set_fusion, pair_matching, joint_alignment).
 """
 
 import argparse

@@ -56,13 +56,13 @@ def compile_traced(
             compiler_options=dict(topology.compiler_options)
         )
     except jax.errors.JaxRuntimeError as error:
-        needed = _needed_bytes(str(error))
-        if needed is None:
+        temporary = _temporary_bytes(str(error), state_bytes)
+        if temporary is None:
             raise
         return {
             "fits": False,
             **facts,
-            "temporary_bytes": int(max(needed - state_bytes, 0)),
+            "temporary_bytes": int(temporary),
             "compile_seconds": time.monotonic() - start,
         }
     memory, text = compiled.memory_analysis(), compiled.as_text()
@@ -92,12 +92,16 @@ def _platforms(topology: Topology) -> tuple[str]:
     return ("cuda" if topology.platform == "gpu" else topology.platform,)
 
 
-def _needed_bytes(message: str) -> float | None:
-    """Bytes that a program which doesn't fit would need, from the compiler's words."""
-    found = re.search(r"Used ([\d.]+)([KMGT]) of [\d.]+[KMGT] hbm", message)
+def _temporary_bytes(message: str, state_bytes: float) -> float | None:
+    """What a program that doesn't fit needs beside its state, by the compiler."""
+    unit = r"([\d.]+)([KMGT])"
+    total = re.search(rf"Used {unit} of [\d.]+[KMGT] hbm", message)
+    alone = re.search(rf"required for HLO temporaries \({unit}\)", message)
+    found = total or alone
     if found is None:
         return None
-    return float(found[1]) * 2 ** (10 * (1 + "KMGT".index(found[2])))
+    size = float(found[1]) * 2 ** (10 * (1 + "KMGT".index(found[2])))
+    return max(size - state_bytes, 0) if total else size
 
 
 def part_of(one: hlo_text.Instruction) -> str:

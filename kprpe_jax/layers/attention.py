@@ -10,12 +10,11 @@ from jax.nn.initializers import Initializer
 from jax.sharding import NamedSharding
 from jax.typing import DTypeLike
 
-from kprpe_jax.core.constraints import num_shares
 from kprpe_jax.layers.platforms import NO_KERNELS, kernel_platform
 from kprpe_jax.position.encoding import BiasTables, position_bias
 from kprpe_jax.position.lookup import BucketSet, lookup_rows, sum_rows
 
-IMPLEMENTATIONS = ("auto", "xla", "pallas")
+IMPLEMENTATIONS = ("xla", "pallas")
 
 
 class Attention(nn.Module):
@@ -31,8 +30,7 @@ class Attention(nn.Module):
         none, the official set fusion has one.
       kernel_init: of both projections.
       implementation: one of IMPLEMENTATIONS; `pallas` is `fused_attention`, which some
-        encodings have not; `auto` takes it on TPUs for those that have it, and `xla`
-        elsewhere (docs/decisions/006).
+        encodings have not.
       sharding: how tokens lie on the devices; `pallas` reads it.
     """
 
@@ -40,7 +38,7 @@ class Attention(nn.Module):
     dtype: DTypeLike = jnp.float32
     qkv_bias: bool = False
     kernel_init: Initializer = nn.initializers.lecun_normal()
-    implementation: str = "auto"
+    implementation: str = "xla"
     sharding: NamedSharding | None = None
 
     @nn.compact
@@ -68,51 +66,19 @@ class Attention(nn.Module):
         qkv = dense(tokens)
         qkv = qkv.reshape(*tokens.shape[:2], 3, self.num_heads, head_dim)
 
-        out = _attend_by(
-            self.implementation, qkv, tables, buckets, key_mask, self.sharding
-        )
+        if self.implementation == "pallas" and kernel_platform() != NO_KERNELS:
+            # Pallas takes a quarter of a second to import.
+            from kprpe_jax.layers.fused_attention import fused_attention
+
+            out = fused_attention(
+                qkv, tables, buckets, key_mask, sharding=self.sharding
+            )
+        else:
+            # Heads before tokens: the two products run twice as fast on a CPU.
+            q, k, v = qkv.transpose(2, 0, 3, 1, 4)  # [B, H, N, d] each
+            q = q * head_dim**-0.5
+            out = attend(q, k, v, tables, buckets, key_mask).swapaxes(1, 2)
         return nn.Dense(width, **options, name="proj")(out.reshape(tokens.shape))
-
-
-def _attend_by(
-    implementation: str,
-    qkv: Array,
-    tables: BiasTables,
-    buckets: BucketSet,
-    key_mask: Array | None,
-    sharding: NamedSharding | None,
-) -> Array:
-    """Queries, keys, values [B, N, 3, H, d] -> [B, N, H, d], as `Attention` says."""
-
-    def by_xla(qkv: Array, tables: BiasTables, key_mask: Array | None) -> Array:
-        # Heads before tokens: the two products run twice as fast on a CPU.
-        q, k, v = qkv.transpose(2, 0, 3, 1, 4)  # [B, H, N, d] each
-        q = q * q.shape[-1] ** -0.5
-        return attend(q, k, v, tables, buckets, key_mask).swapaxes(1, 2)
-
-    platform = kernel_platform()
-    on_tpu = implementation == "auto" and platform == "tpu"
-    if platform == NO_KERNELS or (implementation != "pallas" and not on_tpu):
-        return by_xla(qkv, tables, key_mask)
-    # Pallas takes a quarter of a second to import.
-    from kprpe_jax.layers.fused_attention import fused_attention, suits_tpu
-
-    def fused(
-        qkv: Array,
-        tables: BiasTables,
-        key_mask: Array | None,
-        platform: str | None = None,
-    ) -> Array:
-        placed = dict(sharding=sharding, platform=platform)
-        return fused_attention(qkv, tables, buckets, key_mask, **placed)
-
-    if not on_tpu:
-        return fused(qkv, tables, key_mask)
-    if not suits_tpu(tables, buckets, qkv.shape[1], num_shares(sharding)):
-        return by_xla(qkv, tables, key_mask)
-    return jax.lax.platform_dependent(  # a TPU's host lowers for its CPU, too
-        qkv, tables, key_mask, tpu=partial(fused, platform="tpu"), default=by_xla
-    )
 
 
 def attend(

@@ -7,6 +7,7 @@ differentiates; the kernel and its gradient see neither weights nor buckets.
 
 import math
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -67,6 +68,7 @@ def fused_attention(
     Raises: ValueError: tables, buckets or sizes that the kernel does not read.
     """
     batch, tokens, _, heads, width = qkv.shape
+    channels = power_of_two(width, _LEAST)
     shares = num_shares(sharding)
     part = check_fused(tables, buckets, tokens, shares)
     if qkv.size == 0:
@@ -80,19 +82,19 @@ def fused_attention(
     visible = jnp.ones((batch, tokens)) if key_mask is None else key_mask
     visible = _pad_grid(visible.astype(jnp.float32)[..., None], grid)
     operands = Operands(
-        pad_ends(qkv, (-1, power_of_two(width, _LEAST))),
+        # In one axis, which a TPU keeps without padding for the backward pass.
+        pad_ends(qkv, (-1, channels)).reshape(batch, tokens, -1),
         jnp.broadcast_to(shared, (shares, heads, *shared.shape[2:])),
         jnp.broadcast_to(own, (batch, heads, *own.shape[2:])),
         visible[:, None, :, 0],
         _read_columns(part),
     )
 
-    run = partial(
-        _attend_images,
-        grid=grid,
-        scale=width**-0.5,
-        platform=platform or kernel_platform(),
-    )
+    form = _Form(grid, heads, width**-0.5, platform or kernel_platform())
+
+    def run(operands: Operands) -> Array:
+        return _attend(operands, form)
+
     if sharding is not None:
         images, whole = PartitionSpec(*sharding.spec[:1]), PartitionSpec()
         run = jax.shard_map(
@@ -146,57 +148,84 @@ def check_fused(
     return buckets[0]
 
 
-def suits_tpu(
-    tables: BiasTables, buckets: BucketSet, num_tokens: int, shares: int = 1
-) -> bool:
-    """Whether a TPU gains by the kernel; arguments as `check_fused`."""
-    if num_tokens < _FEWEST_KEYS:
-        return False
-    try:
-        check_fused(tables, buckets, num_tokens, shares)
-    except ValueError:
-        return False
-    return True
+class _Form(NamedTuple):
+    """What a kernel is made for.
 
-
-def _attend_images(
-    operands: Operands, *, grid: tuple[int, int], scale: float, platform: str
-) -> Array:
-    """The kernel on a device's images, padded to a multiple of a program's.
-
-    `qkv` is [B, N, 3, H, d] on TPUs, too; `shared` has a leading axis of one copy.
+    Attributes:
+      grid: (rows, columns) of tokens.
+      heads: H.
+      scale: of q.
+      platform: of `pallas_launch`.
     """
+
+    grid: tuple[int, int]
+    heads: int
+    scale: float
+    platform: str
+
+
+def _attend_images(operands: Operands, form: _Form) -> Array:
+    """The kernel on a device's images.
+
+    `qkv` is [B, N, 3 H d]; `shared` has a leading axis of one copy. What is padded for
+    the kernel is padded again for the backward pass, not kept.
+    """
+    out = attend(_padded(operands, form), form.scale, form.platform)
+    return _result(out, form, len(operands.qkv))
+
+
+def _padded(operands: Operands, form: _Form) -> Operands:
+    """What the kernel reads, for a multiple of the images that a program has."""
     qkv, shared, own, visible, columns = operands
-    batch = qkv.shape[0]
-    images = images_per_program(batch, qkv.dtype)
-    padded = (0, -(-batch // images) * images)
-    qkv, own, visible = (pad_ends(x, padded) for x in (qkv, own, visible))
-    if platform == "tpu":  # whose kernel has whole blocks: [B, 3, H, M, d]
-        qkv = _pad_grid(jnp.moveaxis(qkv, 1, 3), grid)
-    out = _attend(Operands(qkv, shared[0], own, visible, columns), scale, platform)
-    if platform == "tpu":
-        out = jnp.moveaxis(_cut_grid(out, grid), 2, 1)
+    images = (0, _padded_batch(operands))
+    qkv = _padded_qkv(qkv, form, images[1])
+    own, visible = pad_ends(own, images), pad_ends(visible, images)
+    return Operands(qkv, shared[0], own, visible, columns)
+
+
+def _padded_batch(operands: Operands) -> int:
+    batch = len(operands.qkv)
+    images = images_per_program(batch, operands.qkv.dtype)
+    return -(-batch // images) * images
+
+
+def _padded_qkv(qkv: Array, form: _Form, images: int) -> Array:
+    qkv = pad_ends(qkv, (0, images))
+    qkv = qkv.reshape(*qkv.shape[:2], 3, form.heads, -1)
+    if form.platform == "tpu":  # whose kernel has whole blocks: [B, 3, H, M, d]
+        qkv = _pad_grid(jnp.moveaxis(qkv, 1, 3), form.grid)
+    return qkv
+
+
+def _result(out: Array, form: _Form, batch: int) -> Array:
+    """The kernel's result as [B, N, H, d]."""
+    if form.platform == "tpu":
+        out = jnp.moveaxis(_cut_grid(out, form.grid), 2, 1)
     return out[:batch]
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(1, 2))
-def _attend(operands: Operands, scale: float, platform: str) -> Array:
-    return attend(operands, scale, platform)
-
-
-def _attend_forward(
-    operands: Operands, scale: float, platform: str
-) -> tuple[Array, Operands]:
-    return attend(operands, scale, platform), operands
+def _attend_forward(operands: Operands, form: _Form) -> tuple[Array, Operands]:
+    return _attend_images(operands, form), operands
 
 
 def _attend_backward(
-    scale: float, platform: str, operands: Operands, cotangent: Array
+    form: _Form, operands: Operands, cotangent: Array
 ) -> tuple[Operands]:
-    gradients = attend_backward(operands, cotangent, scale, platform)
-    return (Operands(*gradients, None, None),)
+    batch, padded = len(operands.qkv), _padded(operands, form)
+    out = jax.eval_shape(lambda x: attend(x, form.scale, form.platform), padded)
+    (cotangent,) = jax.linear_transpose(partial(_result, form=form, batch=batch), out)(
+        cotangent
+    )
+    d_qkv, d_shared, d_own = attend_backward(
+        padded, cotangent, form.scale, form.platform
+    )
+    (d_qkv,) = jax.linear_transpose(
+        partial(_padded_qkv, form=form, images=_padded_batch(operands)), operands.qkv
+    )(d_qkv)
+    return (Operands(d_qkv, d_shared[None], d_own[:batch], None, None),)
 
 
+_attend = jax.custom_vjp(_attend_images, nondiff_argnums=(1,))
 _attend.defvjp(_attend_forward, _attend_backward)
 
 

@@ -46,7 +46,7 @@ NETWORK = (
 # Values of these that compute the same, but for rounding; None: any, as the checkpoint
 # holds the weights, wherever they came from or began.
 SAME_NETWORK = {
-    "model.attention": ("auto", "xla", "pallas"),
+    "model.attention": ("xla", "pallas"),
     "model.dtype": ("float32", "bfloat16"),
     "model.remat": (False, True),
     "model.position_options.factorized": (False, True),
@@ -66,8 +66,6 @@ DEFAULTS = {
     "profile.steps": 0,
 }
 _ABSENT = "absent"
-# What was the default before "auto", which is the same program on CPUs and GPUs.
-_SAME_PROGRAM = ("model.attention", "auto", "xla")
 _ORIGIN = "origin.json"
 
 
@@ -216,8 +214,7 @@ def check_workdir(
                 f"of {new!r} steps, or take another --workdir"
             )
         longer = field == "steps" and extend and new > old
-        same = (field, *sorted([str(old), str(new)])) == _SAME_PROGRAM
-        if not (longer or same or _is_in(field, MAY_CHANGE)):
+        if not (longer or _is_in(field, MAY_CHANGE)):
             raise ValueError(
                 f"workdir: {workdir} holds a run whose {field} is {old!r} while this "
                 f"config has {new!r}; take another --workdir (of a study: "

@@ -72,15 +72,6 @@ def test_the_fingerprint_is_of_weights_architecture_and_contract():
     assert recognizer.fingerprint == recognizer.replace(name="another").fingerprint
 
 
-def test_the_fingerprint_tells_no_default_of_attention_from_the_former():
-    recognizer = sibling("vit_kprpe_base_multihead")
-    auto, xla, pallas = (
-        recognizer.replace(module=recognizer.module.copy(attention=name)).fingerprint
-        for name in ("auto", "xla", "pallas")
-    )
-    assert auto == xla != pallas
-
-
 def test_unknown_style_maps_are_named(rng):
     recognizer = sibling("mobilefacenet").replace(style_maps=("stage9",))
     with pytest.raises(ValueError, match="no feature map 'stage9'; use some of stage1"):

@@ -136,8 +136,14 @@ def test_parts_by_their_place_in_the_program():
 
 def test_what_a_program_would_need_is_read_from_the_compilers_words():
     words = "RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used 34.5G of "
-    assert report._needed_bytes(f"{words}15.75G hbm.") == 34.5 * 2**30
-    assert report._needed_bytes("INTERNAL: no idea") is None
+    needs = report._temporary_bytes(f"{words}15.75G hbm.", 2**30)
+    assert needs == 33.5 * 2**30
+    words = (
+        "CompileTimeHbmOom: Ran out of memory on HBM, the total memory required for "
+    )
+    needs = report._temporary_bytes(f"{words}HLO temporaries (17.03G) exceeds", 2**30)
+    assert needs == 17.03 * 2**30
+    assert report._temporary_bytes("INTERNAL: no idea", 0) is None
 
 
 @pytest.mark.parametrize(

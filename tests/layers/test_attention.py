@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from kprpe_jax.layers.attention import Attention, softmax_weights
-from kprpe_jax.layers.platforms import kernels_for
 from kprpe_jax.position.buckets import compute_buckets
 from kprpe_jax.position.encoding import BiasTables
 from kprpe_jax.position.lookup import num_buckets
@@ -134,58 +133,3 @@ def test_softmax_weights_and_their_gradient(rng, dtype, atol):
     # Nothing else is kept for it.
     kept = [(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(pull)]
     assert kept == [(logits.shape, dtype)]
-
-
-@pytest.mark.parametrize(
-    ("host", "target", "names", "calls"),
-    [
-        ("tpu", "tpu", ("shared", "rows"), 2),  # forward and backward
-        ("tpu", "tpu", ("shared", "context_k"), 0),  # which the kernel has not
-        ("tpu", "tpu", (), 0),
-        ("tpu", "cpu", ("shared", "rows"), 0),
-        ("cpu", "tpu", ("shared", "rows"), 0),
-    ],
-)
-def test_auto_is_the_kernel_on_tpus_alone(host, target, names, calls, rng):
-    module, params, _ = make(rng)
-    grid = (8, 16)
-    buckets, tokens = compute_buckets(grid), np.zeros((BATCH, 8 * 16, WIDTH))
-    sizes = {
-        "shared": (1, HEADS, 49),
-        "rows": (1, HEADS, 8 * 16, 49),
-        "context_k": (HEADS, HEAD_DIM, 49),
-    }
-    tables = BiasTables(**{n: np.zeros(sizes[n], np.float32) for n in names})
-
-    def loss(params):
-        return module.apply(params, tokens, tables, buckets).sum()
-
-    with kernels_for(host):
-        traced = jax.jit(jax.grad(loss)).trace(params)
-    program = traced.lower(lowering_platforms=(target,)).as_text()
-    assert program.count("@tpu_custom_call") == calls
-
-
-def test_auto_leaves_few_tokens_to_xla(rng):
-    module, params, tokens = make(rng)
-    tables = BiasTables(shared=np.zeros((1, HEADS, 49), np.float32))
-    with kernels_for("tpu"):
-        jaxpr = jax.make_jaxpr(
-            lambda p: module.apply(p, tokens, tables, compute_buckets(GRID))
-        )(params)
-    assert "pallas_call" not in str(jaxpr)
-
-
-def test_auto_is_the_same_program_as_xla_elsewhere(rng):
-    _, params, tokens = make(rng)
-    buckets = compute_buckets(GRID)
-    tables = BiasTables(shared=np.zeros((1, HEADS, 49), np.float32))
-    auto, xla = (
-        jax.make_jaxpr(
-            lambda p, a=name: Attention(HEADS, implementation=a).apply(
-                p, tokens, tables, buckets
-            )
-        )(params)
-        for name in ("auto", "xla")
-    )
-    assert str(auto) == str(xla)

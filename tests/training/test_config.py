@@ -196,16 +196,6 @@ def test_workdir_of_another_config(tmp_path):
         runs.check_workdir(toy.make_config(steps=30), tmp_path)
 
 
-def test_the_former_default_of_attention_continues_under_the_new(tmp_path):
-    config = ConfigDict({"model": {"attention": "xla"}, "steps": 20})
-    runs.save_config(config, tmp_path)
-    config.model.attention = "auto"
-    assert runs.check_workdir(config, tmp_path) == ["model.attention: 'xla' -> 'auto'"]
-    config.model.attention = "pallas"  # rounds in another way
-    with pytest.raises(ValueError, match="model.attention is 'xla' while this"):
-        runs.check_workdir(config, tmp_path)
-
-
 def test_some_fields_may_change(tmp_path):
     runs.save_config(toy.make_config(), tmp_path)
     other = toy.make_config(**{"mesh.fsdp": 2, "data.dir": "/x", "log.every_steps": 9})
@@ -247,7 +237,7 @@ def test_what_makes_another_network():
         config.update_from_flattened_dict(changed)
         return runs.network_changes(stored, config)
 
-    free = {"backbone_weights": "there.npz", "model.attention": "auto"}
+    free = {"backbone_weights": "there.npz", "model.attention": "pallas"}
     assert changes(**free, **{"data.name": "others", "evals.pairs": 4}) == []
     # The initialization of the position tables does not matter any more.
     assert changes(**{"model.position_options.anchor_width": 0.07}) == []
