@@ -54,7 +54,11 @@ def _look_at(params: Any) -> tuple[jax.Array, jax.Array]:
     # Apart from the step, which would have to keep another copy of all updates for it.
     leaves = jax.tree.leaves(params)
     finite = jnp.all(jnp.array([jnp.isfinite(x).all() for x in leaves]))
-    return finite, optax.tree.norm(params).astype(jnp.float32)
+    # Squares of large finite parameters are not.
+    largest = jnp.max(jnp.array([jnp.abs(x).max(initial=0) for x in leaves]))
+    scale = jnp.maximum(largest.astype(jnp.float32), jnp.finfo(jnp.float32).tiny)
+    scaled = [x.astype(jnp.float32) / scale for x in leaves]
+    return finite, scale * optax.tree.norm(scaled)
 
 
 def _last_good(checkpoints: Checkpoints) -> str:
