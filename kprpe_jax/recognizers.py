@@ -43,6 +43,7 @@ from kprpe_jax.training.start import StartWeights, read_start_origin
 from kprpe_jax.weights import import_weights
 from kprpe_jax.weights.fusions import MEANS, read_fusion
 from kprpe_jax.weights.installed import INSTALLED, MESH_FILE, require_installed
+from kprpe_jax.weights.programs import is_program_folder, read_exported_recognizer
 from kprpe_jax.weights.published import published_recognizer, read_published
 from kprpe_jax.weights.recognizer_file import read_recognizer
 
@@ -62,10 +63,10 @@ def load_recognizer(
     Args:
       spec: NAME:FILE, a published network (`registry.NETWORKS`) with its weights; NAME
         alone, one that comes with the package (`packed_networks`) or whose weights are
-        installed (`weights.installed`); a .safetensors
-        file that `export` wrote; or FOLDER[@CHECKPOINT], a run of `train.py` with
-        "best" (the default; the last where the run has no best_metric), "last" or a
-        step. All that a run needs is read from its folder.
+        installed (`weights.installed`); a .safetensors file, or a folder of programs,
+        that `export` wrote; or FOLDER[@CHECKPOINT], a run of `train.py` with "best"
+        (the default; the last where the run has no best_metric), "last" or a step. All
+        that a run needs is read from its folder.
       style_maps: feature maps of the style statistics; () = the network's own.
       option: that the user gave the spec by, for messages.
     Raises: ValueError: neither of the two; a network that is no recognizer; a file of
@@ -79,6 +80,8 @@ def load_recognizer(
 
 def _read_spec(spec: str, style_maps: tuple[str, ...], option: str) -> Recognizer:
     """Read the recognizer of a spec of any kind."""
+    if is_program_folder(spec):
+        return _read_program(spec, style_maps)
     run = parse_run(spec)
     if run is not None:
         return read_run(run, option).replace(style_maps=tuple(style_maps))
@@ -89,6 +92,17 @@ def _read_spec(spec: str, style_maps: tuple[str, ...], option: str) -> Recognize
         recognizer = read_recognizer(spec)
         return recognizer.replace(style_maps=tuple(style_maps or recognizer.style_maps))
     return published_recognizer(*_split_spec(option, spec), style_maps=style_maps)
+
+
+def _read_program(spec: str, style_maps: tuple[str, ...]) -> Recognizer:
+    """Read a recognizer from a folder of programs."""
+    recognizer = read_exported_recognizer(spec)
+    if tuple(style_maps) not in ((), recognizer.style_maps):
+        raise ValueError(
+            f"--style-maps: the program {spec} was exported with "
+            f"{', '.join(recognizer.style_maps) or 'its own'}; export it again."
+        )
+    return recognizer
 
 
 def load_detector(

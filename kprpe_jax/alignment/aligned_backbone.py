@@ -192,7 +192,7 @@ class AlignedBackbone(Network):
                 f"{self.method!r}; choose one"
             )
         if self.method == "none":
-            return warps.identity_warp(len(images))
+            return warps.identity_warp(images.shape[0])
         template = np.array(self.template, np.float32).reshape(-1, 2)
         if landmarks is None or landmarks.shape[1:] != template.shape:
             got = "none" if landmarks is None else landmarks.shape

@@ -113,7 +113,7 @@ def learned_warp(outputs: jax.Array, kind: str, control: Size) -> Warp:
         return affine_warp(jnp.eye(2, 3) + outputs.reshape(-1, 2, 3))
     if kind == "projective":
         return projective_warp(grids.IDENTITY_PROJECTIVE + outputs)
-    return spline_warp(_grid_spline(*control), outputs.reshape(len(outputs), -1, 2))
+    return spline_warp(_grid_spline(*control), outputs.reshape(outputs.shape[0], -1, 2))
 
 
 def landmark_warp(

@@ -8,6 +8,8 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
+from kprpe_jax.backbones.program_network import ProgramNetwork
+
 # Fields that are not part of what a network computes.
 _LEFT_OUT = ("name", "parent", "sharding")
 
@@ -23,6 +25,8 @@ def describe(value: Any) -> Any:
     Args:
       value: a module, number, text, None, tuple, mapping or dtype.
     """
+    if isinstance(value, ProgramNetwork):
+        return value.description
     if isinstance(value, nn.Module):
         fields = {
             field.name: describe(getattr(value, field.name))

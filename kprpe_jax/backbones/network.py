@@ -99,7 +99,7 @@ class Network(nn.Module):
         last = maps[self.patch_map]
         return Features(
             self.embed_map(last, train=train),
-            last.reshape(len(last), -1, last.shape[-1]).astype(jnp.float32),
+            last.reshape(last.shape[0], -1, last.shape[-1]).astype(jnp.float32),
             style_statistics([maps[name] for name in names]),
             keypoints,
         )

@@ -11,6 +11,7 @@ import numpy as np
 from jax import Array
 
 from kprpe_jax.backbones.description import describe
+from kprpe_jax.backbones.program_network import ProgramNetwork
 from kprpe_jax.core.checks import check_option
 from kprpe_jax.core.features import Features
 from kprpe_jax.core.fingerprint import fingerprint_arrays
@@ -26,7 +27,7 @@ class Recognizer:
 
     Attributes:
       variables: of `module`, {"params": tree, other collections}.
-      module: a `Network`, or a Flax module with its methods.
+      module: a `Network`, or a Flax module with its methods; or a `ProgramNetwork`.
       input_spec: what the network was trained to read; applied by `features`.
       name: in words, for messages and files.
       license: one line about the weights; "" = unknown.
@@ -34,7 +35,7 @@ class Recognizer:
     """
 
     variables: Any
-    module: nn.Module = flax.struct.field(pytree_node=False)
+    module: nn.Module | ProgramNetwork = flax.struct.field(pytree_node=False)
     input_spec: InputSpec = flax.struct.field(pytree_node=False)
     name: str = flax.struct.field(pytree_node=False)
     license: str = flax.struct.field(pytree_node=False, default="")
@@ -86,6 +87,10 @@ class Recognizer:
         Returns: float32 features, their keypoints in fractions of the network's image.
         Raises: ValueError: images of another size, or keypoints missing.
         """
+        if isinstance(self.module, ProgramNetwork):
+            inputs = self.input_spec.fit(images, keypoints)
+            found = self.module.call(self.variables, *inputs)
+            return Features(**found, keypoints=inputs[1])
         result = self.module.apply(
             self.variables,
             *self.input_spec.arguments(images, keypoints),
@@ -96,6 +101,8 @@ class Recognizer:
 
     def embed(self, images: Array, keypoints: Array | None = None) -> Array:
         """Embeddings float32 [B, D], not normalized; arguments as `features`."""
+        if isinstance(self.module, ProgramNetwork):
+            return self.features(images, keypoints).embeddings
         inputs = self.input_spec.arguments(images, keypoints)
         return self.module.apply(self.variables, *inputs)
 

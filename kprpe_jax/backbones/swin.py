@@ -191,7 +191,9 @@ class Swin(Network):
     def embed_map(self, maps: Array, *, train: bool = False) -> Array:
         """The last feature map [B, h, w, C] to embeddings, float32 [B, output_dim]."""
         tokens = self.norm(maps)
-        return self.head(tokens.reshape(len(tokens), -1, tokens.shape[-1]), train=train)
+        return self.head(
+            tokens.reshape(tokens.shape[0], -1, tokens.shape[-1]), train=train
+        )
 
     def feature_maps(
         self, images: Array, keypoints: Array | None = None, *, train: bool = False

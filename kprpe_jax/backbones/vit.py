@@ -215,12 +215,12 @@ class ViT(Network):
         """
         *blocks, last = self.tokens(images, keypoints, train=train)
         maps = {f"block{number}": x for number, x in enumerate(blocks, 1)}
-        shape = (len(last), *self.grid, self.width)
+        shape = (last.shape[0], *self.grid, self.width)
         return {name: x.reshape(shape) for name, x in (*maps.items(), ("tokens", last))}
 
     def embed_map(self, patch_map: Array, *, train: bool = False) -> Array:
         """Final tokens [B, *grid, width] to embeddings, float32 [B, output_dim]."""
-        tokens = patch_map.reshape(len(patch_map), -1, self.width)
+        tokens = patch_map.reshape(patch_map.shape[0], -1, self.width)
         return self.head(tokens, train=train)
 
     def tokens(

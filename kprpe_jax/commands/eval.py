@@ -146,16 +146,18 @@ def _evaluate_run(options, spec) -> dict[str, float]:
 def _evaluate_file(options) -> dict[str, float]:
     """Evaluate published weights."""
     from kprpe_jax import registry
-    from kprpe_jax.recognizers import load_recognizer
+    from kprpe_jax.recognizers import is_name_alone, load_recognizer
     from kprpe_jax.training.config import load_config
     from kprpe_jax.training.evaluate import (
         evaluate,
         evaluate_recognizer,
         with_published,
     )
+    from kprpe_jax.weights.programs import is_program_folder
 
     name, colon, file = options.model.partition(":")
-    if not (colon or as_path(options.model).is_file()):
+    known = is_name_alone(name) or is_program_folder(options.model)
+    if not (colon or known or as_path(options.model).is_file()):
         raise ValueError(
             f"--model {options.model}: must be the folder of a run, "
             "FOLDER[@CHECKPOINT], or NAME:FILE; got neither; correct the path"

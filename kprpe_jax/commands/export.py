@@ -1,4 +1,4 @@
-"""Write a recognizer or a fusion model as one self-describing .safetensors file.
+"""Write a recognizer, a detector or a fusion model as a file, or as programs.
 
     kprpe-jax export --model runs/lfw@best --output lfw.safetensors
     kprpe-jax export --fusion runs/set_fusion --output fusion.safetensors
@@ -9,12 +9,18 @@ contract, the license and the fingerprint. It is a SPEC: --model lfw.safetensors
 --fusion fusion.safetensors. Nothing in it is executed. With --format pytorch it holds
 the weights alone, under the names of the network's official PyTorch code, for that
 code; NAME:FILE reads it, too.
+
+    kprpe-jax export --model runs/lfw@best --format stablehlo --output FOLDER
+
+writes compiled programs, which JAX alone can run on CPUs, GPUs and TPUs, compares them
+with the network and says by how much they differ. FOLDER is a SPEC, too.
 """
 
 import argparse
 import sys
 
 from kprpe_jax.commands import options as shared
+from kprpe_jax.commands.programs import export_programs
 
 TAKES_BUCKETS = ("--output",)
 
@@ -32,11 +38,31 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--format",
-        choices=("kprpe_jax", "pytorch"),
+        choices=("kprpe_jax", "pytorch", "stablehlo"),
         default="kprpe_jax",
-        help="a self-describing file (kprpe_jax), or the official state dict",
+        help="a self-describing file (kprpe_jax), the official state dict, or a folder "
+        "of compiled programs",
     )
-    shared.add_output(parser, "the .safetensors file to write", required=True)
+    shared.add_output(
+        parser, "the .safetensors file, or the folder, to write", required=True
+    )
+    programs = parser.add_argument_group("stablehlo")
+    programs.add_argument(
+        "--detector", metavar="SPEC", help="detector, in place of --model"
+    )
+    programs.add_argument(
+        "--platforms",
+        metavar="NAME,NAME",
+        type=lambda text: tuple(filter(None, text.split(","))),
+        default=("cpu", "cuda", "tpu"),
+        help="on which the programs run (cpu,cuda,tpu)",
+    )
+    programs.add_argument(
+        "--photos",
+        metavar="PATH",
+        help="photos to compare the programs and the network on; without, rendered "
+        "faces",
+    )
 
 
 def run(options: argparse.Namespace) -> None:
@@ -49,6 +75,12 @@ def run(options: argparse.Namespace) -> None:
     from kprpe_jax.weights.pytorch_file import save_pytorch
     from kprpe_jax.weights.recognizer_file import save_recognizer
 
+    if options.format == "stablehlo":
+        export_programs(options)
+        return
+    if options.detector or options.photos:
+        option = "--detector" if options.detector else "--photos"
+        raise ValueError(f"{option} belongs to --format stablehlo; got another format.")
     if not (options.model or options.fusion):
         raise ValueError("give --model or --fusion; got neither.")
     output = check_safetensors_path(options.output)

@@ -43,6 +43,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     networks = parser.add_argument_group("faces")
     shared.add_model(networks, of_gallery=True)
+    networks.add_argument(
+        "--program",
+        metavar="FOLDER",
+        help="the gallery's recognizer, as `export --format stablehlo` wrote it; in "
+        "place of --model",
+    )
     shared.add_detector(networks, of_gallery=True)
     shared.add_faces(networks)
     shared.add_align(networks, of_gallery=True)
@@ -80,6 +86,10 @@ def run(options: argparse.Namespace) -> None:
 
     given = find_photos(options.photos)  # before anything is loaded
     check_output("--output", options.output)
+    if options.program is not None:
+        if options.model is not None:
+            raise ValueError("give either --model or --program.")
+        options.model = options.program
     if options.far is not None and options.threshold is not None:
         raise ValueError("give either --far or --threshold.")
     with Gallery(options.gallery) as gallery:

@@ -28,8 +28,8 @@ def add_model(
         metavar="SPEC",
         required=required and not (of_gallery or installed),
         help="recognizer: NAME:FILE, a published network (`kprpe-jax models`) with its "
-        "weights; NAME alone where a package holds them; a file that `export` wrote; "
-        f"or a run, FOLDER[@best|@last|@STEP]{without}",
+        "weights; NAME alone where a package holds them; a file or folder that "
+        f"`export` wrote; or a run, FOLDER[@best|@last|@STEP]{without}",
     )
 
 

@@ -91,6 +91,20 @@ class InputSpec(NamedTuple):
     def apply(self, images: Any, keypoints: Any = None) -> tuple[Any, Any]:
         """Turn the library's images into what the network reads.
 
+        Args, raises: as `fit`.
+        Returns: images [B, *image_size, 3] in the network's color order and range; all
+          keypoints, in fractions of these images, or None.
+        """
+        images, keypoints = self.fit(images, keypoints)
+        if self.color == "bgr":
+            images = images[..., ::-1]
+        if (self.mean, self.scale) != (127.5, 127.5):
+            images = images * (127.5 / self.scale) + (127.5 - self.mean) / self.scale
+        return images, keypoints
+
+    def fit(self, images: Any, keypoints: Any = None) -> tuple[Any, Any]:
+        """Cut the library's images to the network's size.
+
         Images of the right height that are wider, by an even number of columns, lose
         the same number on both sides, as 112 x 112 faces do for a 112 x 96 network.
 
@@ -98,8 +112,8 @@ class InputSpec(NamedTuple):
           images: float [B, h, w, 3], RGB in [-1, 1], NumPy or JAX.
           keypoints: float [B, K', 2], fractions of the images; K' >= num_keypoints, or
             None for a network that reads none.
-        Returns: images [B, *image_size, 3] in the network's color order and range; all
-          keypoints, in fractions of these images, or None.
+        Returns: images [B, *image_size, 3] and all keypoints, in fractions of them, or
+          None.
         Raises: ValueError: images of another size; keypoints missing or too few.
         """
         height, width = self.image_size
@@ -121,8 +135,4 @@ class InputSpec(NamedTuple):
             if keypoints is not None:
                 stretch = np.float32([(width + margin) / width, 1])
                 keypoints = keypoints * stretch - np.float32([left / width, 0])
-        if self.color == "bgr":
-            images = images[..., ::-1]
-        if (self.mean, self.scale) != (127.5, 127.5):
-            images = images * (127.5 / self.scale) + (127.5 - self.mean) / self.scale
         return images, keypoints

@@ -167,7 +167,7 @@ def _detect(
     model: BlazeFaceShort | BlazeFaceFull, variables: Any, images: Array, side: int
 ) -> tuple[Array, Array, Array]:
     """Run BlazeFace on copies of images of a side."""
-    shape = len(images), side, side, images.shape[-1]
+    shape = images.shape[0], side, side, images.shape[-1]
     images = jax.image.resize(images, shape, "linear", antialias=True)
     times = side // model.image_size[0]
     cells = [(count * times, anchors) for count, anchors in model.anchors]

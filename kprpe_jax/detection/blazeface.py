@@ -159,5 +159,5 @@ def _heads(
             (logits, 1, "logits"),
         ):
             head = nn.Conv(count * size, (1, 1), dtype=dtype, name=f"{name}{number}")
-            outputs.append(head(x).astype(jnp.float32).reshape(len(x), -1, size))
+            outputs.append(head(x).astype(jnp.float32).reshape(x.shape[0], -1, size))
     return BlazeOutput(jnp.concatenate(offsets, 1), jnp.concatenate(logits, 1)[..., 0])

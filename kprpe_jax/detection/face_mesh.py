@@ -81,7 +81,7 @@ class FaceMesh(nn.Module):
                 number += 1
         points = self._head(x, 3, 3 * MESH_POINTS, "points")
         logits = self._head(x, 1, 1, "logits")
-        return MeshOutput(points.reshape(len(x), MESH_POINTS, 3), logits[:, 0])
+        return MeshOutput(points.reshape(x.shape[0], MESH_POINTS, 3), logits[:, 0])
 
     def _head(self, x: Array, units: int, size: int, name: str) -> Array:
         """[B, 6, 6, 128] -> float32 [B, size]."""
@@ -91,7 +91,7 @@ class FaceMesh(nn.Module):
         x = PRelu(name=f"{name}_act")(x)
         x = self._unit(32, 1, f"{name}_last")(x)
         head = nn.Conv(size, (3, 3), padding=0, dtype=self.dtype, name=name)
-        return head(x).astype(jnp.float32).reshape(len(x), size)
+        return head(x).astype(jnp.float32).reshape(x.shape[0], size)
 
     def _unit(self, width: int, stride: int, name: str) -> BlazeUnit:
         return BlazeUnit((width,), stride, True, self.dtype, name=name)

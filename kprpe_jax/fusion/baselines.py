@@ -230,7 +230,7 @@ class ResidualSelfAttention(nn.Module):
         """
         refined = self.refine(maps, mask)
         flat = _mean(refined.reshape(*mask.shape, -1), mask)
-        return flat.reshape(len(mask), *maps.shape[2:])
+        return flat.reshape(mask.shape[0], *maps.shape[2:])
 
     @nn.compact
     def refine(self, maps: Array, mask: Array) -> Array:
@@ -256,7 +256,7 @@ def _mean(values: Array, mask: Array) -> Array:
 
 def _softmax_mean(values: Array, mask: Array, logits: Array) -> Array:
     sizes = dict(embed_dim=values.shape[-1], weight_dim=logits.shape[-1])
-    state = weighted_state.init_state(len(mask), **sizes)
+    state = weighted_state.init_state(mask.shape[0], **sizes)
     state = weighted_state.update(state, values, logits, mask)
     return weighted_state.finalize(state)
 

@@ -270,7 +270,7 @@ class ClusterAggregate(nn.Module):
         Raises: ValueError: the state is of a model of other sizes.
         """
         shapes = [x.shape for x in state]
-        want = [x.shape for x in self.init_state(len(state.mass))]
+        want = [x.shape for x in self.init_state(state.mass.shape[0])]
         if shapes != want:
             raise ValueError(
                 "ClusterAggregate: the state must be of a model with these sizes; got "

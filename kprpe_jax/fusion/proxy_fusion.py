@@ -142,7 +142,7 @@ class ProxyFusion(nn.Module):
         mean = embeddings.sum(1) / count
         away = jnp.where(mask[..., None], embeddings - mean[:, None], 0.0)
         variance = jnp.square(away).sum(1) / count
-        shape = (len(mask), self.num_proxies, self.embed_dim)
+        shape = (mask.shape[0], self.num_proxies, self.embed_dim)
         parts = (mean[:, None], variance[:, None], self.proxies[self.side])
         x = jnp.concatenate([jnp.broadcast_to(part, shape) for part in parts], axis=-1)
         for number, layer in enumerate(self.experts):

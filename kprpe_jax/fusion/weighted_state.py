@@ -53,7 +53,7 @@ def update(
         log_weights.shape[-1],
     ]
     given = [x.shape[:2] for x in (values, log_weights, mask)]
-    if not fits or given != [(sets, images)] * 3 or len(state.peak) != sets:
+    if not fits or given != [(sets, images)] * 3 or state.peak.shape[0] != sets:
         raise ValueError(
             "update: values [B, N, D], log_weights [B, N, K] and mask [B, N] must fit "
             f"each other and the state; got {values.shape}, {log_weights.shape} and "

@@ -94,7 +94,7 @@ def keypoint_table(kernel: Array, keypoints: Array) -> Array:
     Raises: ValueError: another number of keypoints than the kernel is for.
     """
     _check_keypoints("keypoint_table", kernel, keypoints)
-    flat = keypoints.astype(jnp.float32).reshape(len(keypoints), len(kernel))
+    flat = keypoints.astype(jnp.float32).reshape(keypoints.shape[0], len(kernel))
     return jnp.einsum("bp,p...hk->...bhk", flat, kernel, precision=_EXACT)
 
 
