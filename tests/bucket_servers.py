@@ -1,6 +1,8 @@
 """Bucket servers on loopback, and the variables by which they are found."""
 
+import atexit
 import contextlib
+import functools
 import os
 import subprocess
 import sys
@@ -12,6 +14,21 @@ import pytest
 from tests.ports import free_address
 
 BUCKET = "faces"
+
+
+@contextlib.contextmanager
+def use(scheme):
+    """Use the server of this process's tests, whose address libraries remember."""
+    with environ(_shared(scheme)):
+        yield f"{scheme}://{BUCKET}"
+
+
+@functools.cache
+def _shared(scheme):
+    served = serve(scheme)
+    _, values = served.__enter__()
+    atexit.register(served.__exit__, None, None, None)
+    return values
 
 
 @contextlib.contextmanager
@@ -47,7 +64,12 @@ def serve(scheme):
 def variables(scheme, endpoint):
     """What tells all libraries where a store is, and who asks."""
     if scheme == "gs":
-        return {"STORAGE_EMULATOR_HOST": endpoint}
+        names = (
+            "STORAGE_EMULATOR_HOST",
+            "TENSORSTORE_GCS_HTTP_URL",  # these two follow it where they are not set
+            "CLOUD_STORAGE_EMULATOR_ENDPOINT",
+        )
+        return dict.fromkeys(names, endpoint)
     return {
         "AWS_ENDPOINT_URL": endpoint,
         "AWS_ACCESS_KEY_ID": "tester",

@@ -15,7 +15,10 @@ SPECS = (
     "--config.backbone_weights",
 )
 MOUNT = "mount the bucket (gcsfuse, mount-s3) and give the mounted path"
+DATA = ("--config.data.dir", "--data-dir")  # where they are taken, gs:// alone
 WHY = {  # why not
+    "--config.data.dir": "ArrayRecord reads data sets from local folders and gs://",
+    "--data-dir": "data sets are written to local folders alone",
     "--gallery": "a gallery is an SQLite file, which needs a file system's locks",
     "--photos": "photos are read from a file system",
     "--config": "a config is Python code, which is run from a local file alone",
@@ -45,7 +48,8 @@ def check_buckets(
         if not _ADDRESS.match(value):
             continue
         path = in_bucket(value)
-        if not path or option not in taken:
+        known = option in taken and not (option in DATA and path.startswith("s3:"))
+        if not path or not known:
             reason = WHY.get(option, "this is read and written locally alone")
             if not in_bucket(value.strip("\"'")):
                 reason = "of addresses gs:// and s3:// are known"

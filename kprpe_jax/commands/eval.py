@@ -31,7 +31,7 @@ from kprpe_jax.core.paths import (
 )
 
 TAKES_CONFIG = True
-TAKES_BUCKETS = ("--output",)
+TAKES_BUCKETS = ("--output", "--config.data.dir")
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

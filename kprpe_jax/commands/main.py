@@ -232,7 +232,8 @@ def _quiet_absl(*, debug: bool) -> None:
     # Orbax tells every file it touches.
     absl_logging.set_verbosity(absl_logging.ERROR if debug else absl_logging.FATAL)
     if not debug:  # of the tasks in which it writes
-        logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+        for name in ("asyncio", "gcsfs", "s3fs", "aiobotocore", "botocore"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
         sys.unraisablehook = _show_unraisable
     logger = logging.getLogger("kprpe_jax")
     if not any(isinstance(x, _Lines) for x in logger.handlers):

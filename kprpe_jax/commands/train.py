@@ -16,7 +16,7 @@ import argparse
 from kprpe_jax.commands import options as shared
 
 TAKES_CONFIG = True
-TAKES_BUCKETS = ("--workdir",)
+TAKES_BUCKETS = ("--workdir", "--config.data.dir")
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

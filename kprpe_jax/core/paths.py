@@ -24,8 +24,8 @@ from urllib.parse import urlparse
 # epath looks once, and TensorFlow, where it is installed, would take gs:// over.
 os.environ.setdefault("EPATH_USE_TF", "0")
 AnyPath: TypeAlias = pathlib.PurePath  # pathlib.Path, or epath.Path with its methods
-ANSWER_SECONDS = 45.0  # in which a bucket must answer when a command begins
-PATIENCE_SECONDS = 60.0  # for which writing is tried again while a bucket is away
+ANSWER_SECONDS = 40.0  # in which a bucket must answer when a command begins
+PATIENCE_SECONDS = 30.0  # for which writing is tried again while a bucket is away
 EXTRA = "pip install 'kprpe_jax[buckets]'"
 _PACKAGES = {"gs": "gcsfs", "s3": "s3fs"}
 _SCHEMES = tuple(f"{scheme}://" for scheme in _PACKAGES)
@@ -75,16 +75,19 @@ def absolute(path: str | os.PathLike) -> AnyPath:
     return as_path(path) if is_bucket(path) else pathlib.Path(path).absolute()
 
 
-def write_bytes(path: str | os.PathLike, data: bytes) -> None:
+def write_bytes(
+    path: str | os.PathLike, data: bytes, *, patience: float = PATIENCE_SECONDS
+) -> None:
     """Write a file that is there whole or not at all.
 
     Args:
       path: of the file; a local folder must exist.
       data: all of it.
+      patience: seconds for which a bucket that does not answer is asked again.
     """
     path = as_path(path)
     if is_bucket(path):
-        _put(os.fspath(path), data)
+        _put(os.fspath(path), data, patience)
         return
     partial = path.with_name(path.name + ".partial")
     partial.write_bytes(data)
@@ -207,9 +210,11 @@ def describe_error(error: BaseException) -> tuple[int, str] | None:
         status = re.match(_STATUS, text)
         refused = isinstance(seen, PermissionError)
         missing = isinstance(seen, FileNotFoundError)
-        named = isinstance(seen, OSError) and seen.filename is not None
+        # The system gives its own errors a number, and most of them a file.
+        bare = isinstance(seen, OSError) and seen.filename is None
+        bare &= isinstance(seen, _OF_BUCKETS) or getattr(seen, "errno", 0) is None
         library = type(seen).__module__.partition(".")[0] in _LIBRARIES
-        if status or library or (isinstance(seen, _OF_BUCKETS) and not named):
+        if status or library or bare:
             if refused or re.search(_REFUSED, text):
                 return errno.EACCES, f"access is denied ({text})"
             if missing or re.search(_MISSING, text):
@@ -220,7 +225,7 @@ def describe_error(error: BaseException) -> tuple[int, str] | None:
     return None
 
 
-_REFUSED = r"PERMISSION_DENIED|UNAUTHENTICATED|\b40[13]\b"
+_REFUSED = r"PERMISSION_DENIED|UNAUTHENTICATED|Forbidden|\b40[13]\b"
 _MISSING = r"NOT_FOUND|NoSuchBucket|\b404\b"
 # Errors of buckets: these of Python's, what these libraries define, and TensorStore's
 # status codes, which come as other errors.
@@ -253,17 +258,21 @@ def _file_system(scheme: str) -> Any:
 
     name = {"gs": "gcs"}.get(scheme, scheme)
     if scheme == "gs" and (emulator := os.environ.get("STORAGE_EMULATOR_HOST")):
-        # TensorStore has its own variable for what all others call so.
+        # TensorStore and ArrayRecord have their own variables for it, and no emulator
+        # has the kinds of buckets that gcsfs would ask Google's own store for.
         os.environ.setdefault("TENSORSTORE_GCS_HTTP_URL", emulator)
+        os.environ.setdefault("CLOUD_STORAGE_EMULATOR_ENDPOINT", emulator)
+        os.environ.setdefault("GOOGLE_AUTH_TOKEN_FOR_TESTING", "emulator")
+        os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
     users = fsspec.config.conf.setdefault(name, {})
     for setting, value in _FILE_SYSTEMS[name].items():
         users.setdefault(setting, value)
     return backend.fsspec_backend.fs(f"{scheme}://")
 
 
-def _put(path: str, data: bytes) -> None:
-    """Put an object; a bucket that does not answer is asked again for a while."""
-    until = time.monotonic() + PATIENCE_SECONDS
+def _put(path: str, data: bytes, patience: float) -> None:
+    """Put an object."""
+    until = time.monotonic() + patience
     while True:
         try:
             with bucket_errors(path):
@@ -284,4 +293,5 @@ def _copies() -> tempfile.TemporaryDirectory:
 def _first_line(error: BaseException) -> str:
     """An error in one line, without TensorStore's places in its sources."""
     text = str(error).strip().split("\n")[0].partition(" [")[0]
-    return text[:200] or type(error).__name__
+    late = isinstance(error, TimeoutError) and not text
+    return "no answer in time" if late else text[:200] or type(error).__name__

@@ -12,6 +12,7 @@ from typing import Any
 import tensorflow_datasets as tfds
 
 from kprpe_jax import registry
+from kprpe_jax.core.paths import is_bucket
 from kprpe_jax.data.store import is_finished
 
 
@@ -127,6 +128,12 @@ def write(
         raise ValueError(
             "--name: must be small letters, digits and _ with a letter first; got "
             f"{name!r}; choose another"
+        )
+    if is_bucket(data_dir):
+        raise ValueError(
+            f"data.dir {os.fspath(data_dir)}: must hold {name} already, as data sets "
+            "are written to local folders alone; write it to one and copy that to the "
+            "bucket"
         )
     named = type(builder_class.__name__, (builder_class,), {"name": name},
                  skip_registration=True)  # fmt: skip

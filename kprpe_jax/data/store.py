@@ -15,6 +15,7 @@ import tensorflow_datasets as tfds
 from array_record.python import array_record_module
 
 from kprpe_jax.core.npz import read_npz
+from kprpe_jax.core.paths import as_path, bucket_errors, is_bucket, local_file
 from kprpe_jax.data.rows import RandomAccessRows
 
 TABLES = "tables.npz"  # beside the rows of an import
@@ -61,10 +62,10 @@ class StoredRows(RandomAccessRows):
                 self._source[row]
             except Exception as e:
                 path = self._files[bisect.bisect_right(self._ends, row)]
+                what = "is corrupt" if not is_bucket(path) else "cannot be read"
                 return ValueError(
-                    f"{path} is corrupt at row {row} of the split "
-                    f"({_first_line(e)}); delete the data set's folder and prepare it "
-                    "again"
+                    f"{path} {what} at row {row} of the split "
+                    f"({_first_line(e)}); {_advice(path)}"
                 )
         return error
 
@@ -73,7 +74,7 @@ def open_split(data_dir: str | os.PathLike, name: str, split: str) -> StoredRows
     """Open one split of a prepared data set.
 
     Args:
-      data_dir: the folder that holds all data sets.
+      data_dir: the folder that holds all data sets, also gs://BUCKET/DIR.
       name: of the data set.
       split: of TFDS, as "train", "test", "train[:1000]".
     Returns: random-access rows: `len`, `[i]` -> dict of arrays.
@@ -108,8 +109,11 @@ def open_builder(data_dir: str | os.PathLike, name: str) -> tfds.core.DatasetBui
     """
     folder = newest_version(os.fspath(data_dir), name)
     try:
-        return tfds.builder_from_directory(folder)
+        with bucket_errors(folder):
+            return tfds.builder_from_directory(folder)
     except Exception as e:  # JSON, protobuf and TFDS errors alike
+        if is_bucket(folder) and isinstance(e, OSError):
+            raise
         raise ValueError(
             f"{folder} must hold TFDS's dataset_info.json and "
             f"features.json; reading them failed ({_first_line(e)}); delete the folder "
@@ -119,6 +123,11 @@ def open_builder(data_dir: str | os.PathLike, name: str) -> tfds.core.DatasetBui
 
 def newest_version(data_dir: str, name: str) -> str:
     """Return the folder of the newest finished version of a data set."""
+    if data_dir.startswith("s3://"):
+        raise ValueError(
+            f"data.dir {data_dir}: ArrayRecord reads data sets from local folders and "
+            "gs://; got s3://; mount the bucket (mount-s3) and give the mounted path"
+        )
     sets = _folders(data_dir)
     if name not in sets:
         near = difflib.get_close_matches(name, sets, n=1)
@@ -166,10 +175,10 @@ def read_tables(data_dir: str | os.PathLike, name: str) -> dict[str, np.ndarray]
     Raises: ValueError: as `newest_version`; a damaged file.
     """
     path = os.path.join(newest_version(os.fspath(data_dir), name), TABLES)
-    if not os.path.exists(path):
+    if not as_path(path).exists():
         return {}
     try:
-        return read_npz(path)
+        return read_npz(local_file(path))
     except ValueError as e:
         raise ValueError(
             f"{path} must hold the tables of an import; got {e}; delete "
@@ -179,19 +188,22 @@ def read_tables(data_dir: str | os.PathLike, name: str) -> dict[str, np.ndarray]
 
 def is_finished(path: str | os.PathLike) -> bool:
     """Whether the folder of a version holds a whole data set."""
-    return os.path.isfile(os.path.join(path, "dataset_info.json"))
+    with bucket_errors(path):
+        return (as_path(path) / "dataset_info.json").is_file()
 
 
 def _folders(path: str) -> list[str]:
-    if not os.path.isdir(path):
-        return []
-    return sorted(entry.name for entry in os.scandir(path) if entry.is_dir())
+    folder = as_path(path)
+    with bucket_errors(path):
+        if not folder.is_dir():
+            return []
+        return sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
 
 
 def _check_shard(path: str, rows: int) -> None:
     """Raise ValueError unless the ArrayRecord file opens and has `rows` records."""
     problem = None
-    if not os.path.isfile(path):
+    if not as_path(path).is_file():
         problem = "is missing"
     else:
         try:
@@ -202,9 +214,14 @@ def _check_shard(path: str, rows: int) -> None:
         except Exception as e:  # the bindings raise whatever the C++ status was
             problem = f"is truncated or corrupt ({_first_line(e)})"
     if problem:
-        raise ValueError(
-            f"{path} {problem}; delete the data set's folder and prepare it again"
-        )
+        raise ValueError(f"{path} {problem}; {_advice(path)}")
+
+
+def _advice(path: str) -> str:
+    """What to do about a shard that cannot be read."""
+    if is_bucket(path):
+        return "look at the bucket, or copy the data set there again"
+    return "delete the data set's folder and prepare it again"
 
 
 def _first_line(error: Exception) -> str:

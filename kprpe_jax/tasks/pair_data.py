@@ -16,6 +16,7 @@ from kprpe_jax import registry
 from kprpe_jax.backbones.recognizer import Recognizer
 from kprpe_jax.core.checks import check_field
 from kprpe_jax.core.input_spec import to_unit_range
+from kprpe_jax.core.paths import as_path
 from kprpe_jax.data.faces import open_faces
 from kprpe_jax.data.features import (
     check_origin,
@@ -79,7 +80,7 @@ def open_data(
 
     training = data.name, data.train_split, data.train_identities
     opened = None  # to evaluate published weights, no images to train on need be there
-    there = on_disk and os.path.isdir(os.path.join(data.dir, data.name))
+    there = on_disk and as_path(os.path.join(data.dir, data.name)).is_dir()
     if there or not on_disk or data.input == "patches":
         opened = open_rows(*training)
 

@@ -22,7 +22,6 @@ from typing import Any
 from kprpe_jax.core.paths import (
     as_path,
     bucket_errors,
-    describe_error,
     file_system,
     write_bytes,
 )
@@ -53,10 +52,9 @@ def own_bucket_folder(workdir: str | os.PathLike) -> Iterator[Callable[[], None]
             file_system(path).pipe_file(path, _encode(me), mode="create")
         except FileExistsError:
             raise _refusal(workdir) from None
-    stop = threading.Event()
-    lost = threading.Event()
+    stop, lost, away = (threading.Event() for _ in range(3))
     beating = threading.Thread(
-        target=_beat, args=(path, me, stop, lost), daemon=True, name="owner"
+        target=_beat, args=(path, me, stop, lost, away), daemon=True, name="owner"
     )
     beating.start()
 
@@ -69,16 +67,22 @@ def own_bucket_folder(workdir: str | os.PathLike) -> Iterator[Callable[[], None]
     finally:
         stop.set()
         beating.join(BEAT_SECONDS)
-        # A bucket that is gone has no owner.
-        with contextlib.suppress(Exception):
-            if (_read(path) or {}).get("id") == me["id"]:
+        with contextlib.suppress(Exception):  # then it is found to stand still
+            if not away.is_set() and (_read(path) or {}).get("id") == me["id"]:
                 as_path(path).unlink()
 
 
 def _beat(
-    path: str, me: dict[str, Any], stop: threading.Event, lost: threading.Event
+    path: str,
+    me: dict[str, Any],
+    stop: threading.Event,
+    lost: threading.Event,
+    away: threading.Event,
 ) -> None:
-    """Write the rising number until `stop`, or until another owner is found."""
+    """Write the rising number until `stop`, or until another owner is found: `lost`.
+
+    While the bucket does not answer, `away` is set.
+    """
     while not stop.wait(BEAT_SECONDS):
         try:
             found = _read(path)
@@ -86,10 +90,10 @@ def _beat(
                 lost.set()
                 return
             me["beat"] += 1
-            write_bytes(path, _encode(me))
-        except Exception as error:  # the training itself will find out, if it lasts
-            known = describe_error(error)
-            _LOG.debug("%s: %s", path, known or error)
+            write_bytes(path, _encode(me), patience=0)
+            away.clear()
+        except Exception:  # the training itself will find out, if it lasts
+            away.set()
 
 
 def _wait_for_its_end(

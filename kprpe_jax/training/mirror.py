@@ -5,7 +5,13 @@ import pathlib
 import tempfile
 import time
 
-from kprpe_jax.core.paths import as_path, bucket_errors, is_bucket, write_bytes
+from kprpe_jax.core.paths import (
+    PATIENCE_SECONDS,
+    as_path,
+    bucket_errors,
+    is_bucket,
+    write_bytes,
+)
 
 _SECONDS = 30.0  # between copies, at least
 _SHARE = 50  # of the time, that copying may take: one in so many
@@ -21,6 +27,7 @@ class Mirror:
         """Open it, with the files `names` of the bucket, where they are there."""
         self._target = as_path(target)
         self._temporary = None
+        self._patience = PATIENCE_SECONDS
         self._sizes: dict[str, int] = {}  # of the copies
         self._next = time.monotonic() + _SECONDS
         self.folder = pathlib.Path(target)
@@ -41,13 +48,19 @@ class Mirror:
 
     def copy(self) -> None:
         """Copy the files that have grown; raises OSError."""
+        # Once it was too long: an end that waits again tells nobody more.
+        patience, self._patience = self._patience, 0.0
+        self._copy(patience)
+        self._patience = patience
+
+    def _copy(self, patience: float) -> None:
         if self._temporary is None:
             return
         began = time.monotonic()
         for file in sorted(self.folder.iterdir()):
             content = file.read_bytes()
             if self._sizes.get(file.name) != len(content):
-                write_bytes(self._target / file.name, content)
+                write_bytes(self._target / file.name, content, patience=patience)
                 self._sizes[file.name] = len(content)
         now = time.monotonic()
         self._next = now + max(_SECONDS, _SHARE * (now - began))

@@ -10,9 +10,9 @@ from kprpe_jax.commands.main import main
     ("arguments", "named", "reason"),
     [
         (
-            "train --config=digits --workdir=r --config.data.dir=gs://b/d",
-            "--config.data.dir gs://b/d",
-            "locally alone",
+            "train --config=digits --workdir=r --config.data.dir=s3://b/d",
+            "--config.data.dir s3://b/d",
+            "ArrayRecord reads",
         ),
         ("train --config=gs://b/c.py --workdir=r", "--config gs://b/c.py", "Python"),
         ("verify https://a.org/a.jpg b.jpg", "https://a.org/a.jpg", "gs:// and s3://"),

@@ -7,7 +7,7 @@ import pathlib
 import pytest
 
 from kprpe_jax.core import paths
-from tests.bucket_servers import BUCKET, environ, serve
+from tests.bucket_servers import BUCKET, use
 
 
 @pytest.fixture(scope="module", params=["local", "s3", "gs"])
@@ -16,8 +16,8 @@ def root(request, tmp_path_factory):
     if request.param == "local":
         yield str(tmp_path_factory.mktemp("paths"))
         return
-    with serve(request.param) as (_, variables), environ(variables):
-        yield f"{request.param}://{BUCKET}/paths"
+    with use(request.param) as bucket:
+        yield f"{bucket}/paths"
 
 
 def test_a_file_is_written_and_read(root):
@@ -79,6 +79,7 @@ def test_a_package_that_is_missing_is_named(monkeypatch):
     [
         (PermissionError("Access Denied"), errno.EACCES),
         (FileNotFoundError("bucket/a"), errno.ENOENT),
+        (OSError("Forbidden: https://store/b"), errno.EACCES),
         (ValueError("UNAVAILABLE: connecting [source locations='x']"), errno.EIO),
         (ValueError("PERMISSION_DENIED: no"), errno.EACCES),
         (FileNotFoundError(errno.ENOENT, "No such file", "/data/local.npz"), None),
