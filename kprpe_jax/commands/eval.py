@@ -104,6 +104,8 @@ def _follow(options, spec) -> None:
             f"--output {options.output}: --follow writes to the run's metrics.jsonl; "
             "leave it out"
         )
+    if not options.patience > 0:
+        raise ValueError(f"--patience must be above 0; got {options.patience}")
     initialize_distributed(
         options.coordinator, options.num_processes, options.process_id
     )

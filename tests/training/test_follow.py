@@ -17,6 +17,7 @@ from kprpe_jax.training.follow import NothingNewError, follow
 from kprpe_jax.training.runs import read_config
 from kprpe_jax.training.sole_run import sole_follower
 from kprpe_jax.training.state import abstract_state
+from tests.commands.run_verb import fails
 from tests.training import toy
 from tests.training.processes import (
     finish,
@@ -166,6 +167,19 @@ def test_refusals(run):
     with pytest.raises(ValueError, match="must be one of clean/loss, clean/acc.*'clea"):
         follow(config, run)
     assert not (run / "best").exists()
+
+
+def test_refusals_of_the_command(run, tmp_path, capsys):
+    for model, options, sentence in (
+        (tmp_path, (), "must be the folder of a run that has begun"),
+        (f"{run}@last", (), "must be the folder of a run that has begun"),
+        (run, ("--output=x.json",), "--follow writes to the run's metrics.jsonl"),
+        (run, ("--patience=nan",), "--patience must be above 0; got nan"),
+        (run, ("--evaluators=cleen",), "no evaluator 'cleen'"),
+    ):
+        told = fails(capsys, "eval", f"--model={model}", "--follow", *options)
+        assert sentence in told
+    assert not evaluations(run)
 
 
 def test_a_run_that_goes_no_further(run):
