@@ -40,8 +40,8 @@ from kprpe_jax.training import runs as run_lib
 from kprpe_jax.training.checkpoint import restore_for_eval
 from kprpe_jax.training.state import abstract_state
 
-UNTRAINED = ("average", "norm_weighted")
-METHODS = (*UNTRAINED, "pfe", "cfan", "rsa", "cluster_aggregate")
+UNTRAINED = ("average", "norm_weighted", "inlier_average")
+METHODS = ("average", "norm_weighted", "pfe", "cfan", "rsa", "cluster_aggregate")
 METRICS = {
     "rank1": "rank-1, percent",
     "tar_1e-4": "TAR at FAR 1e-4, percent",
@@ -208,7 +208,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         type=words,
         default=list(METHODS),
         metavar="NAME,NAME",
-        help="to compare (all)",
+        help=f"to compare ({','.join(METHODS)}); also inlier_average, proxy_fusion",
     )
     shared.add_seeds(parser)
     add(
