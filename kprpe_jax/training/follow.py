@@ -27,6 +27,7 @@ from kprpe_jax.training.state import abstract_state
 
 _TAKEN = "following"  # folder of the checkpoint that is being evaluated
 _EVENTS = "evaluation"  # folder of TensorBoard events
+_LAST_FILE = "commit_success.txt"  # of a checkpoint, by Orbax
 _WAIT, _END, _NOTHING_NEW = -1, -2, -3  # what to do, beside steps to evaluate
 
 
@@ -222,8 +223,8 @@ class _Run:
         _say(f"step {step} is the best: {self._metric} {results[self._metric]:.4f}")
 
     def _steps(self, folder: pathlib.Path) -> dict[int, pathlib.Path]:
-        """The whole checkpoints of a folder; those being written have other names."""
-        found = (folder / FOLDER).glob("[0-9]*")
+        """The whole checkpoints of a folder: those with the file that comes last."""
+        found = (path.parent for path in (folder / FOLDER).glob(f"*/{_LAST_FILE}"))
         return {int(path.name): path for path in found if path.name.isdecimal()}
 
 

@@ -148,6 +148,8 @@ def test_without_links_files_are_copied(run, monkeypatch):
         raise PermissionError(1, "Operation not permitted")
 
     monkeypatch.setattr(os, "link", link)
+    shutil.copytree(run / "checkpoints/9", run / "checkpoints/11")
+    (run / "checkpoints/11/commit_success.txt").unlink()  # it is being written
     follow(read_config(run), run)
     assert list(evaluations(run)) == [9, 12]
 
