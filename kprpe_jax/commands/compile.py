@@ -12,14 +12,15 @@ from one (set_fusion, pair_matching, joint_alignment).
 
 import argparse
 import json
-import pathlib
 import sys
 from collections.abc import Mapping
 from typing import Any
 
 from kprpe_jax.commands import options as shared
+from kprpe_jax.core.paths import folder_is_there, write_text
 
 TAKES_CONFIG = True
+TAKES_BUCKETS = ("--output",)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -49,8 +50,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Run the compile command."""
-    output = options.output and pathlib.Path(options.output)
-    if output and not output.parent.is_dir():
+    output = options.output
+    if output and not folder_is_there(output):
         raise ValueError(f"--output {output} lies in no folder; make it first")
     from kprpe_jax.compiled.topology import describe_topology
 
@@ -88,7 +89,7 @@ def run(options: argparse.Namespace) -> None:
             facts["evaluation"] = compile_traced(evaluation, state_bytes=size, **kept)
             _show("evaluation", facts["evaluation"], topology.chip.memory)
     if output:
-        output.write_text(json.dumps({**facts, **about}, indent=2) + "\n")
+        write_text(output, json.dumps({**facts, **about}, indent=2) + "\n")
         _say(f"written to {output}")
 
 

@@ -200,10 +200,12 @@ def describe_error(error: BaseException) -> tuple[int, str] | None:
     """The system's number and the words for an error of a bucket.
 
     Returns: None where neither the error nor one behind it is of a bucket, and where it
-      names a file already.
+      names a file already or is a ValueError that tells more.
     """
     if isinstance(error, OSError) and error.filename is not None:
         return None
+    if type(error) is ValueError and not re.match(_STATUS, _first_line(error)):
+        return None  # one of our own sentences, whatever it came from
     seen: BaseException | None = error
     while seen is not None:
         text = _first_line(seen)

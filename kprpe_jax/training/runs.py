@@ -12,7 +12,7 @@ from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
 import kprpe_jax
-from kprpe_jax.core.paths import AnyPath, as_path, is_bucket, write_text
+from kprpe_jax.core.paths import AnyPath, as_path, bucket_errors, is_bucket, write_text
 
 VERSION = 2  # of what a run's folder holds; docs/versions.md
 # Between two starts of one run these may change: they say where and how fast the run
@@ -120,8 +120,11 @@ def read_facts(path: AnyPath, about: str, advice: str) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        return dict(json.loads(path.read_text("utf-8")))
+        with bucket_errors(path):
+            return dict(json.loads(path.read_text("utf-8")))
     except (OSError, ValueError, TypeError) as e:
+        if is_bucket(path) and isinstance(e, OSError):
+            raise
         raise ValueError(
             f"{path} must hold what train.py wrote about the {about}; got a damaged "
             f"file; {advice}"
