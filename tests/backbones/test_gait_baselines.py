@@ -36,13 +36,24 @@ def test_padding_and_order_change_nothing(name):
     got = run(changed, mask[:, order]).embeddings
     np.testing.assert_allclose(got, want, atol=1e-6)
 
-    def loss(variables, mask):
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MODELS)
+def test_training_ignores_padding_and_is_finite(name):
+    model, rng = MODELS[name], np.random.default_rng(0)
+    silhouettes = rng.uniform(size=(2, 4, 12, 8)).astype(np.float32)
+    silhouettes[1] = silhouettes[0, 3] = np.nan
+    mask = np.array([[True, True, True, False], [False] * 4])
+    variables = quick_jit(model.init)(jax.random.key(0), silhouettes, mask=mask)
+
+    def loss(params):
         output, _ = model.apply(
-            variables, changed, mask=mask, train=True, mutable=["batch_stats"]
-        )
+            {**variables, "params": params}, silhouettes, mask=mask, train=True,
+            mutable=["batch_stats"],
+        )  # fmt: skip
         return sum(jnp.square(x).sum() for x in output if x is not None)
 
-    gradients = quick_jit(jax.grad(loss))(variables, mask[:, order])
+    gradients = quick_jit(jax.grad(loss))(variables["params"])
     assert all(np.isfinite(g).all() for g in jax.tree.leaves(gradients))
 
 

@@ -115,7 +115,10 @@ def import_ijb(folder, images):
     return x
 
 
-@pytest.mark.parametrize("fusion", MEANS)
+FUSIONS = [pytest.param(x, marks=[pytest.mark.slow] * ("inlier" in x)) for x in MEANS]
+
+
+@pytest.mark.parametrize("fusion", FUSIONS)
 def test_ijb_by_its_own_lists(tmp_path, fusion):
     x = import_ijb(tmp_path, Pictures(0))
     results = run(tmp_path / "data", "ijb", dataset="ijbx", fusion=fusion)
