@@ -194,12 +194,12 @@ def _about_file(error: OSError) -> str:
     reason = error.strerror or " ".join(str(error).split())
     if error.filename is not None:
         reason = f"{error.filename}: {reason}"
-    if error.filename is not None and is_bucket(str(error.filename)):
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    if error.filename is not None and is_bucket(str(error.filename)) and not full:
         return (
             f"{reason}; look at the bucket, your rights and the network, and run the "
             "same command again"
         )
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
     advice = "free space" if full else "look at the path, its rights and its disk"
     return f"{reason}; {advice} and run the same command again"
 

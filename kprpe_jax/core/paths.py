@@ -209,13 +209,13 @@ def describe_error(error: BaseException) -> tuple[int, str] | None:
     seen: BaseException | None = error
     while seen is not None:
         text = _first_line(seen)
-        status = re.match(_STATUS, text)
+        status = isinstance(seen, ValueError) and re.match(_STATUS, text)
         refused = isinstance(seen, PermissionError)
         missing = isinstance(seen, FileNotFoundError)
         # The system gives its own errors a number, and most of them a file.
         bare = isinstance(seen, OSError) and seen.filename is None
         bare &= isinstance(seen, _OF_BUCKETS) or getattr(seen, "errno", 0) is None
-        library = type(seen).__module__.partition(".")[0] in _LIBRARIES
+        library = type(seen).__module__.startswith(_LIBRARIES)
         if status or library or bare:
             if refused or re.search(_REFUSED, text):
                 return errno.EACCES, f"access is denied ({text})"
@@ -230,9 +230,12 @@ def describe_error(error: BaseException) -> tuple[int, str] | None:
 _REFUSED = r"PERMISSION_DENIED|UNAUTHENTICATED|Forbidden|\b40[13]\b"
 _MISSING = r"NOT_FOUND|NoSuchBucket|\b404\b"
 # Errors of buckets: these of Python's, what these libraries define, and TensorStore's
-# status codes, which come as other errors.
+# ValueErrors, which begin with a status. (XLA's begin so, too, and are RuntimeErrors.)
 _OF_BUCKETS = (PermissionError, FileNotFoundError, ConnectionError, TimeoutError)
-_LIBRARIES = ("botocore", "aiobotocore", "aiohttp", "fsspec", "gcsfs", "google", "s3fs")
+_LIBRARIES = (
+    *("botocore.", "aiobotocore.", "aiohttp.", "fsspec.", "gcsfs.", "s3fs."),
+    *("google.api_core.", "google.auth.", "google.cloud."),
+)
 _STATUS = (
     r"(UNAVAILABLE|PERMISSION_DENIED|UNAUTHENTICATED|NOT_FOUND|DEADLINE_EXCEEDED|"
     r"FAILED_PRECONDITION|ABORTED|INTERNAL|UNKNOWN|RESOURCE_EXHAUSTED): "

@@ -84,6 +84,7 @@ def test_a_package_that_is_missing_is_named(monkeypatch):
         (ValueError("PERMISSION_DENIED: no"), errno.EACCES),
         (FileNotFoundError(errno.ENOENT, "No such file", "/data/local.npz"), None),
         (ValueError("config: steps must be at least 1"), None),
+        (RuntimeError("RESOURCE_EXHAUSTED: Out of memory"), None),  # of a device
         (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), None),
     ],
 )
