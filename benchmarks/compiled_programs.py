@@ -41,7 +41,6 @@ PROGRAMS: dict[str, tuple[str, ...]] = {
         "--config.mesh.data=4",
         "--config.mesh.class=2",
     ),
-    "landmarks": ("--config=landmarks:small", "--topology=v5e:2x2", "--step-only"),
     "recipe": (
         "--config=kprpe_faces:webface4m",
         "--topology=v5e:16x16",

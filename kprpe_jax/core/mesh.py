@@ -64,7 +64,10 @@ def _arrange_slices(
             f"since fsdp and class stay inside a slice; got data={data}"
         )
     return mesh_utils.create_hybrid_device_mesh(
-        (data // slices, fsdp, classes), (slices, 1, 1), devices=devices
+        (data // slices, fsdp, classes),
+        (slices, 1, 1),
+        devices=devices,
+        allow_split_physical_axes=True,  # as `jax.make_mesh` does of one slice
     )
 
 

@@ -53,6 +53,8 @@ class Chip:
     process_index: int
     platform: str = "cpu"
     device_kind: str = "cpu"
+    coords: tuple[int, int, int] = (0, 0, 0)
+    core_on_chip: int = 0
 
 
 def test_data_alone_spans_slices():
@@ -65,3 +67,17 @@ def test_data_alone_spans_slices():
     assert (slices == slices[:, :1, :1]).all()
     with pytest.raises(ValueError, match="2 slices need an axis data .* got data=1"):
         mesh_lib.make_mesh({"data": 1, "fsdp": 8, "class": 2}, devices)
+
+
+def test_an_axis_of_half_a_slice_of_tpus():
+    """4 x 4 chips, of which 8 share the class centers: no side of the torus is 8."""
+    kind = "tpu", "TPU v5 lite"
+    devices = [
+        Chip(i, i // 16, i // 4, *kind, coords=(i % 4, i // 4 % 4, 0))
+        for i in range(32)
+    ]
+    mesh = mesh_lib.make_mesh({"data": -1, "fsdp": 1, "class": 8}, devices)
+    assert dict(mesh.shape) == {"data": 4, "fsdp": 1, "class": 8}
+    slices = np.vectorize(lambda device: device.slice_index)(mesh.devices)
+    assert slices[:, 0, 0].tolist() == [0, 0, 1, 1]
+    assert (slices == slices[:, :1, :1]).all()
