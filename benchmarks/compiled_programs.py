@@ -70,7 +70,9 @@ def compile_program(arguments: Sequence[str]) -> dict[str, Any]:
         )
         if done.returncode:
             last = (done.stderr.strip() or "no word").splitlines()[-1]
-            raise ValueError(f"{' '.join(command[2:])} failed: {last}")
+            raise ValueError(
+                f"{' '.join(command[2:])} failed: {last.removeprefix('error: ')}"
+            )
         return json.loads(path.read_text())
 
 

@@ -129,7 +129,8 @@ def next_size(fits: Mapping[int, bool], start: int) -> int | None:
 
 def table() -> list[str]:
     """What was compiled, as Markdown; nothing of rows that were not."""
-    heads = "network", "chips", "mesh", "images a chip", "GiB of", "GB", "sent MB"
+    heads = "network", "chips", "mesh", "images a chip"
+    heads = (*heads, "state + temporary, GiB", "GB accessed", "MB sent")
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for row in ROWS:
         found = compiled(row)
