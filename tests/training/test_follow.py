@@ -204,7 +204,9 @@ def test_training_and_followers_as_processes(tmp_path):
     options = ["--config.steps=600", "--config.evals.every_steps=0"]
     options += ["--config.checkpoint.every_steps=20"]
     training = start(workdir, *options)
-    wait_for_step(workdir, 21, training)
+    wait_for_step(workdir, 41, training)
+    training.kill()
+    finish(training)
     two = [follow_process(workdir, *of_two) for of_two in two_processes()]
     while not evaluations(workdir):
         assert two[0].poll() is None, finish(two[0])
@@ -212,8 +214,6 @@ def test_training_and_followers_as_processes(tmp_path):
     code, out, err = finish(follow_process(workdir))
     assert (code, out, err.count("\n")) == (2, "", 1), err
     assert "must have one follower" in err
-    training.kill()
-    finish(training)
     code, out, err = finish(start(workdir, *options))
     assert code == 0, err
     (code, out, err), (other_code, other_out, _) = map(finish, two)
