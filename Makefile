@@ -7,6 +7,7 @@
 # make test-slow  several processes, kill and resume, small trainings
 # make fuzz       damaged files through every reader, odd numbers through what computes
 # make chaos     kills, full disks, damaged files: the same end each time (an hour)
+# make onnx       an environment .venv-onnx for export --format onnx
 # make lint       style
 # make bench      benchmarks on this machine, in minutes, and ratios to the last time
 # make compiled   programs for TPUs, compiled again, and ratios to benchmarks/compiled
@@ -15,7 +16,7 @@ VENV ?= .venv
 RUN = $(VENV)/bin/python
 AOT ?= .venv-aot
 
-.PHONY: demo faces-demo models people test test-slow fuzz chaos lint bench \
+.PHONY: demo faces-demo models people test test-slow fuzz chaos onnx lint bench \
     compiled
 demo: $(VENV)/.installed
 	$(RUN) -m experiments encodings --config configs/digits.py \
@@ -46,6 +47,15 @@ fuzz: $(VENV)/.installed-dev
 # Kills at random moments, whose seed is printed first; --seed N repeats them.
 chaos: $(VENV)/.installed-dev
 	$(RUN) -m tests.chaos
+
+# jax2onnx wants an older Orbax than ours, which an export does not use.
+onnx: .venv-onnx/.installed
+.venv-onnx/.installed: requirements.txt
+	$(PYTHON) -m venv .venv-onnx
+	grep -v '^orbax-checkpoint' requirements.txt > .venv-onnx/requirements.txt
+	.venv-onnx/bin/python -m pip install --quiet 'jax2onnx>=0.17.1,<0.18' \
+	    'onnxruntime>=1.20,<2' --requirement .venv-onnx/requirements.txt
+	touch $@
 
 lint: $(VENV)/.installed-dev
 	$(RUN) -m ruff check .

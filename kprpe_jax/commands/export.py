@@ -13,14 +13,15 @@ code; NAME:FILE reads it, too.
     kprpe-jax export --model runs/lfw@best --format stablehlo --output FOLDER
 
 writes compiled programs, which JAX alone can run on CPUs, GPUs and TPUs, compares them
-with the network and says by how much they differ. FOLDER is a SPEC, too.
+with the network and says by how much they differ. FOLDER is a SPEC, too. --format onnx
+(in the environment of `make onnx`) writes a file for onnxruntime likewise.
 """
 
 import argparse
 import sys
 
 from kprpe_jax.commands import options as shared
-from kprpe_jax.commands.programs import export_programs
+from kprpe_jax.commands.programs import export_onnx_file, export_programs
 
 TAKES_BUCKETS = ("--output",)
 
@@ -38,15 +39,15 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--format",
-        choices=("kprpe_jax", "pytorch", "stablehlo"),
+        choices=("kprpe_jax", "pytorch", "stablehlo", "onnx"),
         default="kprpe_jax",
-        help="a self-describing file (kprpe_jax), the official state dict, or a folder "
-        "of compiled programs",
+        help="a self-describing file (kprpe_jax), the official state dict, a folder of "
+        "compiled programs, or a file for onnxruntime (`make onnx`)",
     )
     shared.add_output(
         parser, "the .safetensors file, or the folder, to write", required=True
     )
-    programs = parser.add_argument_group("stablehlo")
+    programs = parser.add_argument_group("stablehlo and onnx")
     programs.add_argument(
         "--detector", metavar="SPEC", help="detector, in place of --model"
     )
@@ -77,6 +78,9 @@ def run(options: argparse.Namespace) -> None:
 
     if options.format == "stablehlo":
         export_programs(options)
+        return
+    if options.format == "onnx":
+        export_onnx_file(options)
         return
     if options.detector or options.photos:
         option = "--detector" if options.detector else "--photos"

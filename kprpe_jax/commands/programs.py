@@ -1,4 +1,4 @@
-"""What `export --format stablehlo` does: write programs, then compare them."""
+"""What `export --format stablehlo|onnx` does: write programs, then compare them."""
 
 import argparse
 import sys
@@ -38,8 +38,32 @@ def export_programs(options: argparse.Namespace) -> None:
         _end(folder, type(file.model).__name__, difference, which)
         return
     exported = programs.export_recognizer(folder, recognizer, platforms)
-    difference = check.check_recognizer(recognizer, exported, images, keypoints)
+    difference = check.check_recognizer(recognizer, exported.embed, images, keypoints)
     _end(folder, recognizer.name, difference, which)
+
+
+def export_onnx_file(options: argparse.Namespace) -> None:
+    """Write a recognizer as an ONNX file, and run it beside the network."""
+    import os
+    from functools import partial
+
+    from kprpe_jax.commands.main import RunError
+    from kprpe_jax.recognizers import load_recognizer
+    from kprpe_jax.weights import onnx_program
+    from kprpe_jax.weights import program_check as check
+
+    if not options.model or options.fusion or options.detector:
+        raise ValueError("--format onnx: is of recognizers; give --model alone.")
+    recognizer = load_recognizer(options.model)
+    images, keypoints, which = _images(options, recognizer.image_size)
+    onnx_program.export_onnx(options.output, recognizer)
+    run = partial(onnx_program.run_onnx, options.output)
+    difference = check.check_recognizer(recognizer, run, images, keypoints)
+    found = check.Agreement(difference, which, "onnxruntime, cpu")
+    if not difference <= check.MOST:
+        os.remove(options.output)
+        raise RunError(f"{options.output}: the file {found.describe()}: it is not kept")
+    sys.stdout.write(f"{recognizer.name}: {found.describe()}; in {options.output}\n")
 
 
 def _end(folder: str, name: str, difference: float, which: str) -> None:

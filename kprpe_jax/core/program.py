@@ -107,6 +107,15 @@ def make_program(
     return bytes(exported.serialize())
 
 
+def without_kernels(module: Any) -> Any:
+    """The same network with XLA's attention: a Pallas kernel is a custom call."""
+    if hasattr(module, "attention"):
+        module = module.clone(attention="xla")
+    if hasattr(module, "backbone"):
+        module = module.clone(backbone=without_kernels(module.backbone))
+    return module
+
+
 def batch_symbols(names: str) -> tuple[Any, ...]:
     """Sides of any size, at least 1, for shapes: "b, n"."""
     return export.symbolic_shape(names)

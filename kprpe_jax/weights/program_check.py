@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -44,7 +45,7 @@ class Agreement(NamedTuple):
 
 def check_recognizer(
     recognizer: Recognizer,
-    exported: Recognizer,
+    exported: Callable[..., Any],
     images: np.ndarray,
     keypoints: np.ndarray,
 ) -> float:
@@ -52,15 +53,14 @@ def check_recognizer(
 
     Args:
       recognizer: the network.
-      exported: its program.
+      exported: its program's `embed`, or another function of the same arguments.
       images: float32 [B, *image_size, 3] in [-1, 1].
       keypoints: float32 [B, K, 2], fractions of the images.
     """
-    embed = jax.jit(lambda network, *inputs: direction(network.embed(*inputs)))
     inputs = (images, keypoints)[: 1 + recognizer.uses_keypoints]
-    want = np.asarray(embed(recognizer, *inputs))
+    want = np.asarray(direction(jax.jit(Recognizer.embed)(recognizer, *inputs)))
     return max(
-        _distance(embed(exported, *(x[:count] for x in inputs)), want[:count])
+        _distance(direction(exported(*(x[:count] for x in inputs))), want[:count])
         for count in (len(images), 3)
     )
 

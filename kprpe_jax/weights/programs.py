@@ -30,6 +30,7 @@ from kprpe_jax.core.program import (
     batch_symbols,
     make_program,
     read_program,
+    without_kernels,
     write_program,
 )
 from kprpe_jax.detection.detector import Detector
@@ -62,7 +63,7 @@ def export_recognizer(
     if spec.uses_keypoints:
         inputs["keypoints"] = b, spec.num_keypoints, 2
 
-    plain = recognizer.replace(module=_without_kernels(recognizer.module))
+    plain = recognizer.replace(module=without_kernels(recognizer.module))
 
     def run(weights: Any, *inputs: Any) -> dict[str, Any]:
         variables = flax.traverse_util.unflatten_dict(weights, sep="/")
@@ -282,15 +283,6 @@ def _read_by(
     own = jaxpr.invars[first : first + len(images)]
     names = sorted(images)  # the order of a dict's leaves
     return {n: images[n] for n, x in zip(names, own, strict=True) if id(x) in used}
-
-
-def _without_kernels(module: Any) -> Any:
-    """The same network with XLA's attention: a Pallas kernel is a custom call."""
-    if hasattr(module, "attention"):
-        module = module.clone(attention="xla")
-    if hasattr(module, "backbone"):
-        module = module.clone(backbone=_without_kernels(module.backbone))
-    return module
 
 
 def _make_folder(folder: str | os.PathLike) -> pathlib.Path:

@@ -69,7 +69,7 @@ def test_a_folder_is_a_recognizer(folder):
     assert program.input_spec == live.input_spec
     assert (program.name, program.license) == (live.name, live.license)
     assert program.grid == live.grid
-    assert check_recognizer(live, program, *inputs(live, 5)) < 1e-6
+    assert check_recognizer(live, program.embed, *inputs(live, 5)) < 1e-6
     want, got = live.shapes(), program.shapes()
     assert got.patches.shape == want.patches.shape
     # Wider images are cut to the network's, as by the network itself.
@@ -172,7 +172,7 @@ def test_every_kind_of_network_agrees(name, tmp_path):
     program = export_recognizer(tmp_path / "out", live)
     assert program.module.program.platforms == ("cpu", "cuda", "tpu")
     assert program.fingerprint == live.fingerprint
-    assert check_recognizer(live, program, *inputs(live, 5)) < 1e-5
+    assert check_recognizer(live, program.embed, *inputs(live, 5)) < 1e-5
 
 
 FUSIONS = {
