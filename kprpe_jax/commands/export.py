@@ -76,6 +76,11 @@ def run(options: argparse.Namespace) -> None:
     from kprpe_jax.weights.pytorch_file import save_pytorch
     from kprpe_jax.weights.recognizer_file import save_recognizer
 
+    if options.format in ("stablehlo", "onnx") and is_bucket(options.output):
+        raise ValueError(
+            f"--output {options.output}: must be local with --format {options.format}; "
+            "got a bucket; write it locally and copy it there"
+        )
     if options.format == "stablehlo":
         export_programs(options)
         return

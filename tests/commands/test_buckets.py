@@ -34,6 +34,13 @@ def test_refused(arguments, named, reason, tmp_path, monkeypatch, capsys):
     assert not list(tmp_path.iterdir())
 
 
+def test_folders_of_programs_are_written_locally(monkeypatch, capsys):
+    monkeypatch.setattr(buckets, "check_bucket", lambda path, option: None)
+    with pytest.raises(SystemExit):
+        main("export --model m --format stablehlo --output gs://b/programs".split())
+    assert "must be local with --format stablehlo" in capsys.readouterr().err
+
+
 def test_taken(monkeypatch):
     asked = []
     monkeypatch.setattr(
