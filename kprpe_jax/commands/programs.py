@@ -14,11 +14,12 @@ def export_programs(options: argparse.Namespace) -> None:
     from kprpe_jax.weights import program_check as check
     from kprpe_jax.weights import programs
 
-    given = [x for x in ("model", "fusion", "detector") if getattr(options, x)]
-    if given not in (["model"], ["model", "fusion"], ["detector"]):
+    names = ("model", "fusion", "detector")
+    given = [f"--{name}" for name in names if getattr(options, name)]
+    if given not in (["--model"], ["--model", "--fusion"], ["--detector"]):
         raise ValueError(
             "--format stablehlo takes --model, --model with --fusion (whose features "
-            f"it fuses), or --detector; got {' and '.join(f'--{x}' for x in given)}."
+            f"it fuses), or --detector; got {' and '.join(given) or 'none of them'}."
         )
     folder, platforms = options.output, options.platforms
     if options.detector:

@@ -11,11 +11,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
-import numpy as np
 from jax.extend import core
 
 from kprpe_jax.backbones.recognizer import Recognizer
-from kprpe_jax.core.program import batch_symbols, without_kernels
+from kprpe_jax.core.program import without_kernels
 
 HOW = "make onnx, then .venv-onnx/bin/python -m kprpe_jax export ..."
 # Functions inside of functions; ONNX has none of them.
@@ -49,19 +48,17 @@ def export_onnx(path: str | os.PathLike, recognizer: Recognizer) -> None:
             f"got an environment without {error.name}."
         ) from error
     spec = recognizer.input_spec
-    (b,) = batch_symbols("B")
-    inputs = {"images": (b, *spec.image_size, 3)}
+    inputs = {"images": ("B", *spec.image_size, 3)}
     if spec.uses_keypoints:
-        inputs["keypoints"] = b, spec.num_keypoints, 2
-    shapes = [jax.ShapeDtypeStruct(x, np.float32) for x in inputs.values()]
+        inputs["keypoints"] = "B", spec.num_keypoints, 2
     plain = recognizer.replace(module=without_kernels(recognizer.module))
-    # Traced before jax2onnx puts its own functions in the place of Flax's.
-    closed = jax.make_jaxpr(plain.embed)(*shapes)
+
+    def embed(*inputs: Any) -> Any:
+        closed = jax.make_jaxpr(plain.embed)(*inputs)
+        return _replay(closed.jaxpr, closed.consts, *inputs)[0]
+
     try:
-        model = to_onnx(
-            lambda *inputs: _replay(closed.jaxpr, closed.consts, *inputs)[0],
-            inputs=shapes,
-        )
+        model = to_onnx(embed, inputs=list(inputs.values()))
     except Exception as error:  # jax2onnx raises errors of any kind
         reason = (str(error).splitlines() or [""])[0][:160]
         raise ValueError(
