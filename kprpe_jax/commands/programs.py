@@ -55,6 +55,7 @@ def export_onnx_file(options: argparse.Namespace) -> None:
 
     if not options.model or options.fusion or options.detector:
         raise ValueError("--format onnx: is of recognizers; give --model alone.")
+    onnx_program.check_onnx(options.output)
     recognizer = load_recognizer(options.model)
     images, keypoints, which = _images(options, recognizer.image_size)
     onnx_program.export_onnx(options.output, recognizer)

@@ -4,6 +4,7 @@ jax2onnx needs an older Orbax than this package, so it lives in an environment o
 own (`make onnx`), in which nothing but this export is meant to run.
 """
 
+import importlib.util
 import json
 import os
 import pathlib
@@ -17,6 +18,7 @@ from kprpe_jax.backbones.recognizer import Recognizer
 from kprpe_jax.core.program import without_kernels
 
 HOW = "make onnx, then .venv-onnx/bin/python -m kprpe_jax export ..."
+_NEEDED = ("jax2onnx", "onnx", "onnxruntime")
 # Functions inside of functions; ONNX has none of them.
 _CALLS = ("jit", "pjit", "closed_call", "core_call", "custom_jvp_call", "remat2",
           "custom_vjp_call", "custom_vjp_call_jaxpr", "checkpoint")  # fmt: skip
@@ -33,20 +35,12 @@ def export_onnx(path: str | os.PathLike, recognizer: Recognizer) -> None:
     Args:
       path: .onnx file; its folder must exist.
       recognizer: any.
-    Raises: ValueError: another ending; jax2onnx is not installed, or cannot convert
-      the network.
+    Raises: ValueError: as `check_onnx`; jax2onnx cannot convert the network.
     """
-    path = pathlib.Path(path)
-    if path.suffix != ".onnx":
-        raise ValueError(f"--output {path}: must end with .onnx.")
-    try:
-        import onnx
-        from jax2onnx import to_onnx
-    except ImportError as error:
-        raise ValueError(
-            f"--format onnx: needs jax2onnx, in an environment of its own ({HOW}); "
-            f"got an environment without {error.name}."
-        ) from error
+    path = check_onnx(path)
+    import onnx
+    from jax2onnx import to_onnx
+
     spec = recognizer.input_spec
     inputs = {"images": ("B", *spec.image_size, 3)}
     if spec.uses_keypoints:
@@ -79,6 +73,20 @@ def export_onnx(path: str | os.PathLike, recognizer: Recognizer) -> None:
     partial = path.with_name(f"{path.name}.partial")
     onnx.save(model, partial)
     partial.replace(path)
+
+
+def check_onnx(path: str | os.PathLike) -> pathlib.Path:
+    """Raise ValueError unless an ONNX file can be written there with what is here."""
+    path = pathlib.Path(path)
+    if path.suffix != ".onnx":
+        raise ValueError(f"--output {path}: must end with .onnx.")
+    missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ValueError(
+            f"--format onnx: needs jax2onnx, in an environment of its own ({HOW}); "
+            f"got an environment without {missing[0]}."
+        )
+    return path
 
 
 def run_onnx(path: str | os.PathLike, *inputs: Any) -> Any:
