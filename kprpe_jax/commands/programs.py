@@ -21,7 +21,7 @@ def export_programs(options: argparse.Namespace) -> None:
             "--format stablehlo takes --model, --model with --fusion (whose features "
             f"it fuses), or --detector; got {' and '.join(given) or 'none of them'}."
         )
-    folder, platforms = options.output, options.platforms
+    folder, platforms = programs.check_folder(options.output), options.platforms
     if options.detector:
         detector = load_detector(options.detector)
         programs.export_detector(folder, detector, platforms)

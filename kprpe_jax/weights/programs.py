@@ -56,7 +56,6 @@ def export_recognizer(
     Returns: what `read_exported_recognizer` will give.
     Raises: ValueError: a folder with something in it; as `make_program`.
     """
-    folder = _make_folder(folder)
     weights, spec = _flatten(recognizer.variables), recognizer.input_spec
     (b,) = batch_symbols("b")
     inputs = {"images": (b, *spec.image_size, 3)}
@@ -72,6 +71,7 @@ def export_recognizer(
 
     shapes = [jax.ShapeDtypeStruct(x, np.float32) for x in inputs.values()]
     data = make_program(run, (_shapes(weights), *shapes), platforms)
+    folder = _make_folder(folder)
     np.savez(folder / WEIGHTS, **weights)
     _write_about(
         folder,
@@ -151,7 +151,6 @@ def export_fusion(
       platforms: of `make_program`.
     Raises: ValueError: as `export_recognizer`.
     """
-    folder = _make_folder(folder)
     model, weights = file.model, _flatten(file.variables)
     b, n = batch_symbols("b, n")
     state = model.init_state(1)
@@ -191,6 +190,7 @@ def export_fusion(
         "merge": make_program(merge, (states, states), platforms),
         "finalize": make_program(finalize, (shapes, states), platforms),
     }
+    folder = _make_folder(folder)
     np.savez(folder / WEIGHTS, **weights)
     np.savez(folder / "start.npz", **{name: np.asarray(x) for name, x in named.items()})
     _write_about(
@@ -223,18 +223,22 @@ def export_detector(
       platforms: of `make_program`.
     Raises: ValueError: as `export_recognizer`.
     """
-    folder = _make_folder(folder)
     (b,) = batch_symbols("b")
 
     def run(images: Any) -> dict[str, Any]:
         return _without_none(detector.detect(images))
 
-    programs = {}
-    for side in detector.canvases:
-        shape = jax.ShapeDtypeStruct((b, side, side, 3), np.float32)
-        data = make_program(run, (shape,), platforms)
-        file = folder / f"detector_{side}.stablehlo"
-        programs[str(side)] = write_program(file, data)
+    found = {
+        side: make_program(
+            run, [jax.ShapeDtypeStruct((b, side, side, 3), np.float32)], platforms
+        )
+        for side in detector.canvases
+    }
+    folder = _make_folder(folder)
+    programs = {
+        str(side): write_program(folder / f"detector_{side}.stablehlo", data)
+        for side, data in found.items()
+    }
     _write_about(
         folder,
         of="detector",
@@ -286,10 +290,16 @@ def _read_by(
 
 
 def _make_folder(folder: str | os.PathLike) -> pathlib.Path:
+    folder = check_folder(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def check_folder(folder: str | os.PathLike) -> pathlib.Path:
+    """Raise ValueError unless a folder is new or empty."""
     folder = pathlib.Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"--output {folder}: must name a new or an empty folder.")
-    folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 
