@@ -30,6 +30,7 @@ def export_programs(options: argparse.Namespace) -> None:
         _end(folder, detector.name, difference, which)
         return
     recognizer = load_recognizer(options.model, style_maps=options.style_maps)
+    _say_kernels(recognizer.module)
     images, keypoints, which = _images(options, recognizer.image_size)
     if options.fusion:
         file = load_fusion(options.fusion, recognizer)
@@ -57,6 +58,7 @@ def export_onnx_file(options: argparse.Namespace) -> None:
         raise ValueError("--format onnx: is of recognizers; give --model alone.")
     onnx_program.check_onnx(options.output)
     recognizer = load_recognizer(options.model)
+    _say_kernels(recognizer.module)
     images, keypoints, which = _images(options, recognizer.image_size)
     onnx_program.export_onnx(options.output, recognizer)
     run = partial(onnx_program.run_onnx, options.output)
@@ -66,6 +68,16 @@ def export_onnx_file(options: argparse.Namespace) -> None:
         os.remove(options.output)
         raise RunError(f"{options.output}: the file {found.describe()}: it is not kept")
     sys.stdout.write(f"{recognizer.name}: {found.describe()}; in {options.output}\n")
+
+
+def _say_kernels(module: Any) -> None:
+    """Say that a network computes its attention otherwise once it is a program."""
+    inner = getattr(module, "backbone", module)
+    if getattr(inner, "attention", "xla") != "xla":
+        sys.stderr.write(
+            "note: the program has XLA's attention in place of the Pallas kernel, "
+            "which is code of one platform\n"
+        )
 
 
 def _end(folder: str, name: str, difference: float, which: str) -> None:

@@ -109,7 +109,7 @@ def make_program(
 
 def without_kernels(module: Any) -> Any:
     """The same network with XLA's attention: a Pallas kernel is a custom call."""
-    if hasattr(module, "attention"):
+    if getattr(module, "attention", "xla") != "xla":
         module = module.clone(attention="xla")
     if hasattr(module, "backbone"):
         module = module.clone(backbone=without_kernels(module.backbone))

@@ -12,7 +12,7 @@ from jax import export
 
 from kprpe_jax.commands.main import main
 from kprpe_jax.core.features import Features
-from kprpe_jax.core.program import ExportedProgram, make_program
+from kprpe_jax.core.program import ExportedProgram, make_program, without_kernels
 from kprpe_jax.detection.detector import retinaface_detector
 from kprpe_jax.detection.retinaface import RetinaFace
 from kprpe_jax.fusion.cluster_aggregate import ClusterAggregate, ImageSets
@@ -205,6 +205,13 @@ def test_every_fusion_agrees(method, tmp_path, rng):
     reads_style = method in ("cluster_aggregate", "pfe", "cfan")
     assert ("style" in about["inputs"]) == reads_style
     assert ("keypoints" in about["inputs"]) == (method == "landmark_score")
+
+
+def test_a_kernel_does_not_leave():
+    live = sibling("vit_kprpe_base_multihead").module
+    assert without_kernels(live) == live
+    with_kernel = live.clone(attention="pallas")
+    assert without_kernels(with_kernel) == live.clone(attention="xla")
 
 
 @pytest.mark.slow
