@@ -6,9 +6,11 @@ import math
 import os
 import pathlib
 import shutil
+import signal
 import sys
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import jax
 import numpy as np
@@ -72,12 +74,14 @@ def follow(
     run = _Run(pathlib.Path(workdir), config, names, patience)
     results: dict[str, float] = {}
     with contextlib.ExitStack() as stack:
+        check_interrupts = stack.enter_context(_kept_interrupts())
         if is_main:
             stack.enter_context(sole_follower(workdir))
             run.begin()
             stack.callback(run.drop)
             events = stack.enter_context(contextlib.closing(run.open_events()))
         while True:
+            check_interrupts()
             found = _agree(run.look() if is_main else 0)
             if found == _WAIT:
                 time.sleep(poll)
@@ -226,6 +230,34 @@ class _Run:
         """The whole checkpoints of a folder: those with the file that comes last."""
         found = (path.parent for path in (folder / FOLDER).glob(f"*/{_LAST_FILE}"))
         return {int(path.name): path for path in found if path.name.isdecimal()}
+
+
+@contextlib.contextmanager
+def _kept_interrupts() -> Iterator[Callable[[], None]]:
+    """A function that raises a Ctrl-C again which something has swallowed.
+
+    Event loops, as Orbax has while it reads, and garbage collectors lose the exception;
+    the run would then be followed as if nothing had happened.
+    """
+    came = False
+
+    def handle(*_: object) -> None:
+        nonlocal came
+        came = True
+        raise KeyboardInterrupt
+
+    def check() -> None:
+        if came:
+            raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield check  # only the main thread hears of signals
+        return
+    before = signal.signal(signal.SIGINT, handle)
+    try:
+        yield check
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _agree(value: int) -> int:
