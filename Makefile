@@ -46,7 +46,7 @@ fuzz: $(VENV)/.installed-dev
 
 # Kills at random moments, whose seed is printed first; --seed N repeats them.
 chaos: $(VENV)/.installed-dev
-	$(RUN) -m tests.chaos
+	$(RUN) -m tests.chaos.trials
 
 # jax2onnx wants an older Orbax than ours, which an export does not use.
 onnx: .venv-onnx/.installed

@@ -79,3 +79,14 @@ def test_files_are_short_and_have_no_command_line(path):
     text = path.read_text("utf-8")
     assert len(text.splitlines()) <= MOST_LINES
     assert 'if __name__ == "__main__"' not in text
+
+
+def test_three_commands_have_a_main():
+    root = PACKAGE.parent
+    folders = ("kprpe_jax", "configs", "benchmarks", "experiments", "tests")
+    found = {
+        str(path.parent.relative_to(root))
+        for folder in folders
+        for path in (root / folder).rglob("__main__.py")
+    }
+    assert found == {"kprpe_jax", "benchmarks", "experiments"}

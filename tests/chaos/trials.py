@@ -1,6 +1,6 @@
 """Kill, fill disks, damage files: everything must come to the same end.
 
-    python -m tests.chaos [training two data disk enrollment] --kills 100 --seed 1
+    python -m tests.chaos.trials [training two data disk enrollment] --kills 100 --seed 1
 
 Prints the seed and what happened; writes a line to benchmarks/results/chaos.jsonl.
 """
@@ -19,7 +19,7 @@ PARTS = ("training", "two", "data", "disk", "enrollment")
 
 def make_parser() -> argparse.ArgumentParser:
     """The options."""
-    parser = argparse.ArgumentParser(prog="python -m tests.chaos")
+    parser = argparse.ArgumentParser(prog="python -m tests.chaos.trials")
     add = parser.add_argument
     add("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)} (all)")
     add("--kills", type=int, default=100, help="of trainings and of enrollments (100)")
