@@ -1,6 +1,6 @@
 """Kill, fill disks, damage files: everything must come to the same end.
 
-    python -m tests.chaos.trials [training two data disk enrollment] --kills 100 --seed 1
+    python -m tests.chaos.trials [training two data disk enrollment] --kills 9 --seed 1
 
 Prints the seed and what happened; writes a line to benchmarks/results/chaos.jsonl.
 """
