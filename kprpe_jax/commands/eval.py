@@ -43,7 +43,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--evaluators",
         metavar="NAME,...",
-        type=lambda text: tuple(filter(None, text.split(","))),
+        type=shared.names,
         default=(),
         help="some of the config's (default: all)",
     )

@@ -54,7 +54,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     programs.add_argument(
         "--platforms",
         metavar="NAME,NAME",
-        type=lambda text: tuple(filter(None, text.split(","))),
+        type=shared.names,
         default=("cpu", "cuda", "tpu"),
         help="on which the programs run (cpu,cuda,tpu)",
     )

@@ -134,7 +134,7 @@ def add_style_maps(parser: argparse._ActionsContainer) -> None:
     parser.add_argument(
         "--style-maps",
         metavar="MAP,MAP",
-        type=lambda text: tuple(filter(None, text.split(","))),
+        type=names,
         default=(),
         help="feature maps of the style statistics (the network's own)",
     )
@@ -196,6 +196,11 @@ def positive(text: str) -> int:
 def words(text: str) -> list[str]:
     """Comma-separated words."""
     return [word for word in text.split(",") if word]
+
+
+def names(text: str) -> tuple[str, ...]:
+    """Comma-separated names, as what is part of a compiled program must be."""
+    return tuple(words(text))
 
 
 def image_size(text: str) -> tuple[int, int]:

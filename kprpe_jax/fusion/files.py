@@ -47,7 +47,7 @@ class FusionFile(NamedTuple):
 def make_fusion(model: nn.Module, variables: Any, *, backbone: str) -> FusionFile:
     """Join a fusion model with its weights; arguments as `FusionFile`."""
     digest = hashlib.sha256((_describe(model) + backbone).encode())
-    for name, array in sorted(_flatten(variables).items()):
+    for name, array in sorted(flatten_variables(variables).items()):
         digest.update(name.encode() + array.tobytes())
     return FusionFile(model, variables, backbone, digest.hexdigest()[:16])
 
@@ -63,7 +63,7 @@ def save_model(
     Returns: what `load_model` will give.
     """
     path = as_path(path)
-    arrays = _flatten(variables)
+    arrays = flatten_variables(variables)
     metadata = {"model": _describe(model), "backbone": backbone}
     # A model without weights, such as the average, needs something in its file.
     arrays = arrays or {"none": np.zeros(0, np.float32)}
@@ -71,7 +71,8 @@ def save_model(
     return load_model(path)
 
 
-def _flatten(variables: Any) -> dict[str, np.ndarray]:
+def flatten_variables(variables: Any) -> dict[str, np.ndarray]:
+    """Nested variables as arrays by name, "params/…"."""
     tree = flax.traverse_util.flatten_dict(flax.core.unfreeze(variables), sep="/")
     # Scalars stay scalars. An empty tree, as of the average, is {}.
     return {

@@ -10,6 +10,7 @@ from jax import Array
 from kprpe_jax.core.checks import check_option
 from kprpe_jax.core.unit import unit
 from kprpe_jax.fusion.cluster_aggregate import Fused, ImageSets
+from kprpe_jax.fusion.state import add_states
 
 SIDES = ("probe", "gallery")
 
@@ -164,14 +165,7 @@ class ProxyFusion(nn.Module):
 
         Raises: ValueError: the states are of different sets or models.
         """
-        shapes = [x.shape for x in first], [x.shape for x in second]
-        if shapes[0] != shapes[1]:
-            raise ValueError(
-                f"merge: both states must have the same shapes; got {shapes[0]} and "
-                f"{shapes[1]}; merge streams of one model and of the same number of "
-                "sets."
-            )
-        return jax.tree.map(jnp.add, first, second)
+        return add_states(first, second)
 
     def vectors(self, state: ProxyState) -> Array:
         """Fused vectors of the chosen proxies, by descending similarity.

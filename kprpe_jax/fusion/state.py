@@ -7,11 +7,14 @@ memory, in batches of any size, on several devices, today and tomorrow.
 Source: Cluster and Aggregate, Eq. 7 and 8.
 """
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 from jax import Array
+
+State = TypeVar("State", bound=tuple)
 
 ROW_SUMS = ("exact", "at_least_one")
 
@@ -115,13 +118,26 @@ def merge(first: FusionState, second: FusionState) -> FusionState:
 
     Raises: ValueError: the states are of different sets, clusters or embeddings.
     """
+    return add_states(first, second)
+
+
+def add_states(first: State, second: State) -> State:
+    """Merge two states of one kind that are sums alone.
+
+    Raises: ValueError: as `check_mergeable`.
+    """
+    check_mergeable(first, second)
+    return jax.tree.map(jnp.add, first, second)
+
+
+def check_mergeable(first: Sequence[Array], second: Sequence[Array]) -> None:
+    """Raise ValueError unless the arrays of two states have the same shapes."""
     shapes = [x.shape for x in first], [x.shape for x in second]
     if shapes[0] != shapes[1]:
         raise ValueError(
             f"merge: both states must have the same shapes; got {shapes[0]} and "
             f"{shapes[1]}; merge streams of one model and of the same number of sets."
         )
-    return jax.tree.map(jnp.add, first, second)
 
 
 def merge_devices(state: FusionState, axis: str | tuple[str, ...]) -> FusionState:

@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from kprpe_jax.fusion.state import check_mergeable
+
 _LOWEST = float(jnp.finfo(jnp.float32).min)
 
 
@@ -73,12 +75,7 @@ def merge(first: WeightedState, second: WeightedState) -> WeightedState:
 
     Raises: ValueError: the states are of different sets or embeddings.
     """
-    shapes = [x.shape for x in first], [x.shape for x in second]
-    if shapes[0] != shapes[1]:
-        raise ValueError(
-            f"merge: both states must have the same shapes; got {shapes[0]} and "
-            f"{shapes[1]}; merge streams of one model and of the same number of sets."
-        )
+    check_mergeable(first, second)
     peak = jnp.maximum(first.peak, second.peak)
     one, other = jnp.exp(first.peak - peak), jnp.exp(second.peak - peak)
     return WeightedState(

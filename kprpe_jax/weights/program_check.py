@@ -17,7 +17,7 @@ from kprpe_jax.core.unit import direction
 from kprpe_jax.detection.detector import Detector
 from kprpe_jax.fusion.cluster_aggregate import ImageSets
 from kprpe_jax.fusion.files import FusionFile
-from kprpe_jax.weights.programs import ABOUT, WEIGHTS, read_about
+from kprpe_jax.weights.programs import ABOUT, WEIGHTS, read_about, write_about
 
 MOST = 1e-4  # of the difference
 
@@ -138,10 +138,8 @@ def keep_agreement(folder: str | os.PathLike, found: Agreement) -> bool:
     if not found.difference <= MOST:
         path.unlink()
         return False
-    about = json.loads(path.read_text("utf-8")) | {"agreement": found._asdict()}
-    partial = path.with_name(f"{ABOUT}.partial")
-    partial.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
-    partial.replace(path)
+    about = json.loads(path.read_text("utf-8"))
+    write_about(folder, about | {"agreement": found._asdict()})
     return True
 
 

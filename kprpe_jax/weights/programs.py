@@ -25,6 +25,7 @@ from kprpe_jax.backbones.recognizer import Recognizer
 from kprpe_jax.core.features import Features
 from kprpe_jax.core.input_spec import InputSpec
 from kprpe_jax.core.npz import read_npz
+from kprpe_jax.core.paths import write_text
 from kprpe_jax.core.program import (
     PLATFORMS,
     batch_symbols,
@@ -35,7 +36,8 @@ from kprpe_jax.core.program import (
 )
 from kprpe_jax.detection.detector import Detector
 from kprpe_jax.fusion.cluster_aggregate import ImageSets
-from kprpe_jax.fusion.files import FusionFile
+from kprpe_jax.fusion.files import FusionFile, flatten_variables
+from kprpe_jax.weights.recognizer_file import tuples
 
 ABOUT, WEIGHTS = "program.json", "weights.npz"
 KIND = "kprpe_jax program"
@@ -56,7 +58,7 @@ def export_recognizer(
     Returns: what `read_exported_recognizer` will give.
     Raises: ValueError: a folder with something in it; as `make_program`.
     """
-    weights, spec = _flatten(recognizer.variables), recognizer.input_spec
+    weights, spec = flatten_variables(recognizer.variables), recognizer.input_spec
     (b,) = batch_symbols("b")
     inputs = {"images": (b, *spec.image_size, 3)}
     if spec.uses_keypoints:
@@ -106,7 +108,7 @@ def read_exported_recognizer(folder: str | os.PathLike) -> Recognizer:
     about = read_about(folder, "recognizer")
     path = pathlib.Path(folder) / WEIGHTS
     try:
-        spec = InputSpec(**_tuples(about["input_spec"]))
+        spec = InputSpec(**tuples(about["input_spec"]))
         network = ProgramNetwork(
             read_program(folder, about["programs"]["recognizer"]),
             about["output_dim"],
@@ -151,7 +153,7 @@ def export_fusion(
       platforms: of `make_program`.
     Raises: ValueError: as `export_recognizer`.
     """
-    model, weights = file.model, _flatten(file.variables)
+    model, weights = file.model, flatten_variables(file.variables)
     b, n = batch_symbols("b, n")
     state = model.init_state(1)
     named, kind = state._asdict(), type(state)
@@ -305,19 +307,12 @@ def check_folder(folder: str | os.PathLike) -> pathlib.Path:
 
 def _write_about(folder: pathlib.Path, **about: Any) -> None:
     """Last of all: a folder without it is not whole."""
-    text = {"kind": KIND, **about, "jax": jax.__version__}
-    partial = folder / f"{ABOUT}.partial"
-    partial.write_text(json.dumps(text, indent=1) + "\n", encoding="utf-8")
-    partial.replace(folder / ABOUT)
+    write_about(folder, {"kind": KIND, **about, "jax": jax.__version__})
 
 
-def _flatten(variables: Any) -> dict[str, np.ndarray]:
-    tree = flax.traverse_util.flatten_dict(flax.core.unfreeze(variables), sep="/")
-    return {
-        name: np.asarray(x)
-        for name, x in tree.items()
-        if not (isinstance(x, dict) and not x)
-    }
+def write_about(folder: str | os.PathLike, about: Mapping[str, Any]) -> None:
+    """Write what a folder says of itself, in one move."""
+    write_text(pathlib.Path(folder) / ABOUT, json.dumps(about, indent=1) + "\n")
 
 
 def _shapes(tree: Any) -> Any:
@@ -326,7 +321,3 @@ def _shapes(tree: Any) -> Any:
 
 def _without_none(found: Any) -> dict[str, Any]:
     return {name: x for name, x in found._asdict().items() if x is not None}
-
-
-def _tuples(value: Mapping[str, Any]) -> dict[str, Any]:
-    return {n: tuple(x) if isinstance(x, list) else x for n, x in value.items()}

@@ -76,10 +76,10 @@ def read_recognizer(path: str | os.PathLike) -> Recognizer:
         recognizer = Recognizer(
             flax.traverse_util.unflatten_dict(arrays, sep="/"),
             build(about["module"], CLASSES.values()),
-            InputSpec(**_tuples(about["input_spec"])),
+            InputSpec(**tuples(about["input_spec"])),
             about["name"],
             about["license"],
-            _tuples(about["style_maps"]),
+            tuples(about["style_maps"]),
         )
         fingerprint = recognizer.fingerprint
         whole = fingerprint == about["fingerprint"]
@@ -113,9 +113,10 @@ def _check_classes(module: nn.Module) -> None:
             )
 
 
-def _tuples(value: Any) -> Any:
+def tuples(value: Any) -> Any:
+    """Lists of JSON values as tuples, at any depth."""
     if isinstance(value, list):
-        return tuple(map(_tuples, value))
+        return tuple(map(tuples, value))
     if isinstance(value, dict):
-        return {name: _tuples(x) for name, x in value.items()}
+        return {name: tuples(x) for name, x in value.items()}
     return value
